@@ -1,0 +1,93 @@
+"""The Flower ClientApp: a thin messenger that carries a message to the clinic's worker and its answer back.
+
+It imports no torch: Flower starts a new process for every message of a deployment, and that must be quick.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from common.errors import MelfedError
+from common.tensors import Tensors
+
+if TYPE_CHECKING:
+    from client.worker import ClinicWorker
+
+WorkerOf = Callable[[Context], "ClinicWorker"]
+Answer = Callable[["ClinicWorker", Message], RecordDict]
+
+
+def make_app(worker_of: WorkerOf) -> ClientApp:
+    """Return a ClientApp whose messages are answered by the worker that `worker_of` finds for a Flower context.
+
+    Messages (`server.exchange` is the other end): query `describe` gives counts; train gives tensors, the validation
+    histogram of the model that came, and metrics; evaluate gives the histograms of validation and test part. What the
+    worker refuses comes back as a reply with the reason in `refused`.
+    """
+    app = ClientApp()
+
+    def answer(message: Message, context: Context, ask: Answer) -> Message:
+        try:
+            content = ask(worker_of(context), message)
+        except MelfedError as error:
+            content = RecordDict({"refused": ConfigRecord({"reason": str(error)})})
+        return Message(content, reply_to=message)
+
+    @app.query("describe")
+    def describe(message: Message, context: Context) -> Message:
+        return answer(message, context, _describe)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return answer(message, context, _train)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return answer(message, context, _evaluate)
+
+    return app
+
+
+def _describe(worker: "ClinicWorker", _message: Message) -> RecordDict:
+    description = worker.describe()
+    identity = ConfigRecord({"clinic": description.clinic, "digest": description.digest})
+    return RecordDict({"identity": identity, "counts": MetricRecord(dict(description.counts))})
+
+
+def _train(worker: "ClinicWorker", message: Message) -> RecordDict:
+    request = message.content.config_records["request"]
+    reply = worker.train(_tensors(message), int(str(request["round"])), str(request["digest"]))
+    metrics = MetricRecord({"images": reply.images, "loss": reply.loss, "seconds": reply.seconds})
+    return RecordDict(
+        {
+            "request": request,
+            "tensors": _record(reply.tensors),
+            "validation": _record(reply.validation.to_arrays()),
+            "metrics": metrics,
+        }
+    )
+
+
+def _evaluate(worker: "ClinicWorker", message: Message) -> RecordDict:
+    request = message.content.config_records["request"]
+    tensors, digest = _tensors(message), str(request["digest"])
+    return RecordDict(
+        {
+            "request": request,
+            "validation": _record(worker.evaluate(tensors, "validation", digest).to_arrays()),
+            "test": _record(worker.evaluate(tensors, "test", digest).to_arrays()),
+        }
+    )
+
+
+def _record(arrays: Mapping[str, npt.NDArray[np.generic]]) -> ArrayRecord:
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def _tensors(message: Message) -> Tensors:
+    record = message.content.array_records["tensors"]
+    return {name: np.asarray(array.numpy(), np.float32) for name, array in record.items()}

@@ -1,0 +1,38 @@
+"""A clinic's own data, as its worker sees them: three parts, never mixed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.image_set import Images
+from common.image_store import ImageStore
+from common.records import LesionRecord
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class ClinicData:
+    """Where a clinic's images are and which belong to which part. Small enough to be sent to another process."""
+
+    name: str
+    root: Path
+    cache: Path
+    image_size: int
+    train: tuple[LesionRecord, ...]
+    validation: tuple[LesionRecord, ...]
+    test: tuple[LesionRecord, ...]
+
+    def load(self, part: Part) -> Images:
+        """Return one part with its decoded images (the cache must hold them)."""
+        return load_part([self], part)
+
+
+def load_part(clinics: Sequence[ClinicData], part: Part) -> Images:
+    """Return one part of clinics that share a data folder and a cache, in the clinics' order."""
+    records: tuple[LesionRecord, ...] = tuple(record for clinic in clinics for record in getattr(clinic, part))
+    place = clinics[0]
+    store = ImageStore.open(place.cache, place.root, [record.image for record in records], place.image_size)
+    return Images(records, store)

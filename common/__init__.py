@@ -1,0 +1,1 @@
+"""What clinics, coordinator and simulation must agree on."""

@@ -1,0 +1,285 @@
+"""The network of a study: a backbone, an optional branch for age, sex and site, and a head with one logit."""
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from common.backbones import Part, backbone_spec
+from common.errors import StudyError, WeightsError
+from common.norms import FrozenStatisticsNorm, frozen_statistics, group_norm, norm_parameters, replace_batch_norms
+from common.records import SITES, LesionRecord
+from common.tensors import TensorError, Tensors, check_tensors
+
+# Round public numbers, not statistics of anybody's patients: those would have to be paid for in private training.
+AGE_CENTRE: Final = 50.0
+AGE_SCALE: Final = 20.0
+SEXES: Final = ("male", "female")
+
+METADATA_FEATURES: Final = 2 + len(SEXES) + 1 + len(SITES) + 1
+"""Length of an encoded record: age and whether it is missing; sex or unknown; site or unknown."""
+
+METADATA_WIDTHS: Final = (32, 16)
+"""Outputs of the two layers of the metadata branch."""
+
+
+class ModelChoices(Protocol):
+    """What `build_classifier` needs to know; the study's `model` section has it."""
+
+    @property
+    def backbone(self) -> str:
+        """A name of `common.backbones.BACKBONES`."""
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether training starts from ImageNet weights."""
+
+    @property
+    def train(self) -> Part:
+        """Which parameters learn and travel."""
+
+    @property
+    def metadata(self) -> bool:
+        """Whether age, sex and site are joined before the head."""
+
+    @property
+    def dropout(self) -> float:
+        """Dropout before the head."""
+
+
+class Classifier(nn.Module):
+    """A backbone without its own classifier (`trunk`), an optional `metadata` branch, and a linear `head`.
+
+    The metadata branch follows arXiv 2011.04475: a small multilayer perceptron whose output is joined to the image
+    features. The head starts at zero, so every image starts with probability 0.5: the first steps then depend on the
+    data alone, and the head's first gradients are not lost under noise in private training (Mehta et al., arXiv
+    2205.02973).
+    """
+
+    metadata: nn.Module | None
+
+    def __init__(self, backbone: str, trunk: nn.Module, *, metadata: bool, dropout: float) -> None:
+        """Join the parts.
+
+        Args:
+            backbone: a name of `common.backbones.BACKBONES`.
+            trunk: maps images (n, 3, height, width) to features (n, BACKBONES[backbone].features).
+            metadata: whether there is a metadata branch.
+            dropout: probability with which a feature is dropped before the head, in training.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.trunk = trunk
+        self.metadata = _metadata_branch() if metadata else None
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(backbone_spec(backbone).features + (METADATA_WIDTHS[-1] if metadata else 0), 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor, metadata: Tensor | None = None) -> Tensor:
+        """Return a logit an image.
+
+        Args:
+            images: normalised by the backbone's mean and std, float (n, 3, height, width).
+            metadata: encoded by `encode_metadata`, float (n, METADATA_FEATURES); where there is a branch for it only.
+
+        Returns:
+            Logits of a melanoma, shape (n,).
+        """
+        if (metadata is None) != (self.metadata is None):
+            raise ValueError("metadata must be given where the classifier has a branch for it, and only there")
+        features = self.trunk(images)
+        if self.metadata is not None:
+            features = torch.cat([features, self.metadata(metadata)], dim=1)
+        logits: Tensor = self.head(self.dropout(features))
+        return logits.squeeze(1)
+
+
+class SimpleCNN(nn.Module):
+    """The paper's simple network (arXiv 2011.04475): five convolutions of 11 filters, kernel 4, and max-pooling of 3.
+
+    Pooling rounds up, so that inputs of 32 px still have a position left after five of them. It has no normalisation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for channels in (3, 11, 11, 11, 11):
+            layers += [nn.Conv2d(channels, 11, 4, padding=2), nn.ReLU(), nn.MaxPool2d(3, ceil_mode=True)]
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (n, 3, height, width) to features (n, 11)."""
+        pooled: Tensor = self.pool(self.features(images))
+        return pooled.flatten(1)
+
+
+def build_trunk(backbone: str, *, pretrained: bool) -> nn.Module:
+    """Build a backbone as its library does, without the ImageNet classifier; its BatchNorms are still in place.
+
+    Args:
+        backbone: a name of `common.backbones.BACKBONES`.
+        pretrained: whether weights will be loaded; they are not loaded here.
+
+    Returns:
+        A module that maps images (n, 3, height, width) to features (n, BACKBONES[backbone].features), on torch's
+        current default device, with random values from torch's global generator.
+
+    Raises:
+        StudyError: there is no such backbone.
+    """
+    spec = backbone_spec(backbone)
+    module, _, function = spec.constructor.partition(":")
+    arguments: dict[str, Any] = {**spec.arguments, **(spec.pretrained_arguments if pretrained else {})}
+    trunk: nn.Module = getattr(importlib.import_module(module), function)(**arguments)
+    if spec.classifier is not None:
+        trunk.set_submodule(spec.classifier, nn.AdaptiveAvgPool2d(1) if spec.pools_in_classifier else nn.Identity())
+    return trunk
+
+
+def build_classifier(model: ModelChoices, *, seed: int, state: Mapping[str, Tensor] | None) -> Classifier:
+    """Build a study's network on the CPU; the same seed gives the same network, and no global generator is touched.
+
+    With ImageNet weights, normalisation keeps their statistics for ever (`FrozenStatisticsNorm`). From scratch there
+    are no statistics to keep, and BatchNorm's own would be shared between patients and clinics, so it is replaced by
+    GroupNorm, which normalises each image by itself.
+
+    Args:
+        model: the study's choices.
+        seed: of everything that starts random.
+        state: the backbone's weights as `common.weights.load_weights` returns them; None from scratch.
+
+    Returns:
+        The network, with the parameters that `model.train` names requiring gradients.
+
+    Raises:
+        StudyError: there is no such backbone, or `state` is given where it is not wanted, or the reverse.
+        WeightsError: the state is of another backbone.
+    """
+    spec = backbone_spec(model.backbone)
+    if model.pretrained != (state is not None):
+        raise StudyError(f"model.pretrained is {model.pretrained}, so weights must be given if and only if it is true")
+    with _seeded(seed):
+        if state is None:
+            trunk = build_trunk(model.backbone, pretrained=False)
+            replace_batch_norms(trunk, group_norm)
+        else:
+            trunk = _pretrained_trunk(model.backbone, state)
+        classifier = Classifier(
+            model.backbone, trunk, metadata=model.metadata, dropout=max(model.dropout, spec.dropout)
+        )
+    set_trainable(classifier, model.train)
+    return classifier
+
+
+def set_trainable(model: Classifier, part: Part) -> None:
+    """Choose which parameters learn and travel, by their `requires_grad`. Frozen statistics never do.
+
+    - `head`: the head and the metadata branch.
+    - `affine`: these, the weight and bias of every normalisation layer, and every other bias.
+    - `last_block`: these two and the backbone's last stage (`BackboneSpec.last_block`).
+    - `full`: everything.
+    """
+    norms, statistics = norm_parameters(model), frozen_statistics(model)
+    last_block = tuple(f"trunk.{prefix}." for prefix in backbone_spec(model.backbone).last_block)
+    for name, parameter in model.named_parameters():
+        chosen = (
+            part == "full"
+            or not name.startswith("trunk.")
+            or (part == "affine" and (parameter in norms or name.endswith(".bias")))
+            or (part == "last_block" and name.startswith(last_block))
+        )
+        parameter.requires_grad_(chosen and parameter not in statistics)
+
+
+def trainable_tensors(model: Classifier) -> Tensors:
+    """Return copies of the parameters that learn, float32, in the order of their names."""
+    return {
+        name: parameter.detach().to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format).numpy()
+        for name, parameter in sorted(_trainable(model).items())
+    }
+
+
+def load_trainable(model: Classifier, tensors: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    """Replace the values of the parameters that learn; nothing is replaced where any tensor does not fit.
+
+    Args:
+        model: its trainable parameters are overwritten in place, on the device where they are.
+        tensors: exactly the names and shapes of `trainable_tensors(model)`, float32, finite.
+
+    Raises:
+        StudyError: names the first tensor that does not fit and says how.
+    """
+    parameters = _trainable(model)
+    try:
+        check_tensors(tensors, {name: tuple(parameter.shape) for name, parameter in parameters.items()})
+    except TensorError as error:
+        raise StudyError(f"{error}; is it the same study, with the same backbone and model.train?") from error
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(torch.tensor(tensors[name]))
+
+
+def encode_metadata(records: Sequence[LesionRecord]) -> npt.NDArray[np.float32]:
+    """Encode age, sex and site of lesions.
+
+    Args:
+        records: one an image.
+
+    Returns:
+        Shape (n, METADATA_FEATURES). The columns: age as (years - 50) / 20, or 0 where missing; 1 where age is missing;
+        one column each for male, female, sex unknown; one for each of `SITES`, and one for any other or unknown site.
+    """
+    encoded = np.zeros((len(records), METADATA_FEATURES), np.float32)
+    first_sex, first_site = 2, 2 + len(SEXES) + 1
+    for row, record in zip(encoded, records, strict=True):
+        if record.age is None:
+            row[1] = 1
+        else:
+            row[0] = (record.age - AGE_CENTRE) / AGE_SCALE
+        row[first_sex + _position(SEXES, record.sex)] = 1
+        row[first_site + _position(SITES, record.site)] = 1
+    return encoded
+
+
+def _position(vocabulary: tuple[str, ...], word: str | None) -> int:
+    """Return the word's place in the vocabulary, or the place after its end."""
+    return vocabulary.index(word) if word in vocabulary else len(vocabulary)
+
+
+def _metadata_branch() -> nn.Module:
+    first, second = METADATA_WIDTHS
+    return nn.Sequential(nn.Linear(METADATA_FEATURES, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU())
+
+
+def _pretrained_trunk(backbone: str, state: Mapping[str, Tensor]) -> nn.Module:
+    """Return a backbone with these weights. No random values are drawn first: that takes seconds for VGG."""
+    with torch.device("meta"):
+        trunk = build_trunk(backbone, pretrained=True)
+    trunk.to_empty(device="cpu")
+    # By hand, since load_state_dict wants BatchNorm's counters and, for MnasNet, a version that plain tensors lack.
+    own = {name: value for name, value in trunk.state_dict().items() if not name.endswith("num_batches_tracked")}
+    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in state.items()}:
+        raise WeightsError(f"{backbone}: these weights are of another model; name the backbone's own file")
+    for name, value in own.items():
+        value.copy_(state[name])
+    replace_batch_norms(trunk, FrozenStatisticsNorm)
+    return trunk
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's CPU generator, and give it its former state back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _trainable(model: Classifier) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -1,0 +1,47 @@
+"""Writing files so that a crash or a full disk leaves the previous content whole."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from common.errors import StorageError
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """Open a temporary sibling for writing; on success fsync it and rename it to `path`.
+
+    Raises:
+        StorageError: the file cannot be written; what stood at `path` before is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}; free space and try again") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically (UTF-8)."""
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,226 @@
+"""What is in a data folder: counts, gaps, unreadable files and duplicates, before anything is trained on it."""
+
+import hashlib
+import os
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from common.images import ImageProblem, decode_bytes, read_file
+from common.records import LesionRecord, group_ids, group_kind, read_table
+
+_CHECK_SIZE = 32
+"""Side in pixels to which images are decoded: a check reads the whole file, whatever the size asked for."""
+_COLUMNS = ("diagnosis", "patient_id", "lesion_id", "age", "sex", "site")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceCount(_Part):
+    """One clinic or data set; patients and lesions are those with a known id."""
+
+    name: str
+    images: int
+    melanomas: int
+    patients: int
+    lesions: int
+    groups: int
+
+
+class Ages(_Part):
+    """Ages in years over images; None where none is known."""
+
+    known: int
+    minimum: float | None
+    median: float | None
+    maximum: float | None
+    decades: dict[str, int]
+    """Images by decade, `0-9`, `10-19` and so on, in order."""
+
+
+class UnreadableFile(_Part):
+    """An image that cannot be decoded, and why."""
+
+    image: str
+    reason: str
+
+
+class IdenticalFiles(_Part):
+    """Images whose files are the same bytes (SHA-256)."""
+
+    images: list[str]
+    groups: int
+    """Groups they lie in by the table: more than one means that a split by group would not keep them together."""
+    targets_differ: bool
+    """Whether the same picture is labelled both ways."""
+
+
+class Inventory(_Part):
+    """All that `inspect` finds; counts are of images that have both a row and a file."""
+
+    folder: str
+    """Name of the data folder, without its path."""
+    layout: str
+    images: int
+    melanomas: int
+    benign: int
+    """Everything that is no melanoma, other cancers included."""
+    patients: int
+    lesions: int
+    groups: int
+    groups_by: str
+    """What a group is, in words; see `records.group_kind`."""
+    sources: list[SourceCount]
+    ages: Ages
+    sexes: dict[str, int]
+    sites: dict[str, int]
+    diagnoses: dict[str, int]
+    missing_values: dict[str, int]
+    """Images by column that nothing is known for."""
+    rows_without_image: list[str]
+    images_without_row: list[str]
+    undiagnosed: list[str]
+    unreadable: list[UnreadableFile]
+    identical_files: list[IdenticalFiles]
+    known_duplicates: list[list[str]]
+    """Images that the table itself groups as the same picture."""
+
+
+def inspect(root: Path, progress: Callable[[int, int], None] | None = None) -> Inventory:
+    """Read a data folder's table and decode every image once.
+
+    Args:
+        root: the data folder, see `records.read_table`.
+        progress: called with the number of images done and of all, after each one.
+
+    Raises:
+        DataError: the folder or its table cannot be used; an unreadable image is no error but a finding.
+    """
+    table = read_table(root)
+    records = table.records
+    groups = group_ids(records)
+    digests, unreadable = _check_files(root, records, progress)
+    melanomas = sum(record.target for record in records)
+    return Inventory(
+        folder=root.resolve().name,
+        layout=table.layout,
+        images=len(records),
+        melanomas=melanomas,
+        benign=len(records) - melanomas,
+        patients=_distinct(record.patient_id for record in records),
+        lesions=_distinct(record.lesion_id for record in records),
+        groups=len(set(groups)),
+        groups_by=group_kind(records),
+        sources=_sources(records, groups),
+        ages=_ages([record.age for record in records if record.age is not None]),
+        sexes=_counts(record.sex for record in records),
+        sites=_counts(record.site for record in records),
+        diagnoses=_counts(record.diagnosis for record in records),
+        missing_values={name: sum(getattr(record, name) is None for record in records) for name in _COLUMNS},
+        rows_without_image=list(table.missing),
+        images_without_row=list(table.unlisted),
+        undiagnosed=list(table.undiagnosed),
+        unreadable=unreadable,
+        identical_files=_identical(records, groups, digests),
+        known_duplicates=_known_duplicates(records),
+    )
+
+
+def _check_files(
+    root: Path, records: Sequence[LesionRecord], progress: Callable[[int, int], None] | None
+) -> tuple[list[str | None], list[UnreadableFile]]:
+    """SHA-256 of each image file (None where it cannot be read at all), and the images that cannot be decoded."""
+    digests: list[str | None] = []
+    unreadable: list[UnreadableFile] = []
+    # Pillow decodes and hashlib hashes without the interpreter's lock, so threads use all cores.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for record, (digest, reason) in zip(records, pool.map(partial(_check_file, root), records), strict=True):
+            digests.append(digest)
+            if reason is not None:
+                unreadable.append(UnreadableFile(image=record.image, reason=reason))
+            if progress is not None:
+                progress(len(digests), len(records))
+    return digests, unreadable
+
+
+def _check_file(root: Path, record: LesionRecord) -> tuple[str | None, str | None]:
+    """SHA-256 and reason of failure of one file."""
+    digest = None
+    try:
+        data = read_file(root / record.image)
+        digest = hashlib.sha256(data).hexdigest()
+        decode_bytes(data, _CHECK_SIZE, record.image)
+    except ImageProblem as problem:
+        return digest, problem.reason
+    return digest, None
+
+
+def _identical(
+    records: Sequence[LesionRecord], groups: Sequence[str], digests: Sequence[str | None]
+) -> list[IdenticalFiles]:
+    same: dict[str, list[int]] = defaultdict(list)
+    for index, digest in enumerate(digests):
+        if digest is not None:
+            same[digest].append(index)
+    return [
+        IdenticalFiles(
+            images=[records[index].image for index in indices],
+            groups=len({groups[index] for index in indices}),
+            targets_differ=len({records[index].target for index in indices}) > 1,
+        )
+        for indices in same.values()
+        if len(indices) > 1
+    ]
+
+
+def _known_duplicates(records: Sequence[LesionRecord]) -> list[list[str]]:
+    same: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        if record.dup_group is not None:
+            same[record.dup_group].append(record.image)
+    return [images for _, images in sorted(same.items()) if len(images) > 1]
+
+
+def _sources(records: Sequence[LesionRecord], groups: Sequence[str]) -> list[SourceCount]:
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, record in enumerate(records):
+        members[record.source].append(index)
+    return [
+        SourceCount(
+            name=name,
+            images=len(indices),
+            melanomas=sum(records[index].target for index in indices),
+            patients=_distinct(records[index].patient_id for index in indices),
+            lesions=_distinct(records[index].lesion_id for index in indices),
+            groups=len({groups[index] for index in indices}),
+        )
+        for name, indices in sorted(members.items())
+    ]
+
+
+def _ages(ages: Sequence[float]) -> Ages:
+    decades = Counter(int(age // 10) for age in ages)
+    return Ages(
+        known=len(ages),
+        minimum=min(ages, default=None),
+        median=statistics.median(ages) if ages else None,
+        maximum=max(ages, default=None),
+        decades={f"{10 * decade}-{10 * decade + 9}": decades[decade] for decade in sorted(decades)},
+    )
+
+
+def _counts(values: Iterable[str | None]) -> dict[str, int]:
+    """Counts of what is known, the most frequent first."""
+    counts = Counter(value for value in values if value is not None)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _distinct(values: Iterable[str | None]) -> int:
+    return len({value for value in values if value is not None})

@@ -1,0 +1,168 @@
+"""The study protocol: everything that influences training, in one validated, immutable document.
+
+Its canonical SHA-256 digest is what a clinic approves, and what every checkpoint and report carries. Reading YAML, with
+line numbers in its errors, is in `common.study_file`.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from common.backbones import BACKBONES
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Section(BaseModel):
+    """Base of all sections: strict types, no unknown keys, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
+
+
+class PhantomSection(Section):
+    """Synthetic lesions in place of a data folder (simulation only)."""
+
+    images: int = Field(1200, ge=40, le=1_000_000, description="how many images")
+    clinics: int = Field(4, ge=2, le=100, description="how many clinics, each with its own camera")
+    melanoma_rate: float = Field(0.25, gt=0, le=0.6, description="fraction of melanoma patients")
+
+
+class DataSpec(Section):
+    """What counts as a positive, and how pictures enter the network."""
+
+    positive: tuple[str, ...] = Field(("mel",), min_length=1, description="diagnoses that count as positive")
+    image_size: int = Field(128, ge=32, le=1024, description="side of the square network input, pixels")
+    sources: Literal["all"] | tuple[str, ...] = Field(
+        "all", description="'all', or names and patterns of sources; '!PATTERN' leaves out"
+    )
+
+    phantom: PhantomSection | None = Field(None, description="render synthetic lesions instead of reading a folder")
+
+    @field_validator("sources")
+    @classmethod
+    def _some_source(cls, value: Literal["all"] | tuple[str, ...]) -> Literal["all"] | tuple[str, ...]:
+        if value == ():
+            raise ValueError("names no source; write 'all' or at least one name")
+        return value
+
+
+class PartitionSpec(Section):
+    """How a data folder becomes virtual clinics (simulation only)."""
+
+    by: Literal["source", "iid", "label_dirichlet", "size_dirichlet"] = Field("source", description="how to divide")
+    clinics: int | None = Field(None, ge=1, le=10_000, description="number of clinics; null: all sources, else 4")
+    alpha: float = Field(0.5, gt=0, le=1e6, description="Dirichlet concentration; small is skewed")
+    validation: Fraction = Field(0.1, description="fraction of each clinic's groups for validation")
+    test: Fraction = Field(0.2, description="fraction of each clinic's groups for testing")
+    minimum_images: int = Field(20, ge=2, le=1_000_000, description="training images under which a clinic is refused")
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test is {self.validation + self.test:g}, which leaves nothing to train on")
+        return self
+
+
+class ModelSpec(Section):
+    """The network, its initial weights, and which of its parameters learn and travel."""
+
+    backbone: str = Field("efficientnet_lite0", description="one of: " + ", ".join(BACKBONES))
+    pretrained: bool = Field(True, description="start from ImageNet weights")
+    train: Literal["head", "affine", "last_block", "full"] = Field("full", description="which parameters learn")
+    metadata: bool = Field(False, description="join age, sex and site before the head")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
+    weights: str | None = Field(None, description="file or folder of weights; null: looked for (README, Weights)")
+    weights_sha256: Digest | None = Field(None, description="SHA-256 of the weights file; null: fixed at the first run")
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_backbone(cls, value: str) -> str:
+        if value not in BACKBONES:
+            raise ValueError(f"no backbone {value!r}; known: {', '.join(BACKBONES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _weights_have_a_use(self) -> Self:
+        if not self.pretrained and (self.weights or self.weights_sha256):
+            raise ValueError("pretrained is false, so weights and weights_sha256 must be null")
+        if not self.pretrained and self.train != "full":
+            raise ValueError(f"pretrained is false, so train must be full, not {self.train}")
+        return self
+
+
+class TrainingSpec(Section):
+    """A clinic's local training."""
+
+    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="local optimiser")
+    learning_rate: float = Field(5.0e-4, gt=0, le=100, description="peak learning rate")
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field(
+        "constant", description="shape of the learning rate over all rounds"
+    )
+    weight_decay: float = Field(0.01, ge=0, le=10, description="decoupled for adamw, L2 otherwise")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    batch_size: int = Field(64, ge=1, le=65_536, description="images an optimiser step")
+    local_epochs: int = Field(1, ge=1, le=1000, description="passes over the clinic's images a round")
+    positive_weight: float = Field(1.0, gt=0, le=1000, description="weight of a melanoma in the loss")
+    augment: bool = Field(True, description="flips, quarter turns, mild colour")
+
+
+class FederationSpec(Section):
+    """How clinics train together."""
+
+    mode: Literal["federated", "central", "local"] = Field("federated", description="central and local: baselines")
+    rounds: int = Field(5, ge=1, le=100_000, description="rounds (epochs of local_epochs passes for the baselines)")
+    algorithm: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi"] = Field(
+        "fedavg", description="aggregation"
+    )
+    proximal_mu: float = Field(0.01, ge=0, le=1000, description="of fedprox")
+    server_learning_rate: float = Field(1.0, gt=0, le=100, description="of fedavgm, fedadam, fedyogi")
+    server_momentum: float = Field(0.9, ge=0, lt=1, description="of fedavgm; beta 1 of fedadam and fedyogi")
+    server_beta2: float = Field(0.99, ge=0, lt=1, description="of fedadam and fedyogi")
+    server_tau: float = Field(1e-3, gt=0, le=10, description="adaptivity floor of fedadam and fedyogi")
+    cohort: float = Field(1.0, gt=0, le=1, description="fraction of the clinics asked each round")
+    quorum: float = Field(1.0, gt=0, le=1, description="fraction of the asked clinics that must answer")
+    deadline_seconds: float = Field(900.0, gt=0, le=7 * 86_400, description="longest a round may take")
+
+
+class ResourcesSpec(Section):
+    """What one virtual clinic may use in simulation; outside the digest, since it does not change what is learnt."""
+
+    cpus: float = Field(1.0, gt=0, le=1024, description="CPU cores a clinic")
+    gpus: float = Field(0.0, ge=0, le=64, description="GPUs a clinic; fractions share one")
+
+
+class StudyProtocol(Section):
+    """A whole study. Every key has a default; `melfed-sim keys` prints them with their ranges."""
+
+    protocol: Literal[1] = Field(1, description="version of this document's format")
+    name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="short name")
+    data: DataSpec = DataSpec()
+    partition: PartitionSpec = PartitionSpec()
+    model: ModelSpec = ModelSpec()
+    training: TrainingSpec = TrainingSpec()
+    federation: FederationSpec = FederationSpec()
+    privacy: None = Field(None, description="differential privacy; null: none")
+    resources: ResourcesSpec = ResourcesSpec()
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random but privacy noise")
+
+    def canonical(self) -> str:
+        """Return the canonical JSON that the digest is taken of.
+
+        The path of the weights is left out: it differs between machines, and their SHA-256 is in.
+        """
+        content = self.model_dump(mode="json", exclude={"resources": True, "model": {"weights"}})
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical document, 64 hexadecimal digits."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    def with_changes(self, section: str, **changes: Any) -> "StudyProtocol":
+        """Return a copy with keys of one section replaced (validated again)."""
+        content = self.model_dump(mode="json")
+        content[section].update(changes)
+        return StudyProtocol.model_validate_json(json.dumps(content))

@@ -1,0 +1,68 @@
+"""Running a classifier over images: devices, micro-batches, logits, probabilities."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from common.augment import to_input
+from common.backbones import BACKBONES
+from common.classifier import Classifier
+from common.image_set import Images
+
+Progress = Callable[[int], None]
+
+# On a CPU a step is fastest while a micro-batch's activations stay in the last-level cache: with EfficientNet-Lite0 at
+# 128 px, 16 images at a time took 0.57 of the time an image that 64 did.
+CPU_MICRO_BATCH_PIXELS = 16 * 128**2
+GPU_MICRO_BATCH_PIXELS = 256 * 224**2
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """Return the named device, or CUDA where there is one, else the CPU."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Mixed precision (bfloat16) on CUDA; none on a CPU, where it was slower than float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
+def micro_batches(indices: npt.NDArray[np.int64], image_size: int, device: torch.device) -> list[npt.NDArray[np.int64]]:
+    """Split a batch into parts that suit the device; gradients of the parts add up, so the step is the same."""
+    pixels = CPU_MICRO_BATCH_PIXELS if device.type == "cpu" else GPU_MICRO_BATCH_PIXELS
+    size = max(4, pixels // image_size**2)
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def logits_of(
+    model: Classifier,
+    images: Images,
+    indices: npt.NDArray[np.int64],
+    generator: torch.Generator | None,
+    device: torch.device,
+) -> torch.Tensor:
+    """Return the model's logits, float32 (k,), for some images; augmented where a generator is given."""
+    backbone = BACKBONES[model.backbone]
+    inputs = to_input(images.pixels(indices), backbone.mean, backbone.std, generator, device)
+    metadata = torch.from_numpy(images.metadata[indices]).to(device) if model.metadata is not None else None
+    with autocast(device):
+        logits: torch.Tensor = model(inputs, metadata)
+    return logits.float()
+
+
+def score(
+    model: Classifier, images: Images, image_size: int, device: torch.device, on_progress: Progress | None = None
+) -> npt.NDArray[np.float64]:
+    """Return the probability of a positive for every image, shape (n,)."""
+    probabilities = np.empty(len(images))
+    done = 0
+    model.eval()
+    with torch.inference_mode():
+        for part in micro_batches(np.arange(len(images)), image_size, device):
+            probabilities[part] = torch.sigmoid(logits_of(model, images, part, None, device).double()).cpu().numpy()
+            done += len(part)
+            if on_progress:
+                on_progress(done)
+    return probabilities

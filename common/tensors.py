@@ -1,0 +1,83 @@
+"""Named tensors that cross a boundary: what they must look like, and how they are kept in files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from common.errors import MelfedError, RunError
+from common.files import atomic_write
+
+Array = npt.NDArray[np.float32]
+Tensors = dict[str, Array]
+
+
+class TensorError(MelfedError):
+    """Tensors from outside do not fit: wrong names, shapes, types, or values that are not finite."""
+
+
+def check_tensors(tensors: Mapping[str, npt.NDArray[np.generic]], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Check tensors from outside before they are used.
+
+    Args:
+        tensors: what arrived.
+        expected: the shape of every tensor, by name.
+
+    Raises:
+        TensorError: names the first tensor that does not fit and says how.
+    """
+    missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or unknown:
+        parts = [f"{word} {names[0]}" for word, names in (("lacks", missing), ("has unknown", unknown)) if names]
+        raise TensorError(f"tensors do not fit the model: {' and '.join(parts)} ({len(missing)}/{len(unknown)} in all)")
+    for name, shape in expected.items():
+        tensor = tensors[name]
+        if tensor.dtype != np.float32:
+            raise TensorError(f"tensor {name} is {tensor.dtype}, not float32")
+        if tensor.shape != shape:
+            raise TensorError(f"tensor {name} has shape {tensor.shape}, not {shape}")
+        if not np.isfinite(tensor).all():
+            raise TensorError(f"tensor {name} holds values that are not finite")
+
+
+def shapes(tensors: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor, by name."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def save_tensors(path: Path, tensors: Mapping[str, npt.NDArray[np.generic]], metadata: Mapping[str, object]) -> None:
+    """Write tensors as safetensors, atomically.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        metadata: kept in the file's header, each value as JSON.
+
+    Raises:
+        StorageError: the file cannot be written; a previous one stays whole.
+    """
+    header = {key: json.dumps(value, allow_nan=False) for key, value in metadata.items()}
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    content = safetensors.numpy.save(contiguous, header)
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, object]]:
+    """Read tensors and metadata written by `save_tensors`.
+
+    Raises:
+        RunError: the file is missing or not a whole safetensors file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (no iteration there)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file") from None
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"{path}: not a whole safetensors file: {error}") from None

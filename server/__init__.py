@@ -1,0 +1,1 @@
+"""The coordinator: rounds, aggregation, evaluation, checkpoints, report."""

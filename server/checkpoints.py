@@ -1,0 +1,66 @@
+"""Checkpoints: the global model and the server optimiser after each round, so that a run can go on from there."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import RunError
+from common.tensors import Tensors, load_tensors, save_tensors
+
+KEPT = 2
+_NAME = re.compile(r"^round-(\d{6})\.safetensors$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after a round (0: before the first)."""
+
+    round: int
+    digest: str
+    model: Tensors
+    optimizer: Tensors
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically, then drop all but the newest two.
+
+    Raises:
+        StorageError: it cannot be written; earlier checkpoints stay whole.
+    """
+    tensors = {f"model/{name}": tensor for name, tensor in checkpoint.model.items()}
+    tensors |= {f"optimizer/{name}": tensor for name, tensor in checkpoint.optimizer.items()}
+    path = folder / f"round-{checkpoint.round:06d}.safetensors"
+    save_tensors(path, tensors, {"round": checkpoint.round, "digest": checkpoint.digest})
+    for old in _found(folder)[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def last_checkpoint(folder: Path, digest: str) -> Checkpoint | None:
+    """Return the newest whole checkpoint, or None.
+
+    Raises:
+        RunError: the newest is of another study, or there are checkpoints but none is whole.
+    """
+    problems = []
+    for path in reversed(_found(folder)):
+        try:
+            tensors, metadata = load_tensors(path)
+        except RunError as error:
+            problems.append(str(error))
+            continue
+        if metadata.get("digest") != digest:
+            raise RunError(f"{path}: of study {str(metadata.get('digest'))[:12]}, not {digest[:12]}")
+        return Checkpoint(int(str(metadata["round"])), digest, _under("model/", tensors), _under("optimizer/", tensors))
+    if problems:
+        raise RunError(f"{folder}: no whole checkpoint: {problems[0]}")
+    return None
+
+
+def _under(prefix: str, tensors: dict[str, np.typing.NDArray[np.generic]]) -> Tensors:
+    return {n.removeprefix(prefix): np.asarray(t, np.float32) for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _found(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _NAME.match(path.name))

@@ -1,0 +1,72 @@
+"""The coordinator's command, `melfed-server`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.errors import DataError
+from server.terminal import NOTICE, Bar, errors, metrics_table, output, run_app
+
+app = typer.Typer(
+    name="melfed-server",
+    help=f"Federated melanoma classification: the coordinator. {NOTICE}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Run = Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)]
+
+
+@app.callback()
+def _root() -> None:
+    """Keep the commands as sub-commands."""
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Annotated[Path, typer.Option(help="Folder of labelled images.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the test object as JSON.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Where decoded images are kept.", show_default=False)] = None,
+) -> None:
+    """Score a run's final model on every image of a labelled folder."""
+    from common.image_store import default_cache
+    from server.evaluation import evaluate_run
+
+    with Bar("scoring") as progress:
+        evaluation = evaluate_run(run, data, cache or default_cache(), lambda done: progress(done, 0))
+    if as_json:
+        sys.stdout.write(evaluation.metrics.model_dump_json(indent=2) + "\n")
+        return
+    output.print(metrics_table(evaluation.metrics, "group"))
+    for item in evaluation.left_out:
+        errors.print(f"left out {item.image}: {item.reason}", markup=False)
+    errors.print(NOTICE, style="dim")
+
+
+@app.command()
+def predict(
+    run: Run,
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+) -> None:
+    """Print the probability of melanoma for each image, a line each: probability, tab, file."""
+    from server.evaluation import predict as predict_images
+
+    errors.print(NOTICE, style="yellow")
+    failed = False
+    for prediction in predict_images(run, images):
+        if prediction.probability is None:
+            failed = True
+            errors.print(f"error: {prediction.image}: {prediction.problem}", style="red", markup=False)
+        else:
+            sys.stdout.write(f"{prediction.probability:.4f}\t{prediction.image}\n")
+    if failed:
+        raise typer.Exit(DataError.exit_code)
+
+
+def main() -> None:
+    """Entry point of `melfed-server`."""
+    run_app(app)

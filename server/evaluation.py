@@ -1,0 +1,170 @@
+"""From a finished run to its summary, and from a run's model to scores of new images."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from common.augment import to_input
+from common.backbones import BACKBONES
+from common.classifier import Classifier, build_classifier
+from common.errors import DataError, RunError
+from common.histogram import ScoreHistogram
+from common.image_set import Images
+from common.image_store import ImageStore, LeftOut
+from common.images import ImageProblem, decode
+from common.metrics import EvaluationMetrics, histogram_metrics, scored_metrics
+from common.protocol import StudyProtocol
+from common.records import LesionRecord, read_table
+from common.scoring import Progress, pick_device, score
+from common.tensors import load_tensors, save_tensors
+from server.outcome import Outcome
+from server.run_folder import RunFolder
+from server.summary import ClinicSummary, DataSummary, RoundSummary, RunSummary, StudyIdentity
+
+Probabilities = npt.NDArray[np.float64]
+PACKAGES = ("melfed", "flwr", "torch", "torchvision", "numpy")
+
+
+def summarise(
+    study: StudyProtocol, folder: RunFolder, data: DataSummary, outcome: Outcome, seconds: float, device: str
+) -> RunSummary:
+    """Return the summary of a finished run; rounds come from the folder's events."""
+    clinics = tuple(
+        ClinicSummary(
+            name=name,
+            patients=_total(counts, "groups"),
+            images=_total(counts, "images"),
+            melanomas=_total(counts, "positives"),
+            test=histogram_metrics(outcome.test.get(name, ScoreHistogram.empty())),
+            everywhere=histogram_metrics(outcome.everywhere[name]) if name in outcome.everywhere else None,
+        )
+        for name, counts in outcome.clinics.items()
+    )
+    return RunSummary(
+        melfed=version("melfed"),
+        study=StudyIdentity(name=study.name, digest=study.digest),
+        mode=study.federation.mode,
+        data=data,
+        test=histogram_metrics(sum(outcome.test.values(), ScoreHistogram.empty())),
+        clinics=clinics,
+        privacy=None,
+        rounds=_rounds(folder),
+        seconds=seconds,
+        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        device=device,
+    )
+
+
+def _total(counts: Mapping[str, int], what: str) -> int:
+    return sum(counts[f"{part}_{what}"] for part in ("train", "validation", "test"))
+
+
+def _rounds(folder: RunFolder) -> tuple[RoundSummary, ...]:
+    events = list(folder.events())
+    validations = {
+        event["round"]: histogram_metrics(ScoreHistogram.from_lists(event["histogram"]))
+        for event in events
+        if event["event"] == "validation"
+    }
+    rows = [{k: v for k, v in event.items() if k != "event"} for event in events if event["event"] == "round"]
+    return tuple(RoundSummary.model_validate({**row, "validation": validations.get(row["round"])}) for row in rows)
+
+
+def save_model(path: Path, model: Classifier, study: StudyProtocol) -> None:
+    """Write all of a model's tensors, with the digest of the study that made it."""
+    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    save_tensors(path, tensors, {"study": study.digest, "backbone": study.model.backbone})
+
+
+def load_model(folder: RunFolder) -> tuple[StudyProtocol, Classifier]:
+    """Return a run's study and final model.
+
+    Raises:
+        RunError: the run has not finished, is a `local` baseline, or its model is of another study.
+    """
+    study = folder.study()
+    if study.federation.mode == "local":
+        raise RunError(f"{folder.path}: a local baseline has a model a clinic, not one; use a federated or central run")
+    if not folder.model.exists():
+        raise RunError(f"{folder.path}: the run has not finished (no model.safetensors); go on with --resume")
+    arrays, metadata = load_tensors(folder.model)
+    if metadata.get("study") != study.digest:
+        raise RunError(f"{folder.model}: made by study {str(metadata.get('study'))[:12]}, not {study.digest[:12]}")
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    trunk = {name.removeprefix("trunk."): t for name, t in tensors.items() if name.startswith("trunk.")}
+    model = build_classifier(study.model, seed=0, state=trunk if study.model.pretrained else None)
+    model.load_state_dict(tensors)
+    return study, model
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's metrics on a labelled folder, and which of its images were left out."""
+
+    metrics: EvaluationMetrics
+    left_out: tuple[LeftOut, ...]
+
+
+def evaluate_run(run: Path, data: Path, cache: Path, progress: Progress | None = None) -> Evaluation:
+    """Score a run's final model on every usable image of a labelled folder.
+
+    Raises:
+        RunError: no finished run there.
+        DataError: no labelled, usable images there.
+    """
+    study, model = load_model(RunFolder.open(run))
+    table = read_table(data, study.data.positive)
+    images = _decoded(table.root, table.records, study, cache)
+    if not len(images):
+        raise DataError(f"{data}: none of its {len(table.records)} images can be used; see melfed-sim data {data}")
+    probabilities = _score(model, images, study, progress)
+    return Evaluation(scored_metrics(probabilities, images.targets, images.groups), images.store.left_out)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The probability of a positive for one image, or why there is none."""
+
+    image: Path
+    probability: float | None
+    problem: str | None = None
+
+
+def predict(run: Path, images: Sequence[Path]) -> list[Prediction]:
+    """Return a probability for each image file.
+
+    Raises:
+        RunError: no finished run there, or its model needs age, sex and site, which a picture does not carry.
+    """
+    study, model = load_model(RunFolder.open(run))
+    if study.model.metadata:
+        raise RunError(f"{run}: its model needs age, sex and site; use melfed-server evaluate with a table")
+    return [_predict(model, path, study) for path in images]
+
+
+def _predict(model: Classifier, path: Path, study: StudyProtocol) -> Prediction:
+    backbone = BACKBONES[study.model.backbone]
+    device = pick_device()
+    try:
+        pixels = decode(path, study.data.image_size)
+    except ImageProblem as problem:
+        return Prediction(path, None, str(problem))
+    with torch.inference_mode():
+        inputs = to_input(pixels[None], backbone.mean, backbone.std, None, device)
+        return Prediction(path, float(torch.sigmoid(model.to(device).eval()(inputs).double())))
+
+
+def _decoded(root: Path, records: Sequence[LesionRecord], study: StudyProtocol, cache: Path) -> Images:
+    store = ImageStore.build(cache, root, [record.image for record in records], study.data.image_size)
+    return Images(tuple(record for record in records if record.image in store), store)
+
+
+def _score(model: Classifier, images: Images, study: StudyProtocol, progress: Progress | None) -> Probabilities:
+    device = pick_device()
+    return score(model.to(device), images, study.data.image_size, device, progress)

@@ -1,0 +1,98 @@
+"""What the server asks of clinics and what they answer, in Flower's messages (the other end is `client.app`)."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from common.tensors import TensorError, Tensors
+
+POLL_SECONDS = 0.1
+Content = RecordDict
+DESCRIBE = f"{MessageType.QUERY}.describe"
+TRAIN = MessageType.TRAIN
+EVALUATE = MessageType.EVALUATE
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One clinic's answer, or why there is none (`error`)."""
+
+    node: int
+    content: RecordDict
+    error: str | None
+    size: int
+
+    def arrays(self, name: str) -> dict[str, npt.NDArray[np.generic]]:
+        """Return a record of arrays by its name; empty where the reply lacks it. Raises TensorError."""
+        record = self.content.array_records.get(name, ArrayRecord())
+        try:
+            return {key: array.numpy() for key, array in record.items()}
+        except (ValueError, TypeError, EOFError, OSError) as error:
+            raise TensorError(f"{name} cannot be read: {error}") from None
+
+    def number(self, record: str, key: str) -> float:
+        """Return a metric; NaN where the reply lacks it."""
+        value = self.content.metric_records.get(record, {}).get(key, math.nan)
+        return float(value) if isinstance(value, int | float) else math.nan
+
+    def text(self, record: str, key: str) -> str:
+        """Return a setting as text; empty where the reply lacks it."""
+        return str(self.content.config_records.get(record, {}).get(key, ""))
+
+
+def request(round_number: int, digest: str, tensors: Tensors | None = None) -> RecordDict:
+    """Return the content of a request to clinics."""
+    content = RecordDict({"request": ConfigRecord({"round": round_number, "digest": digest})})
+    if tensors is not None:
+        content["tensors"] = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
+    return content
+
+
+def size(content: RecordDict) -> int:
+    """Return the bytes of a message's records."""
+    return sum(record.count_bytes() for record in content.values())
+
+
+def ask(
+    grid: Grid, kind: str, nodes: Mapping[int, str], content: RecordDict, seconds: float, wait: Callable[[], None]
+) -> Iterator[Reply]:
+    """Send one request to several nodes and yield their replies as they arrive.
+
+    `wait` passes one polling interval. Nodes that have not answered within `seconds` are yielded last, with an error. Errors that Flower's own
+    infrastructure makes carry no useful sender, so replies are matched by the message they answer.
+    """
+    started = monotonic()
+    # Each message holds the same record, so that a large model is in memory once.
+    group = str(content.config_records["request"]["round"])
+    order = list(nodes)
+    messages = [
+        Message(content, dst_node_id=node, message_type=kind, group_id=group, ttl=seconds + 60) for node in order
+    ]
+    waiting = dict(zip(grid.push_messages(messages), order, strict=True))
+    while waiting:
+        for message in grid.pull_messages(list(waiting)):
+            node = waiting.pop(message.metadata.reply_to_message_id, None)
+            if node is not None:
+                yield _reply(node, message)
+        if monotonic() - started > seconds:
+            break
+        if waiting:
+            wait()
+    for node in waiting.values():
+        yield Reply(node, RecordDict(), f"no answer within {seconds:g} s", 0)
+
+
+def _reply(node: int, message: Message) -> Reply:
+    if message.has_error():
+        reason = " ".join(str(message.error.reason or "unknown error").split())
+        return Reply(node, RecordDict(), reason, 0)
+    content = message.content
+    refused = content.config_records.get("refused")
+    error = str(refused["reason"]) if refused else None
+    return Reply(node, content, error, size(content))

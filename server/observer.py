@@ -1,0 +1,31 @@
+"""Whoever wants to know how a run goes: the command line draws progress with it."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+Counts = Mapping[str, int]
+
+
+class Observer(Protocol):
+    """Is told of each step of a run."""
+
+    def started(self, clinics: Mapping[str, Counts], first_round: int, rounds: int) -> None:
+        """The clinics are known; the first round to be trained is more than 1 after a resume."""
+
+    def watch(self, progress: Callable[[], dict[str, int]]) -> None:
+        """Receive a function that tells how many images each clinic has trained on in the current round."""
+
+    def round_started(self, round_number: int, clinics: list[str]) -> None:
+        """A round begins."""
+
+    def replied(self, clinic: str, error: str | None) -> None:
+        """A clinic answered, or did not."""
+
+    def waiting(self) -> None:
+        """Called many times a second while the run waits."""
+
+    def round_finished(self, round_number: int, loss: float, seconds: float) -> None:
+        """A round is aggregated and checkpointed."""
+
+    def evaluating(self, clinics: list[str]) -> None:
+        """The final model is about to be evaluated."""

@@ -1,0 +1,231 @@
+"""The round loop: ask clinics, check and aggregate what they answer as it arrives, checkpoint, evaluate.
+
+The validation of a round's model comes back with the next round's training replies (and that of the last with the final
+evaluation), so a round costs one message down and one up a clinic.
+"""
+
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from common.errors import DataError, QuorumError, RunError, StudyError
+from common.histogram import ScoreHistogram
+from common.protocol import StudyProtocol
+from common.seeds import seed_for
+from common.tensors import TensorError, Tensors, check_tensors, shapes
+from server import exchange
+from server.aggregation import ServerOptimizer, WeightedMean
+from server.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
+from server.exchange import Reply
+from server.observer import Counts, Observer
+from server.outcome import Outcome
+from server.run_folder import RunFolder
+
+# A clinic that claims more images than any hospital has would take over the weighted mean.
+MAX_IMAGES = 10_000_000
+
+
+@dataclass
+class _Training:
+    """What a round's replies add up to."""
+
+    mean: WeightedMean
+    loss: float = 0.0
+    validation: ScoreHistogram | None = None
+    bytes_up: int = 0
+
+
+class Rounds:
+    """Conducts one study with the clinics that a Flower grid reaches."""
+
+    def __init__(
+        self,
+        study: StudyProtocol,
+        folder: RunFolder,
+        initial: Tensors,
+        clinics: int,
+        observer: Observer,
+        stop: threading.Event,
+    ) -> None:
+        self.study = study
+        self.stop = stop
+        self.folder = folder
+        self.initial = initial
+        self.expected_clinics = clinics
+        self.observer = observer
+        self.names: dict[int, str] = {}
+        self.counts: dict[str, Counts] = {}
+        self.outcome: Outcome | None = None
+
+    def conduct(self, grid: Grid) -> None:
+        """Run all rounds and the final evaluation; the result is in `outcome`.
+
+        Raises:
+            QuorumError: too few clinics answered. The last checkpoint stays, so the run can be resumed.
+            StorageError: a checkpoint could not be written.
+            RunError: the run folder's checkpoints are of another study.
+        """
+        self._meet(grid)
+        state = last_checkpoint(self.folder.checkpoints, self.study.digest)
+        if state is None:
+            state = Checkpoint(0, self.study.digest, self.initial, {})
+            save_checkpoint(self.folder.checkpoints, state)
+        check_tensors(state.model, shapes(self.initial))
+        self.folder.forget_after(state.round)
+        rounds = self.study.federation.rounds
+        self.observer.started(self.counts, state.round + 1, rounds)
+        for number in range(state.round + 1, rounds + 1):
+            state = self._round(grid, number, state)
+        self.outcome = self._evaluate(grid, state.model)
+
+    def _meet(self, grid: Grid) -> None:
+        """Wait for the clinics, and ask each for its name, its study and its counts."""
+        deadline = monotonic() + self.study.federation.deadline_seconds
+        nodes = sorted(grid.get_node_ids())
+        while len(nodes) < self.expected_clinics and monotonic() < deadline:
+            self._wait()
+            nodes = sorted(grid.get_node_ids())
+        content = exchange.request(0, self.study.digest)
+        failed = {}
+        for reply in self._ask(grid, exchange.DESCRIBE, dict.fromkeys(nodes, ""), content):
+            try:
+                name, counts = self._introduction(reply)
+            except (TensorError, StudyError, DataError) as error:
+                failed[f"node {reply.node}"] = str(error)
+                continue
+            self.names[reply.node], self.counts[name] = name, counts
+        self.names = dict(sorted(self.names.items(), key=lambda item: item[1]))
+        self.counts = dict(sorted(self.counts.items()))
+        self._need_quorum(len(self.names), self.expected_clinics, failed)
+
+    def _introduction(self, reply: Reply) -> tuple[str, Counts]:
+        if reply.error:
+            raise DataError(reply.error)
+        name, digest = reply.text("identity", "clinic"), reply.text("identity", "digest")
+        if digest != self.study.digest:
+            raise StudyError(f"clinic {name} holds study {digest[:12]}, not {self.study.digest[:12]}")
+        if not name or name in self.counts:
+            raise StudyError(f"a clinic named {name!r} takes part already")
+        counts = {}
+        for part in ("train", "validation", "test"):
+            for what in ("images", "positives", "groups"):
+                number = reply.number("counts", f"{part}_{what}")
+                if not (number >= 0 and number == int(number) and number <= MAX_IMAGES):
+                    raise DataError(f"clinic {name} counts {number} {part} {what}")
+                counts[f"{part}_{what}"] = int(number)
+        return name, counts
+
+    def _round(self, grid: Grid, number: int, state: Checkpoint) -> Checkpoint:
+        """Train one round; return the state after it, checkpointed."""
+        started = monotonic()
+        cohort = self._cohort(number)
+        self.observer.round_started(number, list(cohort.values()))
+        content = exchange.request(number, self.study.digest, state.model)
+        total, answered, failed = _Training(WeightedMean()), [], {}
+        for reply in self._ask(grid, exchange.TRAIN, cohort, content):
+            name = cohort[reply.node]
+            try:
+                self._add(total, reply, name, number)
+            except (TensorError, DataError, StudyError) as error:
+                failed[name] = str(error)
+            else:
+                answered.append(name)
+            self.observer.replied(name, failed.get(name))
+        self._need_quorum(len(answered), len(cohort), failed)
+        self._record_validation(number - 1, total.validation)
+        optimizer = ServerOptimizer(self.study.federation, state.optimizer)
+        model = optimizer.step(state.model, total.mean.mean())
+        seconds, loss = monotonic() - started, total.loss / total.mean.weight
+        self.folder.append(
+            {
+                "event": "round",
+                "round": number,
+                "train_loss": loss,
+                "seconds": seconds,
+                "bytes_up": total.bytes_up,
+                "bytes_down": exchange.size(content) * len(cohort),
+                "answered": sorted(answered),
+                "failed": dict(sorted(failed.items())),
+            }
+        )
+        after = Checkpoint(number, self.study.digest, model, optimizer.state)
+        save_checkpoint(self.folder.checkpoints, after)
+        self.observer.round_finished(number, loss, seconds)
+        return after
+
+    def _add(self, total: _Training, reply: Reply, name: str, number: int) -> None:
+        """Check one training reply and add it. Raises where it cannot be used, with nothing added."""
+        total.bytes_up += reply.size
+        if reply.error:
+            raise DataError(reply.error)
+        if reply.text("request", "digest") != self.study.digest or reply.text("request", "round") != str(number):
+            raise StudyError("the reply is to another study or round")
+        images, loss = reply.number("metrics", "images"), reply.number("metrics", "loss")
+        if not (1 <= images <= self.counts[name]["train_images"] and images == int(images)):
+            raise DataError(f"claims {images} training images, said {self.counts[name]['train_images']} before")
+        if not math.isfinite(loss):
+            raise DataError("its training loss is not finite; lower the learning rate")
+        tensors = reply.arrays("tensors")
+        check_tensors(tensors, shapes(self.initial))
+        validation = ScoreHistogram.from_arrays(reply.arrays("validation"))
+        total.mean.add({n: np.asarray(t, np.float32) for n, t in tensors.items()}, images)
+        total.loss += loss * images
+        total.validation = validation if total.validation is None else total.validation + validation
+
+    def _record_validation(self, number: int, validation: ScoreHistogram | None) -> None:
+        if number >= 1 and validation is not None:
+            self.folder.append({"event": "validation", "round": number, "histogram": validation.to_lists()})
+
+    def _evaluate(self, grid: Grid, model: Tensors) -> Outcome:
+        """Have every clinic evaluate the final model."""
+        self.observer.evaluating(list(self.names.values()))
+        rounds = self.study.federation.rounds
+        content = exchange.request(rounds, self.study.digest, model)
+        test: dict[str, ScoreHistogram] = {}
+        validation, failed = ScoreHistogram.empty(), {}
+        for reply in self._ask(grid, exchange.EVALUATE, self.names, content):
+            name = self.names[reply.node]
+            try:
+                if reply.error:
+                    raise DataError(reply.error)
+                histogram = ScoreHistogram.from_arrays(reply.arrays("test"))
+                validation += ScoreHistogram.from_arrays(reply.arrays("validation"))
+                test[name] = histogram
+            except (TensorError, DataError) as error:
+                failed[name] = str(error)
+            self.observer.replied(name, failed.get(name))
+        self._need_quorum(len(test), len(self.names), failed)
+        self._record_validation(rounds, validation)
+        return Outcome({"": model}, self.counts, dict(sorted(test.items())))
+
+    def _cohort(self, number: int) -> dict[int, str]:
+        """Choose the clinics of a round: all, or a random part that depends on seed and round alone."""
+        size = max(1, round(self.study.federation.cohort * len(self.names)))
+        if size == len(self.names):
+            return dict(self.names)
+        generator = np.random.default_rng(seed_for(self.study.seed, "cohort", number))
+        chosen = generator.choice(len(self.names), size=size, replace=False)
+        nodes = list(self.names)
+        return {nodes[i]: self.names[nodes[i]] for i in sorted(int(c) for c in chosen)}
+
+    def _need_quorum(self, answered: int, asked: int, failed: Mapping[str, str]) -> None:
+        needed = max(1, math.ceil(self.study.federation.quorum * asked - 1e-9))
+        if answered < needed:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(failed.items())) or "no answer"
+            raise QuorumError(f"{answered} of {asked} clinics answered, {needed} are needed: {reasons}")
+
+    def _ask(
+        self, grid: Grid, kind: str, nodes: Mapping[int, str], content: exchange.Content
+    ) -> Iterator[Reply]:
+        return exchange.ask(grid, kind, nodes, content, self.study.federation.deadline_seconds, self._wait)
+
+    def _wait(self) -> None:
+        """Pass one polling interval; raises RunError when Flower below has stopped."""
+        self.observer.waiting()
+        if self.stop.wait(exchange.POLL_SECONDS):
+            raise RunError(f"{self.folder.path}: Flower stopped early; go on with --resume {self.folder.path}")

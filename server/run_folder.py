@@ -1,0 +1,124 @@
+"""A run's folder: `study.yaml`, `metrics.jsonl`, `checkpoints/`, `model.safetensors`, `summary.json`, `report.html`."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from common.errors import RunError, StorageError
+from common.files import write_text
+from common.protocol import StudyProtocol
+from common.study_file import read_study, study_yaml
+from server.outcome import Outcome
+from server.summary import RunSummary
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and files of one run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, study: StudyProtocol) -> "RunFolder":
+        """Make a new run folder.
+
+        Raises:
+            RunError: something stands at `path` already.
+            StorageError: it cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700)
+            (path / "checkpoints").mkdir()
+        except FileExistsError:
+            raise RunError(f"{path}: exists; choose another --out, or go on with --resume {path}") from None
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be made: {error.strerror}") from None
+        write_text(path / "study.yaml", study_yaml(study))
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Open an existing run folder. Raises RunError where there is none."""
+        if not (path / "study.yaml").is_file():
+            raise RunError(f"{path}: not a run folder (it has no study.yaml)")
+        return cls(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The final model."""
+        return self.path / "model.safetensors"
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.path / "report.html"
+
+    def study(self) -> StudyProtocol:
+        """Return the run's study, with its weights' digest fixed."""
+        return read_study(self.path / "study.yaml")
+
+    def append(self, event: Event) -> None:
+        """Add one event to `metrics.jsonl`, durably."""
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(event, allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be written: {error.strerror}; free space and use --resume") from error
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield the events of `metrics.jsonl`; a last line that a crash cut short is left out."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                if number == len(lines):
+                    return
+                raise RunError(f"{path}:{number}: not JSON; the run folder is damaged") from None
+
+    def forget_after(self, round_number: int) -> None:
+        """Drop the events of rounds after a checkpoint (their models are lost; they will be trained again).
+
+        The validation of the checkpoint's own round is measured again as well, at the start of the next round.
+        """
+        limits = {"round": round_number, "validation": round_number - 1}
+        kept = [event for event in self.events() if event["round"] <= limits.get(event["event"], -1)]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in kept))
+
+    def write_outcome(self, outcome: Outcome) -> None:
+        """Add each clinic's test histogram to the events: the report's curves are drawn from them."""
+        for name, histogram in outcome.test.items():
+            self.append({"event": "test", "clinic": name, "round": 0, "histogram": histogram.to_lists()})
+
+    def write_summary(self, summary: RunSummary) -> None:
+        """Write `summary.json`."""
+        write_text(self.path / "summary.json", summary.model_dump_json(indent=2) + "\n")
+
+    def summary(self) -> RunSummary:
+        """Return the run's summary. Raises RunError where the run has not finished."""
+        path = self.path / "summary.json"
+        try:
+            return RunSummary.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path}: the run has not finished; go on with --resume {self.path}") from None
+        except ValidationError as error:
+            raise RunError(f"{path}: not a run summary: {error.errors()[0]['msg']}") from None

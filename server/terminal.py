@@ -1,0 +1,78 @@
+"""What the commands share: errors in one line, tables of metrics, progress bars."""
+
+import sys
+from collections.abc import Callable
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from common.errors import MelfedError
+from common.metrics import EvaluationMetrics, Interval
+
+NOTICE = "melfed is research software and no medical device: do not use it for diagnosis."
+INTERRUPTED = 130
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+output = Console(highlight=False)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command; a `MelfedError` becomes one line on stderr and its exit code."""
+    try:
+        app()
+    except MelfedError as error:
+        errors.print(f"error: {error}", style="red", markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        sys.exit(INTERRUPTED)
+
+
+def interval_text(interval: Interval) -> str:
+    """Return a value with its 95 % interval, or "undefined"."""
+    if interval.value is None:
+        return "undefined"
+    return f"{interval.value:.3f} ({interval.low:.3f}–{interval.high:.3f})"
+
+
+def metrics_cells(metrics: EvaluationMetrics) -> tuple[str, str]:
+    """Return AUROC and AUPRC as table cells."""
+    return interval_text(metrics.auroc), interval_text(metrics.auprc)
+
+
+def metrics_table(metrics: EvaluationMetrics, group: str) -> Table:
+    """Return a table of one evaluation, a row a quantity."""
+    table = Table(title=f"{metrics.images} images of {metrics.patients} {group}s, {metrics.melanomas} melanomas")
+    table.add_column("")
+    table.add_column("value (95 % interval)", justify="right")
+    rows: dict[str, Interval] = {
+        "AUROC": metrics.auroc,
+        "AUPRC": metrics.auprc,
+        "balanced accuracy at 0.5": metrics.balanced_accuracy,
+        "sensitivity at 90 % specificity": metrics.sensitivity_at_90_specificity,
+        "sensitivity at 95 % specificity": metrics.sensitivity_at_95_specificity,
+    }
+    for name, interval in rows.items():
+        table.add_row(name, interval_text(interval))
+    for name, value in {"Brier score": metrics.brier, "calibration error (ECE)": metrics.ece}.items():
+        table.add_row(name, "undefined" if value is None else f"{value:.4f}")
+    return table
+
+
+class Bar:
+    """A progress bar with a `(done, total)` callback; nothing is drawn where stderr is no terminal."""
+
+    def __init__(self, text: str) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
+        self._task = self._progress.add_task(text, total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self._progress.start()
+        return lambda done, total: self._progress.update(self._task, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

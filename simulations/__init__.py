@@ -1,0 +1,1 @@
+"""The researcher: virtual clinics on one machine or a Ray cluster."""

@@ -1,0 +1,144 @@
+"""Baselines in one plain training loop, without Flower: all clinics' images pooled, or each clinic on its own.
+
+Each passes as often over the same training images as the federated study, and is judged on the same test parts.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from time import monotonic
+
+import torch
+
+from client.dataset import PARTS, ClinicData, Part, load_part
+from client.training import Trainer
+from common.classifier import Classifier, load_trainable, trainable_tensors
+from common.histogram import ScoreHistogram
+from common.protocol import StudyProtocol
+from common.scoring import score
+from common.tensors import Tensors
+from server.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
+from server.observer import Observer
+from server.outcome import Outcome
+from server.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A study's `central` or `local` baseline over its virtual clinics."""
+
+    study: StudyProtocol
+    clinics: tuple[ClinicData, ...]
+    classifier: Classifier
+    device: torch.device
+
+    def train(self, folder: RunFolder, observer: Observer) -> Outcome:
+        """Train and evaluate; goes on from the folder's last checkpoint.
+
+        Raises:
+            StorageError: a checkpoint cannot be written.
+            RunError: the folder's checkpoints are of another study.
+        """
+        rounds = self.study.federation.rounds
+        state = last_checkpoint(folder.checkpoints, self.study.digest)
+        if state is not None:
+            self._restore(state)
+        first = state.round + 1 if state else 1
+        folder.forget_after(first - 1)
+        observer.started({clinic.name: _counts(clinic) for clinic in self.clinics}, first, rounds)
+        for number in range(first, rounds + 1):
+            self._round(number, folder, observer)
+        observer.evaluating([clinic.name for clinic in self.clinics])
+        return self._outcome()
+
+    @cached_property
+    def learners(self) -> dict[str, "_Learner"]:
+        """What trains: one learner with all images, or one a clinic, each with its own copy of the classifier."""
+        groups: dict[str, Sequence[ClinicData]] = {"": self.clinics}
+        if self.study.federation.mode == "local":
+            groups = {clinic.name: [clinic] for clinic in self.clinics}
+        return {name: _Learner(name, self.study, clinics, self.classifier, self.device) for name, clinics in groups.items()}
+
+    def _round(self, number: int, folder: RunFolder, observer: Observer) -> None:
+        started = monotonic()
+        observer.round_started(number, [clinic.name for clinic in self.clinics])
+        total, images = 0.0, 0
+        validation = ScoreHistogram.empty()
+        for learner in self.learners.values():
+            total += learner.train(number, observer) * len(learner.images)
+            images += len(learner.images)
+            for clinic in learner.clinics:
+                validation += learner.evaluate(clinic, "validation")
+                observer.replied(clinic.name, None)
+        seconds, names = monotonic() - started, [clinic.name for clinic in self.clinics]
+        row = {"event": "round", "round": number, "train_loss": total / images, "seconds": seconds}
+        folder.append({**row, "bytes_up": 0, "bytes_down": 0, "answered": names, "failed": {}})
+        folder.append({"event": "validation", "round": number, "histogram": validation.to_lists()})
+        models, optimizers = self._states()
+        save_checkpoint(folder.checkpoints, Checkpoint(number, self.study.digest, models, optimizers))
+        observer.round_finished(number, total / images, seconds)
+
+    def _states(self) -> tuple[Tensors, Tensors]:
+        models, optimizers = {}, {}
+        for name, learner in self.learners.items():
+            models |= {f"{name}/{key}": tensor for key, tensor in trainable_tensors(learner.model).items()}
+            optimizers |= {f"{name}/{key}": tensor for key, tensor in learner.trainer.optimizer_state().items()}
+        return models, optimizers
+
+    def _restore(self, state: Checkpoint) -> None:
+        for name, learner in self.learners.items():
+            load_trainable(learner.model, _under(f"{name}/", state.model))
+            learner.trainer.restore_optimizer(_under(f"{name}/", state.optimizer))
+
+    def _outcome(self) -> Outcome:
+        models = {name: trainable_tensors(learner.model) for name, learner in self.learners.items()}
+        counts = {clinic.name: _counts(clinic) for clinic in self.clinics}
+        test = {c.name: learner.evaluate(c, "test") for learner in self.learners.values() for c in learner.clinics}
+        everywhere = {}
+        if self.study.federation.mode == "local":
+            for name, learner in self.learners.items():
+                parts = [test[c.name] if c.name == name else learner.evaluate(c, "test") for c in self.clinics]
+                everywhere[name] = sum(parts, ScoreHistogram.empty())
+        return Outcome(models, counts, dict(sorted(test.items())), everywhere)
+
+
+class _Learner:
+    """One model with its images and optimiser, which is kept from round to round."""
+
+    def __init__(
+        self,
+        name: str,
+        study: StudyProtocol,
+        clinics: Sequence[ClinicData],
+        classifier: Classifier,
+        device: torch.device,
+    ) -> None:
+        self.name, self.study, self.clinics, self.device = name, study, clinics, device
+        self.model = copy.deepcopy(classifier).to(device)
+        self.trainer = Trainer(self.model, study, device)
+        self.images = load_part(clinics, "train")
+
+    def train(self, number: int, observer: Observer) -> float:
+        """Train one round's passes; return the mean loss."""
+        clinic = self.name or "all"
+
+        def progress(images: int) -> None:
+            observer.watch(lambda: {clinic: images})
+            observer.waiting()
+
+        return self.trainer.train(self.images, clinic, number, self.study.training.local_epochs, progress).loss
+
+    def evaluate(self, clinic: ClinicData, part: Part) -> ScoreHistogram:
+        """Score one clinic's part."""
+        images = clinic.load(part)
+        probabilities = score(self.model, images, self.study.data.image_size, self.device)
+        return ScoreHistogram.from_scores(probabilities, images.targets, images.groups)
+
+
+def _counts(clinic: ClinicData) -> dict[str, int]:
+    return {f"{part}_{what}": count for part in PARTS for what, count in clinic.load(part).counts().items()}
+
+
+def _under(prefix: str, tensors: Tensors) -> Tensors:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,212 @@
+"""The researcher's command, `melfed-sim`."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from common.errors import StudyError
+from server.terminal import NOTICE, Bar, errors, metrics_cells, output, run_app
+
+if TYPE_CHECKING:
+    from common.protocol import StudyProtocol
+    from server.summary import RunSummary
+    from simulations.virtual_clinics import VirtualClinics
+
+app = typer.Typer(
+    name="melfed-sim",
+    help=f"Federated melanoma classification: local simulation. {NOTICE}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Study = Annotated[Path, typer.Argument(help="Study protocol, a YAML file.", show_default=False)]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of labelled images; not for a study with data.phantom.", show_default=False)
+]
+Override = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key of the study.")]
+Seed = Annotated[int | None, typer.Option(help="Replaces the study's seed.", show_default=False)]
+Cache = Annotated[Path | None, typer.Option(help="Where decoded images are kept.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def run(
+    study: Study,
+    data: Data = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to make.", show_default="runs/NAME-TIME")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Interrupted run folder to go on with.", show_default=False)] = None,
+    overrides: Override = [],  # noqa: B006 (typer copies it)
+    seed: Seed = None,
+    weights_dir: Annotated[
+        Path | None, typer.Option(envvar="MELFED_WEIGHTS", help="Folder of pretrained weights.", show_default=False)
+    ] = None,
+    cache: Cache = None,
+    ray_address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default=False)] = None,
+) -> None:
+    """Train a study over virtual clinics and write a run folder with a report."""
+    from simulations.progress import RunProgress
+
+    protocol, folder = _read(study, overrides, seed), resume or out
+    if resume and out:
+        raise StudyError("--out and --resume exclude each other; --resume names the folder to go on with")
+    if folder is None:
+        folder = Path("runs") / f"{protocol.name}-{datetime.now(UTC).astimezone():%Y%m%d-%H%M%S}"
+    virtual = _divide(protocol, data, cache)
+    with RunProgress(protocol.training.local_epochs) as observer:
+        from simulations.run import simulate
+
+        summary = simulate(
+            protocol,
+            virtual,
+            folder,
+            observer,
+            resume=resume is not None,
+            weights_dir=weights_dir,
+            ray_address=ray_address,
+        )
+    _print_summary(summary)
+    output.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def partition(
+    study: Study,
+    data: Data = None,
+    as_json: Json = False,
+    overrides: Override = [],  # noqa: B006 (typer copies it)
+    seed: Seed = None,
+    cache: Cache = None,
+) -> None:
+    """Show the virtual clinics that a study would make, without training."""
+    from rich.table import Table
+
+    from common.records import group_kind
+    from simulations.partition import describe
+
+    virtual = _divide(_read(study, overrides, seed), data, cache)
+    clinics = describe(virtual.records, virtual.splits)
+    if as_json:
+        sys.stdout.write(json.dumps([clinic.model_dump() for clinic in clinics], indent=2) + "\n")
+        return
+    table = Table(title=f"groups / images / melanomas; a group is: {group_kind(virtual.records)}")
+    for column in ("clinic", "train", "validation", "test"):
+        table.add_column(column, justify="left" if column == "clinic" else "right")
+    for clinic in clinics:
+        parts = (clinic.train, clinic.validation, clinic.test)
+        table.add_row(clinic.name, *(f"{part.groups} / {part.images} / {part.melanomas}" for part in parts))
+    output.print(table)
+
+
+@app.command()
+def data(
+    folder: Annotated[Path, typer.Argument(help="Folder of labelled images.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Show what a folder of images holds."""
+    from common.inventory import inspect
+    from simulations.inventory_table import inventory_tables
+
+    with Bar("reading images") as progress:
+        inventory = inspect(folder, progress=progress)
+    if as_json:
+        sys.stdout.write(inventory.model_dump_json(indent=2) + "\n")
+        return
+    for table in inventory_tables(inventory):
+        output.print(table)
+
+
+@app.command()
+def keys() -> None:
+    """Show every key of a study with its default and what is allowed."""
+    from rich.table import Table
+
+    from common.study_file import documented_keys
+
+    table = Table(show_lines=False)
+    for column in ("key", "default", "meaning"):
+        table.add_column(column, overflow="fold")
+    for key, default, meaning in documented_keys():
+        table.add_row(key, default, meaning)
+    output.print(table)
+
+
+def _read(study: Path, overrides: list[str], seed: int | None) -> "StudyProtocol":
+    from common.study_file import read_study
+
+    return read_study(study, overrides, seed)
+
+
+def _divide(study: "StudyProtocol", folder: Path | None, cache: Path | None) -> "VirtualClinics":
+    """Find or render the images, decode them, and divide them into clinics."""
+    from common.image_store import default_cache
+    from simulations.virtual_clinics import divide
+
+    cache = cache or default_cache()
+    if folder is None:
+        folder = _phantom(study, cache)
+    elif study.data.phantom is not None:
+        raise StudyError("the study renders its own images; leave out --data, or add --set data.phantom=null")
+    with Bar("decoding images") as progress:
+        virtual = divide(study, folder, cache, progress)
+    if virtual.left_out:
+        first = virtual.left_out[0]
+        errors.print(
+            f"{len(virtual.left_out)} images are left out, for example {first.image}: {first.reason}", markup=False
+        )
+    return virtual
+
+
+def _phantom(study: "StudyProtocol", cache: Path) -> Path:
+    """Render the study's synthetic lesions, once."""
+    from simulations.phantom import PhantomSpec, write_phantom
+
+    section = study.data.phantom
+    if section is None:
+        raise StudyError(f"study {study.name} needs images: add --data DIR")
+    spec = PhantomSpec(section.clinics, section.images, section.melanoma_rate, study.data.image_size, study.seed)
+    name = f"{spec.clinics}x{spec.images}-{spec.melanoma_rate:g}-{spec.size}px-{spec.seed}"
+    errors.print("All images of this study are synthetic: its numbers say nothing about real patients.", style="yellow")
+    with Bar("rendering synthetic lesions") as progress:
+        return write_phantom(cache / "phantom" / name, spec, progress)
+
+
+def _print_summary(summary: "RunSummary") -> None:
+    """Print one row a clinic, and one for all pooled."""
+    from rich.table import Table
+
+    synthetic = ", synthetic images" if summary.data.synthetic else ""
+    table = Table(title=f"{summary.study.name} ({summary.mode}{synthetic}): test, value (95 % interval)")
+    for column in ("clinic", f"{summary.data.groups_by}s", "images", "melanomas", "AUROC", "AUPRC"):
+        table.add_column(column, justify="left" if column == "clinic" else "right")
+    for clinic in summary.clinics:
+        counts = (str(n) for n in (clinic.patients, clinic.images, clinic.melanomas))
+        table.add_row(clinic.name, *counts, *metrics_cells(clinic.test))
+    table.add_section()
+    totals = (summary.data.groups, summary.data.images, summary.data.melanomas)
+    table.add_row("all, pooled", *(str(n) for n in totals), *metrics_cells(summary.test), style="bold")
+    output.print(table)
+    if summary.mode == "local":
+        output.print(_everywhere(summary))
+    errors.print(NOTICE, style="dim")
+
+
+def _everywhere(summary: "RunSummary") -> object:
+    from rich.table import Table
+
+    table = Table(title="each clinic's own model on the test images of all clinics")
+    for column in ("clinic", "AUROC", "AUPRC"):
+        table.add_column(column, justify="left" if column == "clinic" else "right")
+    for clinic in summary.clinics:
+        if clinic.everywhere is not None:
+            table.add_row(clinic.name, *metrics_cells(clinic.everywhere))
+    return table
+
+
+def main() -> None:
+    """Entry point of `melfed-sim`."""
+    run_app(app)

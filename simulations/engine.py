@@ -1,0 +1,224 @@
+"""Flower's simulation engine: the only place that knows Ray.
+
+Flower and Ray are imported after their telemetry, update checks and usage statistics are switched off, and their files go
+into a folder of the run's own that is removed afterwards.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import pickle
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from client.dataset import ClinicData
+from common.errors import RunError, StudyError
+from common.protocol import StudyProtocol
+from common.tensors import Tensors
+from server.observer import Observer
+from server.outcome import Outcome
+from server.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from flwr.app import Context
+    from flwr.serverapp import Grid
+
+    from client.worker import ClinicWorker
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+PROGRESS_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a worker process needs to act as any of the clinics."""
+
+    study: StudyProtocol
+    clinics: tuple[ClinicData, ...]
+    weights_dir: Path | None
+
+
+def federate(
+    simulation: Simulation,
+    folder: RunFolder,
+    initial: Tensors,
+    observer: Observer,
+    ray_address: str | None = None,
+) -> Outcome:
+    """Train a study over virtual clinics, each a Flower node, on this machine or a Ray cluster.
+
+    Args:
+        simulation: study and clinics.
+        folder: receives events and checkpoints; with checkpoints in it, the run goes on from the last.
+        initial: the global model's trainable tensors before the first round.
+        observer: is told how the run goes.
+        ray_address: of a running Ray cluster whose machines see the same files; None starts Ray here.
+
+    Raises:
+        StudyError: a clinic asks for more CPUs or GPUs than there are.
+        QuorumError, StorageError, RunError: as `server.rounds.Rounds.conduct`.
+    """
+    _check_resources(simulation.study, ray_address)
+    # A cluster's machines share the run's folder, not this machine's temporary one.
+    parent = str(folder.path) if ray_address else None
+    with tempfile.TemporaryDirectory(prefix="melfed-", dir=parent) as name, _environment(Path(name)):
+        workspace = Path(name)
+        (workspace / "progress").mkdir()
+        (workspace / "simulation.pickle").write_bytes(pickle.dumps(simulation))
+        observer.watch(lambda: _read_progress(workspace / "progress"))
+        return _simulate(simulation, workspace, folder, initial, observer, ray_address)
+
+
+def _simulate(
+    simulation: Simulation,
+    workspace: Path,
+    folder: RunFolder,
+    initial: Tensors,
+    observer: Observer,
+    ray_address: str | None,
+) -> Outcome:
+    from flwr.simulation import run_simulation
+
+    from client import app as client_app
+    from server import app as server_app
+    from server.rounds import Rounds
+
+    _silence()
+    study, stop = simulation.study, threading.Event()
+    rounds = Rounds(study, folder, initial, len(simulation.clinics), observer, stop)
+    failure: list[Exception] = []
+
+    def conduct(grid: "Grid") -> None:
+        # Flower logs a ServerApp's exception with its traceback, so it is carried past Flower instead.
+        try:
+            rounds.conduct(grid)
+        except Exception as error:  # noqa: BLE001 (raised again below)
+            failure.append(error)
+
+    try:
+        run_simulation(
+            server_app=server_app.make_app(conduct),
+            client_app=client_app.make_app(WorkerOfPartition(workspace)),
+            num_supernodes=len(simulation.clinics),
+            backend_config=_backend(study, len(simulation.clinics), workspace, ray_address),
+        )
+    finally:
+        stop.set()
+    if failure:
+        raise failure[0]
+    if rounds.outcome is None:
+        raise RunError(f"{folder.path}: the simulation engine stopped early; go on with --resume {folder.path}")
+    return rounds.outcome
+
+
+@dataclass(frozen=True)
+class WorkerOfPartition:
+    """Finds the worker of a Flower node's partition, in whichever process the message has landed."""
+
+    workspace: Path
+
+    def __call__(self, context: "Context") -> "ClinicWorker":
+        """Return the worker; one a clinic and process, so that its images stay open between rounds."""
+        return _worker(self.workspace, int(context.node_config["partition-id"]))
+
+
+@lru_cache(maxsize=1)
+def _simulation(workspace: Path) -> Simulation:
+    # Written by this run's own process into its own folder (mode 0700).
+    simulation: Simulation = pickle.loads((workspace / "simulation.pickle").read_bytes())  # noqa: S301
+    return simulation
+
+
+@lru_cache(maxsize=64)
+def _worker(workspace: Path, partition: int) -> "ClinicWorker":
+    import torch
+
+    from client.worker import ClinicWorker
+
+    simulation = _simulation(workspace)
+    torch.set_num_threads(max(1, math.floor(simulation.study.resources.cpus)))
+    data = simulation.clinics[partition]
+    report = _Report(workspace / "progress" / str(partition), data.name)
+    return ClinicWorker(data, simulation.study, simulation.weights_dir, on_progress=report)
+
+
+class _Report:
+    """Leaves a clinic's progress in a small file that the main process reads."""
+
+    def __init__(self, path: Path, clinic: str) -> None:
+        self.path, self.clinic, self.last = path, clinic, 0.0
+
+    def __call__(self, images: int) -> None:
+        if monotonic() - self.last >= PROGRESS_SECONDS:
+            self.last = monotonic()
+            self.path.write_text(f"{images} {self.clinic}")
+
+
+def _read_progress(folder: Path) -> dict[str, int]:
+    progress = {}
+    for path in folder.iterdir():
+        images, _, clinic = path.read_text().partition(" ")
+        if clinic:
+            progress[clinic] = int(images)
+    return progress
+
+
+def _backend(study: StudyProtocol, clinics: int, workspace: Path, ray_address: str | None) -> dict[str, object]:
+    """Return Flower's backend configuration: resources a clinic, and Ray's own settings."""
+    resources = study.resources
+    init: dict[str, object] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    if ray_address:
+        init["address"] = ray_address
+    else:
+        # No more worker processes than clinics.
+        init["num_cpus"] = max(1, min(os.cpu_count() or 1, math.ceil(resources.cpus * clinics)))
+        init["_temp_dir"] = str(workspace / "ray")
+    return {"client_resources": {"num_cpus": resources.cpus, "num_gpus": resources.gpus}, "init_args": init}
+
+
+def _check_resources(study: StudyProtocol, ray_address: str | None) -> None:
+    if ray_address:
+        return
+    cpus = os.cpu_count() or 1
+    if study.resources.cpus > cpus:
+        raise StudyError(f"resources.cpus is {study.resources.cpus:g}, but this machine has {cpus}; ask for less")
+    if study.resources.gpus > 0:
+        import torch
+
+        gpus = torch.cuda.device_count()
+        if study.resources.gpus > gpus:
+            raise StudyError(f"resources.gpus is {study.resources.gpus:g}, but this machine has {gpus}; ask for less")
+
+
+@contextlib.contextmanager
+def _environment(workspace: Path) -> Iterator[None]:
+    """Switch off all reporting home, and keep Flower's files in the workspace; undone afterwards."""
+    changes = {**QUIET, "FLWR_HOME": str(workspace / "flwr")}
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _silence() -> None:
+    """Keep Flower's and Ray's own messages off the terminal; errors of clinics come back in replies."""
+    for name in ("flwr", "ray"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

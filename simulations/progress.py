@@ -1,0 +1,78 @@
+"""Draws a run's progress on the terminal; where stderr is no terminal, prints a line a round instead."""
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from server.observer import Counts
+from server.terminal import errors
+
+
+class RunProgress:
+    """An observer of a run: one bar for all rounds, one for the current round's images."""
+
+    def __init__(self, local_epochs: int) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+        self._progress = Progress(
+            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=errors, disable=not errors.is_terminal
+        )
+        self._local_epochs = local_epochs
+        self._images: dict[str, int] = {}
+        self._done: set[str] = set()
+        self._read: Callable[[], dict[str, int]] = dict
+        self._rounds = self._progress.add_task("starting", total=None, note="")
+        self._round: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def started(self, clinics: Mapping[str, Counts], first_round: int, rounds: int) -> None:
+        """See `server.observer.Observer`."""
+        self._images = {name: counts["train_images"] * self._local_epochs for name, counts in clinics.items()}
+        if first_round > 1:
+            errors.print(f"going on from round {first_round - 1} of {rounds}")
+        self._progress.update(self._rounds, description="rounds", total=rounds, completed=first_round - 1)
+        self._round = self._progress.add_task("images", total=sum(self._images.values()), note="")
+
+    def watch(self, progress: Callable[[], dict[str, int]]) -> None:
+        """See `server.observer.Observer`."""
+        self._read = progress
+
+    def round_started(self, round_number: int, clinics: list[str]) -> None:
+        """See `server.observer.Observer`."""
+        self._done = set()
+        if self._round is not None:
+            total = sum(self._images[name] for name in clinics)
+            self._progress.reset(self._round, total=total, description=f"round {round_number}", note="")
+
+    def replied(self, clinic: str, error: str | None) -> None:
+        """See `server.observer.Observer`."""
+        self._done.add(clinic)
+        if error:
+            errors.print(f"clinic {clinic}: {error}", style="yellow", markup=False)
+        self.waiting()
+
+    def waiting(self) -> None:
+        """See `server.observer.Observer`."""
+        if self._round is None or not self._progress.live.is_started:
+            return
+        seen = {name: min(n, self._images.get(name, n)) for name, n in self._read().items()}
+        finished = {name: self._images[name] for name in self._done if name in self._images}
+        self._progress.update(self._round, completed=sum({**seen, **finished}.values()))
+
+    def round_finished(self, round_number: int, loss: float, seconds: float) -> None:
+        """See `server.observer.Observer`."""
+        self._progress.update(self._rounds, completed=round_number, note=f"loss {loss:.3f}")
+        if not errors.is_terminal:
+            errors.print(f"round {round_number}: loss {loss:.4f}, {seconds:.1f} s")
+
+    def evaluating(self, clinics: list[str]) -> None:
+        """See `server.observer.Observer`."""
+        if self._round is not None:
+            self._progress.update(self._round, description="evaluating", total=None)

@@ -1,0 +1,102 @@
+"""One simulated run from study and data folder to a finished run folder."""
+
+import json
+from pathlib import Path
+from time import monotonic
+
+from common.classifier import Classifier, load_trainable, trainable_tensors
+from common.errors import RunError
+from common.files import write_text
+from common.protocol import StudyProtocol
+from common.scoring import pick_device
+from common.study_model import build_study_classifier, seal
+from server.evaluation import save_model, summarise
+from server.observer import Observer
+from server.outcome import Outcome
+from server.run_folder import RunFolder
+from server.summary import RunSummary
+from simulations.baselines import Baseline
+from simulations.engine import Simulation, federate
+from simulations.virtual_clinics import VirtualClinics
+
+
+def simulate(
+    study: StudyProtocol,
+    virtual: VirtualClinics,
+    out: Path,
+    observer: Observer,
+    *,
+    resume: bool = False,
+    weights_dir: Path | None = None,
+    ray_address: str | None = None,
+) -> RunSummary:
+    """Run a study over virtual clinics and write its folder.
+
+    Args:
+        study: what to run; its `federation.mode` chooses federation or a baseline.
+        virtual: the clinics.
+        out: the run folder: new, or with `resume` the one of an interrupted run of the same study and data.
+        observer: is told how the run goes.
+        resume: go on from the last checkpoint.
+        weights_dir: where pretrained weights are looked for first.
+        ray_address: of a running Ray cluster.
+
+    Raises:
+        RunError: the folder exists, or with `resume` is of another study or data, or finished already.
+        WeightsError: the pretrained weights are missing or others than the study says.
+        QuorumError, StorageError, StudyError: as `simulations.engine.federate`.
+    """
+    started = monotonic()
+    study = seal(study, weights_dir)
+    model = build_study_classifier(study, weights_dir)
+    folder = _reopen(out, study, virtual) if resume else _create(out, study, virtual)
+    device = pick_device()
+    if study.federation.mode == "federated":
+        simulation = Simulation(study, virtual.clinics, weights_dir)
+        outcome = federate(simulation, folder, trainable_tensors(model), observer, ray_address)
+    else:
+        outcome = Baseline(study, virtual.clinics, model, device).train(folder, observer)
+    _save_models(folder, model, outcome, study)
+    summary = summarise(study, folder, virtual.summary(), outcome, monotonic() - started, str(device))
+    folder.write_outcome(outcome)
+    folder.write_summary(summary)
+    from server.report import write_report
+
+    write_report(folder)
+    return summary
+
+
+def _create(out: Path, study: StudyProtocol, virtual: VirtualClinics) -> RunFolder:
+    folder = RunFolder.create(out, study)
+    write_text(folder.path / "partition.json", _partition_text(virtual))
+    return folder
+
+
+def _reopen(out: Path, study: StudyProtocol, virtual: VirtualClinics) -> RunFolder:
+    folder = RunFolder.open(out)
+    theirs = folder.study().digest
+    if theirs != study.digest:
+        raise RunError(f"{out}: a run of study {theirs[:12]}, not {study.digest[:12]}; resume with the same study")
+    if (folder.path / "summary.json").exists():
+        raise RunError(f"{out}: the run has finished already; its report is {folder.report}")
+    if (folder.path / "partition.json").read_text(encoding="utf-8") != _partition_text(virtual):
+        raise RunError(f"{out}: the data folder gives other clinics than when the run began; resume with the same data")
+    return folder
+
+
+def _partition_text(virtual: VirtualClinics) -> str:
+    """Return which image is in which part of which clinic, as JSON."""
+    content = {
+        split.name: {
+            part: [virtual.records[i].image for i in getattr(split, part)] for part in ("train", "validation", "test")
+        }
+        for split in virtual.splits
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _save_models(folder: RunFolder, model: Classifier, outcome: Outcome, study: StudyProtocol) -> None:
+    for name, tensors in outcome.models.items():
+        load_trainable(model, tensors)
+        path = folder.path / f"model-{name}.safetensors" if name else folder.model
+        save_model(path, model, study)

@@ -1,0 +1,76 @@
+"""From a folder of images to virtual clinics: read, decode, leave out what cannot be used, divide."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.dataset import ClinicData
+from common.errors import DataError
+from common.image_store import ImageStore, LeftOut
+from common.protocol import StudyProtocol
+from common.records import LesionRecord, group_ids, group_kind, read_table, select_sources
+from common.seeds import seed_for
+from server.summary import DataSummary, LeftOutImage
+from simulations.partition import ClinicSplit, partition
+from simulations.phantom import SYNTHETIC_NOTICE
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class VirtualClinics:
+    """A data folder, divided."""
+
+    root: Path
+    layout: str
+    records: tuple[LesionRecord, ...]
+    splits: tuple[ClinicSplit, ...]
+    left_out: tuple[LeftOut, ...]
+    clinics: tuple[ClinicData, ...]
+
+    def summary(self) -> DataSummary:
+        """Return what the run's summary says of the data: of the images that are in some clinic."""
+        used = [self.records[i] for split in self.splits for i in (*split.train, *split.validation, *split.test)]
+        return DataSummary(
+            folder=self.root.name,
+            layout=self.layout,
+            images=len(used),
+            melanomas=sum(record.target for record in used),
+            groups=len(set(group_ids(used))),
+            groups_by=group_kind(used),
+            synthetic=(self.root / SYNTHETIC_NOTICE).exists(),
+            left_out=tuple(LeftOutImage(image=item.image, reason=item.reason) for item in self.left_out),
+        )
+
+
+def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | None = None) -> VirtualClinics:
+    """Make a study's virtual clinics from a data folder.
+
+    Args:
+        study: says which sources, which partition, which image size.
+        data: the folder.
+        cache: where decoded images are kept.
+        progress: called with (decoded, all).
+
+    Raises:
+        DataError: the folder cannot be used, or a clinic would have too few usable images or one class only.
+        StudyError: the partition asks for more clinics than there are.
+    """
+    table = read_table(data, study.data.positive)
+    selected = select_sources(table.records, study.data.sources)
+    names = [record.image for record in selected]
+    store = ImageStore.build(cache, table.root, names, study.data.image_size, progress=progress)
+    records = tuple(record for record in selected if record.image in store)
+    if not records:
+        first = store.left_out[0]
+        raise DataError(f"{data}: none of {len(names)} images can be used; the first, {first.image}: {first.reason}")
+    splits = partition(records, study.partition, seed_for(study.seed, "partition"))
+    # Largest first: Flower serves nodes in this order, and the longest training should not start last.
+    largest_first = sorted(splits, key=lambda split: (-len(split.train), split.name))
+    clinics = tuple(_clinic(split, records, table.root, cache, study.data.image_size) for split in largest_first)
+    return VirtualClinics(table.root, table.layout, records, splits, store.left_out, clinics)
+
+
+def _clinic(split: ClinicSplit, records: tuple[LesionRecord, ...], root: Path, cache: Path, size: int) -> ClinicData:
+    parts = (tuple(records[i] for i in part) for part in (split.train, split.validation, split.test))
+    return ClinicData(split.name, root, cache, size, *parts)

@@ -1,0 +1,270 @@
+import contextlib
+import io
+import pickle
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from common.errors import DataError
+from common.images import MAX_PIXELS, MIN_SIDE, ImageProblem, decode, decode_bytes
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def picture(width: int, height: int) -> Image.Image:
+    """A smooth picture without any symmetry, so that a wrong crop or turn is seen."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [255 * x / width, 255 * y / height, 127 + 100 * np.sin(6 * x / width) * np.cos(3 * y / height)]
+    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+
+
+def expected(image: Image.Image, size: int) -> np.ndarray:
+    """The same square by the slow road: crop the original, then resize it without any shortcut."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box))
+
+
+def largest_difference(a: np.ndarray, b: np.ndarray) -> int:
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+def reason(data: bytes) -> str:
+    with pytest.raises(ImageProblem) as caught:
+        decode_bytes(data, 32, "lesion.img")
+    assert str(caught.value) == f"lesion.img: {caught.value.reason}"
+    assert "\n" not in str(caught.value)
+    return caught.value.reason
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A few bytes that claim to be a picture of any size."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"x"), (b"IEND", b"")]
+    body = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("BMP", {}),
+        ("WEBP", {"lossless": True}),
+        ("JPEG", {"quality": 95, "subsampling": 0}),
+        ("JPEG", {"quality": 95, "subsampling": 0, "progressive": True}),
+    ],
+)
+def test_all_formats_give_the_picture(kind: str, options: dict[str, object]) -> None:
+    image = picture(300, 200)
+    pixels = decode_bytes(encode(image, kind, **options), 64)
+    assert pixels.shape == (64, 64, 3)
+    assert pixels.dtype == np.uint8
+    assert largest_difference(pixels, expected(image, 64)) <= 5
+
+
+def test_first_picture_of_a_camera_file_with_previews_is_taken() -> None:
+    image = picture(300, 200)
+    data = encode(image, "MPO", save_all=True, append_images=[image.rotate(180)], quality=95)
+    assert largest_difference(decode_bytes(data, 64), expected(image, 64)) <= 5
+
+
+@pytest.mark.parametrize("size", [64, 224])
+def test_large_originals_are_decoded_at_a_fraction_without_loss(size: int) -> None:
+    image = picture(3000, 2000)
+    pixels = decode_bytes(encode(image, "JPEG", quality=92), size)
+    assert largest_difference(pixels, expected(image, size)) <= 3
+
+
+@settings(deadline=None, max_examples=25)
+@given(width=st.integers(MIN_SIDE, 400), height=st.integers(MIN_SIDE, 400), size=st.sampled_from([16, 33, 64]))
+def test_centre_square_of_any_aspect_ratio(width: int, height: int, size: int) -> None:
+    image = picture(width, height)
+    pixels = decode_bytes(encode(image, "PNG"), size)
+    assert pixels.shape == (size, size, 3)
+    # The reduction before the last resize costs a little accuracy at the border.
+    difference = np.abs(pixels.astype(int) - expected(image, size).astype(int))
+    assert difference.mean() <= 1.5
+
+
+def test_edges_of_a_wide_picture_are_cut_off() -> None:
+    canvas = np.zeros((100, 300, 3), dtype=np.uint8)
+    canvas[:, 110:190] = 200  # inside the centre square, whose columns are 100 to 199
+    pixels = decode_bytes(encode(Image.fromarray(canvas), "PNG"), 100)
+    assert (pixels[:, 12:88] > 190).all()
+    assert (pixels[:, :8] < 10).all()
+    assert (pixels[:, 92:] < 10).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_pictures_are_turned_upright(orientation: int, kind: str) -> None:
+    stored = picture(240, 160)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    pixels = decode_bytes(encode(stored, kind, exif=exif, **options), 40)
+    as_array = np.asarray(stored)
+    upright = {
+        1: as_array,
+        2: as_array[:, ::-1],
+        3: as_array[::-1, ::-1],
+        4: as_array[::-1],
+        5: as_array.transpose(1, 0, 2),
+        6: np.rot90(as_array, -1),
+        7: as_array[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(as_array),
+    }[orientation]
+    assert largest_difference(pixels, expected(Image.fromarray(np.ascontiguousarray(upright)), 40)) <= 5
+
+
+@pytest.mark.parametrize("exif", [b"II*\x00\xff\xff\xff\x7fgarbage", b"no TIFF header"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_does_not_spoil_the_picture(exif: bytes) -> None:
+    image = picture(100, 100)
+    data = encode(image, "PNG", exif=b"Exif\x00\x00" + exif)
+    assert largest_difference(decode_bytes(data, 50), expected(image, 50)) <= 2
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA"])
+def test_grey_and_opaque_alpha_are_converted(mode: str) -> None:
+    image = picture(80, 60).convert(mode)
+    pixels = decode_bytes(encode(image, "PNG"), 40)
+    assert largest_difference(pixels, expected(image.convert("RGB"), 40)) <= 1
+
+
+def test_transparent_pixels_are_refused() -> None:
+    image = picture(80, 60).convert("RGBA")
+    image.putpixel((3, 3), (1, 2, 3, 254))
+    assert "transparent" in reason(encode(image, "PNG"))
+
+
+def test_transparent_colour_is_refused() -> None:
+    image = picture(80, 60)
+    assert "transparent" in reason(encode(image, "PNG", transparency=image.getpixel((5, 5))))
+
+
+def first_half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+DEEP = Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16)
+
+
+def deep_rgb_png() -> bytes:
+    """16-bit RGB, which Pillow reads but cannot write."""
+    rows = b"".join(b"\x00" + bytes(64 * 6) for _ in range(64))
+    header = struct.pack(">IIBBBBB", 64, 64, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty file"),
+        (b"image,target\nISIC_1,0\n" * 50, "no readable image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n", "no readable image"),
+        (first_half(encode(picture(200, 200), "JPEG")), "truncated or damaged"),
+        (first_half(encode(picture(200, 200), "PNG")), "truncated or damaged"),
+        (first_half(encode(picture(200, 200), "BMP")), "truncated or damaged"),
+        (encode(DEEP, "PNG"), "more than 8 bits a channel: convert to 8-bit RGB"),
+        (encode(DEEP, "TIFF"), "more than 8 bits a channel: convert to 8-bit RGB"),
+        (deep_rgb_png(), "more than 8 bits a channel: convert to 8-bit RGB"),
+        (encode(DEEP.convert("F"), "TIFF"), "more than 8 bits a channel: convert to 8-bit RGB"),
+        (encode(picture(64, 64).convert("CMYK"), "JPEG"), "CMYK: convert to 8-bit RGB"),
+        (encode(picture(64, 64).convert("P"), "PNG"), "palette: convert to 8-bit RGB"),
+        (encode(picture(64, 64), "GIF"), "palette: convert to 8-bit RGB"),
+        (encode(picture(64, 64).convert("1"), "PNG"), "without greys"),
+        (encode(Image.new("LAB", (64, 64)), "TIFF"), "mode LAB: convert to 8-bit RGB"),
+        (encode(picture(MIN_SIDE - 1, 300), "PNG"), "the shorter side is under 16"),
+        (png_header(MAX_PIXELS // 8000 + 1, 8000), "megapixels"),
+        (png_header(100_000, 100_000), "megapixels"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_reasons(data: bytes, words: str) -> None:
+    assert words in reason(data)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_several_frames_are_refused(kind: str) -> None:
+    image = picture(64, 64)
+    assert "several frames" in reason(encode(image, kind, save_all=True, append_images=[image.rotate(90)]))
+
+
+ENCODED = {
+    kind: encode(picture(48, 40), kind, **options)
+    for kind, options in {"JPEG": {"quality": 90}, "PNG": {}, "TIFF": {}, "BMP": {}, "WEBP": {}}.items()
+}
+
+
+@settings(deadline=None, max_examples=60)
+@given(kind=st.sampled_from(sorted(ENCODED)), share=st.floats(0, 1, exclude_max=True))
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+def test_cut_off_anywhere_is_a_problem_or_the_whole_picture(kind: str, share: float) -> None:
+    data = ENCODED[kind]
+    whole = decode_bytes(data, 32)
+    try:
+        pixels = decode_bytes(data[: int(share * len(data))], 32)
+    except ImageProblem:
+        return
+    # What is missing was behind the last pixel.
+    assert largest_difference(pixels, whole) == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    kind=st.sampled_from(sorted(ENCODED)),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_damage_never_ends_in_anything_but_a_problem(kind: str, changes: list[tuple[float, int]]) -> None:
+    data = bytearray(ENCODED[kind])
+    for place, value in changes:
+        data[int(place**2 * len(data))] = value  # headers more often than pixels
+    with contextlib.suppress(ImageProblem):
+        assert decode_bytes(bytes(data), 32).shape == (32, 32, 3)
+
+
+def test_decode_reads_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "lesion.png"
+    picture(60, 60).save(path)
+    assert np.array_equal(decode(path, 32), decode_bytes(path.read_bytes(), 32))
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.jpg: cannot be read: No such file"):
+        decode(tmp_path / "none.jpg", 32)
+
+
+def test_file_too_large_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.images.MAX_FILE_BYTES", 100)
+    path = tmp_path / "lesion.png"
+    picture(60, 60).save(path)
+    with pytest.raises(ImageProblem, match="make it smaller"):
+        decode(path, 32)
+
+
+def test_problem_survives_the_way_between_processes() -> None:
+    problem = pickle.loads(pickle.dumps(ImageProblem("a.jpg", "empty file")))
+    assert (problem.image, problem.reason, str(problem)) == ("a.jpg", "empty file", "a.jpg: empty file")
+
+
+def test_real_images(shared: Path) -> None:
+    for path in sorted((shared / "data" / "ham10000" / "images").iterdir())[:3]:
+        with Image.open(path) as image:
+            assert largest_difference(decode(path, 128), expected(image.convert("RGB"), 128)) <= 3

@@ -1,0 +1,89 @@
+import pytest
+
+from common.errors import DataError
+from common.layouts import KINDS
+from common.records import read_rows
+from tests.common.lesions import one_line, record, write
+
+HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
+ISIC2019 = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK"
+
+
+def test_melfed_cells_as_people_write_them(tmp_path):
+    path = tmp_path / "clinic_a" / "t.csv"
+    path.parent.mkdir()
+    lines = [
+        "\ufeffImage;Target;AGE;sex;site;diagnosis;patient_id",
+        "a.jpg;1.0;45.0;m;Back;unknown;NA",
+        "",
+        ";;;",
+        "b.jpg;0;nan;?;moon;;p1",
+    ]
+    path.write_bytes("\r\n".join(lines[:3] + lines[4:]).encode())
+    layout, (a, b) = read_rows([path])
+    assert layout == "melfed"
+    assert a == record("a.jpg", target=1, age=45.0, sex="male", site="posterior torso", source="clinic_a")
+    assert b == record("b.jpg", patient_id="p1", source="clinic_a")
+
+
+@pytest.mark.parametrize("value", ["2", "yes", "", "0.5", "-1", "nan", "1e400"])
+def test_a_target_that_is_not_binary(tmp_path, value):
+    path = write(tmp_path / "metadata.csv", "image,target", "a.jpg,1", f"b.jpg,{value}")
+    with pytest.raises(DataError, match=f"metadata.csv, line 3: target is '{value}', and only 0 or 1") as error:
+        read_rows([path])
+    one_line(error)
+
+
+def test_one_hot_rows_must_have_exactly_one(tmp_path):
+    path = write(tmp_path / "gt.csv", ISIC2019, "A,1,1,0,0,0,0,0,0,0")
+    with pytest.raises(DataError, match=r"gt.csv, line 2: 2 of the columns MEL, NV"):
+        read_rows([path])
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["image,target", "a,1", "a,1"], "line 3: a second row for 'a' .the first: t.csv, line 2."),
+        (["image,target", ",1"], "line 2: the column image is empty"),
+        (["image,target", "a,1,x"], "line 2: 3 cells below 2 columns"),
+        (["image,target"], "no rows below its header"),
+        ([HAM, "L,I,unknown,,,,,"], "line 2: dx is empty"),
+        (["image,age_approx,anatom_site_general", "a,3,"], "no table with diagnoses .t.csv only adds to ISIC 2019"),
+        (["pixel1,pixel2,label", "0,0,1"], "t.csv has pixel1, pixel2, label.; known layouts are .*HAM10000: image_id"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path, lines, message):
+    with pytest.raises(DataError, match=message) as error:
+        read_rows([write(tmp_path / "t.csv", *lines)])
+    one_line(error)
+
+
+def test_a_table_that_is_not_utf8(tmp_path):
+    (tmp_path / "t.csv").write_bytes("image,target,source\na,1,Zürich\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"t.csv: not a plain UTF-8 csv file"):
+        read_rows([tmp_path / "t.csv"])
+
+
+def test_two_ground_truths_that_disagree(tmp_path):
+    first = write(tmp_path / "a.csv", "image_id,melanoma", "X,1")
+    second = write(tmp_path / "b.csv", "image_id,melanoma,seborrheic_keratosis", "X,0,0")
+    with pytest.raises(DataError, match=r"b.csv, line 2: diagnosis of 'X' is nv, but mel in a.csv, line 2"):
+        read_rows([first, second])
+
+
+def test_other_positives_need_diagnoses(tmp_path):
+    path = write(tmp_path / "t.csv", "image,target,diagnosis", "a,1,scc", "b,0,mel", "c,0,")
+    assert [r.target for r in read_rows([path])[1]] == [1, 0, 0]  # the table's own target counts for melanoma
+    with pytest.raises(DataError, match=r"t.csv, line 4: the diagnosis of 'c'"):
+        read_rows([path], ["mel", "scc"])
+    with pytest.raises(DataError, match="no diagnosis is called wart; known are"):
+        read_rows([path], ["wart"])
+    path = write(tmp_path / "u.csv", "image,target,diagnosis", "a,0,scc", "b,0,melanoma", "c,1,wart")
+    assert [r.target for r in read_rows([path], ["SCC", "melanoma"])[1]] == [1, 1, 0]
+    assert [r.target for r in read_rows([path], ["wart"])[1]] == [0, 0, 1]
+
+
+def test_every_layout_is_recognised_by_its_columns_alone():
+    for kind in KINDS:
+        matching = [other for other in KINDS if set(other.columns) <= set(kind.columns)]
+        assert matching[0] is kind

@@ -1,0 +1,139 @@
+"""Who may import whom, what the commands load, and how long a file may be.
+
+The rules are those of the house: arrows point one way (`simulations → server, client → common`), Flower and Ray are
+known to few files, and a command answers `--help` before the heavy libraries are needed.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGES = ("common", "client", "server", "simulations")
+
+FORBIDDEN = {
+    "common": {"client", "server", "simulations", "flwr", "ray", "socket", "socketserver", "grpc"}
+    | {"argparse", "click", "typer", "rich"},
+    "client": {"server", "simulations"},
+    "server": {"client", "simulations"},
+}
+"""Top-level modules that no file of a package imports."""
+
+ONLY_IN = {
+    "flwr": {"client/app.py", "client/daemon.py", "server/app.py", "server/rounds.py", "simulations/engine.py"},
+    "ray": {"simulations/engine.py"},
+}
+"""Modules that are known to these files alone."""
+
+HEAVY = {"torch", "torchvision", "timm", "sklearn", "plotly", "ray", "flwr"}
+"""What must not be loaded by a command that only prints its help."""
+
+LONGEST = 450
+"""A file has fewer lines than this."""
+
+
+def sources() -> dict[str, str]:
+    """Text of every Python file of the four packages, by its path in the repository."""
+    files = [path for package in PACKAGES for path in sorted((REPOSITORY / package).rglob("*.py"))]
+    return {path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8") for path in files}
+
+
+def imports(text: str, path: str) -> Iterator[tuple[int, str]]:
+    """Line and full name of every module that a file imports, wherever in the file, and however it is written."""
+    package = path.split("/")[:-1]
+    for node in ast.walk(ast.parse(text, filename=path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            # `from . import x` in a package's own folder names x, not the folder.
+            yield from ((node.lineno, f"{module}.{alias.name}" if module else alias.name) for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if function in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                yield node.lineno, node.args[0].value
+
+
+def top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def loaded_by(module: str) -> set[str]:
+    """Top-level names of all modules that a new interpreter has loaded after importing one."""
+    code = f"import json, sys; import {module}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return {top(name) for name in json.loads(done.stdout.splitlines()[-1])}
+
+
+def test_imports_are_found_in_all_their_forms() -> None:
+    text = """
+import one, two.part
+from three import four
+from . import five
+from ..six import seven
+from .. import eight
+def late():
+    import nine
+    if True:
+        importlib.import_module("ten.part")
+        __import__("eleven")
+"""
+    found = {module for _, module in imports(text, "server/inner/file.py")}
+    assert found == {
+        "one",
+        "two.part",
+        "three.four",
+        "server.inner.five",
+        "server.six.seven",
+        "server.eight",
+        "nine",
+        "ten.part",
+        "eleven",
+    }
+
+
+def test_all_packages_are_looked_at() -> None:
+    assert {top(path.replace("/", ".")) for path in sources()} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("package", sorted(FORBIDDEN))
+def test_arrows_point_one_way(package: str) -> None:
+    wrong = [
+        f"{path}:{line} imports {module}"
+        for path, text in sources().items()
+        if path.startswith(f"{package}/")
+        for line, module in imports(text, path)
+        if top(module) in FORBIDDEN[package]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_IN))
+def test_flower_and_ray_are_known_to_few_files(library: str) -> None:
+    knowing = {
+        path for path, text in sources().items() if any(top(module) == library for _, module in imports(text, path))
+    }
+    assert knowing <= ONLY_IN[library]
+
+
+def test_the_messenger_loads_neither_torch_nor_opacus() -> None:
+    assert not loaded_by("client.app") & {"torch", "opacus"}
+
+
+@pytest.mark.parametrize("module", ["server.cli", "simulations.cli"])
+def test_commands_load_nothing_heavy(module: str) -> None:
+    assert not loaded_by(module) & HEAVY
+
+
+@pytest.mark.parametrize("path", sorted(sources()))
+def test_no_file_is_long(path: str) -> None:
+    assert len(sources()[path].splitlines()) < LONGEST, f"{path}: one idea a file"
