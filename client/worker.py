@@ -33,7 +33,7 @@ class Description:
 
 @dataclass(frozen=True)
 class TrainReply:
-    """A clinic's answer to one round: its new tensors, and how the model that it was sent did on its validation part."""
+    """A clinic's answer to one round: its new tensors, and how the model that it was sent did on its validation."""
 
     tensors: Tensors
     images: int
@@ -114,7 +114,6 @@ class ClinicWorker:
 
 @functools.lru_cache(maxsize=1)
 def shared_classifier(study: StudyProtocol, weights_dir: Path | None, device: torch.device) -> Classifier:
-    """Return the study's classifier, built once a process: workers in one process load their tensors into it in turn."""
+    """Return the study's classifier, built once a process: its workers load their tensors into it in turn."""
     model = build_study_classifier(study, weights_dir).to(device)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
+    return model.to(memory_format=torch.channels_last)

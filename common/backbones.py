@@ -44,8 +44,8 @@ class BackboneSpec:
     pretrained_arguments: Mapping[str, Any] = field(default_factory=dict)
     """Further keyword arguments where ImageNet weights are loaded."""
     published: str | None = "IMAGENET1K_V1"
-    """Name of the weights in torchvision's enumeration; None: torchvision publishes none. Always the first published
-    ones: the families then share one training recipe, and it is the one that the paper started from."""
+    """Name of the weights in torchvision's enumeration; None: torchvision publishes none. Always the first that were
+    published: a newer training recipe exists for some families only, which would blur a comparison of families."""
     package: str | None = None
     """Import name of an installable package that holds the weights, in the order of the network's own tensors."""
     package_file: str | None = None

@@ -164,7 +164,8 @@ def build_classifier(model: ModelChoices, *, seed: int, state: Mapping[str, Tens
     """
     spec = backbone_spec(model.backbone)
     if model.pretrained != (state is not None):
-        raise StudyError(f"model.pretrained is {model.pretrained}, so weights must be given if and only if it is true")
+        given = "weights were given" if state is not None else "no weights were given"
+        raise StudyError(f"model.pretrained is {str(model.pretrained).lower()}, but {given}; change one of the two")
     with _seeded(seed):
         if state is None:
             trunk = build_trunk(model.backbone, pretrained=False)

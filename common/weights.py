@@ -123,7 +123,7 @@ def load_weights(file: WeightsFile, backbone: str) -> "dict[str, Tensor]":
         WeightsError: the file is damaged, holds more than tensors, or is of another model; names up to three tensors
             of each kind of difference.
     """
-    import torch  # noqa: PLC0415 (a second that those who only look for the file need not wait)
+    import torch
 
     spec = backbone_spec(backbone)
     left_out = tuple(f"{name}." for name in (spec.classifier, *spec.other_names) if name is not None)
@@ -133,7 +133,7 @@ def load_weights(file: WeightsFile, backbone: str) -> "dict[str, Tensor]":
         if not name.startswith(left_out) and not name.endswith("num_batches_tracked")
     }
     expected = _expected_shapes(backbone)
-    if spec.package is not None and _kinds(state) == _kinds(expected):
+    if spec.package is not None and state.keys() != expected.keys() and _kinds(state) == _kinds(expected):
         state = dict(zip(expected, state.values(), strict=True))
     differences = _differences(state, expected)
     if differences:
@@ -149,7 +149,7 @@ def published_url(backbone: str) -> str | None:
     version = backbone_spec(backbone).published
     if version is None:
         return None
-    from torchvision.models import get_model_weights  # noqa: PLC0415 (slow, and not needed for a named file)
+    from torchvision.models import get_model_weights
 
     return str(get_model_weights(backbone)[version].url)
 
@@ -267,9 +267,9 @@ def _how_to_get(backbone: str, places: list[Path], url: str | None = None, reaso
 
 def _read(path: Path) -> "dict[str, Tensor]":
     """Read a file of named tensors."""
-    import safetensors  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-    from safetensors.torch import load_file  # noqa: PLC0415
+    import safetensors
+    import torch
+    from safetensors.torch import load_file
 
     try:
         if path.suffix == ".safetensors":
@@ -288,9 +288,9 @@ def _read(path: Path) -> "dict[str, Tensor]":
 
 
 def _expected_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
-    import torch  # noqa: PLC0415
+    import torch
 
-    from common.classifier import build_trunk  # noqa: PLC0415 (loads torch)
+    from common.classifier import build_trunk
 
     with torch.device("meta"):
         state = build_trunk(backbone, pretrained=True).state_dict()
@@ -303,7 +303,7 @@ def _kinds(names: Mapping[str, object]) -> list[str]:
 
 
 def _differences(state: "Mapping[str, Tensor]", expected: Mapping[str, tuple[int, ...]]) -> str:
-    import torch  # noqa: PLC0415
+    import torch
 
     shapes = [
         f"{name} {tuple(state[name].shape)} instead of {shape}"

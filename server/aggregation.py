@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from common.errors import QuorumError
 from common.protocol import FederationSpec
-from common.tensors import Tensors
+from common.tensors import Array, Tensors
 
 Float64 = npt.NDArray[np.float64]
 
@@ -66,20 +66,20 @@ class ServerOptimizer:
             return mean
         return {name: self._step(name, model[name], mean[name]) for name in model}
 
-    def _step(self, name: str, model: npt.NDArray[np.float32], mean: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        spec, delta = self.spec, mean - model
-        rate, beta1, beta2 = (np.float32(v) for v in (spec.server_learning_rate, spec.server_momentum, spec.server_beta2))
-        old = self.state.get(f"momentum/{name}", np.zeros_like(model))
+    def _step(self, name: str, model: Array, mean: Array) -> Array:
+        spec, one, delta = self.spec, np.float32(1), mean - model
+        rate, tau = np.float32(spec.server_learning_rate), np.float32(spec.server_tau)
+        beta1, beta2 = np.float32(spec.server_momentum), np.float32(spec.server_beta2)
+        momentum = beta1 * self.state.get(f"momentum/{name}", np.zeros_like(model))
         if spec.algorithm == "fedavgm":
-            momentum = beta1 * old + delta
-            self.state[f"momentum/{name}"] = momentum
-            return model + rate * momentum
-        momentum = beta1 * old + (1 - beta1) * delta
+            self.state[f"momentum/{name}"] = momentum + delta
+            return model + rate * self.state[f"momentum/{name}"]
+        momentum = momentum + (one - beta1) * delta
         second = self.state.get(f"second/{name}", np.zeros_like(model))
         square = delta * delta
         if spec.algorithm == "fedadam":
-            second = beta2 * second + (1 - beta2) * square
+            second = beta2 * second + (one - beta2) * square
         else:
-            second = second - (1 - beta2) * square * np.sign(second - square)
+            second = second - (one - beta2) * square * np.sign(second - square)
         self.state[f"momentum/{name}"], self.state[f"second/{name}"] = momentum, second
-        return model + rate * momentum / (np.sqrt(second) + np.float32(spec.server_tau))
+        return model + rate * momentum / (np.sqrt(second) + tau)

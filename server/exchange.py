@@ -7,7 +7,7 @@ from time import monotonic
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from common.tensors import TensorError, Tensors
@@ -38,12 +38,12 @@ class Reply:
 
     def number(self, record: str, key: str) -> float:
         """Return a metric; NaN where the reply lacks it."""
-        value = self.content.metric_records.get(record, {}).get(key, math.nan)
+        value = self.content.metric_records.get(record, MetricRecord()).get(key, math.nan)
         return float(value) if isinstance(value, int | float) else math.nan
 
     def text(self, record: str, key: str) -> str:
         """Return a setting as text; empty where the reply lacks it."""
-        return str(self.content.config_records.get(record, {}).get(key, ""))
+        return str(self.content.config_records.get(record, ConfigRecord()).get(key, ""))
 
 
 def request(round_number: int, digest: str, tensors: Tensors | None = None) -> RecordDict:
@@ -64,8 +64,9 @@ def ask(
 ) -> Iterator[Reply]:
     """Send one request to several nodes and yield their replies as they arrive.
 
-    `wait` passes one polling interval. Nodes that have not answered within `seconds` are yielded last, with an error. Errors that Flower's own
-    infrastructure makes carry no useful sender, so replies are matched by the message they answer.
+    `wait` passes one polling interval. Nodes that have not answered within `seconds` are yielded last, with an error.
+    Errors that Flower's own infrastructure makes carry no useful sender, so replies are matched by the message they
+    answer.
     """
     started = monotonic()
     # Each message holds the same record, so that a large model is in memory once.

@@ -219,9 +219,7 @@ class Rounds:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(failed.items())) or "no answer"
             raise QuorumError(f"{answered} of {asked} clinics answered, {needed} are needed: {reasons}")
 
-    def _ask(
-        self, grid: Grid, kind: str, nodes: Mapping[int, str], content: exchange.Content
-    ) -> Iterator[Reply]:
+    def _ask(self, grid: Grid, kind: str, nodes: Mapping[int, str], content: exchange.Content) -> Iterator[Reply]:
         return exchange.ask(grid, kind, nodes, content, self.study.federation.deadline_seconds, self._wait)
 
     def _wait(self) -> None:

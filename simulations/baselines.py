@@ -58,7 +58,9 @@ class Baseline:
         groups: dict[str, Sequence[ClinicData]] = {"": self.clinics}
         if self.study.federation.mode == "local":
             groups = {clinic.name: [clinic] for clinic in self.clinics}
-        return {name: _Learner(name, self.study, clinics, self.classifier, self.device) for name, clinics in groups.items()}
+        return {
+            name: _Learner(name, self.study, clinics, self.classifier, self.device) for name, clinics in groups.items()
+        }
 
     def _round(self, number: int, folder: RunFolder, observer: Observer) -> None:
         started = monotonic()
@@ -80,7 +82,8 @@ class Baseline:
         observer.round_finished(number, total / images, seconds)
 
     def _states(self) -> tuple[Tensors, Tensors]:
-        models, optimizers = {}, {}
+        models: Tensors = {}
+        optimizers: Tensors = {}
         for name, learner in self.learners.items():
             models |= {f"{name}/{key}": tensor for key, tensor in trainable_tensors(learner.model).items()}
             optimizers |= {f"{name}/{key}": tensor for key, tensor in learner.trainer.optimizer_state().items()}

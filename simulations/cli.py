@@ -39,7 +39,9 @@ def run(
     study: Study,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to make.", show_default="runs/NAME-TIME")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Interrupted run folder to go on with.", show_default=False)] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Interrupted run folder to go on with.", show_default=False)
+    ] = None,
     overrides: Override = [],  # noqa: B006 (typer copies it)
     seed: Seed = None,
     weights_dir: Annotated[

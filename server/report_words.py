@@ -1,0 +1,177 @@
+"""How the report says things: numbers, units, reasons, and what the numbers mean."""
+
+from collections.abc import Sequence
+
+from common.metrics import BINS, EvaluationMetrics, Interval
+from common.protocol import StudyProtocol
+from server.summary import RoundSummary, RunSummary
+
+SYNTHETIC = "Synthetic images: these numbers say nothing about real patients"
+NOTICE = "Research software, no medical device."
+FEW_MELANOMAS = 10
+
+_PLURALS = {"patient": "patients", "lesion": "lesions", "duplicate group": "duplicate groups", "image": "images"}
+
+MODES = {
+    "federated": "Federated: the clinics trained one model together",
+    "central": "Central baseline: one model trained on all clinics' images in one place",
+    "local": "Local baseline: each clinic trained a model of its own, on its own images alone",
+}
+
+_SPLITS = {
+    "patient": "Splits go by patient: all images of a patient are in one part (training, validation or test) of one "
+    "clinic.",
+    "lesion": "Splits go by lesion, as the data names no patients: all images of a lesion are in one part of one "
+    "clinic, but two lesions of one patient may stand on both sides of a split, which can flatter the results.",
+    "duplicate group": "Splits go by group of duplicate images, as the data names neither patients nor lesions: images "
+    "of one patient may stand on both sides of a split, which can flatter the results.",
+    "image": "Splits go by image, as the data names neither patients nor lesions: images of one patient may stand on "
+    "both sides of a split, which can flatter the results.",
+}
+
+
+def plural(groups_by: str) -> str:
+    """Return the word for groups of images: patients, lesions, ... or, where the data mixes them, groups."""
+    return _PLURALS.get(groups_by, "groups")
+
+
+def capital(words: str) -> str:
+    """Return words with a capital first letter."""
+    return words[:1].upper() + words[1:]
+
+
+def splits_by(groups_by: str) -> str:
+    """Return what a split keeps together, and what that is worth."""
+    mixed = (
+        f"Splits go by {groups_by}: all images of such a group are in one part of one clinic. Where a patient is not "
+        "named, images of that patient may stand on both sides of a split, which can flatter the results."
+    )
+    return _SPLITS.get(groups_by, mixed)
+
+
+def count(value: int) -> str:
+    """Return a whole number with thousands separated."""
+    return f"{value:,}"
+
+
+def counted(value: int, one: str, many: str) -> str:
+    """Return a count with its noun."""
+    return f"{count(value)} {one if value == 1 else many}"
+
+
+def value_of(interval: Interval) -> str:
+    """Return a value with three decimals, or `undefined`."""
+    return "undefined" if interval.value is None else f"{interval.value:.3f}"
+
+
+def limits_of(interval: Interval) -> str | None:
+    """Return the two limits, or None where undefined."""
+    if interval.low is None or interval.high is None:
+        return None
+    return f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def spoken(interval: Interval) -> str:
+    """Return value and limits as running text."""
+    limits = limits_of(interval)
+    return f"{value_of(interval)} (95 % interval {limits})" if limits else value_of(interval)
+
+
+def hint(metrics: EvaluationMetrics) -> str | None:
+    """Return why metrics are undefined or weak, or None where neither holds."""
+    if metrics.images == 0:
+        return "no test image was evaluated"
+    if metrics.melanomas == 0:
+        return "no melanoma in test"
+    if metrics.melanomas == metrics.images:
+        return "nothing but melanomas in test"
+    fewer = min(metrics.melanomas, metrics.images - metrics.melanomas)
+    if fewer < FEW_MELANOMAS:
+        return f"only {fewer} {'melanoma' if fewer == metrics.melanomas else 'other image'}{'s' * (fewer > 1)} in test"
+    return None
+
+
+def prevalence(metrics: EvaluationMetrics) -> float | None:
+    """Return the share of melanomas: the AUPRC of guessing."""
+    return metrics.melanomas / metrics.images if metrics.images else None
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words, to a precision that suits its size."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def megabytes(size: int) -> str:
+    """Return bytes as MB (10^6 bytes)."""
+    return f"{size / 1e6:,.2f}" if size < 1e8 else f"{size / 1e6:,.0f}"
+
+
+def traffic(rounds: Sequence[RoundSummary]) -> str:
+    """Return what travelled in all rounds together."""
+    up, down = (sum(getattr(row, name) for row in rounds) for name in ("bytes_up", "bytes_down"))
+    return f"{megabytes(up)} MB from the clinics, {megabytes(down)} MB to them"
+
+
+def meanings(summary: RunSummary, study: StudyProtocol) -> list[tuple[str, str]]:
+    """Return heading and text of each point that a reader should know before using the numbers."""
+    groups = plural(summary.data.groups_by)
+    points = [
+        (
+            "Intervals",
+            "A 95 % interval says which values the data leave open: over many such studies, about 95 of 100 intervals "
+            "would contain the true value. They are as wide as they have to be: clinics report counts of scores in "
+            f"{count(BINS)} bins instead of scores, and the error that this can cause is part of each interval; and "
+            f"as images of one of the {groups} resemble each other, they count for less than as many independent "
+            "images. The shaded bands in the figures hold point by point, not for a curve as a whole.",
+        ),
+        (
+            "Pooled, not averaged",
+            "The numbers for all clinics come from the scores of all test images put together, and are not the mean of "
+            "the clinics' numbers. A model that ranks well within each clinic but gives one clinic higher scores than "
+            "another loses in the pooled AUROC, as it would in use.",
+        ),
+        (
+            "AUROC and balanced accuracy",
+            "AUROC judges the order of the scores over all thresholds; balanced accuracy judges yes or no at the one "
+            "threshold 0.5. Some publications give the AUROC of rounded predictions, which is balanced accuracy under "
+            "another name: compare like with like.",
+        ),
+        (
+            "AUPRC and chance",
+            "AUPRC depends on how frequent melanoma is: guessing reaches the share of melanomas, so AUPRCs of test "
+            "sets with different shares cannot be compared. The melanoma share of a research data set is far above "
+            "that of a clinic's daily work, where precision would be lower.",
+        ),
+        (
+            "The test part",
+            f"{splits_by(summary.data.groups_by)} The test part was scored once, by the model after the last round; no "
+            "round was picked by its result. It comes from the same clinics as the training images: at another "
+            "clinic, with another camera or other patients, the model may do worse.",
+        ),
+        ("Privacy", _PRIVACY[summary.mode]),
+    ]
+    if summary.mode == "local":
+        points.insert(2, ("Pooled local models", _LOCAL))
+    if study.data.positive != ("mel",):
+        words = ", ".join(study.data.positive)
+        points.append(
+            ("Melanoma", f"In this study every image with one of these diagnoses counts as melanoma: {words}.")
+        )
+    return points
+
+
+_LOCAL = (
+    "Each clinic has its own model here, so the pooled row puts the scores of different models together, each on its "
+    "own clinic's test part. The column “Everywhere” is one model on the test parts of all clinics: the number to hold "
+    "against a federated or central model."
+)
+_PRIVACY = {
+    "federated": "This study has no differential privacy. Each clinic's model updates, counts of images, training "
+    "loss and histograms of scores were released without noise.",
+    "central": "This baseline has no privacy at all: all images are in one place.",
+    "local": "This baseline has no differential privacy: models, counts and histograms of scores are without noise.",
+}
