@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 
 from common.errors import MelfedError
-from common.tensors import Tensors
+from common.tensors import TensorError
 
 if TYPE_CHECKING:
     from client.worker import ClinicWorker
@@ -88,6 +88,9 @@ def _record(arrays: Mapping[str, npt.NDArray[np.generic]]) -> ArrayRecord:
     return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 
-def _tensors(message: Message) -> Tensors:
-    record = message.content.array_records["tensors"]
-    return {name: np.asarray(array.numpy(), np.float32) for name, array in record.items()}
+def _tensors(message: Message) -> dict[str, npt.NDArray[np.generic]]:
+    record = message.content.array_records.get("tensors", ArrayRecord())
+    try:
+        return {name: array.numpy() for name, array in record.items()}
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise TensorError(f"tensors cannot be read: {error}") from None

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from common.classifier import Classifier
+from common.errors import StudyError
 from common.image_set import Images
 from common.protocol import StudyProtocol, TrainingSpec
 from common.scoring import Progress, logits_of, micro_batches
@@ -34,55 +35,68 @@ class Trainer:
         self.device = device
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, study.training)
+        self.steps = 0
         self.anchor: list[torch.Tensor] | None = None
-        if study.federation.algorithm == "fedprox":
+        # A baseline has no global model to stay close to.
+        if study.federation.algorithm == "fedprox" and study.federation.mode == "federated":
             self.anchor = [p.detach().clone() for p in self.parameters]
 
     def train(
-        self, images: Images, clinic: str, round_number: int, epochs: int, on_progress: Progress | None = None
+        self, images: Images, clinic: str, round_number: int, on_progress: Progress | None = None
     ) -> TrainingResult:
-        """Run some epochs as one round of the study.
+        """Train one round of the study: `training.local_epochs` passes over the images, or a part of one.
 
         Args:
             images: what to learn from.
             clinic: names the random streams.
-            round_number: 1-based; with the study's number of rounds it places the steps on the learning-rate schedule.
-            epochs: passes over the images.
+            round_number: 1-based; with the study's number of rounds it places the steps on the learning-rate schedule,
+                and with `local_epochs` it says which part of which pass is next.
             on_progress: called with the number of image visits so far.
+
+        Raises:
+            StudyError: the loss has grown beyond all numbers.
         """
         spec, rounds = self.study.training, self.study.federation.rounds
-        order = np.random.default_rng(seed_for(self.study.seed, "order", clinic, round_number))
         augmentation = torch.Generator().manual_seed(seed_for(self.study.seed, "augment", clinic, round_number))
         torch.manual_seed(seed_for(self.study.seed, "dropout", clinic, round_number))
-        steps = epochs * math.ceil(len(images) / spec.batch_size)
-        total, done, step = 0.0, 0, 0
+        visits = round_visits(len(images), spec.local_epochs, round_number, self.study.seed, clinic)
+        starts = range(0, len(visits), spec.batch_size)
+        total, done = 0.0, 0
         self.model.train()
-        for _ in range(epochs):
-            shuffled = order.permutation(len(images))
-            for start in range(0, len(images), spec.batch_size):
-                position = (round_number - 1 + (step + 0.5) / steps) / rounds
-                self._set_learning_rate(spec.learning_rate * schedule_factor(spec.schedule, position))
-                batch = shuffled[start : start + spec.batch_size]
-                total += self._step(images, batch, augmentation if spec.augment else None) * len(batch)
-                done, step = done + len(batch), step + 1
-                if on_progress:
-                    on_progress(done)
-        return TrainingResult(total / done, done, step)
+        for step, start in enumerate(starts):
+            position = (round_number - 1 + (step + 0.5) / len(starts)) / rounds
+            # Clinics keep no optimiser between rounds, and Adam's first steps, without a second moment yet, move every
+            # weight by the full learning rate: without the warm-up they undo what was learnt.
+            warmup = min(1.0, (self.steps + 1) / (spec.warmup_steps + 1))
+            self._set_learning_rate(spec.learning_rate * schedule_factor(spec.schedule, position) * warmup)
+            batch = visits[start : start + spec.batch_size]
+            total += self._step(images, batch, augmentation if spec.augment else None) * len(batch)
+            done, self.steps = done + len(batch), self.steps + 1
+            if on_progress:
+                on_progress(done)
+        if not math.isfinite(total):
+            where = f"clinic {clinic}, round {round_number}"
+            raise StudyError(f"{where}: the training loss is not finite; lower training.learning_rate")
+        return TrainingResult(total / done, done, len(starts))
 
     def optimizer_state(self) -> Tensors:
         """Return the optimiser's state as named tensors, for a checkpoint."""
         state = self.optimizer.state_dict()["state"]
-        return {
+        tensors = {
             f"{index}/{key}": torch.as_tensor(value).detach().cpu().numpy().astype(np.float32)
             for index, entry in state.items()
             for key, value in entry.items()
             if value is not None
         }
+        return {**tensors, "steps": np.array([self.steps], np.float32)}
 
     def restore_optimizer(self, tensors: Tensors) -> None:
         """Put back what `optimizer_state` returned."""
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
+            if name == "steps":
+                self.steps = int(tensor[0])
+                continue
             index, key = name.split("/")
             state.setdefault(int(index), {})[key] = torch.from_numpy(tensor.copy())
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
@@ -108,6 +122,24 @@ class Trainer:
     def _set_learning_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+
+
+def round_visits(
+    images: int, epochs: float, round_number: int, seed: int, clinic: str
+) -> npt.NDArray[np.int64]:
+    """Return the indices of the images that a round visits, in order, shape (visits,); at least one.
+
+    Passes over the images follow each other, each in a random order of its own, and rounds cut them into stretches of
+    `epochs` passes: with 0.25, four rounds visit every image once.
+    """
+    first, last = round((round_number - 1) * epochs * images), round(round_number * epochs * images)
+    last = max(last, first + 1)
+    passes = [
+        np.random.default_rng(seed_for(seed, "order", clinic, number)).permutation(images)
+        for number in range(first // images, (last - 1) // images + 1)
+    ]
+    skipped = first - (first // images) * images
+    return np.concatenate(passes)[skipped : skipped + last - first]
 
 
 def schedule_factor(schedule: str, position: float) -> float:

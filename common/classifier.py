@@ -14,7 +14,7 @@ from common.backbones import Part, backbone_spec
 from common.errors import StudyError, WeightsError
 from common.norms import FrozenStatisticsNorm, frozen_statistics, group_norm, norm_parameters, replace_batch_norms
 from common.records import SITES, LesionRecord
-from common.tensors import TensorError, Tensors, check_tensors
+from common.tensors import Tensors, check_tensors
 
 # Round public numbers, not statistics of anybody's patients: those would have to be paid for in private training.
 AGE_CENTRE: Final = 50.0
@@ -215,13 +215,10 @@ def load_trainable(model: Classifier, tensors: Mapping[str, npt.NDArray[np.gener
         tensors: exactly the names and shapes of `trainable_tensors(model)`, float32, finite.
 
     Raises:
-        StudyError: names the first tensor that does not fit and says how.
+        TensorError: names the first tensor that does not fit and says how.
     """
     parameters = _trainable(model)
-    try:
-        check_tensors(tensors, {name: tuple(parameter.shape) for name, parameter in parameters.items()})
-    except TensorError as error:
-        raise StudyError(f"{error}; is it the same study, with the same backbone and model.train?") from error
+    check_tensors(tensors, {name: tuple(parameter.shape) for name, parameter in parameters.items()})
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(torch.tensor(tensors[name]))

@@ -1,6 +1,7 @@
 """Writing files so that a crash or a full disk leaves the previous content whole."""
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from common.errors import StorageError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextlib.contextmanager
@@ -27,9 +30,11 @@ def atomic_write(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}; free space and try again") from error
+        advice = "free space" if error.errno in _FULL else "see that its folder exists and can be written to"
+        raise StorageError(f"{path}: cannot be written: {error.strerror or error}; {advice} and try again") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

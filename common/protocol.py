@@ -36,7 +36,7 @@ class DataSpec(Section):
     positive: tuple[str, ...] = Field(("mel",), min_length=1, description="diagnoses that count as positive")
     image_size: int = Field(128, ge=32, le=1024, description="side of the square network input, pixels")
     sources: Literal["all"] | tuple[str, ...] = Field(
-        "all", description="'all', or names and patterns of sources; '!PATTERN' leaves out"
+        "all", description="'all', or a list of names and patterns of sources ('!PATTERN' leaves out)"
     )
 
     phantom: PhantomSection | None = Field(None, description="render synthetic lesions instead of reading a folder")
@@ -101,10 +101,15 @@ class TrainingSpec(Section):
     schedule: Literal["constant", "cosine", "one_cycle"] = Field(
         "constant", description="shape of the learning rate over all rounds"
     )
+    warmup_steps: int = Field(
+        20, ge=0, le=100_000, description="first steps of each round, over which the learning rate rises from 0"
+    )
     weight_decay: float = Field(0.01, ge=0, le=10, description="decoupled for adamw, L2 otherwise")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     batch_size: int = Field(64, ge=1, le=65_536, description="images an optimiser step")
-    local_epochs: int = Field(1, ge=1, le=1000, description="passes over the clinic's images a round")
+    local_epochs: float = Field(
+        1.0, gt=0, le=1000, description="passes over the clinic's images a round; a part of a pass is fine"
+    )
     positive_weight: float = Field(1.0, gt=0, le=1000, description="weight of a melanoma in the loss")
     augment: bool = Field(True, description="flips, quarter turns, mild colour")
 
@@ -113,7 +118,7 @@ class FederationSpec(Section):
     """How clinics train together."""
 
     mode: Literal["federated", "central", "local"] = Field("federated", description="central and local: baselines")
-    rounds: int = Field(5, ge=1, le=100_000, description="rounds (epochs of local_epochs passes for the baselines)")
+    rounds: int = Field(5, ge=1, le=100_000, description="rounds; for the baselines, stretches of local_epochs")
     algorithm: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi"] = Field(
         "fedavg", description="aggregation"
     )
@@ -124,6 +129,7 @@ class FederationSpec(Section):
     server_tau: float = Field(1e-3, gt=0, le=10, description="adaptivity floor of fedadam and fedyogi")
     cohort: float = Field(1.0, gt=0, le=1, description="fraction of the clinics asked each round")
     quorum: float = Field(1.0, gt=0, le=1, description="fraction of the asked clinics that must answer")
+    validate_every: int = Field(1, ge=1, le=100_000, description="rounds between two validations")
     deadline_seconds: float = Field(900.0, gt=0, le=7 * 86_400, description="longest a round may take")
 
 
@@ -166,3 +172,9 @@ class StudyProtocol(Section):
         content = self.model_dump(mode="json")
         content[section].update(changes)
         return StudyProtocol.model_validate_json(json.dumps(content))
+
+
+def validates(study: StudyProtocol, round_number: int) -> bool:
+    """Tell whether the model after a round (1-based) is validated: every so many rounds, and always after the last."""
+    every = study.federation.validate_every
+    return round_number >= 1 and (round_number % every == 0 or round_number == study.federation.rounds)

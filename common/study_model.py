@@ -32,6 +32,13 @@ def seal(study: StudyProtocol, weights_dir: Path | None = None) -> StudyProtocol
     return study.with_changes("model", weights_sha256=study_weights(study, weights_dir).sha256)
 
 
+def located(study: StudyProtocol, weights_dir: Path | None = None) -> StudyProtocol:
+    """Return the study with its weights' path written in, for processes that cannot look for it. Raises WeightsError."""
+    if not study.model.pretrained:
+        return study
+    return study.with_changes("model", weights=str(study_weights(study, weights_dir).path.resolve()))
+
+
 def build_study_classifier(study: StudyProtocol, weights_dir: Path | None = None) -> Classifier:
     """Return the study's network as it stands before the first round, on the CPU. Raises WeightsError."""
     state: Mapping[str, torch.Tensor] | None = None

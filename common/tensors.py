@@ -61,7 +61,7 @@ def save_tensors(path: Path, tensors: Mapping[str, npt.NDArray[np.generic]], met
         StorageError: the file cannot be written; a previous one stays whole.
     """
     header = {key: json.dumps(value, allow_nan=False) for key, value in metadata.items()}
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     content = safetensors.numpy.save(contiguous, header)
     with atomic_write(path) as file:
         file.write(content)

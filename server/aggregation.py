@@ -1,10 +1,11 @@
 """Aggregation: a streaming weighted mean, and the server optimisers that turn it into the next global model.
 
-Flower's own strategies hold every reply of a round; these hold one sum, so memory is O(model). The optimisers follow
-Reddi et al., "Adaptive federated optimization" (arXiv 2003.00295), algorithm 2, and are tested against Flower's.
+Flower's own strategies hold every reply of a round; these hold one sum, so memory is O(model). The optimisers are those
+of Hsu et al. (arXiv 1909.06335) for fedavgm, and of Reddi et al., "Adaptive federated optimization" (arXiv 2003.00295),
+algorithm 2, for fedadam and fedyogi, with a second moment that starts at zero. They are tested against Flower's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,31 +17,33 @@ from common.tensors import Array, Tensors
 
 Float64 = npt.NDArray[np.float64]
 
+DIGIT_BITS = 36
+# Float32 values times whole weights under 2^24 lie between 2^-149 and 2^152, so these digits hold all of their bits.
+HIGHEST_DIGIT, LOWEST_DIGIT = 4, -5
+
 
 @dataclass
 class WeightedMean:
-    """A weighted mean over replies, added one at a time.
+    """A weighted mean over replies, added one at a time; not one bit of it depends on the order in which they arrive.
 
-    Sums are kept as float64 pairs (value and rounding error, Knuth's two-sum), so that the mean, once rounded to
-    float32, does not depend on the order in which replies arrive.
+    Sums are exact. Each product of value and weight is cut into digits of 36 bits, the k-th a multiple of 2^(36 k), and
+    the digits are summed place by place: up to 2^18 replies, such a sum is a multiple too small for float64 to round.
+    Of the ten places a network's values need two or three, and only these are kept. The idea of fixed places is that of
+    Demmel and Nguyen, "Fast reproducible floating-point summation" (2013).
     """
 
     weight: float = 0.0
-    _sum: dict[str, Float64] = field(default_factory=dict)
-    _error: dict[str, Float64] = field(default_factory=dict)
+    _sums: dict[str, dict[int, Float64]] = field(default_factory=dict)
+    _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def add(self, tensors: Tensors, weight: float) -> None:
-        """Add one reply with its weight (> 0), for example its number of images."""
-        if not self._sum:
-            self._sum = {name: np.zeros(tensor.shape) for name, tensor in tensors.items()}
-            self._error = {name: np.zeros(tensor.shape) for name, tensor in tensors.items()}
+        """Add one reply with its weight (whole and > 0), for example its number of images."""
         self.weight += weight
         for name, tensor in tensors.items():
-            term, total = tensor.astype(np.float64) * weight, self._sum[name]
-            result = total + term
-            shadow = result - total
-            self._error[name] += (total - (result - shadow)) + (term - shadow)
-            self._sum[name] = result
+            self._shapes[name] = tensor.shape
+            sums = self._sums.setdefault(name, {})
+            for place, digit in _digits(tensor.astype(np.float64) * weight):
+                sums[place] = sums[place] + digit if place in sums else digit
 
     def mean(self) -> Tensors:
         """Return the mean as float32.
@@ -50,7 +53,25 @@ class WeightedMean:
         """
         if self.weight <= 0:
             raise QuorumError("no clinic's update could be used, so there is nothing to average")
-        return {n: ((self._sum[n] + self._error[n]) / self.weight).astype(np.float32) for n in self._sum}
+        return {name: np.asarray(self._total(name) / self.weight, np.float32) for name in self._shapes}
+
+    def _total(self, name: str) -> Float64:
+        total = np.zeros(self._shapes[name])
+        for _, digits in sorted(self._sums[name].items(), reverse=True):
+            total += digits
+        return total
+
+
+def _digits(rest: Float64) -> Iterator[tuple[int, Float64]]:
+    """Yield the digits that add up to the values, with their places; the highest first, and none that is zero."""
+    largest = np.abs(rest).max(initial=0)
+    for place in range(HIGHEST_DIGIT, LOWEST_DIGIT - 1, -1):
+        unit = 2.0 ** (DIGIT_BITS * place)
+        if largest > unit / 2:
+            digit = np.rint(rest / unit) * unit
+            yield place, digit
+            rest = rest - digit
+            largest = np.abs(rest).max(initial=0)
 
 
 class ServerOptimizer:
@@ -64,22 +85,25 @@ class ServerOptimizer:
         """Return the next model from the current one and the clinics' mean (same names and shapes)."""
         if self.spec.algorithm in ("fedavg", "fedprox"):
             return mean
-        return {name: self._step(name, model[name], mean[name]) for name in model}
+        with np.errstate(over="ignore", invalid="ignore"):  # the round loop refuses what is not finite
+            return {name: self._step(name, model[name], mean[name]) for name in model}
 
     def _step(self, name: str, model: Array, mean: Array) -> Array:
         spec, one, delta = self.spec, np.float32(1), mean - model
         rate, tau = np.float32(spec.server_learning_rate), np.float32(spec.server_tau)
         beta1, beta2 = np.float32(spec.server_momentum), np.float32(spec.server_beta2)
-        momentum = beta1 * self.state.get(f"momentum/{name}", np.zeros_like(model))
+        zero: Array = np.zeros(model.shape, np.float32)
+        momentum: Array = beta1 * self.state.get(f"momentum/{name}", zero)
         if spec.algorithm == "fedavgm":
             self.state[f"momentum/{name}"] = momentum + delta
             return model + rate * self.state[f"momentum/{name}"]
         momentum = momentum + (one - beta1) * delta
-        second = self.state.get(f"second/{name}", np.zeros_like(model))
-        square = delta * delta
+        second: Array = self.state.get(f"second/{name}", zero)
+        square: Array = delta * delta
         if spec.algorithm == "fedadam":
             second = beta2 * second + (one - beta2) * square
         else:
             second = second - (one - beta2) * square * np.sign(second - square)
         self.state[f"momentum/{name}"], self.state[f"second/{name}"] = momentum, second
-        return model + rate * momentum / (np.sqrt(second) + tau)
+        root: Array = np.sqrt(second)
+        return model + rate * momentum / (root + tau)

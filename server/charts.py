@@ -120,10 +120,10 @@ class Chart:
         px, py = self.at(x, y)
         self.marks.append(element("circle", element("title", tip), cx=px, cy=py, r=4, class_=f"dot {style}"))
 
-    def text(self, x: float, y: float, words: str, anchor: str = "start", *, up: float = 5) -> None:
-        """Write a few words `up` pixels above a value."""
+    def text(self, x: float, y: float, words: str, anchor: str = "start", *, right: float = 0, up: float = 5) -> None:
+        """Write a few words, `right` and `up` pixels from a value."""
         px, py = self.at(x, y)
-        self.marks.append(element("text", words, x=px, y=py - up, text_anchor=anchor, class_="note"))
+        self.marks.append(element("text", words, x=px + right, y=py - up, text_anchor=anchor, class_="note"))
 
     def drawn(self) -> Markup:
         """Return grid, axes and marks."""
@@ -149,16 +149,11 @@ class Chart:
         ]
 
 
-def drawing(parts: Sequence[Markup], height: float, description: str) -> Markup:
-    """Return an SVG of the common width; `description` is what a screen reader reads instead of it."""
-    return element(
-        "svg", *parts, viewBox=f"0 0 {WIDTH} {number(height)}", role="img", aria_label=description, class_="chart"
-    )
-
-
-def chart_drawing(*charts: Chart, description: str) -> Markup:
-    """Return an SVG of charts that stand one above the other."""
-    return drawing([chart.drawn() for chart in charts], charts[-1].bottom + BOTTOM, description)
+def drawing(*charts: Chart, description: str) -> Markup:
+    """Return an SVG of charts that stand one above the other; a screen reader reads `description` instead of it."""
+    box = f"0 0 {WIDTH} {number(charts[-1].bottom + BOTTOM)}"
+    drawn = [chart.drawn() for chart in charts]
+    return element("svg", *drawn, viewBox=box, role="img", aria_label=description, class_="chart")
 
 
 def _pair(point: Point) -> str:

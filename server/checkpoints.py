@@ -41,8 +41,10 @@ def last_checkpoint(folder: Path, digest: str) -> Checkpoint | None:
     """Return the newest whole checkpoint, or None.
 
     Raises:
-        RunError: the newest is of another study, or there are checkpoints but none is whole.
+        RunError: the newest is of another study, there are checkpoints but none is whole, or the folder is missing.
     """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder; the run folder is damaged, start a new run")
     problems = []
     for path in reversed(_found(folder)):
         try:

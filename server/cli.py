@@ -36,14 +36,14 @@ def evaluate(
     from common.image_store import default_cache
     from server.evaluation import evaluate_run
 
-    with Bar("scoring") as progress:
-        evaluation = evaluate_run(run, data, cache or default_cache(), lambda done: progress(done, 0))
+    with Bar("decoding and scoring") as progress:
+        evaluation = evaluate_run(run, data, cache or default_cache(), progress)
+    for item in evaluation.left_out:
+        errors.print(f"left out {item.image}: {item.reason}", markup=False)
     if as_json:
         sys.stdout.write(evaluation.metrics.model_dump_json(indent=2) + "\n")
         return
     output.print(metrics_table(evaluation.metrics, "group"))
-    for item in evaluation.left_out:
-        errors.print(f"left out {item.image}: {item.reason}", markup=False)
     errors.print(NOTICE, style="dim")
 
 
@@ -55,9 +55,10 @@ def predict(
     """Print the probability of melanoma for each image, a line each: probability, tab, file."""
     from server.evaluation import predict as predict_images
 
+    predictions = predict_images(run, images)
     errors.print(NOTICE, style="yellow")
     failed = False
-    for prediction in predict_images(run, images):
+    for prediction in predictions:
         if prediction.probability is None:
             failed = True
             errors.print(f"error: {prediction.image}: {prediction.problem}", style="red", markup=False)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from common.augment import to_input
@@ -16,18 +14,17 @@ from common.classifier import Classifier, build_classifier
 from common.errors import DataError, RunError
 from common.histogram import ScoreHistogram
 from common.image_set import Images
-from common.image_store import ImageStore, LeftOut
+from common.image_store import ImageStore, LeftOut, Progress
 from common.images import ImageProblem, decode
 from common.metrics import EvaluationMetrics, histogram_metrics, scored_metrics
 from common.protocol import StudyProtocol
-from common.records import LesionRecord, read_table
-from common.scoring import Progress, pick_device, score
+from common.records import read_table
+from common.scoring import pick_device, score
 from common.tensors import load_tensors, save_tensors
 from server.outcome import Outcome
 from server.run_folder import RunFolder
 from server.summary import ClinicSummary, DataSummary, RoundSummary, RunSummary, StudyIdentity
 
-Probabilities = npt.NDArray[np.float64]
 PACKAGES = ("melfed", "flwr", "torch", "torchvision", "numpy")
 
 
@@ -99,7 +96,12 @@ def load_model(folder: RunFolder) -> tuple[StudyProtocol, Classifier]:
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     trunk = {name.removeprefix("trunk."): t for name, t in tensors.items() if name.startswith("trunk.")}
     model = build_classifier(study.model, seed=0, state=trunk if study.model.pretrained else None)
-    model.load_state_dict(tensors)
+    expected = model.state_dict()
+    if expected.keys() != tensors.keys() or any(expected[name].shape != tensors[name].shape for name in expected):
+        raise RunError(f"{folder.model}: its tensors are not those of {study.model.backbone}; the file is damaged")
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            tensor.copy_(tensors[name])
     return study, model
 
 
@@ -114,16 +116,31 @@ class Evaluation:
 def evaluate_run(run: Path, data: Path, cache: Path, progress: Progress | None = None) -> Evaluation:
     """Score a run's final model on every usable image of a labelled folder.
 
+    Args:
+        run: a finished run's folder.
+        data: the labelled folder.
+        cache: where decoded images are kept.
+        progress: called with (done, total) images, first while they are decoded and then while they are scored.
+
     Raises:
         RunError: no finished run there.
         DataError: no labelled, usable images there.
     """
     study, model = load_model(RunFolder.open(run))
     table = read_table(data, study.data.positive)
-    images = _decoded(table.root, table.records, study, cache)
+    store = ImageStore.build(
+        cache, root=table.root, images=[r.image for r in table.records], size=study.data.image_size, progress=progress
+    )
+    images = Images(tuple(record for record in table.records if record.image in store), store)
     if not len(images):
         raise DataError(f"{data}: none of its {len(table.records)} images can be used; see melfed-sim data {data}")
-    probabilities = _score(model, images, study, progress)
+    device = pick_device()
+
+    def scored(done: int) -> None:
+        if progress is not None:
+            progress(done, len(images))
+
+    probabilities = score(model.to(device), images, study.data.image_size, device, scored)
     return Evaluation(scored_metrics(probabilities, images.targets, images.groups), images.store.left_out)
 
 
@@ -158,13 +175,3 @@ def _predict(model: Classifier, path: Path, study: StudyProtocol) -> Prediction:
     with torch.inference_mode():
         inputs = to_input(pixels[None], backbone.mean, backbone.std, None, device)
         return Prediction(path, float(torch.sigmoid(model.to(device).eval()(inputs).double())))
-
-
-def _decoded(root: Path, records: Sequence[LesionRecord], study: StudyProtocol, cache: Path) -> Images:
-    store = ImageStore.build(cache, root, [record.image for record in records], study.data.image_size)
-    return Images(tuple(record for record in records if record.image in store), store)
-
-
-def _score(model: Classifier, images: Images, study: StudyProtocol, progress: Progress | None) -> Probabilities:
-    device = pick_device()
-    return score(model.to(device), images, study.data.image_size, device, progress)

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from common.tensors import TensorError, Tensors
 
 POLL_SECONDS = 0.1
+MAX_REASON = 300
 Content = RecordDict
 DESCRIBE = f"{MessageType.QUERY}.describe"
 TRAIN = MessageType.TRAIN
@@ -32,9 +33,13 @@ class Reply:
         """Return a record of arrays by its name; empty where the reply lacks it. Raises TensorError."""
         record = self.content.array_records.get(name, ArrayRecord())
         try:
-            return {key: array.numpy() for key, array in record.items()}
-        except (ValueError, TypeError, EOFError, OSError) as error:
+            arrays = {key: array.numpy() for key, array in record.items()}
+        except Exception as error:  # noqa: BLE001 (bytes from outside: NumPy lets its tokenizer's and allocator's out)
             raise TensorError(f"{name} cannot be read: {error}") from None
+        # What looks like a zip file is read as an archive.
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise TensorError(f"{name} cannot be read: not an array")
+        return arrays
 
     def number(self, record: str, key: str) -> float:
         """Return a metric; NaN where the reply lacks it."""
@@ -55,8 +60,13 @@ def request(round_number: int, digest: str, tensors: Tensors | None = None) -> R
 
 
 def size(content: RecordDict) -> int:
-    """Return the bytes of a message's records."""
-    return sum(record.count_bytes() for record in content.values())
+    """Return the bytes of a message's arrays; the few numbers and names beside them are left out."""
+    return sum(record.count_bytes() for record in content.array_records.values())
+
+
+def one_line(text: str) -> str:
+    """Return text from outside as one printable line of at most 300 characters."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:MAX_REASON]
 
 
 def ask(
@@ -64,36 +74,41 @@ def ask(
 ) -> Iterator[Reply]:
     """Send one request to several nodes and yield their replies as they arrive.
 
-    `wait` passes one polling interval. Nodes that have not answered within `seconds` are yielded last, with an error.
-    Errors that Flower's own infrastructure makes carry no useful sender, so replies are matched by the message they
-    answer.
+    `wait` passes one polling interval. Nodes that have not answered within `seconds` are yielded last, with an error,
+    and so are those that Flower could not send to. Errors that Flower's own infrastructure makes carry no useful
+    sender, so replies are matched by the message they answer.
     """
     started = monotonic()
-    # Each message holds the same record, so that a large model is in memory once.
     group = str(content.config_records["request"]["round"])
-    order = list(nodes)
-    messages = [
-        Message(content, dst_node_id=node, message_type=kind, group_id=group, ttl=seconds + 60) for node in order
-    ]
-    waiting = dict(zip(grid.push_messages(messages), order, strict=True))
+    waiting: dict[str, int] = {}
+    unsent = []
+    for node in nodes:
+        # Each message holds the same record, so that a large model is in memory once.
+        message = Message(content, dst_node_id=node, message_type=kind, group_id=group, ttl=seconds + 60)
+        # One at a time: of several, Flower does not always tell which could not be sent.
+        if identifier := next(iter(grid.push_messages([message])), None):
+            waiting[identifier] = node
+        else:
+            unsent.append(node)
     while waiting:
         for message in grid.pull_messages(list(waiting)):
-            node = waiting.pop(message.metadata.reply_to_message_id, None)
-            if node is not None:
-                yield _reply(node, message)
+            identifier = message.metadata.reply_to_message_id
+            if identifier in waiting:
+                yield _reply(waiting.pop(identifier), message)
         if monotonic() - started > seconds:
             break
         if waiting:
             wait()
+    for node in unsent:
+        yield Reply(node, RecordDict(), "Flower could not send the request to it", 0)
     for node in waiting.values():
         yield Reply(node, RecordDict(), f"no answer within {seconds:g} s", 0)
 
 
 def _reply(node: int, message: Message) -> Reply:
     if message.has_error():
-        reason = " ".join(str(message.error.reason or "unknown error").split())
-        return Reply(node, RecordDict(), reason, 0)
+        return Reply(node, RecordDict(), str(message.error.reason or "unknown error"), 0)
     content = message.content
     refused = content.config_records.get("refused")
-    error = str(refused["reason"]) if refused else None
+    error = str(refused.get("reason", "refused without a reason")) if refused is not None else None
     return Reply(node, content, error, size(content))

@@ -1,6 +1,7 @@
 """The report's figures: each takes results and returns an HTML figure with a caption, or says why it is not drawn."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -17,22 +18,23 @@ from server.charts import (
     Axis,
     Chart,
     Point,
-    chart_drawing,
+    drawing,
     nice_axis,
     unit_axis,
 )
-from server.markup import Markup, element
+from server.markup import Markup, element, number
 from server.report_words import count, hint, limits_of, prevalence, spoken, value_of
 from server.summary import ClinicSummary, RoundSummary
 
 SQUARE = WIDTH - LEFT - RIGHT
-FOREST_ROWS = 40
+FOREST_CLINICS = 40
+FOREST_NAME = 20  # characters
+FOREST_LINE = 40  # pixels
 CURVE_ROUNDS = 400
 DOTTED_ROUNDS = 40
 SCORE_BIN = 14  # score bins in a bar of the score figure: (BINS - 2) / 14 = 73 bars
 
 Key = tuple[str, str]
-Curve = tuple[Sequence[float] | FloatArray, Sequence[float] | FloatArray]
 
 
 def figure(title: str, image: Markup, caption: str, keys: Sequence[Key] = (), style: str = "") -> Markup:
@@ -65,62 +67,72 @@ def gauge(interval: Interval, chance: float | None) -> Markup:
     """Return a small bar from 0 to 1 with the interval, its value and the level of chance."""
     if interval.value is None or interval.low is None or interval.high is None:
         return Markup("")
+    reach = 200 * (interval.high - interval.low)
     parts = [
         element("rect", x=0, y=3, width=200, height=6, rx=3, class_="track"),
-        element(
-            "rect", x=200 * interval.low, y=3, width=200 * (interval.high - interval.low), height=6, class_="reach"
-        ),
+        element("rect", x=200 * interval.low, y=2, width=reach, height=8, class_="reach"),
     ]
     if chance is not None:
         parts.append(element("line", x1=200 * chance, x2=200 * chance, y1=0, y2=12, class_="chance"))
-    parts.append(element("circle", cx=min(195.0, max(5.0, 200 * interval.value)), cy=6, r=5, class_="dot auroc"))
+    at = min(198.0, max(0.0, 200 * interval.value - 1))
+    parts.append(element("rect", x=at, y=0, width=2, height=12, class_="value"))
     return element("svg", *parts, viewBox="0 0 200 12", class_="gauge", aria_hidden="true")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of the forest plot."""
+
+    name: str
+    metrics: EvaluationMetrics
+    style: str
 
 
 def forest(clinics: Sequence[ClinicSummary], pooled: EvaluationMetrics) -> Markup:
     """Return the AUROC of each clinic and of all pooled, as points with intervals."""
-    title = "AUROC by clinic"
-    shown = sorted(clinics, key=lambda clinic: -clinic.test.images)[:FOREST_ROWS]
-    names = {clinic.name for clinic in shown}
-    rows: list[tuple[str, Interval, str, bool]] = []
-    for clinic in clinics:
-        if clinic.name in names:
-            rows.append((clinic.name, clinic.test.auroc, hint(clinic.test) or "", False))
-            if clinic.everywhere:
-                rows.append(("↳ its model everywhere", clinic.everywhere.auroc, hint(clinic.everywhere) or "", True))
-    rows.append(("All pooled", pooled.auroc, hint(pooled) or "", False))
-    lows = [interval.low for _, interval, _, _ in rows if interval.low is not None]
+    largest = {clinic.name for clinic in sorted(clinics, key=lambda clinic: -clinic.test.images)[:FOREST_CLINICS]}
+    rows = [row for clinic in clinics if clinic.name in largest for row in _clinic_rows(clinic)]
+    rows.append(_Row("All pooled", pooled, "pooled"))
+    lows = [row.metrics.auroc.low for row in rows if row.metrics.auroc.low is not None]
     axis = unit_axis("AUROC on the test part (0.5 is chance)", 0.0 if min(lows, default=0.5) < 0.3 else 0.3)
-    chart = Chart(axis, Axis(0, 1, (), ""), height=40 * len(rows) + 8)
-    x = chart.at(0.5, 0)[0]
-    marks = [element("line", x1=x, x2=x, y1=TOP, y2=chart.bottom, class_="chance")]
-    for index, (name, interval, reason, _) in enumerate(rows):
-        last = index == len(rows) - 1
-        style = "pooled" if last else "second" if rows[index][3] else "auroc"
-        marks += _forest_row(chart, TOP + 40 * index + 18, name, interval, reason, style)
-    left_out = len(clinics) - len(shown)
+    chart = Chart(axis, Axis(0, 1, (), ""), height=FOREST_LINE * len(rows) + 8)
+    chart.line([(0.5, 0), (0.5, 1)], "chance")
+    for index, row in enumerate(rows):
+        chart.marks += _forest_line(chart, TOP + FOREST_LINE * index + 18, row)
     caption = "A point is a clinic's AUROC, the line its 95 % interval; the dashed line is chance."
-    caption += f" The {len(shown)} clinics with most test images are shown; all are in the table." if left_out else ""
-    words = "; ".join(f"{name}: {spoken(interval)}" for name, interval, _, _ in rows)
-    chart.marks = marks
-    return figure(title, chart_drawing(chart, description=f"Forest plot of AUROC. {words}."), caption, style="wide")
+    if len(clinics) > FOREST_CLINICS:
+        caption += f" The {FOREST_CLINICS} clinics with most test images are shown; all are in the table."
+    if len(rows) > len(largest) + 1:
+        caption += " “Everywhere” is that clinic's model on the test parts of all clinics."
+    words = "; ".join(f"{row.name}: {spoken(row.metrics.auroc)}" for row in rows)
+    image = drawing(chart, description=f"Forest plot of AUROC. {words}.")
+    return figure("AUROC by clinic", image, caption, style="wide")
 
 
-def _forest_row(chart: Chart, y: float, name: str, interval: Interval, reason: str, style: str) -> Iterator[Markup]:
-    limits = limits_of(interval)
-    value = f"{value_of(interval)} ({limits})" if limits else f"undefined: {reason}"
-    short = name if len(name) <= 26 else f"{name[:25]}…"
-    yield element("text", short, element("title", name), x=LEFT, y=y, class_=f"name {style}")
+def _clinic_rows(clinic: ClinicSummary) -> Iterator[_Row]:
+    yield _Row(clinic.name, clinic.test, "auroc")
+    if clinic.everywhere:
+        yield _Row("↳ everywhere", clinic.everywhere, "second")
+
+
+def _forest_line(chart: Chart, y: float, row: _Row) -> Iterator[Markup]:
+    """Name and value at height `y`, and the interval below them."""
+    interval, limits = row.metrics.auroc, limits_of(row.metrics.auroc)
+    value = f"{value_of(interval)} ({limits})" if limits else "undefined"
+    short = row.name if len(row.name) <= FOREST_NAME else f"{row.name[: FOREST_NAME - 1]}…"
+    yield element("text", short, element("title", row.name), x=LEFT, y=y, class_=f"name {row.style}")
     yield element("text", value, x=WIDTH - RIGHT, y=y, text_anchor="end", class_="value")
     if interval.value is None or interval.low is None or interval.high is None:
+        yield element("text", hint(row.metrics) or "", x=WIDTH - RIGHT, y=y + 16, text_anchor="end", class_="note")
         return
-    (low, _), (middle, _), (high, _) = (chart.at(v, 0) for v in (interval.low, interval.value, interval.high))
-    yield element("line", x1=low, x2=high, y1=y + 11, y2=y + 11, class_=f"line {style}")
-    if style == "auroc":
+    low, middle, high = (chart.at(value, 0)[0] for value in (interval.low, interval.value, interval.high))
+    yield element("line", x1=low, x2=high, y1=y + 11, y2=y + 11, class_=f"line {row.style}")
+    if row.style == "auroc":
         yield element("circle", cx=middle, cy=y + 11, r=4.5, class_="dot auroc")
     else:
-        corners = f"{middle:.1f},{y + 5:.1f} {middle + 6:.1f},{y + 11:.1f} {middle:.1f},{y + 17:.1f} {middle - 6:.1f},{y + 11:.1f}"
-        yield element("polygon", points=corners, class_=f"dot {style}")
+        around = ((0, -6), (6, 0), (0, 6), (-6, 0))
+        corners = " ".join(f"{number(middle + dx)},{number(y + 11 + dy)}" for dx, dy in around)
+        yield element("polygon", points=corners, class_=f"dot {row.style}")
 
 
 def loss_figure(rounds: Sequence[RoundSummary]) -> Markup:
@@ -136,7 +148,7 @@ def loss_figure(rounds: Sequence[RoundSummary]) -> Markup:
         f"Training loss by round: {losses[0]:.3f} in round {rows[0].round}, {losses[-1]:.3f} in round {rows[-1].round}."
     )
     caption = "Mean loss over the training images of each round, while the model was learning from them."
-    return figure("Training loss", chart_drawing(chart, description=words), caption)
+    return figure("Training loss", drawing(chart, description=words), caption)
 
 
 def validation_figure(rounds: Sequence[RoundSummary]) -> Markup:
@@ -146,14 +158,14 @@ def validation_figure(rounds: Sequence[RoundSummary]) -> Markup:
         return missing("Validation", "no round has a validation part with melanomas and other images")
     chart = Chart(_round_axis(rows), unit_axis("Validation part, pooled"), height=250)
     said = []
-    for name, style in (("auprc", "auprc"), ("auroc", "auroc")):
+    for name, style in (("auprc", "auprc dashed"), ("auroc", "auroc")):
         series = [(row.round, getattr(row.validation, name)) for row in rows]
         _series(chart, series, name.upper(), style)
         said.append(f"{name.upper()} {spoken(series[-1][1])}")
     words = f"Validation by round; after round {rows[-1].round}: {', '.join(said)}."
     caption = "Each round's model on the clinics' validation parts, which it did not learn from; shaded: 95 % interval."
-    keys = [("auroc", "AUROC"), ("auprc", "AUPRC")]
-    return figure("Validation", chart_drawing(chart, description=words), caption, keys)
+    keys = [("auroc", "AUROC"), ("auprc dashed", "AUPRC")]
+    return figure("Validation", drawing(chart, description=words), caption, keys)
 
 
 def _series(chart: Chart, series: Sequence[tuple[int, Interval]], name: str, style: str) -> None:
@@ -190,7 +202,7 @@ def roc_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
         f"AUROC {spoken(metrics.auroc)}. Points: sensitivity at 95 % and 90 % specificity. Shaded: 95 % interval of "
         "the sensitivity at each threshold."
     )
-    return figure("ROC curve", chart_drawing(chart, description=words), caption)
+    return figure("ROC curve", drawing(chart, description=words), caption)
 
 
 def pr_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
@@ -210,7 +222,7 @@ def pr_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
         f"AUPRC {spoken(metrics.auprc)}. The dashed line is guessing: the share of melanomas. Shaded: 95 % interval of "
         "the precision at each threshold."
     )
-    return figure("Precision and recall", chart_drawing(chart, description=words), caption)
+    return figure("Precision and recall", drawing(chart, description=words), caption)
 
 
 def calibration_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
@@ -240,7 +252,7 @@ def calibration_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
         "are melanomas; below it the model says melanoma too often. Lines: 95 % interval; bars: images in each bin."
     )
     words = f"Calibration curve of all clinics' test images pooled. {scores}."
-    return figure("Calibration", chart_drawing(chart, strip, description=words), caption)
+    return figure("Calibration", drawing(chart, strip, description=words), caption)
 
 
 def scores_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
@@ -266,13 +278,13 @@ def scores_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
         chart.line(points, style)
     if low < 0 < high:
         chart.line([(0, 0), (0, 108 * top)], "chance")
-        chart.text(0, 108 * top, " threshold 0.5", up=-12)
+        chart.text(0, 108 * top, "threshold 0.5", right=6, up=-12)
     numbers = f"{count(metrics.melanomas)} melanomas and {count(metrics.images - metrics.melanomas)} other test images"
     caption = f"Scores of {numbers}; the less the two overlap, the better the model tells them apart."
     keys = [(style, words) for _, style, words in reversed(classes)]
     return figure(
         "Scores by class",
-        chart_drawing(chart, description=f"Histogram of the {caption[0].lower()}{caption[1:]}"),
+        drawing(chart, description=f"Histogram of the {caption[0].lower()}{caption[1:]}"),
         caption,
         keys,
     )

@@ -15,20 +15,20 @@ class Markup(str):
     __slots__ = ()
 
 
-def element(name: str, *content: str, **attributes: str | float | None) -> Markup:
+def element(tag: str, /, *content: str, **attributes: str | float | None) -> Markup:
     """Return one element.
 
     Args:
-        name: tag name.
+        tag: its name.
         content: children; `Markup` as it is, any other text escaped.
         attributes: `class_` is written `class`, `aria_label` as `aria-label`; None is left out, a number is
             written with at most two decimals.
     """
     pairs = ((key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items() if value is not None)
     opening = "".join(f' {key}="{escape(_text(value))}"' for key, value in pairs)
-    if name in VOID:
-        return Markup(f"<{name}{opening}>")
-    return Markup(f"<{name}{opening}>{join(content)}</{name}>")
+    if tag in VOID:
+        return Markup(f"<{tag}{opening}>")
+    return Markup(f"<{tag}{opening}>{join(content)}</{tag}>")
 
 
 def join(parts: Iterable[str]) -> Markup:

@@ -8,7 +8,7 @@ from server.summary import RoundSummary, RunSummary
 
 SYNTHETIC = "Synthetic images: these numbers say nothing about real patients"
 NOTICE = "Research software, no medical device."
-FEW_MELANOMAS = 10
+FEW = 10
 
 _PLURALS = {"patient": "patients", "lesion": "lesions", "duplicate group": "duplicate groups", "image": "images"}
 
@@ -77,18 +77,20 @@ def spoken(interval: Interval) -> str:
     return f"{value_of(interval)} (95 % interval {limits})" if limits else value_of(interval)
 
 
-def hint(metrics: EvaluationMetrics) -> str | None:
+def hint(metrics: EvaluationMetrics, part: str = "test") -> str | None:
     """Return why metrics are undefined or weak, or None where neither holds."""
     if metrics.images == 0:
-        return "no test image was evaluated"
+        return f"no {part} image was evaluated"
     if metrics.melanomas == 0:
-        return "no melanoma in test"
+        return f"no melanoma in {part}"
     if metrics.melanomas == metrics.images:
-        return "nothing but melanomas in test"
-    fewer = min(metrics.melanomas, metrics.images - metrics.melanomas)
-    if fewer < FEW_MELANOMAS:
-        return f"only {fewer} {'melanoma' if fewer == metrics.melanomas else 'other image'}{'s' * (fewer > 1)} in test"
-    return None
+        return f"nothing but melanomas in {part}"
+    others = metrics.images - metrics.melanomas
+    if min(metrics.melanomas, others) >= FEW:
+        return None
+    if metrics.melanomas <= others:
+        return f"only {counted(metrics.melanomas, 'melanoma', 'melanomas')} in {part}"
+    return f"only {counted(others, 'other image', 'other images')} in {part}"
 
 
 def prevalence(metrics: EvaluationMetrics) -> float | None:
@@ -118,15 +120,14 @@ def traffic(rounds: Sequence[RoundSummary]) -> str:
 
 def meanings(summary: RunSummary, study: StudyProtocol) -> list[tuple[str, str]]:
     """Return heading and text of each point that a reader should know before using the numbers."""
-    groups = plural(summary.data.groups_by)
     points = [
         (
             "Intervals",
             "A 95 % interval says which values the data leave open: over many such studies, about 95 of 100 intervals "
             "would contain the true value. They are as wide as they have to be: clinics report counts of scores in "
             f"{count(BINS)} bins instead of scores, and the error that this can cause is part of each interval; and "
-            f"as images of one of the {groups} resemble each other, they count for less than as many independent "
-            "images. The shaded bands in the figures hold point by point, not for a curve as a whole.",
+            f"{_independence(summary.data.groups_by)} The shaded bands in the figures hold point by point, not for a "
+            "curve as a whole.",
         ),
         (
             "Pooled, not averaged",
@@ -148,7 +149,7 @@ def meanings(summary: RunSummary, study: StudyProtocol) -> list[tuple[str, str]]
         ),
         (
             "The test part",
-            f"{splits_by(summary.data.groups_by)} The test part was scored once, by the model after the last round; no "
+            "The test part was scored once, by the model after the last round; no "
             "round was picked by its result. It comes from the same clinics as the training images: at another "
             "clinic, with another camera or other patients, the model may do worse.",
         ),
@@ -162,6 +163,13 @@ def meanings(summary: RunSummary, study: StudyProtocol) -> list[tuple[str, str]]
             ("Melanoma", f"In this study every image with one of these diagnoses counts as melanoma: {words}.")
         )
     return points
+
+
+def _independence(groups_by: str) -> str:
+    if groups_by == "image":
+        return "as the data names neither patients nor lesions, every image counts as independent: too narrow, maybe."
+    unit = groups_by if groups_by in _PLURALS else "group"
+    return f"images of one {unit} resemble each other, so they count for less than as many independent images."
 
 
 _LOCAL = (

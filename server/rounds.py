@@ -28,6 +28,8 @@ from server.run_folder import RunFolder
 
 # A clinic that claims more images than any hospital has would take over the weighted mean.
 MAX_IMAGES = 10_000_000
+MAX_LOSS = 1e12
+MAX_NAME = 200
 
 
 @dataclass
@@ -68,7 +70,7 @@ class Rounds:
         Raises:
             QuorumError: too few clinics answered. The last checkpoint stays, so the run can be resumed.
             StorageError: a checkpoint could not be written.
-            RunError: the run folder's checkpoints are of another study.
+            RunError: the run folder's checkpoints are of another study, the model overflowed, or `stop` was set.
         """
         self._meet(grid)
         state = last_checkpoint(self.folder.checkpoints, self.study.digest)
@@ -96,7 +98,7 @@ class Rounds:
             try:
                 name, counts = self._introduction(reply)
             except (TensorError, StudyError, DataError) as error:
-                failed[f"node {reply.node}"] = str(error)
+                failed[f"node {reply.node}"] = exchange.one_line(str(error))
                 continue
             self.names[reply.node], self.counts[name] = name, counts
         self.names = dict(sorted(self.names.items(), key=lambda item: item[1]))
@@ -107,16 +109,18 @@ class Rounds:
         if reply.error:
             raise DataError(reply.error)
         name, digest = reply.text("identity", "clinic"), reply.text("identity", "digest")
+        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise DataError(f"calls itself {name[:MAX_NAME]!r}; a name has 1 to {MAX_NAME} printable characters")
         if digest != self.study.digest:
             raise StudyError(f"clinic {name} holds study {digest[:12]}, not {self.study.digest[:12]}")
-        if not name or name in self.counts:
-            raise StudyError(f"a clinic named {name!r} takes part already")
+        if name in self.counts:
+            raise StudyError(f"a clinic named {name} takes part already")
         counts = {}
         for part in ("train", "validation", "test"):
             for what in ("images", "positives", "groups"):
                 number = reply.number("counts", f"{part}_{what}")
-                if not (number >= 0 and number == int(number) and number <= MAX_IMAGES):
-                    raise DataError(f"clinic {name} counts {number} {part} {what}")
+                if not (0 <= number <= MAX_IMAGES and number == int(number)):
+                    raise DataError(f"clinic {name} counts {number:g} {part} {what}")
                 counts[f"{part}_{what}"] = int(number)
         return name, counts
 
@@ -132,7 +136,7 @@ class Rounds:
             try:
                 self._add(total, reply, name, number)
             except (TensorError, DataError, StudyError) as error:
-                failed[name] = str(error)
+                failed[name] = exchange.one_line(str(error))
             else:
                 answered.append(name)
             self.observer.replied(name, failed.get(name))
@@ -140,6 +144,7 @@ class Rounds:
         self._record_validation(number - 1, total.validation)
         optimizer = ServerOptimizer(self.study.federation, state.optimizer)
         model = optimizer.step(state.model, total.mean.mean())
+        self._check_finite(number, model, optimizer.state)
         seconds, loss = monotonic() - started, total.loss / total.mean.weight
         self.folder.append(
             {
@@ -159,26 +164,45 @@ class Rounds:
         return after
 
     def _add(self, total: _Training, reply: Reply, name: str, number: int) -> None:
-        """Check one training reply and add it. Raises where it cannot be used, with nothing added."""
+        """Check one training reply and add it. Raises where it cannot be used, with nothing added but its bytes."""
         total.bytes_up += reply.size
+        self._check_reply(reply, number)
+        images, loss = reply.number("metrics", "images"), reply.number("metrics", "loss")
+        if not (1 <= images <= self.counts[name]["train_images"] and images == int(images)):
+            raise DataError(f"claims {images:g} training images, said {self.counts[name]['train_images']} before")
+        if not 0 <= loss <= MAX_LOSS:
+            raise DataError(f"its training loss is {loss:g}; lower the learning rate")
+        tensors = reply.arrays("tensors")
+        check_tensors(tensors, shapes(self.initial))
+        validation = self._histogram(reply, name, "validation")
+        total.validation = validation if total.validation is None else total.validation + validation
+        total.mean.add({n: np.asarray(t, np.float32) for n, t in tensors.items()}, images)
+        total.loss += loss * images
+
+    def _check_reply(self, reply: Reply, number: int) -> None:
         if reply.error:
             raise DataError(reply.error)
         if reply.text("request", "digest") != self.study.digest or reply.text("request", "round") != str(number):
             raise StudyError("the reply is to another study or round")
-        images, loss = reply.number("metrics", "images"), reply.number("metrics", "loss")
-        if not (1 <= images <= self.counts[name]["train_images"] and images == int(images)):
-            raise DataError(f"claims {images} training images, said {self.counts[name]['train_images']} before")
-        if not math.isfinite(loss):
-            raise DataError("its training loss is not finite; lower the learning rate")
-        tensors = reply.arrays("tensors")
-        check_tensors(tensors, shapes(self.initial))
-        validation = ScoreHistogram.from_arrays(reply.arrays("validation"))
-        total.mean.add({n: np.asarray(t, np.float32) for n, t in tensors.items()}, images)
-        total.loss += loss * images
-        total.validation = validation if total.validation is None else total.validation + validation
+
+    def _histogram(self, reply: Reply, name: str, part: str) -> ScoreHistogram:
+        """Return a reply's histogram of a part's scores. Raises where it is not of as many images as the part has."""
+        histogram, images = ScoreHistogram.from_arrays(reply.arrays(part)), self.counts[name][f"{part}_images"]
+        if histogram.images != images:
+            raise DataError(f"scored {histogram.images} {part} images, said {images} before")
+        return histogram
+
+    def _check_finite(self, number: int, model: Tensors, optimizer: Tensors) -> None:
+        """Refuse a model that overflowed; it would be the last checkpoint, and no clinic could go on from it."""
+        for name, tensor in (model | optimizer).items():
+            if not np.isfinite(tensor).all():
+                raise RunError(
+                    f"{self.folder.path}: after round {number} {name} is not finite; "
+                    "begin a new run with a lower training.learning_rate or federation.server_learning_rate"
+                )
 
     def _record_validation(self, number: int, validation: ScoreHistogram | None) -> None:
-        if number >= 1 and validation is not None:
+        if number >= 1 and validation is not None and validation.images:
             self.folder.append({"event": "validation", "round": number, "histogram": validation.to_lists()})
 
     def _evaluate(self, grid: Grid, model: Tensors) -> Outcome:
@@ -191,13 +215,12 @@ class Rounds:
         for reply in self._ask(grid, exchange.EVALUATE, self.names, content):
             name = self.names[reply.node]
             try:
-                if reply.error:
-                    raise DataError(reply.error)
-                histogram = ScoreHistogram.from_arrays(reply.arrays("test"))
-                validation += ScoreHistogram.from_arrays(reply.arrays("validation"))
+                self._check_reply(reply, rounds)
+                histogram = self._histogram(reply, name, "test")
+                validation += self._histogram(reply, name, "validation")
                 test[name] = histogram
-            except (TensorError, DataError) as error:
-                failed[name] = str(error)
+            except (TensorError, DataError, StudyError) as error:
+                failed[name] = exchange.one_line(str(error))
             self.observer.replied(name, failed.get(name))
         self._need_quorum(len(test), len(self.names), failed)
         self._record_validation(rounds, validation)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,15 +34,19 @@ class RunFolder:
             RunError: something stands at `path` already.
             StorageError: it cannot be written.
         """
+        if path.exists() or path.is_symlink():
+            raise RunError(f"{path}: exists; choose another --out, or go on with --resume {path}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(mode=0o700)
-            (path / "checkpoints").mkdir()
-        except FileExistsError:
-            raise RunError(f"{path}: exists; choose another --out, or go on with --resume {path}") from None
+            (path / "checkpoints").mkdir(mode=0o700)
         except OSError as error:
             raise StorageError(f"{path}: cannot be made: {error.strerror}") from None
-        write_text(path / "study.yaml", study_yaml(study))
+        try:
+            write_text(path / "study.yaml", study_yaml(study))
+        except StorageError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return cls(path)
 
     @classmethod
@@ -74,7 +79,7 @@ class RunFolder:
         """Add one event to `metrics.jsonl`, durably."""
         path = self.path / "metrics.jsonl"
         try:
-            with path.open("a", encoding="utf-8") as file:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as file:
                 file.write(json.dumps(event, allow_nan=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -82,15 +87,19 @@ class RunFolder:
             raise StorageError(f"{path}: cannot be written: {error.strerror}; free space and use --resume") from error
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Yield the events of `metrics.jsonl`; a last line that a crash cut short is left out."""
+        """Yield the events of `metrics.jsonl`; a last line that a crash cut short is left out.
+
+        Raises:
+            RunError: another line is damaged.
+        """
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().splitlines()
         for number, line in enumerate(lines, start=1):
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError:
+            except ValueError:  # not JSON, or not even text
                 if number == len(lines):
                     return
                 raise RunError(f"{path}:{number}: not JSON; the run folder is damaged") from None
@@ -98,7 +107,8 @@ class RunFolder:
     def forget_after(self, round_number: int) -> None:
         """Drop the events of rounds after a checkpoint (their models are lost; they will be trained again).
 
-        The validation of the checkpoint's own round is measured again as well, at the start of the next round.
+        The validation of the checkpoint's own round is measured again as well, at the start of the next round, and the
+        test after the last one.
         """
         limits = {"round": round_number, "validation": round_number - 1}
         kept = [event for event in self.events() if event["round"] <= limits.get(event["event"], -1)]
@@ -122,3 +132,5 @@ class RunFolder:
             raise RunError(f"{self.path}: the run has not finished; go on with --resume {self.path}") from None
         except ValidationError as error:
             raise RunError(f"{path}: not a run summary: {error.errors()[0]['msg']}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{path}: cannot be read: {error}") from None

@@ -11,22 +11,19 @@ from common.errors import MelfedError
 from common.metrics import EvaluationMetrics, Interval
 
 NOTICE = "melfed is research software and no medical device: do not use it for diagnosis."
-INTERRUPTED = 130
 
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
-output = Console(highlight=False)
+# No markup and no emoji: a clinic may be called "[a]", and "study.yaml:100:" is not a hundred points.
+errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+output = Console(highlight=False, markup=False, emoji=False)
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run a command; a `MelfedError` becomes one line on stderr and its exit code."""
+    """Run a command; a `MelfedError` becomes one line on stderr and its exit code (Ctrl-C is Typer's: 130)."""
     try:
         app()
     except MelfedError as error:
         errors.print(f"error: {error}", style="red", markup=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        errors.print("interrupted")
-        sys.exit(INTERRUPTED)
 
 
 def interval_text(interval: Interval) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from time import monotonic
+from urllib.parse import quote
 
 import torch
 
@@ -39,6 +40,7 @@ class Baseline:
         Raises:
             StorageError: a checkpoint cannot be written.
             RunError: the folder's checkpoints are of another study.
+            StudyError: the training loss has grown beyond all numbers.
         """
         rounds = self.study.federation.rounds
         state = last_checkpoint(folder.checkpoints, self.study.digest)
@@ -46,6 +48,8 @@ class Baseline:
             self._restore(state)
         first = state.round + 1 if state else 1
         folder.forget_after(first - 1)
+        if state is not None:
+            self._validate(state.round, folder)  # which forget_after has dropped
         observer.started({clinic.name: _counts(clinic) for clinic in self.clinics}, first, rounds)
         for number in range(first, rounds + 1):
             self._round(number, folder, observer)
@@ -66,37 +70,41 @@ class Baseline:
         started = monotonic()
         observer.round_started(number, [clinic.name for clinic in self.clinics])
         total, images = 0.0, 0
-        validation = ScoreHistogram.empty()
         for learner in self.learners.values():
             total += learner.train(number, observer) * len(learner.images)
             images += len(learner.images)
             for clinic in learner.clinics:
-                validation += learner.evaluate(clinic, "validation")
                 observer.replied(clinic.name, None)
+        self._validate(number, folder)
         seconds, names = monotonic() - started, [clinic.name for clinic in self.clinics]
         row = {"event": "round", "round": number, "train_loss": total / images, "seconds": seconds}
         folder.append({**row, "bytes_up": 0, "bytes_down": 0, "answered": names, "failed": {}})
-        folder.append({"event": "validation", "round": number, "histogram": validation.to_lists()})
         models, optimizers = self._states()
         save_checkpoint(folder.checkpoints, Checkpoint(number, self.study.digest, models, optimizers))
         observer.round_finished(number, total / images, seconds)
+
+    def _validate(self, number: int, folder: RunFolder) -> None:
+        """Record how the models after a round do on the validation parts."""
+        parts = (learner.evaluate(c, "validation") for learner in self.learners.values() for c in learner.clinics)
+        histogram = sum(parts, ScoreHistogram.empty())
+        folder.append({"event": "validation", "round": number, "histogram": histogram.to_lists()})
 
     def _states(self) -> tuple[Tensors, Tensors]:
         models: Tensors = {}
         optimizers: Tensors = {}
         for name, learner in self.learners.items():
-            models |= {f"{name}/{key}": tensor for key, tensor in trainable_tensors(learner.model).items()}
-            optimizers |= {f"{name}/{key}": tensor for key, tensor in learner.trainer.optimizer_state().items()}
+            models |= {f"{_prefix(name)}{key}": tensor for key, tensor in trainable_tensors(learner.model).items()}
+            optimizers |= {f"{_prefix(name)}{key}": tensor for key, tensor in learner.trainer.optimizer_state().items()}
         return models, optimizers
 
     def _restore(self, state: Checkpoint) -> None:
         for name, learner in self.learners.items():
-            load_trainable(learner.model, _under(f"{name}/", state.model))
-            learner.trainer.restore_optimizer(_under(f"{name}/", state.optimizer))
+            load_trainable(learner.model, _under(_prefix(name), state.model))
+            learner.trainer.restore_optimizer(_under(_prefix(name), state.optimizer))
 
     def _outcome(self) -> Outcome:
         models = {name: trainable_tensors(learner.model) for name, learner in self.learners.items()}
-        counts = {clinic.name: _counts(clinic) for clinic in self.clinics}
+        counts = {clinic.name: _counts(clinic) for clinic in sorted(self.clinics, key=lambda clinic: clinic.name)}
         test = {c.name: learner.evaluate(c, "test") for learner in self.learners.values() for c in learner.clinics}
         everywhere = {}
         if self.study.federation.mode == "local":
@@ -130,7 +138,7 @@ class _Learner:
             observer.watch(lambda: {clinic: images})
             observer.waiting()
 
-        return self.trainer.train(self.images, clinic, number, self.study.training.local_epochs, progress).loss
+        return self.trainer.train(self.images, clinic, number, progress).loss
 
     def evaluate(self, clinic: ClinicData, part: Part) -> ScoreHistogram:
         """Score one clinic's part."""
@@ -141,6 +149,11 @@ class _Learner:
 
 def _counts(clinic: ClinicData) -> dict[str, int]:
     return {f"{part}_{what}": count for part in PARTS for what, count in clinic.load(part).counts().items()}
+
+
+def _prefix(learner: str) -> str:
+    """Return what the names of a learner's tensors start with in a checkpoint; no other learner's do."""
+    return f"{quote(learner, safe='')}/"
 
 
 def _under(prefix: str, tensors: Tensors) -> Tensors:

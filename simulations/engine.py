@@ -38,6 +38,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+LOCAL_CLUSTER = "provider: {type: local}\navailable_node_types: {}\nhead_node_type: local\n"
 PROGRESS_SECONDS = 0.5
 Setting = int | float | str | bytes | bool | list[int] | list[float] | list[str] | list[bytes] | list[bool]
 BackendConfig = dict[str, dict[str, Setting]]
@@ -49,7 +50,6 @@ class Simulation:
 
     study: StudyProtocol
     clinics: tuple[ClinicData, ...]
-    weights_dir: Path | None
 
 
 def federate(
@@ -69,10 +69,8 @@ def federate(
         ray_address: of a running Ray cluster whose machines see the same files; None starts Ray here.
 
     Raises:
-        StudyError: a clinic asks for more CPUs or GPUs than there are.
         QuorumError, StorageError, RunError: as `server.rounds.Rounds.conduct`.
     """
-    _check_resources(simulation.study, ray_address)
     # A cluster's machines share the run's folder, not this machine's temporary one.
     parent = str(folder.path) if ray_address else None
     with tempfile.TemporaryDirectory(prefix="melfed-", dir=parent) as name, _environment(Path(name)):
@@ -153,7 +151,7 @@ def _worker(workspace: Path, partition: int) -> "ClinicWorker":
     torch.set_num_threads(max(1, math.floor(simulation.study.resources.cpus)))
     data = simulation.clinics[partition]
     report = _Report(workspace / "progress" / str(partition), data.name)
-    return ClinicWorker(data, simulation.study, simulation.weights_dir, on_progress=report)
+    return ClinicWorker(data, simulation.study, on_progress=report)
 
 
 class _Report:
@@ -190,7 +188,8 @@ def _backend(study: StudyProtocol, clinics: int, workspace: Path, ray_address: s
     return {"client_resources": {"num_cpus": resources.cpus, "num_gpus": resources.gpus}, "init_args": init}
 
 
-def _check_resources(study: StudyProtocol, ray_address: str | None) -> None:
+def check_resources(study: StudyProtocol, ray_address: str | None) -> None:
+    """Raise StudyError where a clinic asks for more CPUs or GPUs than this machine has."""
     if ray_address:
         return
     cpus = os.cpu_count() or 1
@@ -206,8 +205,15 @@ def _check_resources(study: StudyProtocol, ray_address: str | None) -> None:
 
 @contextlib.contextmanager
 def _environment(workspace: Path) -> Iterator[None]:
-    """Switch off all reporting home, and keep Flower's files in the workspace; undone afterwards."""
-    changes = {**QUIET, "FLWR_HOME": str(workspace / "flwr")}
+    """Switch off all reporting home, and keep Flower's and Ray's files in the workspace; undone afterwards.
+
+    Ray asks the cloud providers' metadata addresses where it runs, even with its usage statistics off, unless a cluster
+    file in the home folder says so: hence a home folder of its own.
+    """
+    home = workspace / "home"
+    home.mkdir()
+    (home / "ray_bootstrap_config.yaml").write_text(LOCAL_CLUSTER)
+    changes = {**QUIET, "FLWR_HOME": str(workspace / "flwr"), "HOME": str(home)}
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

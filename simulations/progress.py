@@ -12,7 +12,7 @@ from server.terminal import errors
 class RunProgress:
     """An observer of a run: one bar for all rounds, one for the current round's images."""
 
-    def __init__(self, local_epochs: int) -> None:
+    def __init__(self, local_epochs: float) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
         self._progress = Progress(
             *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=errors, disable=not errors.is_terminal
@@ -20,6 +20,8 @@ class RunProgress:
         self._local_epochs = local_epochs
         self._images: dict[str, int] = {}
         self._done: set[str] = set()
+        self._before: dict[str, int] = {}
+        self._total = 0
         self._read: Callable[[], dict[str, int]] = dict
         self._rounds = self._progress.add_task("starting", total=None, note="")
         self._round: TaskID | None = None
@@ -33,7 +35,7 @@ class RunProgress:
 
     def started(self, clinics: Mapping[str, Counts], first_round: int, rounds: int) -> None:
         """See `server.observer.Observer`."""
-        self._images = {name: counts["train_images"] * self._local_epochs for name, counts in clinics.items()}
+        self._images = {name: round(counts["train_images"] * self._local_epochs) for name, counts in clinics.items()}
         if first_round > 1:
             errors.print(f"going on from round {first_round - 1} of {rounds}")
         self._progress.update(self._rounds, description="rounds", total=rounds, completed=first_round - 1)
@@ -46,9 +48,11 @@ class RunProgress:
     def round_started(self, round_number: int, clinics: list[str]) -> None:
         """See `server.observer.Observer`."""
         self._done = set()
+        # A clinic that has not begun yet still shows where it stood at the end of the round before.
+        self._before = self._read()
+        self._total = sum(self._images.get(name, 0) for name in clinics)
         if self._round is not None:
-            total = sum(self._images[name] for name in clinics)
-            self._progress.reset(self._round, total=total, description=f"round {round_number}", note="")
+            self._progress.reset(self._round, total=self._total, description=f"round {round_number}", note="")
 
     def replied(self, clinic: str, error: str | None) -> None:
         """See `server.observer.Observer`."""
@@ -61,9 +65,10 @@ class RunProgress:
         """See `server.observer.Observer`."""
         if self._round is None or not self._progress.live.is_started:
             return
-        seen = {name: min(n, self._images.get(name, n)) for name, n in self._read().items()}
+        seen = {name: n for name, n in self._read().items() if n != self._before.get(name)}
         finished = {name: self._images[name] for name in self._done if name in self._images}
-        self._progress.update(self._round, completed=sum({**seen, **finished}.values()))
+        # The central baseline counts all images under one name, beside the clinics'.
+        self._progress.update(self._round, completed=min(self._total, sum({**seen, **finished}.values())))
 
     def round_finished(self, round_number: int, loss: float, seconds: float) -> None:
         """See `server.observer.Observer`."""

@@ -11,14 +11,14 @@ from common.errors import RunError
 from common.files import write_text
 from common.protocol import StudyProtocol
 from common.scoring import pick_device
-from common.study_model import build_study_classifier, seal
+from common.study_model import build_study_classifier, located, seal
 from server.evaluation import save_model, summarise
 from server.observer import Observer
 from server.outcome import Outcome
 from server.run_folder import RunFolder
 from server.summary import RunSummary
 from simulations.baselines import Baseline
-from simulations.engine import Simulation, federate
+from simulations.engine import Simulation, check_resources, federate
 from simulations.virtual_clinics import VirtualClinics
 
 
@@ -49,12 +49,14 @@ def simulate(
         QuorumError, StorageError, StudyError: as `simulations.engine.federate`.
     """
     started = monotonic()
+    if study.federation.mode == "federated":
+        check_resources(study, ray_address)
     study = seal(study, weights_dir)
     model = build_study_classifier(study, weights_dir)
     folder = _reopen(out, study, virtual) if resume else _create(out, study, virtual)
     device = pick_device()
     if study.federation.mode == "federated":
-        simulation = Simulation(study, virtual.clinics, weights_dir)
+        simulation = Simulation(located(study, weights_dir), virtual.clinics)
         outcome = federate(simulation, folder, trainable_tensors(model), observer, ray_address)
     else:
         outcome = Baseline(study, virtual.clinics, model, device).train(folder, observer)

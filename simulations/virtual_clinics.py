@@ -1,6 +1,6 @@
 """From a folder of images to virtual clinics: read, decode, leave out what cannot be used, divide."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,8 @@ def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | N
         DataError: the folder cannot be used, or a clinic would have too few usable images or one class only.
         StudyError: the partition asks for more clinics than there are.
     """
+    # Worker processes may stand elsewhere, and "." has no name for the report.
+    data, cache = data.resolve(), cache.resolve()
     table = read_table(data, study.data.positive)
     selected = select_sources(table.records, study.data.sources)
     names = [record.image for record in selected]
@@ -64,11 +66,24 @@ def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | N
     if not records:
         first = store.left_out[0]
         raise DataError(f"{data}: none of {len(names)} images can be used; the first, {first.image}: {first.reason}")
+    _need_both_classes(records, study.data.positive, data)
     splits = partition(records, study.partition, seed_for(study.seed, "partition"))
     # Largest first: Flower serves nodes in this order, and the longest training should not start last.
     largest_first = sorted(splits, key=lambda split: (-len(split.train), split.name))
     clinics = tuple(_clinic(split, records, table.root, cache, study.data.image_size) for split in largest_first)
     return VirtualClinics(table.root, table.layout, records, splits, store.left_out, clinics)
+
+
+def _need_both_classes(records: Sequence[LesionRecord], positive: Sequence[str], data: Path) -> None:
+    positives = sum(record.target for record in records)
+    if 0 < positives < len(records):
+        return
+    found = ", ".join(sorted({record.diagnosis or "no diagnosis" for record in records}))
+    which = "each is" if positives else "none is"
+    raise DataError(
+        f"{data}: of {len(records)} images {which} positive (data.positive: {', '.join(positive)}; diagnoses there: "
+        f"{found}); choose other data.sources or data.positive"
+    )
 
 
 def _clinic(split: ClinicSplit, records: tuple[LesionRecord, ...], root: Path, cache: Path, size: int) -> ClinicData:

@@ -2,8 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from simulations.virtual_clinics import VirtualClinics
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -15,3 +19,22 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real data at {folder} (set MELFED_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of 96 small synthetic images of three clinics: 48, 32 and 16 of them."""
+    from simulations.phantom import PhantomSpec, write_phantom
+
+    return write_phantom(tmp_path_factory.mktemp("phantom") / "data", PhantomSpec(3, 96, 0.4, size=32, seed=5))
+
+
+@pytest.fixture(scope="session")
+def phantom_clinics(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> "VirtualClinics":
+    """The phantom, divided by source among its three clinics and decoded at 32 px."""
+    from common.protocol import DataSpec, PartitionSpec, StudyProtocol
+    from simulations.virtual_clinics import divide
+
+    spec = PartitionSpec(by="source", minimum_images=4)
+    study = StudyProtocol(data=DataSpec(image_size=32), partition=spec)
+    return divide(study, phantom, tmp_path_factory.mktemp("cache"))

@@ -13,6 +13,7 @@ from common.classifier import (
     trainable_tensors,
 )
 from common.errors import StudyError, WeightsError
+from common.tensors import TensorError
 from common.norms import FrozenStatisticsNorm
 from common.records import SITES, LesionRecord
 from tests.common.networks import Choices, count, images, library_model, plain_state, with_random_head
@@ -185,7 +186,7 @@ def test_tensors_that_do_not_fit_change_nothing(spoil, reason: str) -> None:  # 
     model = build_classifier(Choices(), seed=0, state=None)
     before = trainable_tensors(model)
     sent = spoil({name: tensor + 1 for name, tensor in before.items()})
-    with pytest.raises(StudyError, match=reason):
+    with pytest.raises(TensorError, match=reason):
         load_trainable(model, sent)
     assert all(np.array_equal(tensor, before[name]) for name, tensor in trainable_tensors(model).items())
 
@@ -193,5 +194,5 @@ def test_tensors_that_do_not_fit_change_nothing(spoil, reason: str) -> None:  # 
 def test_only_trainable_tensors_are_accepted() -> None:
     model = build_classifier(Choices(train="head"), seed=0, state=None)
     everything = {name: p.detach().numpy() for name, p in model.named_parameters()}
-    with pytest.raises(StudyError, match="unknown trunk"):
+    with pytest.raises(TensorError, match="unknown trunk"):
         load_trainable(model, everything)

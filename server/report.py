@@ -1,0 +1,340 @@
+"""The report of a finished run: `report.html`, one page to read, print, mail and keep.
+
+What the page promises:
+
+- It is one file that loads nothing: figures are inline SVG, and a content security policy forbids scripts, pictures and
+  the network. It opens from a disk without internet access, today and in ten years.
+- Every number in it comes from the run folder; a metric that the data cannot support is called undefined, with the
+  reason, and is never a number.
+- Results stand with their 95 % interval and with what chance would reach. Synthetic images are announced above them.
+- All names, reasons and paths are escaped: a clinic cannot put markup on the page.
+- The same run folder gives the same page, byte for byte: it has no date and no random ids.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from common.errors import DataError, RunError
+from common.files import write_text
+from common.histogram import ScoreHistogram
+from common.metrics import EvaluationMetrics, Interval
+from common.protocol import StudyProtocol
+from common.study_file import study_yaml
+from server import figures, report_words
+from server.markup import Markup, element, join
+from server.report_style import STYLE
+from server.report_words import capital, count, counted, duration, hint, limits_of, megabytes, plural, value_of
+from server.run_folder import RunFolder
+from server.summary import ClinicSummary, RoundSummary, RunSummary
+
+LISTED_IMAGES = 200
+LISTED_ROUNDS = 200
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_SECTIONS = {
+    "result": "Result",
+    "clinics": "Clinics",
+    "training": "Training",
+    "curves": "Curves",
+    "data": "Data",
+    "study": "Study",
+    "meaning": "What the numbers mean",
+}
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write a finished run's `report.html` and return its path.
+
+    Raises:
+        RunError: the run has not finished, or its files contradict each other.
+        StorageError: the page cannot be written; an earlier one stays whole.
+    """
+    summary, study = folder.summary(), folder.study()
+    if study.digest != summary.study.digest:
+        raise RunError(f"{folder.path}: summary.json is of study {summary.study.digest[:12]}, not {study.digest[:12]}")
+    write_text(folder.report, page(summary, study, _test_scores(folder)))
+    return folder.report
+
+
+def page(summary: RunSummary, study: StudyProtocol, test: Mapping[str, ScoreHistogram]) -> str:
+    """Return the page; `test` holds each clinic's test scores, from which the pooled curves are drawn."""
+    pooled = sum(test.values(), ScoreHistogram.empty())
+    title = f"{summary.study.name}: melfed report"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="generator", content=f"melfed {summary.melfed}"),
+        element("title", f"{title} (synthetic images)" if summary.data.synthetic else title),
+        element("style", Markup(STYLE)),
+    )
+    sections = [
+        _section("result", _cards(summary)),
+        _section("clinics", _clinic_table(summary), figures.forest(summary.clinics, summary.test)),
+        _section("training", *_training(summary)),
+        _section("curves", _curves_note(summary), _curves(summary.test, pooled)),
+        _section("data", *_data(summary, study)),
+        _section("study", *_study(summary, study)),
+        _section("meaning", _meaning(summary, study)),
+    ]
+    body = element("body", _header(summary), element("main", *sections), _footer(summary))
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _test_scores(folder: RunFolder) -> dict[str, ScoreHistogram]:
+    scores = {}
+    for event in folder.events():
+        if event["event"] == "test":
+            try:
+                scores[str(event["clinic"])] = ScoreHistogram.from_lists(event["histogram"])
+            except DataError as error:
+                raise RunError(f"{folder.path}/metrics.jsonl: test scores of {event['clinic']!r}: {error}") from None
+    return scores
+
+
+def _section(name: str, *content: Markup) -> Markup:
+    heading = element("h2", _SECTIONS[name], id=f"{name}-title")
+    return element("section", heading, *content, id=name, aria_labelledby=f"{name}-title")
+
+
+def _header(summary: RunSummary) -> Markup:
+    links = [element("li", element("a", words, href=f"#{name}")) for name, words in _SECTIONS.items()]
+    rounds = counted(len(summary.rounds), "round", "rounds")
+    clinics = counted(len(summary.clinics), "clinic", "clinics")
+    synthetic = element("p", report_words.SYNTHETIC, class_="notice synthetic", role="note")
+    return element(
+        "header",
+        element("p", "melfed report", class_="kind"),
+        element("h1", element("bdi", summary.study.name)),
+        element("p", f"{report_words.MODES[summary.mode]}. {capital(clinics)}, {rounds}.", class_="lead"),
+        synthetic if summary.data.synthetic else "",
+        element("p", report_words.NOTICE, class_="notice", role="note"),
+        element("nav", element("ul", *links), aria_label="Sections"),
+    )
+
+
+def _footer(summary: RunSummary) -> Markup:
+    words = f"Made by melfed {summary.melfed}. {report_words.NOTICE}"
+    return element("footer", f"{words} {report_words.SYNTHETIC}." if summary.data.synthetic else words)
+
+
+def _cards(summary: RunSummary) -> Markup:
+    test, groups = summary.test, plural(summary.data.groups_by)
+    share = report_words.prevalence(test)
+    chance = "" if not share else f" Guessing reaches {share:.3f}, the share of melanomas."
+    auroc = "How often a melanoma gets a higher score than another image, taking one of each. Guessing reaches 0.5."
+    auprc = f"The share of real melanomas among the images called melanoma, averaged over all sensitivities.{chance}"
+    balanced = "The mean of sensitivity and specificity when a score of 0.5 or more is called melanoma. Guessing: 0.5."
+    of_groups = "" if summary.data.groups_by == "image" else f" of {count(test.patients)} {groups}"
+    images = f"in {counted(test.images, 'test image', 'test images')}{of_groups}"
+    reason = hint(test)
+    note = f" Mind: {reason}." if reason else ""
+    counts = element(
+        "div",
+        element("h3", "Melanomas in test"),
+        element("p", count(test.melanomas), class_="big"),
+        element("p", images, class_="limits"),
+        element("p", f"All clinics' test parts together, never seen in training.{note}", class_="soft"),
+        class_="card",
+    )
+    cards = [
+        _card("AUROC, all clinics pooled", test.auroc, 0.5, auroc, reason),
+        _card("AUPRC, all clinics pooled", test.auprc, share, auprc, reason),
+        _card("Balanced accuracy at 0.5", test.balanced_accuracy, 0.5, balanced, reason),
+        counts,
+    ]
+    return join([element("div", *cards, class_="cards"), _operating_points(test)])
+
+
+def _card(title: str, interval: Interval, chance: float | None, words: str, reason: str | None) -> Markup:
+    limits = limits_of(interval)
+    return element(
+        "div",
+        element("h3", title),
+        element("p", value_of(interval), class_="big" if limits else "big undefined"),
+        element("p", f"95 % interval {limits}" if limits else f"Because: {reason}.", class_="limits"),
+        figures.gauge(interval, chance),
+        element("p", words, class_="soft"),
+        class_="card",
+    )
+
+
+def _operating_points(test: EvaluationMetrics) -> Markup:
+    facts = []
+    for specificity in (90, 95):
+        interval: Interval = getattr(test, f"sensitivity_at_{specificity}_specificity")
+        threshold: float | None = getattr(test, f"threshold_at_{specificity}_specificity")
+        at = f"; a score of {threshold:.3g} or more is called melanoma" if threshold is not None else ""
+        facts.append((f"Sensitivity at {specificity} % specificity", f"{report_words.spoken(interval)}{at}"))
+    if test.brier is not None and test.ece is not None:
+        facts.append(("Calibration", f"Brier score {test.brier:.3f}, expected calibration error {test.ece:.3f}"))
+    return element("div", _facts(facts), class_="panel below")
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> Markup:
+    return element("dl", *[join([element("dt", name), element("dd", text)]) for name, text in facts], class_="facts")
+
+
+def _table(caption: str, head: Markup, rows: Sequence[Markup]) -> Markup:
+    """Return a table that scrolls sideways in its own box where the screen is narrow."""
+    table = element(
+        "table", element("caption", element("span", caption)), element("thead", head), element("tbody", *rows)
+    )
+    return element("div", table, class_="scroll", role="region", aria_label=caption, tabindex=0)
+
+
+def _columns(*names: str) -> Markup:
+    return element("tr", *[element("th", name, scope="col") for name in names])
+
+
+def _clinic_table(summary: RunSummary) -> Markup:
+    by_image, local = summary.data.groups_by == "image", summary.mode == "local"
+    groups = [] if by_image else [capital(plural(summary.data.groups_by))]
+    whole, test = [*groups, "Images", "Melanomas"], ["Images", "Melanomas", "AUROC", "AUPRC"]
+    everywhere = ["AUROC", "AUPRC"] if local else []
+    spans = [("All data", len(whole)), ("Test part", len(test)), *([("Everywhere", 2)] if local else [])]
+    over = [element("th", name, colspan=span, scope="colgroup") for name, span in spans]
+    head = join([element("tr", element("td", ""), *over), _columns("Clinic", *whole, *test, *everywhere)])
+    rows = [_clinic_row(clinic, by_image, local) for clinic in summary.clinics]
+    sums = [sum(getattr(clinic, what) for clinic in summary.clinics) for what in ("patients", "images", "melanomas")]
+    cells = _count_cells(None if by_image else sums[0], *sums[1:])
+    absent = [element("td", "–")] * len(everywhere)
+    first = element("th", "All pooled", scope="row")
+    total = element("tr", first, *cells, *_test_cells(summary.test), *absent, class_="total")
+    caption = "Each clinic and all pooled; below a value its 95 % interval."
+    if local:
+        caption += " Test part: the clinic's own model on its own test images. Everywhere: on those of all clinics."
+    return _table(caption, head, [*rows, total])
+
+
+def _clinic_row(clinic: ClinicSummary, by_image: bool, local: bool) -> Markup:
+    cells = _count_cells(None if by_image else clinic.patients, clinic.images, clinic.melanomas)
+    name = element("th", element("bdi", clinic.name), scope="row")
+    everywhere: list[Markup] = []
+    if local:
+        reason = hint(clinic.everywhere) if clinic.everywhere else "not evaluated"
+        found = clinic.everywhere
+        everywhere = [_metric_cell(found.auroc if found else Interval(), reason)]
+        everywhere.append(_metric_cell(found.auprc if found else Interval(), reason))
+    return element("tr", name, *cells, *_test_cells(clinic.test), *everywhere)
+
+
+def _count_cells(patients: int | None, images: int, melanomas: int) -> list[Markup]:
+    return [element("td", count(value)) for value in (patients, images, melanomas) if value is not None]
+
+
+def _test_cells(test: EvaluationMetrics) -> list[Markup]:
+    reason = hint(test)
+    metrics = [_metric_cell(test.auroc, reason), _metric_cell(test.auprc, reason)]
+    return [*_count_cells(None, test.images, test.melanomas), *metrics]
+
+
+def _metric_cell(interval: Interval, reason: str | None) -> Markup:
+    limits = limits_of(interval)
+    why = element("small", reason, class_="hint") if reason else ""
+    if not limits:
+        return element("td", element("span", "undefined", class_="undefined"), why)
+    return element("td", value_of(interval), element("small", limits.replace(" to ", "–")), why)
+
+
+def _training(summary: RunSummary) -> list[Markup]:
+    if not summary.rounds:
+        return [element("p", "No round is on record.")]
+    drawn = [figures.loss_figure(summary.rounds), figures.validation_figure(summary.rounds)]
+    return [element("div", *drawn, class_="figures"), _round_table(summary)]
+
+
+def _round_table(summary: RunSummary) -> Markup:
+    federated = summary.mode == "federated"
+    names = ["Round", "Training loss", "Validation AUROC", "Validation AUPRC", "Seconds"]
+    if federated:
+        names += ["MB up", "MB down", "Answered", "Did not answer, and why"]
+    rows = [_round_row(row, federated) for row in summary.rounds[-LISTED_ROUNDS:]]
+    caption = f"Rounds: {report_words.traffic(summary.rounds)}." if federated else "Rounds: loss, validation and time."
+    if len(summary.rounds) > LISTED_ROUNDS:
+        caption += f" The last {LISTED_ROUNDS} of {count(len(summary.rounds))}; all are in summary.json."
+    return element("div", _table(caption, _columns(*names), rows), class_="below")
+
+
+def _round_row(row: RoundSummary, federated: bool) -> Markup:
+    reason = hint(row.validation, "validation") if row.validation else "not evaluated"
+    auroc, auprc = (row.validation.auroc, row.validation.auprc) if row.validation else (Interval(), Interval())
+    cells = [element("td", f"{row.train_loss:.4f}"), _metric_cell(auroc, reason), _metric_cell(auprc, None)]
+    cells.append(element("td", f"{row.seconds:.1f}"))
+    if federated:
+        asked = len(row.answered) + len(row.failed)
+        cells += [element("td", megabytes(size)) for size in (row.bytes_up, row.bytes_down)]
+        cells.append(element("td", f"{len(row.answered)} of {asked}"))
+        failed = join(element("div", element("bdi", name), ": ", why) for name, why in sorted(row.failed.items()))
+        cells.append(element("td", failed or "–", class_="words"))
+    return element("tr", element("th", str(row.round), scope="row"), *cells)
+
+
+def _curves_note(summary: RunSummary) -> Markup:
+    words = f"All on the test images of {counted(len(summary.clinics), 'clinic', 'clinics')}, pooled."
+    if summary.mode == "local":
+        words += " Here they mix the scores of different models, one a clinic, each on its own clinic's test part."
+    return element("p", words, class_="soft")
+
+
+def _curves(metrics: EvaluationMetrics, pooled: ScoreHistogram) -> Markup:
+    if not pooled.images and metrics.images:
+        return element("p", "Not drawn: metrics.jsonl holds no test scores.", class_="undefined")
+    drawers = (figures.roc_figure, figures.pr_figure, figures.calibration_figure, figures.scores_figure)
+    return element("div", *[draw(pooled, metrics) for draw in drawers], class_="figures")
+
+
+def _data(summary: RunSummary, study: StudyProtocol) -> list[Markup]:
+    data = summary.data
+    parts = [f"{count(data.images)} images", f"{counted(data.melanomas, 'melanoma', 'melanomas')}"]
+    if data.groups_by != "image":
+        parts.append(f"{count(data.groups)} {plural(data.groups_by)}")
+    facts = [
+        ("Folder", data.folder),
+        ("Layout", data.layout),
+        ("Used", ", ".join(parts)),
+        ("Counted as melanoma", ", ".join(study.data.positive)),
+        ("Splits", report_words.splits_by(data.groups_by)),
+        ("Left out", counted(len(data.left_out), "image", "images") if data.left_out else "no image"),
+    ]
+    if data.synthetic:
+        facts.insert(0, ("Images", f"{report_words.SYNTHETIC}."))
+    content = [element("div", _facts(facts), class_="panel")]
+    if data.left_out:
+        content.append(_left_out(summary))
+    return content
+
+
+def _left_out(summary: RunSummary) -> Markup:
+    left_out = summary.data.left_out
+    rows = []
+    for item in left_out[:LISTED_IMAGES]:
+        name = element("th", element("code", item.image), scope="row")
+        rows.append(element("tr", name, element("td", item.reason, class_="words")))
+    caption = "Images that could not be used, and why."
+    if len(left_out) > LISTED_IMAGES:
+        caption += f" The first {LISTED_IMAGES}; {count(len(left_out) - LISTED_IMAGES)} more are in summary.json."
+    head = element("tr", element("th", "Image", scope="col"), element("th", "Reason", scope="col", class_="words"))
+    return element("div", _table(caption, head, rows), class_="below")
+
+
+def _study(summary: RunSummary, study: StudyProtocol) -> list[Markup]:
+    facts = [
+        ("Name", summary.study.name),
+        ("Digest (SHA-256)", summary.study.digest),
+        ("Mode", f"{report_words.MODES[summary.mode]}."),
+        ("Device", summary.device),
+        ("Time", duration(summary.seconds)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in summary.versions.items())),
+    ]
+    yaml = element("pre", element("code", study_yaml(study)), tabindex=0, role="region", aria_label="Study as YAML")
+    details = element("details", element("summary", "The whole study (study.yaml)"), yaml)
+    return [element("div", _facts(facts), class_="panel"), details]
+
+
+def _meaning(summary: RunSummary, study: StudyProtocol) -> Markup:
+    points = [
+        element("div", element("dt", title), element("dd", text))
+        for title, text in report_words.meanings(summary, study)
+    ]
+    return element("dl", *points, class_="meaning panel")

@@ -1,0 +1,157 @@
+"""The messenger: Flower messages in, the worker's answers out, and refusals with their reason."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.supercore.task_identity import TaskIdentity
+
+from client.app import make_app
+from client.worker import ClinicWorker
+from common.classifier import trainable_tensors
+from common.errors import DataError
+from common.histogram import ScoreHistogram
+from common.protocol import StudyProtocol
+from common.tensors import Tensors
+from server import exchange
+from simulations.virtual_clinics import VirtualClinics
+from tests.client.small import CPU, small_model, small_study
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NODE = 7
+
+
+@pytest.fixture(autouse=True)
+def _identity() -> None:
+    # Flower sets these before an app runs.
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+
+
+@pytest.fixture(scope="module")
+def study() -> StudyProtocol:
+    return small_study()
+
+
+@pytest.fixture
+def worker(phantom_clinics: VirtualClinics, study: StudyProtocol) -> ClinicWorker:
+    return ClinicWorker(phantom_clinics.clinics[0], study, None, CPU)
+
+
+@pytest.fixture
+def tensors(study: StudyProtocol) -> Tensors:
+    return trainable_tensors(small_model(study))
+
+
+def ask(app: ClientApp, kind: str, content: RecordDict) -> RecordDict:
+    message = Message(content, dst_node_id=NODE, message_type=kind)
+    message.metadata.__dict__["_message_id"] = "question"
+    context = Context(run_id=1, node_id=NODE, node_config={}, state=RecordDict(), run_config={})
+    reply = app(message=message, context=context)
+    assert reply.metadata.reply_to_message_id == "question"
+    assert not reply.has_error()
+    return reply.content
+
+
+def app_of(worker: ClinicWorker) -> ClientApp:
+    return make_app(lambda _context: worker)
+
+
+def arrays(content: RecordDict, name: str) -> dict[str, np.ndarray]:
+    return {key: array.numpy() for key, array in content.array_records[name].items()}
+
+
+def refusal(content: RecordDict) -> str:
+    assert set(content) == {"refused"}
+    return str(content.config_records["refused"]["reason"])
+
+
+def test_describe(worker: ClinicWorker, study: StudyProtocol) -> None:
+    content = ask(app_of(worker), exchange.DESCRIBE, exchange.request(0, study.digest))
+    assert set(content) == {"identity", "counts"}
+    assert dict(content.config_records["identity"]) == {"clinic": "phantom_north", "digest": study.digest}
+    assert dict(content.metric_records["counts"]) == worker.describe().counts
+
+
+def test_train(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> None:
+    content = ask(app_of(worker), exchange.TRAIN, exchange.request(2, study.digest, tensors))
+    expected = worker.train(tensors, 2, study.digest)
+    assert set(content) == {"request", "tensors", "validation", "metrics"}
+    assert dict(content.config_records["request"]) == {"round": 2, "digest": study.digest}
+    learnt = arrays(content, "tensors")
+    assert learnt.keys() == expected.tensors.keys()
+    for name, tensor in expected.tensors.items():
+        assert learnt[name].dtype == np.float32
+        np.testing.assert_array_equal(learnt[name], tensor)
+    assert ScoreHistogram.from_arrays(arrays(content, "validation")).to_lists() == expected.validation.to_lists()
+    metrics = content.metric_records["metrics"]
+    assert (metrics["images"], metrics["loss"]) == (expected.images, expected.loss)
+    assert set(metrics) == {"images", "loss", "seconds"}
+
+
+def test_evaluate(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> None:
+    content = ask(app_of(worker), exchange.EVALUATE, exchange.request(2, study.digest, tensors))
+    assert set(content) == {"request", "validation", "test"}
+    for part in ("validation", "test"):
+        histogram = ScoreHistogram.from_arrays(arrays(content, part))
+        assert histogram.to_lists() == worker.evaluate(tensors, part, study.digest).to_lists()
+
+
+@pytest.mark.parametrize("kind", [exchange.TRAIN, exchange.EVALUATE])
+def test_another_study_is_refused_with_the_reason(worker: ClinicWorker, tensors: Tensors, kind: str) -> None:
+    content = ask(app_of(worker), kind, exchange.request(1, "f" * 64, tensors))
+    assert refusal(content) == f"clinic phantom_north holds study {worker.study.digest[:12]}, not ffffffffffff"
+
+
+@pytest.mark.parametrize("kind", [exchange.TRAIN, exchange.EVALUATE])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"head.bias": np.zeros(3, np.float32)}, "tensor head.bias has shape (3,), not (1,)"),
+        ({"head.bias": np.zeros(1, np.float64)}, "tensor head.bias is float64, not float32"),
+        ({"head.bias": np.full(1, np.inf, np.float32)}, "tensor head.bias holds values that are not finite"),
+        ({"other": np.zeros(1, np.float32)}, "tensors do not fit the model: has unknown other (0/1 in all)"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_with_the_reason(
+    worker: ClinicWorker, tensors: Tensors, kind: str, change: Tensors, reason: str
+) -> None:
+    request = exchange.request(1, worker.study.digest, {**tensors, **change})
+    assert refusal(ask(app_of(worker), kind, request)) == reason
+
+
+def test_a_message_without_tensors_is_refused(worker: ClinicWorker) -> None:
+    request = exchange.request(1, worker.study.digest)
+    assert refusal(ask(app_of(worker), exchange.TRAIN, request)).startswith("tensors do not fit the model: lacks head.")
+
+
+def test_damaged_tensors_are_refused(worker: ClinicWorker, tensors: Tensors) -> None:
+    record = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
+    record["head.bias"] = Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=b"no array")
+    config = ConfigRecord({"round": 1, "digest": worker.study.digest})
+    content = RecordDict({"request": config, "tensors": record})
+    assert refusal(ask(app_of(worker), exchange.TRAIN, content)).startswith("tensors cannot be read: ")
+
+
+def test_a_worker_that_cannot_be_found_is_a_refusal(study: StudyProtocol) -> None:
+    def nobody(_context: Context) -> ClinicWorker:
+        raise DataError("the data folder is gone")
+
+    content = ask(make_app(nobody), exchange.DESCRIBE, exchange.request(0, study.digest))
+    assert refusal(content) == "the data folder is gone"
+
+
+def test_the_worker_is_looked_up_by_the_context(worker: ClinicWorker, study: StudyProtocol) -> None:
+    seen: list[int] = []
+    app = make_app(lambda context: seen.append(context.node_id) or worker)
+    ask(app, exchange.DESCRIBE, exchange.request(0, study.digest))
+    assert seen == [NODE]
+
+
+def test_the_messenger_loads_no_torch() -> None:
+    code = "import sys, client.app; print(sorted({'torch', 'torchvision', 'timm', 'opacus', 'ray'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,320 @@
+"""A clinic's training against plain PyTorch: the same steps, whatever the micro-batches, and again after a resume."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+import common.scoring
+from client.training import Trainer, schedule_factor
+from common.augment import to_input
+from common.backbones import BACKBONES
+from common.classifier import Classifier, encode_metadata, load_trainable, trainable_tensors
+from common.errors import StudyError
+from common.image_set import Images
+from common.protocol import StudyProtocol
+from common.seeds import seed_for
+from common.tensors import load_tensors, save_tensors
+from simulations.virtual_clinics import VirtualClinics
+from tests.client.small import CPU, small_model, small_study, without_dropout
+
+
+@pytest.fixture(scope="module")
+def images(phantom_clinics: VirtualClinics) -> Images:
+    return phantom_clinics.clinics[0].load("train")
+
+
+def trained(
+    study: StudyProtocol, images: Images, *, clinic: str = "north", rounds: tuple[int, ...] = (1,), epochs: int = 1
+) -> Classifier:
+    model = without_dropout(small_model(study))
+    trainer = Trainer(model, study, CPU)
+    for number in rounds:
+        trainer.train(images, clinic, number, epochs)
+    return model
+
+
+def assert_same(one: Classifier, two: Classifier, tolerance: float = 0.0) -> None:
+    tensors, others = trainable_tensors(one), trainable_tensors(two)
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(tensor, others[name], rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def distance(one: Classifier, two: Classifier) -> float:
+    tensors, others = trainable_tensors(one), trainable_tensors(two)
+    return max(float(np.abs(tensor - others[name]).max()) for name, tensor in tensors.items())
+
+
+def inputs_of(images: Images, batch: np.ndarray) -> torch.Tensor:
+    backbone = BACKBONES["simple_cnn"]
+    return to_input(images.pixels(batch), backbone.mean, backbone.std, None)
+
+
+def plain_loop(
+    study: StudyProtocol, images: Images, make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], epochs: int
+) -> Classifier:
+    """What `Trainer` should do, in the words of a PyTorch tutorial."""
+    model = without_dropout(small_model(study))
+    optimizer = make(list(model.parameters()))
+    order = np.random.default_rng(seed_for(study.seed, "order", "north", 1))
+    model.train()
+    for _ in range(epochs):
+        shuffled = order.permutation(len(images))
+        for batch in np.split(shuffled, range(8, len(images), 8)):
+            logits = model(inputs_of(images, batch))
+            weights = torch.tensor([study.training.positive_weight if images.targets[i] else 1.0 for i in batch])
+            targets = torch.from_numpy(images.targets[batch])
+            loss = F.binary_cross_entropy_with_logits(logits, targets, weight=weights)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("training", "make"),
+    [
+        ({"optimizer": "adamw"}, lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.01)),
+        ({"optimizer": "adam", "weight_decay": 0.1}, lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.1)),
+        (
+            {"optimizer": "sgd", "momentum": 0.7, "weight_decay": 0.2, "positive_weight": 3.0},
+            lambda p: torch.optim.SGD(p, 0.01, momentum=0.7, weight_decay=0.2),
+        ),
+        (
+            {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0},
+            lambda p: torch.optim.SGD(p, 0.01),
+        ),
+    ],
+    ids=["adamw", "adam", "weighted sgd with momentum", "sgd"],
+)
+def test_an_epoch_is_that_of_a_plain_loop(
+    images: Images, training: dict[str, object], make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
+) -> None:
+    study = small_study(training=training)
+    model = trained(study, images, epochs=2)
+    assert distance(model, without_dropout(small_model(study))) > 1e-3
+    assert_same(model, plain_loop(study, images, make, epochs=2), 2e-5)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_micro_batches_do_not_change_a_step(
+    images: Images, monkeypatch: pytest.MonkeyPatch, augment: bool
+) -> None:
+    # SGD: Adam would blow rounding errors up where a gradient is nearly nothing.
+    study = small_study(training={"batch_size": 22, "optimizer": "sgd", "augment": augment, "learning_rate": 0.1})
+    at_once = trained(study, images, epochs=2)
+    monkeypatch.setattr(common.scoring, "CPU_MICRO_BATCH_PIXELS", 5 * 32**2)
+    assert len(common.scoring.micro_batches(np.arange(22), 32, CPU)) == 5
+    in_parts = trained(study, images, epochs=2)
+    assert distance(at_once, small_model(study)) > 1e-2
+    assert_same(at_once, in_parts, 1e-5)
+
+
+def test_micro_batches_cover_a_batch_in_order() -> None:
+    for size in (32, 128, 1024):
+        for count in (0, 1, 4, 5, 300):
+            parts = common.scoring.micro_batches(np.arange(count), size, CPU)
+            assert np.array_equal(np.concatenate([np.arange(0), *parts]), np.arange(count))
+            assert all(len(part) for part in parts)
+
+
+def test_the_mean_loss_is_over_images_and_counts_are_right(images: Images) -> None:
+    study = small_study(training={"learning_rate": 1e-12, "positive_weight": 2.5, "optimizer": "sgd"})
+    model = without_dropout(small_model(study))
+    seen: list[int] = []
+    result = Trainer(model, study, CPU).train(images, "north", 1, 2, seen.append)
+    n = len(images)
+    assert (result.images, result.steps) == (2 * n, 2 * math.ceil(n / 8))
+    expected = [min(8 * step, n) for step in range(1, math.ceil(n / 8) + 1)]
+    assert seen == [*expected, *(n + done for done in expected)]
+    with torch.no_grad():
+        logits = model(inputs_of(images, np.arange(n))).numpy()
+    weights = np.where(images.targets == 1, 2.5, 1)
+    loss = (weights * np.log1p(np.exp(np.where(images.targets == 1, -logits, logits)))).mean()
+    assert result.loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_positive_weight_pulls_towards_positives(images: Images) -> None:
+    def mean_logit(weight: float) -> float:
+        model = trained(small_study(training={"positive_weight": weight}), images, epochs=3).eval()
+        with torch.no_grad():
+            return float(model(inputs_of(images, np.arange(len(images)))).mean())
+
+    assert mean_logit(10.0) > mean_logit(1.0) + 0.1 > mean_logit(0.1) + 0.2
+
+
+def test_numbers_depend_on_seed_clinic_and_round_alone(images: Images) -> None:
+    study = small_study(training={"augment": True})
+    torch.manual_seed(1)
+    first = trained(study, images)
+    torch.manual_seed(2)
+    np.random.seed(3)  # noqa: NPY002 (must not matter)
+    assert_same(first, trained(study, images))
+    assert distance(first, trained(study, images, clinic="south")) > 1e-5
+    assert distance(first, trained(study, images, rounds=(2,))) > 1e-5
+    other_seed = without_dropout(small_model(study))
+    Trainer(other_seed, study.model_copy(update={"seed": 1}), CPU).train(images, "north", 1, 1)
+    assert distance(first, other_seed) > 1e-5
+
+
+def test_dropout_and_augmentation_are_drawn_from_the_seed(images: Images) -> None:
+    def run(**training: object) -> Classifier:
+        study = small_study(training=training)
+        model = small_model(study)
+        Trainer(model, study, CPU).train(images, "north", 1, 1)
+        return model
+
+    with_dropout = run()
+    assert_same(with_dropout, run())
+    assert distance(with_dropout, trained(small_study(), images)) > 1e-5
+    assert distance(with_dropout, run(augment=True)) > 1e-5
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(
+    images: Images, tmp_path: Path, optimizer: str
+) -> None:
+    training = {"optimizer": optimizer, "schedule": "one_cycle", "augment": True, "warmup_steps": 2}
+    study = small_study(training=training, federation={"rounds": 3})
+    whole = small_model(study)
+    trainer = Trainer(whole, study, CPU)
+    trainer.train(images, "north", 1, 1)
+    trainer.train(images, "north", 2, 1)
+    save_tensors(tmp_path / "model", trainable_tensors(whole), {})
+    save_tensors(tmp_path / "optimizer", trainer.optimizer_state(), {})
+    trainer.train(images, "north", 3, 1)
+
+    again = small_model(study)
+    load_trainable(again, load_tensors(tmp_path / "model")[0])
+    resumed = Trainer(again, study, CPU)
+    resumed.restore_optimizer(load_tensors(tmp_path / "optimizer")[0])
+    resumed.train(images, "north", 3, 1)
+    assert_same(whole, again)
+    for name, tensor in trainer.optimizer_state().items():
+        np.testing.assert_array_equal(tensor, resumed.optimizer_state()[name])
+
+    forgetful = small_model(study)
+    load_trainable(forgetful, load_tensors(tmp_path / "model")[0])
+    Trainer(forgetful, study, CPU).train(images, "north", 3, 1)
+    assert distance(forgetful, whole) > 1e-6
+
+
+def test_an_optimiser_without_state_is_restored_too(images: Images) -> None:
+    study = small_study(training={"optimizer": "sgd", "momentum": 0.0})
+    trainer = Trainer(small_model(study), study, CPU)
+    trainer.train(images, "north", 1, 1)
+    state = trainer.optimizer_state()
+    assert state == {}
+    trainer.restore_optimizer(state)
+    trainer.train(images, "north", 2, 1)
+
+
+def test_fedprox_adds_the_gradient_of_its_penalty(images: Images) -> None:
+    mu, rate = 0.7, 0.05
+    training = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "batch_size": 64, "learning_rate": rate}
+    federation = {"algorithm": "fedprox", "proximal_mu": mu}
+    model = trained(small_study(training=training, federation=federation), images, epochs=3)
+
+    oracle = without_dropout(small_model(small_study()))
+    origin = [p.detach().clone() for p in oracle.parameters()]
+    everything = np.arange(len(images))
+    for _ in range(3):
+        loss = F.binary_cross_entropy_with_logits(
+            oracle(inputs_of(images, everything)), torch.from_numpy(images.targets)
+        )
+        penalty = sum(((p - o) ** 2).sum() for p, o in zip(oracle.parameters(), origin, strict=True))
+        gradients = torch.autograd.grad(loss + mu / 2 * penalty, list(oracle.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(oracle.parameters(), gradients, strict=True):
+                parameter -= rate * gradient
+    assert_same(model, oracle, 1e-5)
+    assert distance(model, trained(small_study(training=training), images, epochs=3)) > 1e-4
+
+
+@pytest.mark.parametrize("mode", ["central", "local"])
+def test_baselines_stay_close_to_nothing(images: Images, mode: str) -> None:
+    prox = {"algorithm": "fedprox", "proximal_mu": 100.0, "mode": mode}
+    assert_same(trained(small_study(federation=prox), images), trained(small_study(), images))
+
+
+def test_only_what_learns_is_changed(images: Images) -> None:
+    study = small_study()
+    model = small_model(study)
+    frozen = dict(model.trunk.named_parameters())
+    for parameter in frozen.values():
+        parameter.requires_grad_(False)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    Trainer(model, study, CPU).train(images, "north", 1, 1)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == name.startswith("trunk."), name
+
+
+def test_metadata_is_learnt_from(images: Images) -> None:
+    study = small_study(model={"metadata": True})
+    model = trained(study, images)
+    fresh = without_dropout(small_model(study))
+    changed = {name for name, tensor in trainable_tensors(model).items() if (tensor != trainable_tensors(fresh)[name]).any()}
+    assert "metadata.0.weight" in changed
+    assert images.metadata.shape == encode_metadata(images.records).shape
+
+
+def test_a_loss_beyond_all_numbers_is_an_error_in_one_line(images: Images) -> None:
+    study = small_study(training={"optimizer": "sgd", "learning_rate": 100.0, "momentum": 0.99, "batch_size": 2})
+    model = without_dropout(small_model(study))
+    with torch.no_grad():
+        model.head.weight.mul_(1e18)
+    with pytest.raises(StudyError, match=r"clinic north, round 1: the training loss is not finite; lower training"):
+        Trainer(model, study, CPU).train(images, "north", 1, 5)
+
+
+@given(st.floats(0, 1))
+def test_schedules_stay_between_nothing_and_the_peak(position: float) -> None:
+    assert schedule_factor("constant", position) == 1.0
+    for schedule in ("cosine", "one_cycle"):
+        assert -1e-12 <= schedule_factor(schedule, position) <= 1.0
+
+
+def test_the_cosine_falls_from_one_to_nothing() -> None:
+    values = [schedule_factor("cosine", p) for p in np.linspace(0, 1, 101)]
+    assert values[0] == 1.0
+    assert values[50] == pytest.approx(0.5)
+    assert values[-1] == pytest.approx(0.0)
+    assert (np.diff(values) < 0).all()
+
+
+@pytest.mark.parametrize("total", [20, 1000])
+@pytest.mark.parametrize("final_division", [1e4, 1e12])
+def test_one_cycle_is_that_of_pytorch(total: int, final_division: float) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    oracle = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1.0, total_steps=total, pct_start=0.3, final_div_factor=final_division, cycle_momentum=False
+    )
+    turn, end = 0.3 * total - 1, total - 1
+    bound = 1e-6 + 1 / 25 / final_division  # what is left of the learning rate at PyTorch's end
+    for step in range(total):
+        # PyTorch turns at step 0.3 n - 1 and ends at step n - 1.
+        position = 0.3 * step / turn if step <= turn else 0.3 + 0.7 * (step - turn) / (end - turn)
+        assert schedule_factor("one_cycle", position) == pytest.approx(oracle.get_last_lr()[0], abs=bound)
+        optimizer.step()
+        if step < end:
+            oracle.step()
+
+
+def test_the_learning_rate_follows_schedule_and_warm_up(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = {"schedule": "one_cycle", "learning_rate": 0.5, "warmup_steps": 2, "optimizer": "sgd"}
+    study = small_study(training=training, federation={"rounds": 4})
+    trainer = Trainer(small_model(study), study, CPU)
+    rates: list[float] = []
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: rates.append(trainer.optimizer.param_groups[0]["lr"]))
+    steps = trainer.train(images, "north", 3, 2).steps
+    assert len(rates) == steps
+    for step, rate in enumerate(rates):
+        factor = schedule_factor("one_cycle", (2 + (step + 0.5) / steps) / 4)
+        assert rate == pytest.approx(0.5 * factor * min(1.0, (step + 1) / 3), rel=1e-12)

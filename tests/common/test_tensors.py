@@ -1,0 +1,112 @@
+"""Tensors that cross a boundary: what is refused, and files that give back what was put in."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from common.errors import RunError
+from common.tensors import TensorError, check_tensors, load_tensors, save_tensors, shapes
+
+EXPECTED = {"a": (2, 3), "b": (), "c": (0,)}
+
+
+def good() -> dict[str, np.ndarray]:
+    return {"a": np.ones((2, 3), np.float32), "b": np.ones((), np.float32), "c": np.zeros(0, np.float32)}
+
+
+def test_what_fits_passes() -> None:
+    check_tensors(good(), EXPECTED)
+    assert shapes(good()) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"a": None}, r"lacks a \(1/0 in all\)"),
+        ({"z": np.zeros(1, np.float32)}, r"has unknown z \(0/1 in all\)"),
+        ({"a": None, "z": np.zeros(1, np.float32)}, r"lacks a and has unknown z \(1/1 in all\)"),
+        ({"a": np.ones((2, 3))}, "a is float64, not float32"),
+        ({"a": np.ones((2, 3), np.float16)}, "a is float16, not float32"),
+        ({"a": np.ones((2, 3), np.int32)}, "a is int32, not float32"),
+        ({"a": np.ones((2, 3), ">f4")}, "a is >f4, not float32"),
+        ({"a": np.ones((3, 2), np.float32)}, r"a has shape \(3, 2\), not \(2, 3\)"),
+        ({"a": np.ones(6, np.float32)}, r"a has shape \(6,\), not \(2, 3\)"),
+        ({"b": np.ones(1, np.float32)}, r"b has shape \(1,\), not \(\)"),
+        ({"a": np.array([[0, 0, 0], [0, np.nan, 0]], np.float32)}, "a holds values that are not finite"),
+        ({"a": np.full((2, 3), np.inf, np.float32)}, "a holds values that are not finite"),
+        ({"b": np.array(-np.inf, np.float32)}, "b holds values that are not finite"),
+    ],
+)
+def test_what_does_not_fit_is_named(change: dict[str, np.ndarray | None], reason: str) -> None:
+    tensors = {name: tensor for name, tensor in {**good(), **change}.items() if tensor is not None}
+    with pytest.raises(TensorError, match=reason) as excinfo:
+        check_tensors(tensors, EXPECTED)
+    assert "\n" not in str(excinfo.value)
+
+
+tensors_of_all_kinds = st.dictionaries(
+    st.text("abc./_", min_size=1, max_size=8),
+    hnp.arrays(
+        st.sampled_from([np.float32, np.float64, np.int64, np.uint8]), hnp.array_shapes(min_dims=0, min_side=0, max_side=4)
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(tensors_of_all_kinds, st.dictionaries(st.sampled_from(["round", "x"]), st.integers() | st.text() | st.none()))
+def test_a_file_gives_back_tensors_and_metadata(
+    tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, np.ndarray], metadata: dict[str, object]
+) -> None:
+    path = tmp_path_factory.mktemp("tensors") / "t.safetensors"
+    save_tensors(path, tensors, metadata)
+    again, about = load_tensors(path)
+    assert about == metadata
+    assert again.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert again[name].dtype == tensor.dtype
+        assert again[name].shape == tensor.shape
+        np.testing.assert_array_equal(again[name], tensor)
+
+
+def test_transposed_and_sliced_arrays_are_written_as_they_look(tmp_path: Path) -> None:
+    base = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    tensors = {"turned": base.transpose(2, 0, 1), "part": base[:, ::2, 1:], "fortran": np.asfortranarray(base)}
+    save_tensors(tmp_path / "t", tensors, {})
+    again, _ = load_tensors(tmp_path / "t")
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(again[name], tensor)
+
+
+def test_a_value_that_json_does_not_know_is_no_metadata(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        save_tensors(tmp_path / "t", good(), {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_are_no_tensors(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such file"):
+        load_tensors(tmp_path / "missing")
+    path = tmp_path / "t"
+    save_tensors(path, good(), {"round": 1})
+    whole = path.read_bytes()
+    for content in (b"", whole[:4], whole[: len(whole) // 2], whole[:-1], whole + b"x", b"\xff" * 64, b"not tensors"):
+        path.write_bytes(content)
+        with pytest.raises(RunError, match="not a whole safetensors file") as excinfo:
+            load_tensors(path)
+        assert "\n" not in str(excinfo.value)
+    with pytest.raises(RunError):
+        load_tensors(tmp_path)
+
+
+def test_metadata_of_another_program_is_refused(tmp_path: Path) -> None:
+    import safetensors.numpy
+
+    (tmp_path / "t").write_bytes(safetensors.numpy.save(good(), {"format": "pt"}))
+    with pytest.raises(RunError, match="not a whole safetensors file"):
+        load_tensors(tmp_path / "t")

@@ -1,0 +1,69 @@
+"""A Flower grid in this process: messages go straight to ClientApps. For tests of whole rounds without Ray."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from client import app as client_app
+from client.dataset import ClinicData
+from client.worker import ClinicWorker
+from common.classifier import trainable_tensors
+from common.protocol import StudyProtocol
+from common.study_model import build_study_classifier
+from server.outcome import Outcome
+from server.rounds import Rounds
+from server.run_folder import RunFolder
+
+
+class SilentObserver:
+    """An observer that draws nothing."""
+
+    def __getattr__(self, name: str):
+        return lambda *arguments: None
+
+
+class InProcessGrid:
+    """Answers each message at once, in the order of the pushes."""
+
+    def __init__(self, clinics: Sequence[ClinicData], study: StudyProtocol, weights_dir: Path | None = None) -> None:
+        # Flower's own grids set these before a ServerApp runs.
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        self.workers = {
+            node: ClinicWorker(clinic, study, weights_dir) for node, clinic in enumerate(clinics, start=100)
+        }
+        self.app = client_app.make_app(lambda context: self.workers[context.node_id])
+        self.replies: dict[str, Message] = {}
+        self.traffic: list[Message] = []
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.workers)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        identifiers = []
+        for message in messages:
+            identifier = str(uuid4())
+            message.metadata.__dict__["_message_id"] = identifier
+            node = message.metadata.dst_node_id
+            context = Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
+            self.traffic.append(message)
+            self.replies[identifier] = self.app(message=message, context=context)
+            identifiers.append(identifier)
+        return identifiers
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return [self.replies.pop(identifier) for identifier in message_ids if identifier in self.replies]
+
+
+def federate_here(
+    study: StudyProtocol, clinics: Sequence[ClinicData], folder: RunFolder, weights_dir: Path | None = None
+) -> Outcome:
+    """Run a study's rounds in this process."""
+    initial = trainable_tensors(build_study_classifier(study, weights_dir))
+    rounds = Rounds(study, folder, initial, len(clinics), SilentObserver(), threading.Event())
+    rounds.conduct(InProcessGrid(clinics, study, weights_dir))
+    assert rounds.outcome is not None
+    return rounds.outcome

@@ -1,0 +1,176 @@
+"""A Flower grid whose clinics are scripted, and an observer that writes down what it is told."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from common.histogram import ScoreHistogram
+from common.protocol import FederationSpec, StudyProtocol
+from common.seeds import seed_for
+from server import exchange
+
+Answer = RecordDict | Error | None
+"""What a node answers; an error is made by Flower's infrastructure, and None never comes."""
+Tamper = Callable[[RecordDict], Answer]
+
+
+def study_of(clinics: int = 3, *, rounds: int = 2, **federation) -> StudyProtocol:
+    """A study over scripted clinics. Nothing is trained, so only its `federation` section matters."""
+    spec = FederationSpec(rounds=rounds, **{"deadline_seconds": 20.0, **federation})
+    return StudyProtocol(name=f"scripted-{clinics}", federation=spec)
+
+
+def scores_of(clinic: str, part: str, images: int) -> ScoreHistogram:
+    rng = np.random.default_rng(seed_for(0, clinic, part))
+    return ScoreHistogram.from_scores(rng.random(images), np.arange(images) % 3 == 0, list(range(images)))
+
+
+def arrays(tensors: Mapping[str, np.ndarray]) -> ArrayRecord:
+    return ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
+
+
+@dataclass
+class FakeClinic:
+    """A clinic that "trains" by a fixed function of the model, its name and the round."""
+
+    name: str
+    study: StudyProtocol
+    images: int = 30
+    tamper: Mapping[str, Tamper] = field(default_factory=dict)
+    """By message type: what becomes of the honest answer."""
+    asked: list[tuple[str, int]] = field(default_factory=list)
+
+    def __call__(self, message: Message) -> Answer:
+        kind = message.metadata.message_type
+        self.asked.append((kind, int(str(message.content.config_records["request"]["round"]))))
+        answer = {exchange.DESCRIBE: self.describe, exchange.TRAIN: self.train, exchange.EVALUATE: self.evaluate}[kind]
+        return self.tamper.get(kind, lambda content: content)(answer(message.content))
+
+    def describe(self, _request: RecordDict) -> RecordDict:
+        counts = {}
+        for part, images in (("train", self.images), ("validation", 9), ("test", 12)):
+            counts |= {f"{part}_images": images, f"{part}_positives": images // 3, f"{part}_groups": images}
+        identity = ConfigRecord({"clinic": self.name, "digest": self.study.digest})
+        return RecordDict({"identity": identity, "counts": MetricRecord(counts)})
+
+    def train(self, request: RecordDict) -> RecordDict:
+        number = int(str(request.config_records["request"]["round"]))
+        model = {name: array.numpy() for name, array in request.array_records["tensors"].items()}
+        return RecordDict(
+            {
+                "request": request.config_records["request"],
+                "tensors": arrays(self.trained(model, number)),
+                "validation": arrays(scores_of(self.name, "validation", 9).to_arrays()),
+                "metrics": MetricRecord({"images": self.images, "loss": 1.0 / number, "seconds": 0.1}),
+            }
+        )
+
+    def trained(self, model: Mapping[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+        def noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
+            return np.random.default_rng(seed_for(0, self.name, number, name)).standard_normal(shape)
+
+        return {n: (0.5 * tensor + noise(n, tensor.shape)).astype(np.float32) for n, tensor in model.items()}
+
+    def evaluate(self, request: RecordDict) -> RecordDict:
+        parts = {"validation": 9, "test": 12}
+        histograms = {part: arrays(scores_of(self.name, part, images).to_arrays()) for part, images in parts.items()}
+        return RecordDict({"request": request.config_records["request"], **histograms})
+
+
+class FakeGrid:
+    """Hands each message to its node's clinic and keeps the answer until it is pulled.
+
+    Args:
+        clinics: by node id.
+        order: permutes the replies of a pull; None leaves them in the order of the requests.
+        trickle: a pull returns one reply at most.
+        unreachable: nodes that no message can be sent to.
+    """
+
+    def __init__(
+        self,
+        clinics: Mapping[int, Callable[[Message], Answer]],
+        *,
+        order: Callable[[list[Message]], list[Message]] | None = None,
+        trickle: bool = False,
+        unreachable: Iterable[int] = (),
+    ) -> None:
+        # Flower's own grids set these before a ServerApp runs.
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        self.clinics = clinics
+        self.order = order or (lambda replies: replies)
+        self.trickle = trickle
+        self.unreachable = set(unreachable)
+        self.replies: dict[str, Message] = {}
+        self.sent: list[Message] = []
+        self.pulls = 0
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.clinics)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        identifiers = []
+        for message in messages:
+            node = message.metadata.dst_node_id
+            if node in self.unreachable:
+                continue  # as Flower's in-memory grid does
+            identifier = str(uuid4())
+            message.metadata.__dict__["_message_id"] = identifier
+            self.sent.append(message)
+            identifiers.append(identifier)
+            answer = self.clinics[node](message)
+            if answer is not None:
+                reply = Message(answer, reply_to=message)
+                if isinstance(answer, Error):
+                    reply.metadata.__dict__["_src_node_id"] = 1  # the SuperLink's own, whoever failed
+                self.replies[identifier] = reply
+        return identifiers
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        self.pulls += 1
+        ready = self.order([self.replies[i] for i in message_ids if i in self.replies])
+        if self.trickle:
+            ready = ready[:1]
+        for reply in ready:
+            del self.replies[reply.metadata.reply_to_message_id]
+        return ready
+
+
+class Recorder:
+    """An observer that keeps every call with its arguments."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+
+    def started(self, clinics, first_round, rounds) -> None:
+        self.calls.append(("started", sorted(clinics), first_round, rounds))
+
+    def watch(self, progress) -> None:
+        self.calls.append(("watch", progress))
+
+    def round_started(self, round_number, clinics) -> None:
+        self.calls.append(("round_started", round_number, clinics))
+
+    def replied(self, clinic, error) -> None:
+        self.calls.append(("replied", clinic, error))
+
+    def waiting(self) -> None:
+        self.calls.append(("waiting",))
+
+    def round_finished(self, round_number, loss, seconds) -> None:
+        self.calls.append(("round_finished", round_number, loss))
+
+    def evaluating(self, clinics) -> None:
+        self.calls.append(("evaluating", clinics))
+
+    def of(self, kind: str) -> list[tuple[object, ...]]:
+        return [call for call in self.calls if call[0] == kind]
+
+
+def files_under(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

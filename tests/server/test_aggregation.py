@@ -1,0 +1,255 @@
+"""The streaming mean against exact arithmetic, and the server optimisers against the papers and Flower's own."""
+
+import gc
+import tracemalloc
+import weakref
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAdam, FedAvgM, FedYogi
+from flwr.supercore.task_identity import TaskIdentity
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import QuorumError
+from common.protocol import FederationSpec
+from server.aggregation import ServerOptimizer, WeightedMean
+from server.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
+
+LARGEST = float(np.finfo(np.float32).max)
+VALUES = st.floats(-LARGEST, LARGEST, width=32)
+ANY_MAGNITUDE = st.one_of(
+    VALUES,
+    st.builds(lambda mantissa, exponent: float(np.float32(mantissa * 2.0**exponent)),
+              st.floats(-1, 1), st.integers(-149, 127)),
+    st.sampled_from([1e38, -1e38, 1e20, -1e20, 1.0, -1.0, 1e-38, 1e-45, 0.0]).map(lambda x: float(np.float32(x))),
+)  # fmt: skip
+REPLIES = st.lists(st.tuples(ANY_MAGNITUDE, st.integers(1, 10_000_000)), min_size=1, max_size=7)
+
+
+def mean_of(replies: list[tuple[float, int]]) -> np.ndarray:
+    mean = WeightedMean()
+    for value, weight in replies:
+        mean.add({"x": np.array([value], np.float32)}, weight)
+    return mean.mean()["x"]
+
+
+@settings(deadline=None, max_examples=150)
+@given(REPLIES)
+def test_the_mean_is_that_of_exact_arithmetic(replies: list[tuple[float, int]]) -> None:
+    exact = sum(Fraction(value) * weight for value, weight in replies) / sum(weight for _, weight in replies)
+    got = mean_of(replies)[0]
+    # One rounding to float64 of the sum, one of the quotient, one to float32.
+    error = abs(Fraction(float(got)) - exact)
+    assert error <= abs(exact) * Fraction(1, 2**24) * Fraction(1001, 1000) + Fraction(1, 2**150)
+
+
+@settings(deadline=None, max_examples=150)
+@given(REPLIES, st.data())
+def test_not_one_bit_of_the_mean_depends_on_the_order(replies: list[tuple[float, int]], data: st.DataObject) -> None:
+    shuffled = data.draw(st.permutations(replies))
+    assert mean_of(shuffled).tobytes() == mean_of(replies).tobytes()
+
+
+def test_order_does_not_matter_where_plain_sums_lose_everything() -> None:
+    replies = [(1e38, 1), (1e20, 1), (1.0, 1), (-1e38, 1), (-1e20, 1)]
+    assert mean_of(replies)[0] == np.float32(0.2)
+    assert mean_of(replies[::-1])[0] == np.float32(0.2)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_the_mean_of_networks_is_a_plain_loops(seed: int, clinics: int) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = {"conv.weight": (4, 3, 2, 2), "bias": (4,), "scale": (), "none": (0, 3), "zero": (2,)}
+    replies = [({n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}, w)
+               for w in rng.integers(1, 5000, clinics).tolist()]  # fmt: skip
+    mean = WeightedMean()
+    loop = {name: np.zeros(shape) for name, shape in shapes.items()}
+    for tensors, weight in replies:
+        tensors["zero"][:] = 0
+        mean.add(tensors, weight)
+        for name, tensor in tensors.items():
+            loop[name] = loop[name] + tensor.astype(np.float64) * weight
+    got, weight = mean.mean(), sum(weight for _, weight in replies)
+    assert mean.weight == weight
+    assert list(got) == list(shapes)
+    for name, shape in shapes.items():
+        assert isinstance(got[name], np.ndarray)
+        assert got[name].dtype == np.float32
+        assert got[name].shape == shape
+        np.testing.assert_allclose(got[name], loop[name] / weight, rtol=1e-7, atol=1e-15)
+
+
+def test_one_reply_comes_back_as_it_was_and_is_not_touched() -> None:
+    tensor = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+    before = tensor.copy()
+    mean = WeightedMean()
+    mean.add({"x": tensor}, 123)
+    mean.add({"x": tensor}, 1)
+    np.testing.assert_array_equal(mean.mean()["x"], before)
+    np.testing.assert_array_equal(tensor, before)
+
+
+def test_no_reply_is_held_and_memory_does_not_grow() -> None:
+    rng = np.random.default_rng(0)
+    size = 100_000
+    mean, gone = WeightedMean(), []
+    tracemalloc.start()
+    try:
+        held = []
+        for _ in range(12):
+            tensors = {"x": rng.standard_normal(size, np.float32)}
+            gone.append(weakref.ref(tensors["x"]))
+            mean.add(tensors, 77)
+            del tensors
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert all(reference() is None for reference in gone)
+    assert held[-1] < held[1] + size * 8, "a reply more must not cost memory"
+    assert held[-1] < 5 * size * 8
+
+
+def test_nothing_added_is_no_mean() -> None:
+    with pytest.raises(QuorumError, match="nothing to average"):
+        WeightedMean().mean()
+
+
+# Server optimisers. A round: each of two clinics answers, and the model goes from `model` to the optimiser's answer.
+
+ROUNDS = 6
+SHAPES = {"w": (3, 4), "b": (4,)}
+RATE, BETA1, BETA2, TAU = 0.3, 0.8, 0.95, 1e-2
+
+
+def spec_of(algorithm: str) -> FederationSpec:
+    return FederationSpec.model_validate(
+        {"algorithm": algorithm, "server_learning_rate": RATE, "server_momentum": BETA1, "server_beta2": BETA2,
+         "server_tau": TAU}
+    )  # fmt: skip
+
+
+def means() -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(1)
+    return [{n: rng.standard_normal(s).astype(np.float32) for n, s in SHAPES.items()} for _ in range(ROUNDS)]
+
+
+def first_model() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(2)
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def ours(algorithm: str) -> list[dict[str, np.ndarray]]:
+    model, models = first_model(), []
+    optimizer = ServerOptimizer(spec_of(algorithm))
+    for mean in means():
+        model = optimizer.step(model, mean)
+        models.append(model)
+    return models
+
+
+def record(tensors: dict[str, np.ndarray]) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.ascontiguousarray(tensor)) for name, tensor in tensors.items()})
+
+
+def reply(tensors: dict[str, np.ndarray], examples: int) -> Message:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    asked = Message(RecordDict(), dst_node_id=5, message_type="train")
+    asked.metadata.__dict__["_message_id"] = "1"
+    metrics = MetricRecord({"num-examples": examples, "loss": 0.5})
+    return Message(RecordDict({"arrays": record(tensors), "metrics": metrics}), reply_to=asked)
+
+
+def flowers(strategy: FedAvgM | FedYogi | FedAdam) -> list[dict[str, np.ndarray]]:
+    """Models by round of a strategy of Flower's that receives the same means, each as two replies around it."""
+    model, models = first_model(), []
+    for number, mean in enumerate(means(), start=1):
+        if isinstance(strategy, FedAvgM):
+            strategy.current_arrays = record(model)
+        else:
+            strategy.current_arrays = dict(model)
+        half = {name: np.float32(0.25) * np.ones_like(tensor) for name, tensor in mean.items()}
+        replies = [
+            reply({name: tensor + half[name] for name, tensor in mean.items()}, 30),
+            reply({name: tensor - half[name] for name, tensor in mean.items()}, 30),
+        ]
+        aggregated, _ = strategy.aggregate_train(number, replies)
+        assert aggregated is not None
+        model = {name: array.numpy() for name, array in aggregated.items()}
+        models.append(model)
+    return models
+
+
+def assert_same(left: list[dict[str, np.ndarray]], right: list[dict[str, np.ndarray]]) -> None:
+    assert len(left) == len(right) == ROUNDS
+    for a, b in zip(left, right, strict=True):
+        for name in SHAPES:
+            np.testing.assert_allclose(a[name], b[name], rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", "fedprox"])
+def test_fedavg_and_fedprox_take_the_mean_itself(algorithm: str) -> None:
+    for model, mean in zip(ours(algorithm), means(), strict=True):
+        for name in SHAPES:
+            np.testing.assert_array_equal(model[name], mean[name])
+
+
+def test_fedavgm_is_flowers() -> None:
+    assert_same(ours("fedavgm"), flowers(FedAvgM(server_learning_rate=RATE, server_momentum=BETA1)))
+
+
+def test_fedyogi_is_flowers() -> None:
+    assert_same(ours("fedyogi"), flowers(FedYogi(eta=RATE, beta_1=BETA1, beta_2=BETA2, tau=TAU)))
+
+
+class UncorrectedFedAdam(FedAdam):
+    """Flower's FedAdam less Adam's bias correction, which the paper's algorithm 2 does not have."""
+
+    def aggregate_train(self, server_round, replies):
+        correction = np.sqrt(1 - self.beta_2 ** (server_round + 1.0)) / (1 - self.beta_1 ** (server_round + 1.0))
+        self.eta = RATE / correction
+        return super().aggregate_train(server_round, replies)
+
+
+def test_fedadam_is_flowers_less_its_bias_correction() -> None:
+    arguments = {"eta": RATE, "beta_1": BETA1, "beta_2": BETA2, "tau": TAU}
+    assert_same(ours("fedadam"), flowers(UncorrectedFedAdam(**arguments)))
+    with pytest.raises(AssertionError):
+        assert_same(ours("fedadam"), flowers(FedAdam(**arguments)))
+
+
+@pytest.mark.parametrize("algorithm", ["fedadam", "fedyogi"])
+def test_adaptive_steps_are_a_plain_loop_of_the_paper(algorithm: str) -> None:
+    model = {name: tensor.astype(np.float64) for name, tensor in first_model().items()}
+    momentum = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    second = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    loop = []
+    for mean in means():
+        for name in SHAPES:
+            delta = mean[name] - model[name]
+            momentum[name] = BETA1 * momentum[name] + (1 - BETA1) * delta
+            if algorithm == "fedadam":
+                second[name] = BETA2 * second[name] + (1 - BETA2) * delta**2
+            else:
+                second[name] -= (1 - BETA2) * delta**2 * np.sign(second[name] - delta**2)
+            model[name] = model[name] + RATE * momentum[name] / (np.sqrt(second[name]) + TAU)
+        loop.append(dict(model))
+    assert_same(ours(algorithm), loop)
+
+
+@pytest.mark.parametrize("algorithm", ["fedavgm", "fedadam", "fedyogi"])
+def test_the_optimiser_goes_on_from_a_checkpoint_bit_for_bit(algorithm: str, tmp_path: Path) -> None:
+    model = first_model()
+    for number, mean in enumerate(means(), start=1):
+        saved = last_checkpoint(tmp_path, "d")
+        optimizer = ServerOptimizer(spec_of(algorithm), saved.optimizer if saved else None)
+        model = optimizer.step(saved.model if saved else model, mean)
+        assert all(tensor.dtype == np.float32 for tensor in (model | optimizer.state).values())
+        save_checkpoint(tmp_path, Checkpoint(number, "d", model, optimizer.state))
+    for name in SHAPES:
+        np.testing.assert_array_equal(model[name], ours(algorithm)[-1][name])

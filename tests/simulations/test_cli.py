@@ -1,0 +1,212 @@
+"""What the researcher's command says, above all where the input is wrong: one line, an exit code, nothing half-written."""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from simulations import cli
+from simulations.phantom import PhantomSpec, write_phantom
+
+Answer = tuple[int, str, str]
+Command = Callable[..., Answer]
+
+STUDY = """\
+name: small
+data: {image_size: 32}
+partition: {minimum_images: 4}
+model: {backbone: simple_cnn, pretrained: false}
+federation: {rounds: 1}
+"""
+
+
+@pytest.fixture
+def melfed_sim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run `melfed-sim` in this process; return exit code, stdout and stderr."""
+    monkeypatch.setenv("MELFED_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Answer:
+        monkeypatch.setattr("sys.argv", ["melfed-sim", *(str(argument) for argument in arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(exit_info.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_phantom(tmp_path_factory.mktemp("cli") / "data", PhantomSpec(clinics=2, images=60, size=32))
+
+
+def change_table(source: Path, target: Path, change: Callable[[list[dict[str, str]]], None]) -> Path:
+    """Copy a data folder's table, changed; the images are linked."""
+    target.mkdir()
+    (target / "images").mkdir()
+    for image in (source / "images").iterdir():
+        (target / "images" / image.name).hardlink_to(image)
+    with (source / "metadata.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = list(rows[0])
+    change(rows)
+    with (target / "metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    return target
+
+
+def refused(answer: Answer, code: int, *words: str) -> None:
+    """Assert that a command failed with one line on stderr that holds all the words."""
+    exit_code, out, err = answer
+    assert exit_code == code, err
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_partition_prints_the_clinics(melfed_sim: Command, study: Path, images: Path) -> None:
+    code, out, _ = melfed_sim("partition", study, "--data", images, "--json")
+    assert code == 0
+    clinics = json.loads(out)
+    assert [clinic["name"] for clinic in clinics] == ["phantom_north", "phantom_south"]
+    total = sum(clinic[part]["images"] for clinic in clinics for part in ("train", "validation", "test"))
+    assert total == 60
+    code, out, _ = melfed_sim("partition", study, "--data", images)
+    assert code == 0
+    assert "phantom_north" in out
+
+
+def test_data_prints_the_inventory(melfed_sim: Command, images: Path) -> None:
+    code, out, _ = melfed_sim("data", images, "--json")
+    assert code == 0
+    inventory = json.loads(out)
+    assert inventory["images"] == 60
+    assert inventory["layout"] == "melfed"
+    code, out, _ = melfed_sim("data", images)
+    assert code == 0
+    assert "melanomas" in out
+
+
+def test_keys_shows_every_key_with_its_range(melfed_sim: Command) -> None:
+    code, out, _ = melfed_sim("keys")
+    assert code == 0
+    assert re.search(r"training\.batch_size .*≥ 1, ≤ 65536", out)
+
+
+def test_a_missing_folder(melfed_sim: Command, study: Path, tmp_path: Path) -> None:
+    refused(melfed_sim("run", study, "--data", tmp_path / "none"), 4, "none")
+
+
+def test_a_folder_without_a_table(melfed_sim: Command, study: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "notes.csv").write_text("a,b\n1,2\n")
+    refused(melfed_sim("run", study, "--data", tmp_path / "data"), 4, "table")
+
+
+def test_a_table_without_images(melfed_sim: Command, study: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "metadata.csv").write_bytes((images / "metadata.csv").read_bytes())
+    refused(melfed_sim("run", study, "--data", tmp_path / "data"), 4, "image")
+
+
+def test_rows_without_images_and_images_without_rows_are_counted(
+    melfed_sim: Command, images: Path, tmp_path: Path
+) -> None:
+    data = change_table(images, tmp_path / "data", lambda rows: rows.pop())
+    next((data / "images").iterdir()).unlink()
+    Image.new("RGB", (40, 40)).save(data / "images" / "extra.png")
+    code, out, _ = melfed_sim("data", data, "--json")
+    assert code == 0
+    inventory = json.loads(out)
+    assert len(inventory["images_without_row"]) in (1, 2)
+    assert len(inventory["rows_without_image"]) in (0, 1)
+
+
+def test_a_target_that_is_not_0_or_1(melfed_sim: Command, study: Path, images: Path, tmp_path: Path) -> None:
+    def spoil(rows: list[dict[str, str]]) -> None:
+        rows[3]["target"] = "2"
+
+    data = change_table(images, tmp_path / "data", spoil)
+    refused(melfed_sim("run", study, "--data", data), 4, "metadata.csv, line 5", "'2'")
+
+
+def test_one_class_only(melfed_sim: Command, study: Path, images: Path, tmp_path: Path) -> None:
+    def spoil(rows: list[dict[str, str]]) -> None:
+        for row in rows:
+            row["target"], row["diagnosis"] = "0", "nv"
+
+    data = change_table(images, tmp_path / "data", spoil)
+    refused(melfed_sim("run", study, "--data", data), 4, "60 images none is positive", "nv")
+
+
+def test_two_clinics_asked_of_one_source(melfed_sim: Command, study: Path, images: Path) -> None:
+    answer = melfed_sim("run", study, "--data", images, "--set", "data.sources=[phantom_north]")
+    refused(answer, 3, "1 source", "iid")
+
+
+def test_an_unknown_key_names_the_nearest(melfed_sim: Command, study: Path) -> None:
+    study.write_text(STUDY + "traning: {batch_size: 3}\n")
+    refused(melfed_sim("run", study), 3, "study.yaml:6", "traning", "did you mean training?")
+
+
+def test_a_wrong_value_names_file_line_key_and_range(melfed_sim: Command, study: Path) -> None:
+    study.write_text(STUDY.replace("rounds: 1", "rounds: 0"))
+    refused(melfed_sim("run", study), 3, "study.yaml:5", "federation.rounds", "greater than or equal to 1", "not 0")
+
+
+def test_an_unknown_backbone(melfed_sim: Command, study: Path) -> None:
+    refused(melfed_sim("run", study, "--set", "model.backbone=resnet19"), 3, "resnet19", "resnet18")
+
+
+def test_unknown_weights(melfed_sim: Command, study: Path, images: Path, tmp_path: Path) -> None:
+    answer = melfed_sim(
+        *("run", study, "--data", images, "--out", tmp_path / "run"),
+        *("--set", "model.pretrained=true", "--set", "model.backbone=resnet18"),
+        *("--set", f"model.weights={tmp_path / 'none.pth'}"),
+    )
+    refused(answer, 5, "none.pth")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_that_exists(melfed_sim: Command, study: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    refused(melfed_sim("run", study, "--data", images, "--out", tmp_path / "run"), 6, "--resume")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_resuming_what_is_no_run(melfed_sim: Command, study: Path, images: Path, tmp_path: Path) -> None:
+    refused(melfed_sim("run", study, "--data", images, "--resume", tmp_path / "run"), 6, "study.yaml")
+
+
+def test_no_images_are_named(melfed_sim: Command, study: Path) -> None:
+    refused(melfed_sim("run", study), 3, "--data")
+
+
+def test_too_few_usable_images_are_refused_with_the_numbers(
+    melfed_sim: Command, study: Path, images: Path, tmp_path: Path
+) -> None:
+    answer = melfed_sim("run", study, "--data", images, "--set", "partition.minimum_images=39")
+    refused(answer, 4, "39", "phantom_north", "29 training images")
+
+
+def test_more_cpus_than_there_are(melfed_sim: Command, study: Path, images: Path, tmp_path: Path) -> None:
+    answer = melfed_sim("run", study, "--data", images, "--out", tmp_path / "run", "--set", "resources.cpus=1000")
+    refused(answer, 3, "resources.cpus")
+    assert not (tmp_path / "run").exists()

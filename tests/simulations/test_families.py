@@ -1,0 +1,80 @@
+"""Every model family of the paper through one federated round: two clinics, Flower's messages, no Ray."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.backbones import BACKBONES
+from common.classifier import build_trunk
+from common.metrics import histogram_metrics
+from common.protocol import StudyProtocol
+from common.study_file import read_study
+from server.run_folder import RunFolder
+from simulations.phantom import PhantomSpec, write_phantom
+from simulations.virtual_clinics import VirtualClinics, divide
+from tests.in_process import federate_here
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def virtual(tmp_path_factory: pytest.TempPathFactory) -> VirtualClinics:
+    folder = tmp_path_factory.mktemp("families")
+    data = write_phantom(folder / "data", PhantomSpec(clinics=2, images=40, melanoma_rate=0.4, size=SIZE))
+    return divide(a_study(folder), data, folder / "cache")
+
+
+def a_study(folder: Path, **model: object) -> StudyProtocol:
+    """Return a study of one round over a few small images."""
+    path = folder / "study.yaml"
+    path.write_text("")
+    changes = {
+        "data.image_size": SIZE,
+        "partition.minimum_images": 2,
+        "training.batch_size": 32,
+        "federation.rounds": 1,
+        **{f"model.{key}": value for key, value in model.items()},
+    }
+    path.write_text("name: families")
+    return read_study(path, [f"{key}={str(value).lower()}" for key, value in changes.items()])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_one_round_from_scratch(backbone: str, virtual: VirtualClinics, tmp_path: Path) -> None:
+    study = a_study(tmp_path, backbone=backbone, pretrained=False)
+    torch.set_num_threads(2)
+    outcome = federate_here(study, virtual.clinics, RunFolder.create(tmp_path / "run", study))
+    model = outcome.models[""]
+    assert all(np.isfinite(tensor).all() for tensor in model.values())
+    images = sum(len(clinic.test) for clinic in virtual.clinics)
+    assert sum(histogram.images for histogram in outcome.test.values()) == images
+    (row,) = [event for event in RunFolder.open(tmp_path / "run").events() if event["event"] == "round"]
+    assert row["answered"] == ["phantom_north", "phantom_south"]
+    assert np.isfinite(row["train_loss"])
+    plain = sum(tensor.size for tensor in model.values()) * 4 * len(virtual.clinics)
+    overhead = 40_000 * len(virtual.clinics)  # names and shapes, and the validation histogram
+    assert plain <= row["bytes_down"] <= plain * 1.05 + overhead
+    assert plain <= row["bytes_up"] <= plain * 1.05 + overhead
+
+
+@pytest.mark.parametrize("train", ["head", "affine", "last_block", "full"])
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0"])
+def test_one_round_of_each_part_of_a_pretrained_network(
+    backbone: str, train: str, virtual: VirtualClinics, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        trunk = build_trunk(backbone, pretrained=True)
+    torch.save(trunk.state_dict(), weights / f"{backbone}.pth")
+    study = a_study(tmp_path, backbone=backbone, train=train, metadata=train == "last_block")
+    outcome = federate_here(study, virtual.clinics, RunFolder.create(tmp_path / "run", study), weights)
+    names = set(outcome.models[""])
+    assert {"head.weight", "head.bias"} <= names
+    assert (names == {"head.weight", "head.bias"}) == (train == "head")
+    assert any(name.startswith("metadata.") for name in names) == (train == "last_block")
+    assert not any("running" in name for name in names)
+    assert histogram_metrics(outcome.test["phantom_north"]).brier is not None
