@@ -116,6 +116,8 @@ class Trainer:
             for parameter, origin in zip(self.parameters, self.anchor, strict=True):
                 if parameter.grad is not None:
                     parameter.grad.add_(parameter.detach() - origin, alpha=self.study.federation.proximal_mu)
+        if self.study.training.gradient_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.study.training.gradient_norm)
         self.optimizer.step()
         return total
 
@@ -124,9 +126,7 @@ class Trainer:
             group["lr"] = rate
 
 
-def round_visits(
-    images: int, epochs: float, round_number: int, seed: int, clinic: str
-) -> npt.NDArray[np.int64]:
+def round_visits(images: int, epochs: float, round_number: int, seed: int, clinic: str) -> npt.NDArray[np.int64]:
     """Return the indices of the images that a round visits, in order, shape (visits,); at least one.
 
     Passes over the images follow each other, each in a random order of its own, and rounds cut them into stretches of

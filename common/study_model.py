@@ -33,7 +33,7 @@ def seal(study: StudyProtocol, weights_dir: Path | None = None) -> StudyProtocol
 
 
 def located(study: StudyProtocol, weights_dir: Path | None = None) -> StudyProtocol:
-    """Return the study with its weights' path written in, for processes that cannot look for it. Raises WeightsError."""
+    """Return the study with its weights' path written in, for processes that cannot search. Raises WeightsError."""
     if not study.model.pretrained:
         return study
     return study.with_changes("model", weights=str(study_weights(study, weights_dir).path.resolve()))

@@ -171,7 +171,7 @@ def _predict(model: Classifier, path: Path, study: StudyProtocol) -> Prediction:
     try:
         pixels = decode(path, study.data.image_size)
     except ImageProblem as problem:
-        return Prediction(path, None, str(problem))
+        return Prediction(path, None, problem.reason)
     with torch.inference_mode():
         inputs = to_input(pixels[None], backbone.mean, backbone.std, None, device)
         return Prediction(path, float(torch.sigmoid(model.to(device).eval()(inputs).double())))

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from common.errors import DataError, QuorumError, RunError, StudyError
 from common.histogram import ScoreHistogram
-from common.protocol import StudyProtocol
+from common.protocol import StudyProtocol, validates
 from common.seeds import seed_for
 from common.tensors import TensorError, Tensors, check_tensors, shapes
 from server import exchange
@@ -174,7 +174,8 @@ class Rounds:
             raise DataError(f"its training loss is {loss:g}; lower the learning rate")
         tensors = reply.arrays("tensors")
         check_tensors(tensors, shapes(self.initial))
-        validation = self._histogram(reply, name, "validation")
+        due = validates(self.study, number - 1)
+        validation = self._histogram(reply, "validation", self.counts[name]["validation_images"] if due else 0)
         total.validation = validation if total.validation is None else total.validation + validation
         total.mean.add({n: np.asarray(t, np.float32) for n, t in tensors.items()}, images)
         total.loss += loss * images
@@ -185,11 +186,11 @@ class Rounds:
         if reply.text("request", "digest") != self.study.digest or reply.text("request", "round") != str(number):
             raise StudyError("the reply is to another study or round")
 
-    def _histogram(self, reply: Reply, name: str, part: str) -> ScoreHistogram:
-        """Return a reply's histogram of a part's scores. Raises where it is not of as many images as the part has."""
-        histogram, images = ScoreHistogram.from_arrays(reply.arrays(part)), self.counts[name][f"{part}_images"]
+    def _histogram(self, reply: Reply, part: str, images: int) -> ScoreHistogram:
+        """Return a reply's histogram of a part's scores. Raises where it is not of so many images."""
+        histogram = ScoreHistogram.from_arrays(reply.arrays(part))
         if histogram.images != images:
-            raise DataError(f"scored {histogram.images} {part} images, said {images} before")
+            raise DataError(f"scored {histogram.images} {part} images, not {images}")
         return histogram
 
     def _check_finite(self, number: int, model: Tensors, optimizer: Tensors) -> None:
@@ -216,8 +217,8 @@ class Rounds:
             name = self.names[reply.node]
             try:
                 self._check_reply(reply, rounds)
-                histogram = self._histogram(reply, name, "test")
-                validation += self._histogram(reply, name, "validation")
+                histogram = self._histogram(reply, "test", self.counts[name]["test_images"])
+                validation += self._histogram(reply, "validation", self.counts[name]["validation_images"])
                 test[name] = histogram
             except (TensorError, DataError, StudyError) as error:
                 failed[name] = exchange.one_line(str(error))

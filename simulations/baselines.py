@@ -16,7 +16,7 @@ from client.dataset import PARTS, ClinicData, Part, load_part
 from client.training import Trainer
 from common.classifier import Classifier, load_trainable, trainable_tensors
 from common.histogram import ScoreHistogram
-from common.protocol import StudyProtocol
+from common.protocol import StudyProtocol, validates
 from common.scoring import score
 from common.tensors import Tensors
 from server.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
@@ -84,7 +84,9 @@ class Baseline:
         observer.round_finished(number, total / images, seconds)
 
     def _validate(self, number: int, folder: RunFolder) -> None:
-        """Record how the models after a round do on the validation parts."""
+        """Record how the models after a round do on the validation parts, where the study asks for it."""
+        if not validates(self.study, number):
+            return
         parts = (learner.evaluate(c, "validation") for learner in self.learners.values() for c in learner.clinics)
         histogram = sum(parts, ScoreHistogram.empty())
         folder.append({"event": "validation", "round": number, "histogram": histogram.to_lists()})

@@ -146,11 +146,15 @@ def _read(study: Path, overrides: list[str], seed: int | None) -> "StudyProtocol
 def _divide(study: "StudyProtocol", folder: Path | None, cache: Path | None) -> "VirtualClinics":
     """Find or render the images, decode them, and divide them into clinics."""
     from common.image_store import default_cache
-    from simulations.virtual_clinics import divide
+    from simulations.virtual_clinics import divide, phantom_folder
 
     cache = cache or default_cache()
     if folder is None:
-        folder = _phantom(study, cache)
+        if study.data.phantom is None:
+            raise StudyError(f"study {study.name} needs images: add --data DIR")
+        errors.print("All images are synthetic: the numbers say nothing about real patients.", style="yellow")
+        with Bar("rendering synthetic lesions") as progress:
+            folder = phantom_folder(study, study.data.phantom, cache, progress)
     elif study.data.phantom is not None:
         raise StudyError("the study renders its own images; leave out --data, or add --set data.phantom=null")
     with Bar("decoding images") as progress:
@@ -161,20 +165,6 @@ def _divide(study: "StudyProtocol", folder: Path | None, cache: Path | None) -> 
             f"{len(virtual.left_out)} images are left out, for example {first.image}: {first.reason}", markup=False
         )
     return virtual
-
-
-def _phantom(study: "StudyProtocol", cache: Path) -> Path:
-    """Render the study's synthetic lesions, once."""
-    from simulations.phantom import PhantomSpec, write_phantom
-
-    section = study.data.phantom
-    if section is None:
-        raise StudyError(f"study {study.name} needs images: add --data DIR")
-    spec = PhantomSpec(section.clinics, section.images, section.melanoma_rate, study.data.image_size, study.seed)
-    name = f"{spec.clinics}x{spec.images}-{spec.melanoma_rate:g}-{spec.size}px-{spec.seed}"
-    errors.print("All images of this study are synthetic: its numbers say nothing about real patients.", style="yellow")
-    with Bar("rendering synthetic lesions") as progress:
-        return write_phantom(cache / "phantom" / name, spec, progress)
 
 
 def _print_summary(summary: "RunSummary") -> None:

@@ -49,7 +49,7 @@ class RunProgress:
         """See `server.observer.Observer`."""
         self._done = set()
         # A clinic that has not begun yet still shows where it stood at the end of the round before.
-        self._before = self._read()
+        self._before = dict(self._read())
         self._total = sum(self._images.get(name, 0) for name in clinics)
         if self._round is not None:
             self._progress.reset(self._round, total=self._total, description=f"round {round_number}", note="")
@@ -65,7 +65,9 @@ class RunProgress:
         """See `server.observer.Observer`."""
         if self._round is None or not self._progress.live.is_started:
             return
-        seen = {name: n for name, n in self._read().items() if n != self._before.get(name)}
+        reading = self._read()
+        self._before = {name: n for name, n in self._before.items() if reading.get(name) == n}
+        seen = {name: n for name, n in reading.items() if name not in self._before}
         finished = {name: self._images[name] for name in self._done if name in self._images}
         # The central baseline counts all images under one name, beside the clinics'.
         self._progress.update(self._round, completed=min(self._total, sum({**seen, **finished}.values())))

@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 from time import monotonic
-
-from server.report import write_report
+from urllib.parse import quote
 
 from common.classifier import Classifier, load_trainable, trainable_tensors
 from common.errors import RunError
@@ -15,6 +14,7 @@ from common.study_model import build_study_classifier, located, seal
 from server.evaluation import save_model, summarise
 from server.observer import Observer
 from server.outcome import Outcome
+from server.report import write_report
 from server.run_folder import RunFolder
 from server.summary import RunSummary
 from simulations.baselines import Baseline
@@ -81,7 +81,11 @@ def _reopen(out: Path, study: StudyProtocol, virtual: VirtualClinics) -> RunFold
         raise RunError(f"{out}: a run of study {theirs[:12]}, not {study.digest[:12]}; resume with the same study")
     if (folder.path / "summary.json").exists():
         raise RunError(f"{out}: the run has finished already; its report is {folder.report}")
-    if (folder.path / "partition.json").read_text(encoding="utf-8") != _partition_text(virtual):
+    partition = folder.path / "partition.json"
+    if not partition.exists():
+        # The run was killed while its folder was made.
+        write_text(partition, _partition_text(virtual))
+    if partition.read_text(encoding="utf-8") != _partition_text(virtual):
         raise RunError(f"{out}: the data folder gives other clinics than when the run began; resume with the same data")
     return folder
 
@@ -100,5 +104,6 @@ def _partition_text(virtual: VirtualClinics) -> str:
 def _save_models(folder: RunFolder, model: Classifier, outcome: Outcome, study: StudyProtocol) -> None:
     for name, tensors in outcome.models.items():
         load_trainable(model, tensors)
-        path = folder.path / f"model-{name}.safetensors" if name else folder.model
+        # The name of a source may hold a slash.
+        path = folder.path / f"model-{quote(name, safe=' ,()')}.safetensors" if name else folder.model
         save_model(path, model, study)

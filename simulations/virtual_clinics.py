@@ -7,12 +7,12 @@ from pathlib import Path
 from client.dataset import ClinicData
 from common.errors import DataError
 from common.image_store import ImageStore, LeftOut
-from common.protocol import StudyProtocol
+from common.protocol import PhantomSection, StudyProtocol
 from common.records import LesionRecord, group_ids, group_kind, read_table, select_sources
 from common.seeds import seed_for
 from server.summary import DataSummary, LeftOutImage
 from simulations.partition import ClinicSplit, partition
-from simulations.phantom import SYNTHETIC_NOTICE
+from simulations.phantom import SYNTHETIC_NOTICE, PhantomSpec, write_phantom
 
 Progress = Callable[[int, int], None]
 
@@ -41,6 +41,15 @@ class VirtualClinics:
             synthetic=(self.root / SYNTHETIC_NOTICE).exists(),
             left_out=tuple(LeftOutImage(image=item.image, reason=item.reason) for item in self.left_out),
         )
+
+
+def phantom_folder(
+    study: StudyProtocol, section: PhantomSection, cache: Path, progress: Progress | None = None
+) -> Path:
+    """Return the folder of a study's synthetic lesions, rendered the first time."""
+    spec = PhantomSpec(section.clinics, section.images, section.melanoma_rate, study.data.image_size, study.seed)
+    name = f"{spec.clinics}x{spec.images}-{spec.melanoma_rate:g}-{spec.size}px-{spec.seed}"
+    return write_phantom(cache / "phantom" / name, spec, progress)
 
 
 def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | None = None) -> VirtualClinics:

@@ -13,9 +13,9 @@ from common.classifier import (
     trainable_tensors,
 )
 from common.errors import StudyError, WeightsError
-from common.tensors import TensorError
 from common.norms import FrozenStatisticsNorm
 from common.records import SITES, LesionRecord
+from common.tensors import TensorError
 from tests.common.networks import Choices, count, images, library_model, plain_state, with_random_head
 
 

@@ -43,9 +43,14 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path: Path, error: Base
     path = tmp_path / "file"
     path.write_text("old")
     expected = StorageError if isinstance(error, OSError) else type(error)
-    with pytest.raises(expected), atomic_write(path) as file:
-        file.write(b"half")
-        raise error
+
+    def write() -> None:
+        with atomic_write(path) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(expected):
+        write()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file"]
 
@@ -58,7 +63,7 @@ def test_a_full_disk_found_at_the_last_moment(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "file"
     path.write_text("old")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="cannot be written: .*; free space and try again") as excinfo:
+    with pytest.raises(StorageError, match=r"cannot be written: .*; free space and try again") as excinfo:
         write_text(path, "new")
     assert str(path) in str(excinfo.value)
     assert path.read_text() == "old"

@@ -13,7 +13,7 @@ from common.backbones import BACKBONES
 from common.protocol import DataSpec, ModelSpec, PartitionSpec, PhantomSection, StudyProtocol, TrainingSpec
 from common.study_file import documented_keys, read_study
 
-DEFAULT_DIGEST = "to be pinned"
+DEFAULT_DIGEST = "89a8c65fd68f7ec9f60ac09e7e67e37d92c21d277ebdbcbfc818ed3b5da9cc65"
 """Of the default study. Where it changes, so do the digests of all studies: approved studies and old checkpoints are no
 longer recognised. Change it here only together with a key of the protocol."""
 
@@ -59,6 +59,7 @@ OTHER = {
     "federation.server_tau": 0.1,
     "federation.cohort": 0.5,
     "federation.quorum": 0.5,
+    "federation.validate_every": 2,
     "federation.deadline_seconds": 60,
     "resources.cpus": 2,
     "resources.gpus": 1,

@@ -127,7 +127,7 @@ def test_what_is_no_study_is_refused_in_one_line(tmp_path: Path, text: str, expe
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"missing\.yaml: no such study file$"):
         read_study(tmp_path / "missing.yaml")
-    with pytest.raises(StudyError, match="cannot be read: .*Is a directory"):
+    with pytest.raises(StudyError, match=r"cannot be read: .*Is a directory"):
         read_study(tmp_path)
     (tmp_path / "latin.yaml").write_bytes("name: Köln".encode("latin-1"))
     with pytest.raises(StudyError, match="cannot be read: 'utf-8' codec"):
@@ -204,7 +204,24 @@ names = st.text(
     st.characters(exclude_categories=["Cs", "Cc", "Co", "Cn"], exclude_characters="\ufeff"), min_size=1, max_size=12
 )
 tricky = st.sampled_from(
-    ["1e5", "5e-4", ".inf", "1", "true", "null", "~", "yes", "2020-01-01", "!HAM_*", "a: b", "#", "- x", "1:30", "'", ""]
+    [
+        "1e5",
+        "5e-4",
+        ".inf",
+        "1",
+        "true",
+        "null",
+        "~",
+        "yes",
+        "2020-01-01",
+        "!HAM_*",
+        "a: b",
+        "#",
+        "- x",
+        "1:30",
+        "'",
+        "",
+    ]
 )
 
 

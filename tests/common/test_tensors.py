@@ -51,7 +51,8 @@ def test_what_does_not_fit_is_named(change: dict[str, np.ndarray | None], reason
 tensors_of_all_kinds = st.dictionaries(
     st.text("abc./_", min_size=1, max_size=8),
     hnp.arrays(
-        st.sampled_from([np.float32, np.float64, np.int64, np.uint8]), hnp.array_shapes(min_dims=0, min_side=0, max_side=4)
+        st.sampled_from([np.float32, np.float64, np.int64, np.uint8]),
+        hnp.array_shapes(min_dims=0, min_side=0, max_side=4),
     ),
     min_size=1,
     max_size=4,

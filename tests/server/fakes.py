@@ -1,5 +1,6 @@
 """A Flower grid whose clinics are scripted, and an observer that writes down what it is told."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.histogram import ScoreHistogram
-from common.protocol import FederationSpec, StudyProtocol
+from common.protocol import FederationSpec, StudyProtocol, validates
 from common.seeds import seed_for
 from server import exchange
+from server.outcome import Outcome
+from server.rounds import Rounds
+from server.run_folder import RunFolder
 
 Answer = RecordDict | Error | None
 """What a node answers; an error is made by Flower's infrastructure, and None never comes."""
@@ -61,11 +65,14 @@ class FakeClinic:
     def train(self, request: RecordDict) -> RecordDict:
         number = int(str(request.config_records["request"]["round"]))
         model = {name: array.numpy() for name, array in request.array_records["tensors"].items()}
+        # What came is the model after the round before.
+        due = validates(self.study, number - 1)
+        validation = scores_of(self.name, "validation", 9) if due else ScoreHistogram.empty()
         return RecordDict(
             {
                 "request": request.config_records["request"],
                 "tensors": arrays(self.trained(model, number)),
-                "validation": arrays(scores_of(self.name, "validation", 9).to_arrays()),
+                "validation": arrays(validation.to_arrays()),
                 "metrics": MetricRecord({"images": self.images, "loss": 1.0 / number, "seconds": 0.1}),
             }
         )
@@ -172,5 +179,66 @@ class Recorder:
         return [call for call in self.calls if call[0] == kind]
 
 
-def files_under(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+INITIAL = {"w": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4), "b": np.zeros(3, np.float32)}
+
+
+def clinics_of(study: StudyProtocol, names: str = "abc") -> list[FakeClinic]:
+    return [FakeClinic(name, study, images=20 + 10 * index) for index, name in enumerate(names)]
+
+
+def grid_of(clinics: list[FakeClinic], first_node: int = 100, **options) -> FakeGrid:
+    return FakeGrid({first_node + index: clinic for index, clinic in enumerate(clinics)}, **options)
+
+
+class Run:
+    """A run folder and what is needed to conduct its study, more than once."""
+
+    def __init__(
+        self,
+        path: Path,
+        study: StudyProtocol,
+        grid: FakeGrid,
+        initial: Mapping[str, np.ndarray] = INITIAL,
+        expected: int | None = None,
+    ) -> None:
+        self.study, self.grid, self.initial = study, grid, dict(initial)
+        self.folder = RunFolder.create(path, study) if not path.exists() else RunFolder.open(path)
+        self.observer, self.stop = Recorder(), threading.Event()
+        self.expected = len(grid.clinics) if expected is None else expected
+
+    def conduct(self) -> Outcome:
+        rounds = Rounds(self.study, self.folder, self.initial, self.expected, self.observer, self.stop)
+        rounds.conduct(self.grid)
+        assert rounds.outcome is not None
+        return rounds.outcome
+
+    def events(self, kind: str) -> list[dict]:
+        return [event for event in self.folder.events() if event["event"] == kind]
+
+    def timeless(self) -> list[dict]:
+        return [{key: value for key, value in event.items() if key != "seconds"} for event in self.folder.events()]
+
+
+def assert_equal(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name])
+
+
+def changed(**records: Callable[[RecordDict], object]) -> Tamper:
+    """Replace records of an honest answer; a record that becomes None is taken out."""
+
+    def tamper(content: RecordDict) -> RecordDict:
+        for name, make in records.items():
+            value = make(content)
+            if value is None:
+                del content[name]
+            else:
+                content[name] = value
+        return content
+
+    return tamper
+
+
+def metrics(**values: float) -> Tamper:
+    return changed(metrics=lambda c: MetricRecord({**c.metric_records["metrics"], **values}))

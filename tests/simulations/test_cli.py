@@ -1,4 +1,4 @@
-"""What the researcher's command says, above all where the input is wrong: one line, an exit code, nothing half-written."""
+"""What the researcher's command says, above all where the input is wrong: one line, and nothing half-written."""
 
 import csv
 import json

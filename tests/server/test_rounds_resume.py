@@ -1,0 +1,121 @@
+"""The round loop, interrupted: a run that goes on from its checkpoint ends as one that was never stopped."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flwr.app import Message
+
+import server.rounds
+from common.errors import RunError, StorageError
+from server import exchange
+from server.checkpoints import last_checkpoint
+from tests.server.fakes import (
+    FakeGrid,
+    Run,
+    assert_equal,
+    clinics_of,
+    grid_of,
+    study_of,
+)
+
+
+@pytest.fixture(autouse=True)
+def _poll_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "POLL_SECONDS", 0.002)
+
+
+# Going on from a checkpoint.
+
+
+class PowerCutError(Exception):
+    """Ends a run at some point of it, without a chance to tidy up."""
+
+
+def cut_at(kind: str, number: int) -> Callable[[Message], None]:
+    def check(message: Message) -> None:
+        metadata = message.metadata
+        if (metadata.message_type, metadata.group_id) == (kind, str(number)):
+            raise PowerCutError
+
+    return check
+
+
+class FailingGrid(FakeGrid):
+    """A grid that a message can bring down."""
+
+    check: Callable[[Message], None] = staticmethod(lambda _message: None)
+
+    def push_messages(self, messages):
+        messages = list(messages)
+        for message in messages:
+            self.check(message)
+        return super().push_messages(messages)
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", "fedavgm", "fedyogi"])
+@pytest.mark.parametrize("where", ["round 1", "round 3", "checkpoint 3", "evaluation"])
+def test_a_resumed_run_ends_as_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, where: str
+) -> None:
+    study = study_of(rounds=4, algorithm=algorithm, cohort=0.7, server_learning_rate=0.5)
+    whole = Run(tmp_path / "whole", study, grid_of(clinics_of(study)))
+    expected = whole.conduct()
+
+    grid = FailingGrid(dict(enumerate(clinics_of(study), start=100)))
+    run = Run(tmp_path / "run", study, grid)
+    what, _, number = where.partition(" ")
+    with monkeypatch.context() as patch:
+        if what == "checkpoint":
+
+            def save(folder, checkpoint):
+                if checkpoint.round == int(number):
+                    raise PowerCutError
+                original(folder, checkpoint)
+
+            original = server.rounds.save_checkpoint
+            patch.setattr(server.rounds, "save_checkpoint", save)
+        else:
+            grid.check = cut_at(*((exchange.TRAIN, int(number)) if what == "round" else (exchange.EVALUATE, 4)))
+        with pytest.raises(PowerCutError):
+            run.conduct()
+    grid.check = cut_at("nothing", 0)
+    # A power cut may also leave half a line behind.
+    with (run.folder.path / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "rou')
+    again = Run(run.folder.path, study, FakeGrid(dict(enumerate(clinics_of(study), start=7))))
+    outcome = again.conduct()
+    first = {"round 1": 1, "round 3": 3, "checkpoint 3": 3, "evaluation": 5}[where]
+    assert again.observer.of("started") == [("started", ["a", "b", "c"], first, 4)]
+    assert [call[1] for call in again.observer.of("round_started")] == list(range(first, 5))
+    assert_equal(outcome.models[""], expected.models[""])
+    assert again.timeless() == whole.timeless()
+    assert [h.to_lists() for h in outcome.test.values()] == [h.to_lists() for h in expected.test.values()]
+
+
+def test_a_disk_that_fills_up_loses_one_round_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of(rounds=3)
+    run = Run(tmp_path / "run", study, grid_of(clinics_of(study)))
+    original = server.rounds.save_checkpoint
+
+    def save(folder, checkpoint):
+        if checkpoint.round == 2:
+            raise StorageError("disk full")
+        original(folder, checkpoint)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.rounds, "save_checkpoint", save)
+        with pytest.raises(StorageError):
+            run.conduct()
+    assert last_checkpoint(run.folder.checkpoints, study.digest).round == 1
+    whole = Run(tmp_path / "whole", study, grid_of(clinics_of(study)))
+    assert_equal(run.conduct().models[""], whole.conduct().models[""])
+    assert run.timeless() == whole.timeless()
+
+
+def test_checkpoints_of_another_study_are_refused(tmp_path: Path) -> None:
+    first = study_of(rounds=1)
+    Run(tmp_path / "run", first, grid_of(clinics_of(first))).conduct()
+    second = study_of(rounds=2)
+    with pytest.raises(RunError, match="of study"):
+        Run(tmp_path / "run", second, grid_of(clinics_of(second))).conduct()

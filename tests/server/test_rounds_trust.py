@@ -1,0 +1,219 @@
+"""The round loop with clinics that send what is not to be believed: they fail, and harm nobody else."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
+
+from common.errors import QuorumError, RunError
+from server import exchange
+from server.checkpoints import last_checkpoint
+from server.outcome import Outcome
+from tests.server.fakes import (
+    INITIAL,
+    Run,
+    Tamper,
+    arrays,
+    assert_equal,
+    changed,
+    clinics_of,
+    grid_of,
+    metrics,
+    scores_of,
+    study_of,
+)
+
+
+@pytest.fixture(autouse=True)
+def _poll_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "POLL_SECONDS", 0.002)
+
+
+# Replies that are not to be believed. The one of clinic c is bad; a and b must come out as if c were not there.
+
+
+def tensors(change: Callable[[dict[str, np.ndarray]], object]) -> Tamper:
+    def make(content: RecordDict) -> ArrayRecord:
+        held = {name: array.numpy().copy() for name, array in content.array_records["tensors"].items()}
+        change(held)
+        return arrays(held)
+
+    return changed(tensors=make)
+
+
+def spoilt(value: float) -> Tamper:
+    return tensors(lambda held: held["w"].__setitem__((1, 2), value))
+
+
+def settings_(**values: object) -> Tamper:
+    return changed(request=lambda c: ConfigRecord({**c.config_records["request"], **values}))
+
+
+def validation(change: Callable[[dict[str, np.ndarray]], object]) -> Tamper:
+    def make(_content: RecordDict) -> ArrayRecord:
+        held = {name: array.copy() for name, array in scores_of("c", "validation", 9).to_arrays().items()}
+        change(held)
+        return arrays(held)
+
+    return changed(validation=make)
+
+
+HOSTILE: dict[str, tuple[Tamper, str]] = {
+    "nan": (spoilt(np.nan), "tensor w holds values that are not finite"),
+    "infinite": (spoilt(-np.inf), "tensor w holds values that are not finite"),
+    "shape": (tensors(lambda t: t.update(w=t["w"].T.copy())), "tensor w has shape (4, 3), not (3, 4)"),
+    "broadcast": (tensors(lambda t: t.update(b=np.zeros((), np.float32))), "tensor b has shape (), not (3,)"),
+    "dtype": (tensors(lambda t: t.update(b=t["b"].astype(np.float64))), "tensor b is float64, not float32"),
+    "missing": (tensors(lambda t: t.pop("b")), "lacks b"),
+    "unknown": (tensors(lambda t: t.update({"x\ny": t["b"]})), "has unknown x y"),
+    "no tensors": (changed(tensors=lambda _c: None), "lacks b (2/0 in all)"),
+    "refused": (lambda _c: RecordDict({"refused": ConfigRecord({"reason": "not\x1b[2J today"})}), "not?[2J today"),
+    "1e12 images": (metrics(images=1e12), "claims 1e+12 training images, said 40 before"),
+    "one image more": (metrics(images=41), "claims 41 training images, said 40 before"),
+    "no images": (metrics(images=0), "claims 0 training images"),
+    "less than no images": (metrics(images=-5), "claims -5 training images"),
+    "half an image": (metrics(images=1.5), "claims 1.5 training images"),
+    "nan images": (metrics(images=np.nan), "claims nan training images"),
+    "endless images": (metrics(images=np.inf), "claims inf training images"),
+    "nan loss": (metrics(loss=np.nan), "its training loss is nan; lower the learning rate"),
+    "endless loss": (metrics(loss=np.inf), "its training loss is inf"),
+    "huge loss": (metrics(loss=1e308), "its training loss is 1e+308"),
+    "negative loss": (metrics(loss=-1e300), "its training loss is -1e+300"),
+    "no metrics": (changed(metrics=lambda _c: None), "claims nan training images"),
+    "digest": (settings_(digest="f" * 64), "the reply is to another study or round"),
+    "round": (settings_(round=7), "the reply is to another study or round"),
+    "no request": (changed(request=lambda _c: None), "the reply is to another study or round"),
+    "no validation": (changed(validation=lambda _c: None), "score histogram: missing"),
+    "negative counts": (validation(lambda h: h["positives"].__setitem__(3, -1)), "negative entry"),
+    "counts that disagree": (validation(lambda h: h["positives"].__setitem__(3, 50)), "count different images"),
+    "counts of another type": (validation(lambda h: h.update(groups=np.array([9.0]))), "not an int64 array"),
+    "enormous counts": (validation(lambda h: h["negatives"].__setitem__(0, 2**62)), "beyond what"),
+    "altered scores": (validation(lambda h: h["squared_error"].__setitem__(0, 1)), "squared errors does not fit"),
+    "scores that were not asked for": (
+        changed(validation=lambda _c: arrays(scores_of("c", "validation", 12).to_arrays())),
+        "scored 12 validation images, not 0",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def without_c(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    study = study_of(rounds=1, quorum=0.5)
+    return Run(tmp_path_factory.mktemp("honest") / "run", study, grid_of(clinics_of(study, "ab"))).conduct()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_cannot_be_believed_fails_its_clinic_alone(tmp_path: Path, name: str, without_c: Outcome) -> None:
+    study = study_of(rounds=1, quorum=0.5)
+    tamper, reason = HOSTILE[name]
+    clinics = clinics_of(study)
+    clinics[2].tamper = {exchange.TRAIN: tamper}
+    # The bad reply comes first, so that whatever it left behind would be in the way of the others.
+    run = Run(tmp_path / "run", study, grid_of(clinics, order=lambda ready: ready[::-1]))
+    assert_equal(run.conduct().models[""], without_c.models[""])
+    (event,) = run.events("round")
+    assert event["answered"] == ["a", "b"]
+    assert list(event["failed"]) == ["c"]
+    assert reason in event["failed"]["c"]
+    assert event["failed"]["c"].isprintable()
+    assert event["train_loss"] == pytest.approx(1.0)
+    assert ("replied", "c", event["failed"]["c"]) in run.observer.calls
+
+
+@pytest.mark.parametrize(
+    ("tamper", "reason"),
+    [
+        (settings_(digest="f" * 64), "the reply is to another study or round"),
+        (changed(test=lambda _c: None), "score histogram: missing"),
+        (changed(test=lambda _c: arrays(scores_of("c", "test", 500).to_arrays())), "scored 500 test images, not 12"),
+        (
+            changed(validation=lambda _c: arrays(scores_of("c", "test", 12).to_arrays())),
+            "scored 12 validation images, not 9",
+        ),
+        (lambda _c: RecordDict({"refused": ConfigRecord({"reason": "no more"})}), "no more"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_believed_is_left_out(tmp_path: Path, tamper: Tamper, reason: str) -> None:
+    study = study_of(rounds=1, quorum=0.5)
+    clinics = clinics_of(study)
+    clinics[2].tamper = {exchange.EVALUATE: tamper}
+    run = Run(tmp_path / "run", study, grid_of(clinics, order=lambda ready: ready[::-1]))
+    outcome = run.conduct()
+    assert list(outcome.test) == ["a", "b"]
+    assert list(outcome.clinics) == ["a", "b", "c"]
+    pooled = scores_of("a", "validation", 9) + scores_of("b", "validation", 9)
+    assert run.events("validation")[-1]["histogram"] == pooled.to_lists()
+    ((_, _, told),) = [call for call in run.observer.of("replied") if call[2]]
+    assert reason in str(told)
+
+
+def test_an_evaluation_without_a_quorum_can_be_taken_up_again(tmp_path: Path) -> None:
+    study = study_of(rounds=1)
+    clinics = clinics_of(study)
+    clinics[2].tamper = {exchange.EVALUATE: lambda _content: Error(code=1, reason="ill")}
+    run = Run(tmp_path / "run", study, grid_of(clinics))
+    with pytest.raises(QuorumError, match="2 of 3 clinics answered, 3 are needed: c: ill"):
+        run.conduct()
+    clinics[2].tamper = {}
+    assert list(run.conduct().test) == ["a", "b", "c"]
+    assert [clinic.asked.count((exchange.TRAIN, 1)) for clinic in clinics] == [1, 1, 1]
+
+
+def identity(**values: object) -> Tamper:
+    return changed(identity=lambda c: ConfigRecord({**c.config_records["identity"], **values}))
+
+
+def counts(**values: float) -> Tamper:
+    return changed(counts=lambda c: MetricRecord({**c.metric_records["counts"], **values}))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "reason"),
+    [
+        (identity(clinic="a"), "a clinic named a takes part already"),
+        (identity(clinic=""), "calls itself ''"),
+        (identity(clinic="c\nc"), r"calls itself 'c\nc'"),
+        (identity(clinic="c" * 1000), "has 1 to 200 printable characters"),
+        (identity(digest="f" * 64), "clinic c holds study ffffffffffff, not"),
+        (identity(digest=""), "clinic c holds study , not"),
+        (changed(identity=lambda _c: None), "calls itself ''"),
+        (counts(train_images=-1), "clinic c counts -1 train images"),
+        (counts(test_groups=np.inf), "clinic c counts inf test groups"),
+        (counts(test_groups=np.nan), "clinic c counts nan test groups"),
+        (counts(validation_positives=0.5), "clinic c counts 0.5 validation positives"),
+        (counts(train_images=1e12), "clinic c counts 1e+12 train images"),
+        (changed(counts=lambda _c: None), "clinic c counts nan train images"),
+        (lambda _c: Error(code=1, reason="no such app"), "no such app"),
+    ],
+)
+def test_a_clinic_that_introduces_itself_badly_takes_no_part(tmp_path: Path, tamper: Tamper, reason: str) -> None:
+    study = study_of(rounds=1)
+    clinics = clinics_of(study)
+    clinics[2].tamper = {exchange.DESCRIBE: tamper}
+    with pytest.raises(QuorumError) as caught:
+        Run(tmp_path / "run", study, grid_of(clinics)).conduct()
+    message = str(caught.value)
+    assert message.startswith("2 of 3 clinics answered, 3 are needed: node 102: ")
+    assert reason in message
+    assert "\n" not in message
+    lenient = study.with_changes("federation", quorum=0.5)
+    for clinic in clinics:
+        clinic.study = lenient
+    if "digest" not in reason:
+        outcome = Run(tmp_path / "lenient", lenient, grid_of(clinics)).conduct()
+        assert list(outcome.clinics) == ["a", "b"]
+
+
+def test_a_model_that_overflows_ends_the_run_before_it_is_checkpointed(tmp_path: Path) -> None:
+    study = study_of(rounds=3, algorithm="fedavgm", quorum=0.5, server_learning_rate=100.0)
+    clinics = clinics_of(study, "ab")
+    clinics[1].tamper = {exchange.TRAIN: tensors(lambda held: held["w"].fill(3e38))}
+    run = Run(tmp_path / "run", study, grid_of(clinics))
+    with pytest.raises(RunError, match="after round 1 w is not finite; begin a new run with a lower"):
+        run.conduct()
+    saved = last_checkpoint(run.folder.checkpoints, study.digest)
+    assert saved is not None
+    assert saved.round == 0
+    assert_equal(saved.model, INITIAL)
