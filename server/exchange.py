@@ -15,6 +15,7 @@ from common.tensors import TensorError, Tensors
 POLL_SECONDS = 0.1
 MAX_REASON = 300
 Content = RecordDict
+Channel = Grid  # to the clinics
 DESCRIBE = f"{MessageType.QUERY}.describe"
 TRAIN = MessageType.TRAIN
 EVALUATE = MessageType.EVALUATE

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from time import monotonic
 
 import numpy as np
-from flwr.serverapp import Grid
 
 from common.errors import DataError, QuorumError, RunError, StudyError
 from common.histogram import ScoreHistogram
@@ -21,7 +20,7 @@ from common.tensors import TensorError, Tensors, check_tensors, shapes
 from server import exchange
 from server.aggregation import ServerOptimizer, WeightedMean
 from server.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
-from server.exchange import Reply
+from server.exchange import Channel, Reply
 from server.observer import Counts, Observer
 from server.outcome import Outcome
 from server.run_folder import RunFolder
@@ -64,7 +63,7 @@ class Rounds:
         self.counts: dict[str, Counts] = {}
         self.outcome: Outcome | None = None
 
-    def conduct(self, grid: Grid) -> None:
+    def conduct(self, grid: Channel) -> None:
         """Run all rounds and the final evaluation; the result is in `outcome`.
 
         Raises:
@@ -85,7 +84,7 @@ class Rounds:
             state = self._round(grid, number, state)
         self.outcome = self._evaluate(grid, state.model)
 
-    def _meet(self, grid: Grid) -> None:
+    def _meet(self, grid: Channel) -> None:
         """Wait for the clinics, and ask each for its name, its study and its counts."""
         deadline = monotonic() + self.study.federation.deadline_seconds
         nodes = sorted(grid.get_node_ids())
@@ -124,7 +123,7 @@ class Rounds:
                 counts[f"{part}_{what}"] = int(number)
         return name, counts
 
-    def _round(self, grid: Grid, number: int, state: Checkpoint) -> Checkpoint:
+    def _round(self, grid: Channel, number: int, state: Checkpoint) -> Checkpoint:
         """Train one round; return the state after it, checkpointed."""
         started = monotonic()
         cohort = self._cohort(number)
@@ -206,7 +205,7 @@ class Rounds:
         if number >= 1 and validation is not None and validation.images:
             self.folder.append({"event": "validation", "round": number, "histogram": validation.to_lists()})
 
-    def _evaluate(self, grid: Grid, model: Tensors) -> Outcome:
+    def _evaluate(self, grid: Channel, model: Tensors) -> Outcome:
         """Have every clinic evaluate the final model."""
         self.observer.evaluating(list(self.names.values()))
         rounds = self.study.federation.rounds
@@ -243,7 +242,7 @@ class Rounds:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(failed.items())) or "no answer"
             raise QuorumError(f"{answered} of {asked} clinics answered, {needed} are needed: {reasons}")
 
-    def _ask(self, grid: Grid, kind: str, nodes: Mapping[int, str], content: exchange.Content) -> Iterator[Reply]:
+    def _ask(self, grid: Channel, kind: str, nodes: Mapping[int, str], content: exchange.Content) -> Iterator[Reply]:
         return exchange.ask(grid, kind, nodes, content, self.study.federation.deadline_seconds, self._wait)
 
     def _wait(self) -> None:

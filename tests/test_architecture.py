@@ -25,14 +25,7 @@ FORBIDDEN = {
 """Top-level modules that no file of a package imports."""
 
 ONLY_IN = {
-    "flwr": {
-        "client/app.py",
-        "client/daemon.py",
-        "server/app.py",
-        "server/exchange.py",
-        "server/rounds.py",
-        "simulations/engine.py",
-    },
+    "flwr": {"client/app.py", "client/daemon.py", "server/app.py", "server/exchange.py", "simulations/engine.py"},
     "ray": {"simulations/engine.py"},
 }
 """Modules that are known to these files alone."""
