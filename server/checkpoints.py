@@ -35,6 +35,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     save_tensors(path, tensors, {"round": checkpoint.round, "digest": checkpoint.digest})
     for old in _found(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
+    # Left by a process that was killed while it wrote.
+    for unfinished in folder.glob(".round-*"):
+        unfinished.unlink(missing_ok=True)
 
 
 def last_checkpoint(folder: Path, digest: str) -> Checkpoint | None:

@@ -40,6 +40,9 @@ def evaluate(
         evaluation = evaluate_run(run, data, cache or default_cache(), progress)
     for item in evaluation.left_out:
         errors.print(f"left out {item.image}: {item.reason}", markup=False)
+    if evaluation.trained_on:
+        warning = f"warning: {evaluation.trained_on} of the images have names of images that the run was trained on"
+        errors.print(f"{warning}; their scores flatter the model", style="yellow")
     if as_json:
         sys.stdout.write(evaluation.metrics.model_dump_json(indent=2) + "\n")
         return

@@ -4,7 +4,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 
@@ -19,7 +19,7 @@ from common.images import ImageProblem, decode
 from common.metrics import EvaluationMetrics, histogram_metrics, scored_metrics
 from common.protocol import StudyProtocol
 from common.records import read_table
-from common.scoring import pick_device, score
+from common.scoring import autocast, pick_device, score
 from common.tensors import load_tensors, save_tensors
 from server.outcome import Outcome
 from server.run_folder import RunFolder
@@ -107,10 +107,17 @@ def load_model(folder: RunFolder) -> tuple[StudyProtocol, Classifier]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's metrics on a labelled folder, and which of its images were left out."""
+    """A model's metrics on a labelled folder, and what to know about them.
+
+    Attributes:
+        metrics: of all usable images.
+        left_out: images that could not be used, and rows without an image.
+        trained_on: how many of the images bear the name of one that the run was trained on.
+    """
 
     metrics: EvaluationMetrics
     left_out: tuple[LeftOut, ...]
+    trained_on: int
 
 
 def evaluate_run(run: Path, data: Path, cache: Path, progress: Progress | None = None) -> Evaluation:
@@ -126,7 +133,8 @@ def evaluate_run(run: Path, data: Path, cache: Path, progress: Progress | None =
         RunError: no finished run there.
         DataError: no labelled, usable images there.
     """
-    study, model = load_model(RunFolder.open(run))
+    folder = RunFolder.open(run)
+    study, model = load_model(folder)
     table = read_table(data, study.data.positive)
     store = ImageStore.build(
         cache, root=table.root, images=[r.image for r in table.records], size=study.data.image_size, progress=progress
@@ -141,7 +149,13 @@ def evaluate_run(run: Path, data: Path, cache: Path, progress: Progress | None =
             progress(done, len(images))
 
     probabilities = score(model.to(device), images, study.data.image_size, device, scored)
-    return Evaluation(scored_metrics(probabilities, images.targets, images.groups), images.store.left_out)
+    missing = tuple(LeftOut(row, "the table names it, but there is no such image") for row in table.missing)
+    known = folder.trained_on()
+    return Evaluation(
+        scored_metrics(probabilities, images.targets, images.groups),
+        images.store.left_out + missing,
+        sum(PurePosixPath(record.image).stem in known for record in images.records),
+    )
 
 
 @dataclass(frozen=True)
@@ -172,6 +186,6 @@ def _predict(model: Classifier, path: Path, study: StudyProtocol) -> Prediction:
         pixels = decode(path, study.data.image_size)
     except ImageProblem as problem:
         return Prediction(path, None, problem.reason)
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(device):
         inputs = to_input(pixels[None], backbone.mean, backbone.std, None, device)
         return Prediction(path, float(torch.sigmoid(model.to(device).eval()(inputs).double())))

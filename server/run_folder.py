@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -70,6 +70,18 @@ class RunFolder:
     def report(self) -> Path:
         """The report page."""
         return self.path / "report.html"
+
+    @property
+    def partition(self) -> Path:
+        """Which image was in which part of which clinic (simulation only)."""
+        return self.path / "partition.json"
+
+    def trained_on(self) -> set[str]:
+        """Return the names, without folder and suffix, of the images that the run was trained on, where it is known."""
+        if not self.partition.exists():
+            return set()
+        clinics = json.loads(self.partition.read_text(encoding="utf-8"))
+        return {PurePosixPath(image).stem for clinic in clinics.values() for image in clinic["train"]}
 
     def study(self) -> StudyProtocol:
         """Return the run's study, with its weights' digest fixed."""

@@ -70,7 +70,7 @@ def simulate(
 
 def _create(out: Path, study: StudyProtocol, virtual: VirtualClinics) -> RunFolder:
     folder = RunFolder.create(out, study)
-    write_text(folder.path / "partition.json", _partition_text(virtual))
+    write_text(folder.partition, _partition_text(virtual))
     return folder
 
 
@@ -81,7 +81,7 @@ def _reopen(out: Path, study: StudyProtocol, virtual: VirtualClinics) -> RunFold
         raise RunError(f"{out}: a run of study {theirs[:12]}, not {study.digest[:12]}; resume with the same study")
     if (folder.path / "summary.json").exists():
         raise RunError(f"{out}: the run has finished already; its report is {folder.report}")
-    partition = folder.path / "partition.json"
+    partition = folder.partition
     if not partition.exists():
         # The run was killed while its folder was made.
         write_text(partition, _partition_text(virtual))

@@ -1,5 +1,6 @@
 """From a finished run to numbers: its summary, its model on other images, and single predictions."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -251,3 +252,19 @@ def test_a_summary_pools_the_clinics_and_joins_the_rounds(tmp_path: Path) -> Non
     assert (summary.mode, summary.seconds, summary.device, summary.privacy) == ("federated", 12.5, "cpu", None)
     assert summary.study.digest == study.digest
     assert set(summary.versions) == {"python", "melfed", "flwr", "torch", "torchvision", "numpy"}
+
+
+def test_rows_without_an_image_are_named(run: Path, tmp_path: Path) -> None:
+    data = labelled(tmp_path / "data", 12)
+    (data / "images" / "005.png").unlink()
+    evaluation = evaluate_run(run, data, tmp_path / "cache")
+    assert [item.image for item in evaluation.left_out] == ["images/005.png"]
+    assert "no such image" in evaluation.left_out[0].reason
+
+
+def test_images_that_the_run_was_trained_on_are_counted(tmp_path: Path, data: Path, cache: Path) -> None:
+    finish(tmp_path / "run", study_with())
+    assert evaluate_run(tmp_path / "run", data, cache).trained_on == 0
+    parts = {"train": ["elsewhere/000.jpg", "elsewhere/001.jpg"], "validation": [], "test": ["002.jpg"]}
+    RunFolder.open(tmp_path / "run").partition.write_text(json.dumps({"clinic": parts}))
+    assert evaluate_run(tmp_path / "run", data, cache).trained_on == 2
