@@ -171,9 +171,11 @@ def _print_summary(summary: "RunSummary") -> None:
     """Print one row a clinic, and one for all pooled."""
     from rich.table import Table
 
+    from server.report_words import plural
+
     synthetic = ", synthetic images" if summary.data.synthetic else ""
     table = Table(title=f"{summary.study.name} ({summary.mode}{synthetic}): test, value (95 % interval)")
-    for column in ("clinic", f"{summary.data.groups_by}s", "images", "melanomas", "AUROC", "AUPRC"):
+    for column in ("clinic", plural(summary.data.groups_by), "images", "melanomas", "AUROC", "AUPRC"):
         table.add_column(column, justify="left" if column == "clinic" else "right")
     for clinic in summary.clinics:
         counts = (str(n) for n in (clinic.patients, clinic.images, clinic.melanomas))

@@ -1,0 +1,72 @@
+"""The parts of the simulation engine that need no Ray; whole simulated runs are in `tests/e2e`."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, RecordDict
+
+from common.errors import StudyError
+from common.protocol import StudyProtocol
+from simulations import engine
+from simulations.virtual_clinics import VirtualClinics
+
+
+def test_reporting_home_is_off_while_a_run_lasts_and_the_environment_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLWR_HOME", "before")
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    home = os.environ["HOME"]
+    with engine._environment(tmp_path):
+        assert os.environ["FLWR_TELEMETRY_ENABLED"] == "0"
+        assert os.environ["FLWR_DISABLE_UPDATE_CHECK"] == "1"
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+        assert Path(os.environ["FLWR_HOME"]).is_relative_to(tmp_path)
+        assert Path(os.environ["HOME"]).is_relative_to(tmp_path)
+    assert os.environ["FLWR_HOME"] == "before"
+    assert os.environ["HOME"] == home
+    assert "RAY_USAGE_STATS_ENABLED" not in os.environ
+
+
+def test_progress_is_read_from_what_workers_leave(tmp_path: Path) -> None:
+    report = engine._Report(tmp_path / "3", "clinic of the north")
+    report(10)
+    assert engine._read_progress(tmp_path) == {"clinic of the north": 10}
+    report(11)
+    assert engine._read_progress(tmp_path) == {"clinic of the north": 10}, "written twice a second at most"
+
+
+def test_each_partition_has_one_worker_a_process(phantom_clinics: VirtualClinics, tmp_path: Path) -> None:
+    study = StudyProtocol.model_validate_json('{"model": {"backbone": "simple_cnn", "pretrained": false}}')
+    simulation = engine.Simulation(study, phantom_clinics.clinics)
+    (tmp_path / "simulation.pickle").write_bytes(pickle.dumps(simulation))
+    worker_of = engine.WorkerOfPartition(tmp_path)
+
+    def worker(partition: int):
+        config = {"partition-id": partition}
+        return worker_of(Context(run_id=1, node_id=9, node_config=config, state=RecordDict(), run_config={}))
+
+    assert worker(0) is worker(0)
+    assert worker(0) is not worker(1)
+    assert worker(1).data.name == phantom_clinics.clinics[1].name
+
+
+def test_no_more_ray_processes_than_clinics(tmp_path: Path) -> None:
+    study = StudyProtocol.model_validate_json('{"resources": {"cpus": 0.5}}')
+    settings = engine._backend(study, 2, tmp_path, None)
+    assert settings["init_args"]["num_cpus"] == 1
+    assert settings["init_args"]["include_dashboard"] is False
+    assert settings["client_resources"] == {"num_cpus": 0.5, "num_gpus": 0.0}
+    cluster = engine._backend(study, 2, tmp_path, "10.0.0.1:6379")["init_args"]
+    assert cluster["address"] == "10.0.0.1:6379"
+    assert "num_cpus" not in cluster, "Ray refuses it together with an address"
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    study = StudyProtocol.model_validate_json('{"resources": {"gpus": 2}}')
+    with pytest.raises(StudyError, match=r"resources\.gpus is 2, but this machine has 1"):
+        engine.check_resources(study, None)
+    engine.check_resources(study, "10.0.0.1:6379")
