@@ -1,5 +1,6 @@
 """What the commands share: errors in one line, tables of metrics, progress bars."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -10,11 +11,15 @@ from rich.table import Table
 from common.errors import MelfedError
 from common.metrics import EvaluationMetrics, Interval
 
+INTERVAL_WIDTH = len("(0.123–0.456)")
 NOTICE = "melfed is research software and no medical device: do not use it for diagnosis."
 
 # No markup and no emoji: a clinic may be called "[a]", and "study.yaml:100:" is not a hundred points.
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 output = Console(highlight=False, markup=False, emoji=False)
+if not output.is_terminal and "COLUMNS" not in os.environ:
+    # A file or a pipe has no width that a table must fit into.
+    output.width = 120
 
 
 def run_app(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from common.errors import StudyError
-from server.terminal import NOTICE, Bar, errors, metrics_cells, output, run_app
+from server.terminal import INTERVAL_WIDTH, NOTICE, Bar, errors, metrics_cells, output, run_app
 
 if TYPE_CHECKING:
     from common.protocol import StudyProtocol
@@ -175,8 +175,11 @@ def _print_summary(summary: "RunSummary") -> None:
 
     synthetic = ", synthetic images" if summary.data.synthetic else ""
     table = Table(title=f"{summary.study.name} ({summary.mode}{synthetic}): test, value (95 % interval)")
-    for column in ("clinic", plural(summary.data.groups_by), "images", "melanomas", "AUROC", "AUPRC"):
-        table.add_column(column, justify="left" if column == "clinic" else "right")
+    table.add_column("clinic", overflow="fold")
+    for column in (plural(summary.data.groups_by), "images", "melanomas"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("AUROC", "AUPRC"):
+        table.add_column(column, justify="right", min_width=INTERVAL_WIDTH)
     for clinic in summary.clinics:
         counts = (str(n) for n in (clinic.patients, clinic.images, clinic.melanomas))
         table.add_row(clinic.name, *counts, *metrics_cells(clinic.test))
@@ -193,8 +196,9 @@ def _everywhere(summary: "RunSummary") -> object:
     from rich.table import Table
 
     table = Table(title="each clinic's own model on the test images of all clinics")
-    for column in ("clinic", "AUROC", "AUPRC"):
-        table.add_column(column, justify="left" if column == "clinic" else "right")
+    table.add_column("clinic", overflow="fold")
+    for column in ("AUROC", "AUPRC"):
+        table.add_column(column, justify="right", min_width=INTERVAL_WIDTH)
     for clinic in summary.clinics:
         if clinic.everywhere is not None:
             table.add_row(clinic.name, *metrics_cells(clinic.everywhere))
