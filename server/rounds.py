@@ -7,7 +7,7 @@ evaluation), so a round costs one message down and one up a clinic.
 import math
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
 import numpy as np
@@ -36,7 +36,7 @@ class _Training:
     """What a round's replies add up to."""
 
     mean: WeightedMean
-    loss: float = 0.0
+    losses: list[float] = field(default_factory=list)
     validation: ScoreHistogram | None = None
     bytes_up: int = 0
 
@@ -144,7 +144,7 @@ class Rounds:
         optimizer = ServerOptimizer(self.study.federation, state.optimizer)
         model = optimizer.step(state.model, total.mean.mean())
         self._check_finite(number, model, optimizer.state)
-        seconds, loss = monotonic() - started, total.loss / total.mean.weight
+        seconds, loss = monotonic() - started, math.fsum(total.losses) / total.mean.weight
         self.folder.append(
             {
                 "event": "round",
@@ -177,7 +177,7 @@ class Rounds:
         validation = self._histogram(reply, "validation", self.counts[name]["validation_images"] if due else 0)
         total.validation = validation if total.validation is None else total.validation + validation
         total.mean.add({n: np.asarray(t, np.float32) for n, t in tensors.items()}, images)
-        total.loss += loss * images
+        total.losses.append(loss * images)
 
     def _check_reply(self, reply: Reply, number: int) -> None:
         if reply.error:
@@ -240,7 +240,10 @@ class Rounds:
         needed = max(1, math.ceil(self.study.federation.quorum * asked - 1e-9))
         if answered < needed:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(failed.items())) or "no answer"
-            raise QuorumError(f"{answered} of {asked} clinics answered, {needed} are needed: {reasons}")
+            raise QuorumError(
+                f"{answered} of {asked} clinics answered, {needed} are needed: {reasons}; "
+                f"mend that and go on with --resume {self.folder.path}"
+            )
 
     def _ask(self, grid: Channel, kind: str, nodes: Mapping[int, str], content: exchange.Content) -> Iterator[Reply]:
         return exchange.ask(grid, kind, nodes, content, self.study.federation.deadline_seconds, self._wait)

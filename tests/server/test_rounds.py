@@ -156,7 +156,10 @@ def test_too_few_clinics_end_the_run_with_their_reasons_and_the_checkpoint_stays
     run = Run(tmp_path / "run", study, grid_of(clinics))
     with pytest.raises(QuorumError) as caught:
         run.conduct()
-    assert str(caught.value) == "2 of 3 clinics answered, 3 are needed: b: no space on device"
+    assert str(caught.value) == (
+        "2 of 3 clinics answered, 3 are needed: b: no space on device; "
+        f"mend that and go on with --resume {run.folder.path}"
+    )
     saved = last_checkpoint(run.folder.checkpoints, study.digest)
     assert saved is not None
     assert saved.round == 1
