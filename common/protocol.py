@@ -102,7 +102,7 @@ class TrainingSpec(Section):
         "constant", description="shape of the learning rate over all rounds"
     )
     warmup_steps: int = Field(
-        20, ge=0, le=100_000, description="steps of a new optimiser over which the learning rate rises from 0"
+        5, ge=0, le=100_000, description="steps of a new optimiser over which the learning rate rises from 0"
     )
     gradient_norm: float | None = Field(
         1.0, gt=0, le=1e6, description="largest norm of a step's gradient, longer ones are shortened; null: no limit"
