@@ -105,7 +105,8 @@ def by_hand(study: StudyProtocol, tensors: Tensors, clinic: ClinicData, part: st
 
 
 def test_central_training_is_a_plain_loop_over_all_images(clinics: Clinics, tmp_path: Path) -> None:
-    study = a_study("central", training={"optimizer": "sgd", "schedule": "constant", "positive_weight": 3.0})
+    training = {"optimizer": "sgd", "schedule": "constant", "positive_weight": 3.0, "gradient_norm": 0.5}
+    study = a_study("central", training=training)
     outcome = run(study, clinics, tmp_path / "run", dropout=False)
     model = without_dropout(small_model(study))
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=0.01)
@@ -121,6 +122,7 @@ def test_central_training_is_a_plain_loop_over_all_images(clinics: Clinics, tmp_
             loss = F.binary_cross_entropy_with_logits(model(inputs), targets, pos_weight=torch.tensor(3.0))
             optimizer.zero_grad()
             loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
             optimizer.step()
             total += loss.item() * len(batch)
         losses.append(total / len(order))
@@ -249,7 +251,9 @@ def test_the_observer_hears_of_every_step(clinics: Clinics, tmp_path: Path, mode
 
 def test_a_training_that_explodes_is_an_error_in_one_line(clinics: Clinics, tmp_path: Path) -> None:
     training = {"optimizer": "sgd", "learning_rate": 100.0, "momentum": 0.99, "batch_size": 1}
-    study = a_study("central", training={**training, "schedule": "constant", "positive_weight": 1000.0})
+    study = a_study(
+        "central", training={**training, "schedule": "constant", "positive_weight": 1000.0, "gradient_norm": None}
+    )
     model = small_model(study)
     with torch.no_grad():
         model.head.weight.mul_(1e15)
