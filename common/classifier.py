@@ -179,6 +179,37 @@ def build_classifier(model: ModelChoices, *, seed: int, state: Mapping[str, Tens
     return classifier
 
 
+def saved_classifier(model: ModelChoices, tensors: Mapping[str, Tensor]) -> Classifier:
+    """Build a study's network with all of its tensors, as `state_dict` gave them; nothing else is looked for.
+
+    Args:
+        model: the study's choices.
+        tensors: by the network's own names.
+
+    Returns:
+        The network on the CPU, with the parameters that `model.train` names requiring gradients.
+
+    Raises:
+        StudyError: there is no such backbone.
+        WeightsError: the tensors are of another network.
+    """
+    spec = backbone_spec(model.backbone)
+    with torch.device("meta"):
+        trunk = build_trunk(model.backbone, pretrained=model.pretrained)
+        replace_batch_norms(trunk, FrozenStatisticsNorm if model.pretrained else group_norm)
+        dropout = max(model.dropout, spec.dropout)
+        classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=dropout)
+    classifier.to_empty(device="cpu")
+    own = classifier.state_dict()
+    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in tensors.items()}:
+        raise WeightsError(f"{model.backbone}: the saved tensors are of another network")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(tensors[name])
+    set_trainable(classifier, model.train)
+    return classifier
+
+
 def set_trainable(model: Classifier, part: Part) -> None:
     """Choose which parameters learn and travel, by their `requires_grad`. Frozen statistics never do.
 

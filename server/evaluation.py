@@ -10,8 +10,8 @@ import torch
 
 from common.augment import to_input
 from common.backbones import BACKBONES
-from common.classifier import Classifier, build_classifier
-from common.errors import DataError, RunError
+from common.classifier import Classifier, saved_classifier
+from common.errors import DataError, RunError, WeightsError
 from common.histogram import ScoreHistogram
 from common.image_set import Images
 from common.image_store import ImageStore, LeftOut, Progress
@@ -94,15 +94,10 @@ def load_model(folder: RunFolder) -> tuple[StudyProtocol, Classifier]:
     if metadata.get("study") != study.digest:
         raise RunError(f"{folder.model}: made by study {str(metadata.get('study'))[:12]}, not {study.digest[:12]}")
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    trunk = {name.removeprefix("trunk."): t for name, t in tensors.items() if name.startswith("trunk.")}
-    model = build_classifier(study.model, seed=0, state=trunk if study.model.pretrained else None)
-    expected = model.state_dict()
-    if expected.keys() != tensors.keys() or any(expected[name].shape != tensors[name].shape for name in expected):
-        raise RunError(f"{folder.model}: its tensors are not those of {study.model.backbone}; the file is damaged")
-    with torch.no_grad():
-        for name, tensor in expected.items():
-            tensor.copy_(tensors[name])
-    return study, model
+    try:
+        return study, saved_classifier(study.model, tensors)
+    except WeightsError as error:
+        raise RunError(f"{folder.model}: {error}; the file is damaged") from None
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from common.backbones import BACKBONES
 from common.classifier import (
     METADATA_FEATURES,
     build_classifier,
+    build_trunk,
     encode_metadata,
     load_trainable,
+    saved_classifier,
     trainable_tensors,
 )
 from common.errors import StudyError, WeightsError
@@ -196,3 +199,30 @@ def test_only_trainable_tensors_are_accepted() -> None:
     everything = {name: p.detach().numpy() for name, p in model.named_parameters()}
     with pytest.raises(TensorError, match="unknown trunk"):
         load_trainable(model, everything)
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_saved_network_computes_the_same(backbone: str, pretrained: bool) -> None:
+    if backbone == "simple_cnn" and pretrained:
+        pytest.skip("nobody publishes weights of it")
+    choices = Choices(backbone, pretrained=pretrained, metadata=True)
+    state = None
+    if pretrained:
+        with torch.random.fork_rng():
+            torch.manual_seed(4)
+            weights = build_trunk(backbone, pretrained=True).state_dict()
+        state = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
+    model = with_random_head(build_classifier(choices, seed=1, state=state)).eval()
+    saved = saved_classifier(choices, model.state_dict()).eval()
+    metadata = torch.zeros(2, METADATA_FEATURES)
+    with torch.no_grad():
+        torch.testing.assert_close(saved(images(), metadata), model(images(), metadata), rtol=0, atol=0)
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == {name for name, parameter in saved.named_parameters() if parameter.requires_grad}
+
+
+def test_a_saved_network_of_another_kind_is_refused() -> None:
+    tensors = build_classifier(Choices(), seed=0, state=None).state_dict()
+    with pytest.raises(WeightsError, match="resnet18: the saved tensors are of another network"):
+        saved_classifier(Choices("resnet18"), tensors)
