@@ -4,37 +4,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 
 import pytest
-import torch
 
 import server.cli
 from common.errors import DataError, MelfedError, RunError
 from common.metrics import EvaluationMetrics
 from server.evaluation import evaluate_run
 from server.terminal import NOTICE, interval_text, metrics_table, output, run_app
-from tests.server.finished import finish, labelled, picture, study_with
+from tests.server.finished import labelled, picture
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-c", "from server.cli import main; main()"]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "run"
-    finish(path, study_with())
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """From a finished run to numbers: its summary, its model on other images, and single predictions."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +19,6 @@ from server.run_folder import RunFolder
 from server.summary import DataSummary
 from tests.server.fakes import scores_of
 from tests.server.finished import finish, labelled, network, picture, study_with
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "run"
-    finish(path, study_with())
-    return path
 
 
 @pytest.fixture(scope="module")
