@@ -11,11 +11,11 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from common.errors import MelfedError
+from common.errors import DeclinedError, MelfedError
 from common.tensors import TensorError
 
 if TYPE_CHECKING:
-    from client.worker import ClinicWorker
+    from client.worker import Account, ClinicWorker
 
 WorkerOf = Callable[[Context], "ClinicWorker"]
 Answer = Callable[["ClinicWorker", Message], RecordDict]
@@ -26,7 +26,8 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
 
     Messages (`server.exchange` is the other end): query `describe` gives counts; train gives tensors, the validation
     histogram of the model that came, and metrics; evaluate gives the histograms of validation and test part. What the
-    worker refuses comes back as a reply with the reason in `refused`.
+    worker cannot do comes back as a reply with the reason in `refused`, what its policy forbids with the reason in
+    `declined`.
     """
     app = ClientApp()
 
@@ -34,7 +35,8 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
         try:
             content = ask(worker_of(context), message)
         except MelfedError as error:
-            content = RecordDict({"refused": ConfigRecord({"reason": str(error)})})
+            kind = "declined" if isinstance(error, DeclinedError) else "refused"
+            content = RecordDict({kind: ConfigRecord({"reason": str(error)})})
         return Message(content, reply_to=message)
 
     @app.query("describe")
@@ -60,28 +62,32 @@ def _describe(worker: "ClinicWorker", _message: Message) -> RecordDict:
 
 def _train(worker: "ClinicWorker", message: Message) -> RecordDict:
     request = message.content.config_records["request"]
-    reply = worker.train(_tensors(message), int(str(request["round"])), str(request["digest"]))
-    metrics = MetricRecord({"images": reply.images, "loss": reply.loss, "seconds": reply.seconds})
-    return RecordDict(
-        {
-            "request": request,
-            "tensors": _record(reply.tensors),
-            "validation": _record(reply.validation.to_arrays()),
-            "metrics": metrics,
-        }
-    )
+    reply = worker.train(_tensors(message), int(str(request["round"])), str(request["digest"]), str(request["run"]))
+    metrics = MetricRecord({"images": reply.images, "seconds": reply.seconds})
+    if reply.loss is not None:
+        metrics["loss"] = reply.loss
+    content = RecordDict({"request": request, "tensors": _record(reply.tensors), "metrics": metrics})
+    if reply.validation is not None:
+        content["validation"] = _record(reply.validation.to_arrays())
+    return _with_account(content, reply.account)
 
 
 def _evaluate(worker: "ClinicWorker", message: Message) -> RecordDict:
     request = message.content.config_records["request"]
-    tensors, digest = _tensors(message), str(request["digest"])
-    return RecordDict(
-        {
-            "request": request,
-            "validation": _record(worker.evaluate(tensors, "validation", digest).to_arrays()),
-            "test": _record(worker.evaluate(tensors, "test", digest).to_arrays()),
-        }
-    )
+    scored = worker.evaluate(_tensors(message), str(request["digest"]), str(request["run"]))
+    content = RecordDict({"request": request})
+    for part, histogram in scored.items():
+        content[part] = _record(histogram.to_arrays())
+    return _with_account(content, worker.account())
+
+
+def _with_account(content: RecordDict, account: "Account | None") -> RecordDict:
+    if account is not None:
+        numbers = MetricRecord({"epsilon": account.epsilon, "noise_multiplier": account.noise_multiplier})
+        if account.evaluation_noise_multiplier is not None:
+            numbers["evaluation"] = account.evaluation_noise_multiplier
+        content["account"], content["ledger"] = numbers, ConfigRecord({"head": account.head})
+    return content
 
 
 def _record(arrays: Mapping[str, npt.NDArray[np.generic]]) -> ArrayRecord:

@@ -1,6 +1,8 @@
 """The clinic's worker: the only part that reads images. It answers three questions and returns nothing else.
 
-describe: how many images there are. train: a new model from a given one. evaluate: histograms of scores.
+describe: how many images there are. train: a new model from a given one. evaluate: histograms of scores. In a private
+study all three go by the clinic's policy and ledger (`client.guard`), and what they return is noised, rounded, or
+declared public by the study.
 """
 
 import functools
@@ -8,23 +10,39 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.dataset import PARTS, ClinicData, Part
+from client.cache import FeatureCache
+from client.dataset import PARTS, ClinicData, Part, fingerprint
+from client.guard import Arrays, Guard, Request, Safe
+from client.inputs import CachedInputs, Inputs, PixelInputs, probabilities
+from client.private_training import PrivateTrainer, rounded_count
+from client.privacy.evaluation import noised_histograms
+from client.privacy.noise import NoiseSource
+from client.privacy.plan import plan_of, privacy_of
+from client.privacy.units import privacy_units
 from client.training import Trainer
 from common.classifier import Classifier, load_trainable, trainable_tensors
 from common.errors import StudyError
+from common.histogram import ScoreHistogram
 from common.image_set import Images
-from common.metrics import ScoreHistogram
+from common.noisy_histogram import NoisyHistogram
+from common.noisy_histogram import Histogram
+from common.prefix import split
 from common.protocol import StudyProtocol, validates
-from common.scoring import Progress, pick_device, score
+from common.scoring import Progress, pick_device
+from common.seeds import seed_for
 from common.study_model import build_study_classifier
 from common.tensors import Tensors
 
 Received = npt.NDArray[np.generic]  # a tensor from outside, not checked yet
+Scored = dict[str, Histogram]
+Evaluated = Literal["validation", "test"]
+EVALUATED: tuple[Evaluated, ...] = ("validation", "test")
 
 
 @dataclass(frozen=True)
@@ -37,17 +55,32 @@ class Description:
 
 
 @dataclass(frozen=True)
+class Account:
+    """What a clinic says of its privacy: total ε of its ledger (infinite without noise), head, and its two σ.
+
+    `evaluation_noise_multiplier` is None where the evaluation images are public.
+    """
+
+    epsilon: float
+    head: str
+    noise_multiplier: float
+    evaluation_noise_multiplier: float | None
+
+
+@dataclass(frozen=True)
 class TrainReply:
     """A clinic's answer to one round: its new tensors, and how the model that it was sent did on its validation.
 
-    `validation` is empty where the study does not ask for it after the round before.
+    `validation` is None where the study does not ask for it after the round before. A private study's clinic gives no
+    `loss`, and an `account` in its place.
     """
 
     tensors: Tensors
     images: int
-    loss: float
+    loss: float | None
     seconds: float
-    validation: ScoreHistogram
+    validation: Histogram | None
+    account: Account | None = None
 
 
 class ClinicWorker:
@@ -60,54 +93,170 @@ class ClinicWorker:
         weights_dir: Path | None = None,
         device: torch.device | None = None,
         on_progress: Progress | None = None,
+        safe: Safe | None = None,
     ) -> None:
         self.data = data
         self.study = study
         self.device = device or pick_device()
         self.weights_dir = weights_dir
         self.on_progress = on_progress
+        if study.privacy is not None and safe is None:
+            raise StudyError(f"clinic {data.name}: a private study needs a ledger")
+        self.guard = Guard(study, safe, fingerprint(data)) if safe else None
+        self.features = FeatureCache(data.cache / "features")
         self._images: dict[Part, Images] = {}
 
     def describe(self) -> Description:
-        """Return the clinic's counts."""
-        counts = {f"{part}_{what}": n for part in PARTS for what, n in self.images(part).counts().items()}
+        """Return the clinic's counts; in a private study those of private images are rounded.
+
+        Raises:
+            DeclinedError: the clinic's policy forbids the study.
+            LedgerError: the clinic's ledger cannot be used.
+            DataError: the study protects units that the data do not name.
+        """
+        self._check()
+        counts = {f"{part}_{what}": n for part in PARTS for what, n in self._counts(part).items()}
         return Description(self.data.name, self.study.digest, counts)
 
-    def train(self, tensors: Mapping[str, Received], round_number: int, digest: str) -> TrainReply:
+    def train(self, tensors: Mapping[str, Received], round_number: int, digest: str, run: str = "") -> TrainReply:
         """Train one round from the global model.
 
         Args:
             tensors: the global model's trainable tensors.
             round_number: 1-based.
             digest: of the study that the caller means.
+            run: identity of the run, for the ledger.
 
         Raises:
             StudyError: another study is meant, or the loss has grown beyond all numbers.
             TensorError: the tensors do not fit the model.
+            DeclinedError: policy or budget forbid it.
+            LedgerError: the ledger cannot be used.
         """
         started = time.perf_counter()
-        validation = ScoreHistogram.empty()
+        self._check()
+        model = self._model(tensors, digest)
+        validation = None
         if validates(self.study, round_number - 1):
-            validation = self.evaluate(tensors, "validation", digest)
-        model = self._model(tensors, digest)
-        trainer = Trainer(model, self.study, self.device)
-        result = trainer.train(self.images("train"), self.data.name, round_number, self.on_progress)
-        learnt = trainable_tensors(model)
+            request = Request(run, round_number - 1, tensors)
+            validation = self._evaluate(model, request, ("validation",))["validation"]
+        images, loss = self._counts("train")["images"], None
+        if self.study.privacy is None:
+            learnt, loss = self._learn(model, round_number)
+        else:
+            learnt = self._learn_privately(model, Request(run, round_number, tensors))
         seconds = time.perf_counter() - started
-        return TrainReply(learnt, len(self.data.train), result.loss, seconds, validation)
+        return TrainReply(learnt, images, loss, seconds, validation, self._account())
 
-    def evaluate(self, tensors: Mapping[str, Received], part: Part, digest: str) -> ScoreHistogram:
-        """Return the histogram of the model's scores on one part. Raises as `train` does."""
+    def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
+        """Return the histograms of the model's scores on validation and test part. Raises as `train` does."""
+        self._check()
         model = self._model(tensors, digest)
-        images = self.images(part)
-        probabilities = score(model, images, self.study.data.image_size, self.device)
-        return ScoreHistogram.from_scores(probabilities, images.targets, images.groups)
+        return self._evaluate(model, Request(run, self.study.federation.rounds, tensors), EVALUATED)
+
+    def account(self) -> Account | None:
+        """Return what the ledger says; None without privacy."""
+        return self._account()
 
     def images(self, part: Part) -> Images:
         """Return one part's images; kept, since the memory map is opened once."""
         if part not in self._images:
             self._images[part] = self.data.load(part)
         return self._images[part]
+
+    def _check(self) -> None:
+        """Raise where the clinic does not take part."""
+        if self.guard is not None:
+            model = shared_classifier(self.study, self.weights_dir, self.device)
+            self.guard.check([name for name, p in model.named_parameters() if p.requires_grad])
+        if self.study.privacy is not None:
+            self._units("train")
+
+    def _counts(self, part: Part) -> dict[str, int]:
+        exact = self.images(part).counts()
+        privacy = self.study.privacy
+        if privacy is None or (privacy.evaluation == "public" and part != "train"):
+            return exact
+        return {what: rounded_count(count, privacy.smallest_cell) for what, count in exact.items()}
+
+    def _units(self, part: Part) -> list[str]:
+        return privacy_units(self.images(part).records, privacy_of(self.study).unit)
+
+    def _learn(self, model: Classifier, round_number: int) -> tuple[Tensors, float]:
+        inputs = None if self.study.training.augment else self._cached(model, "train", 1)
+        trainer = Trainer(model, self.study, self.device)
+        result = trainer.train(self.images("train"), self.data.name, round_number, self.on_progress, inputs)
+        return trainable_tensors(model), result.loss
+
+    def _learn_privately(self, model: Classifier, request: Request) -> Tensors:
+        assert self.guard is not None
+        privacy, plan = privacy_of(self.study), plan_of(self.study)
+
+        def compute() -> Arrays:
+            images, units = self.images("train"), self._units("train")
+            PrivateTrainer(model, self.study, privacy, self.device).train(
+                self._cached(model, "train", privacy.views) or self._pixels(model, "train", request),
+                images.targets,
+                units,
+                expected_units=rounded_count(len(set(units)), privacy.smallest_cell),
+                noise_multiplier=plan.training.noise_multiplier,
+                round_number=request.round,
+                on_progress=self.on_progress,
+            )
+            return trainable_tensors(model)
+
+        learnt = self.guard.pay("training", request, compute)
+        return {name: np.asarray(tensor, np.float32) for name, tensor in learnt.items()}
+
+    def _pixels(self, model: Classifier, part: Part, request: Request) -> Inputs:
+        seed = seed_for(self.study.seed, "augment", self.data.name, request.round)
+        generator = torch.Generator().manual_seed(seed) if self.study.training.augment else None
+        return PixelInputs(model, self.images(part), self.study.data.image_size, generator, self.device)
+
+    def _cached(self, model: Classifier, part: Part, views: int) -> Inputs | None:
+        """Return stored outputs of the frozen prefix; None where everything learns."""
+        parts = split(model)
+        if parts is None:
+            return None
+        images = self.images(part)
+        features = self.features.features(model, images, self.study.data.image_size, self.device, views=views)
+        if features is None:
+            return None
+        return CachedInputs(parts, features, images, self.study.model.metadata, self.device)
+
+    def _evaluate(self, model: Classifier, request: Request, parts: tuple[Evaluated, ...]) -> Scored:
+        """Return histograms of scores as the study lets them leave."""
+        privacy = self.study.privacy
+        if privacy is None or privacy.evaluation == "public":
+            return {part: self._exact(model, part) for part in parts}
+        assert self.guard is not None
+        plan = plan_of(self.study)
+
+        def compute() -> Arrays:
+            assert plan.evaluation is not None
+            scored = {p: (self._scores(model, p), self.images(p).targets, self._units(p)) for p in parts}
+            noised = noised_histograms(scored, plan.evaluation.noise_multiplier, NoiseSource())
+            return {f"{part}/{name}": a for part, h in noised.items() for name, a in h.to_arrays().items()}
+
+        arrays = self.guard.pay("evaluation", request, compute)
+        of = {part: {n.removeprefix(f"{part}/"): a for n, a in arrays.items() if n.startswith(part)} for part in parts}
+        return {part: NoisyHistogram.from_arrays(content) for part, content in of.items()}
+
+    def _exact(self, model: Classifier, part: Part) -> ScoreHistogram:
+        images = self.images(part)
+        return ScoreHistogram.from_scores(self._scores(model, part), images.targets, images.groups)
+
+    def _scores(self, model: Classifier, part: Part) -> npt.NDArray[np.float64]:
+        images, size = self.images(part), self.study.data.image_size
+        inputs = self._cached(model, part, 1) or PixelInputs(model, images, size, None, self.device)
+        return probabilities(model, inputs, len(images))
+
+    def _account(self) -> Account | None:
+        if self.guard is None or self.study.privacy is None:
+            return None
+        plan, (spent, head) = plan_of(self.study), self.guard.account()
+        evaluation = plan.evaluation.noise_multiplier if plan.evaluation else None
+        return Account(spent, head, plan.training.noise_multiplier, evaluation)
 
     def _model(self, tensors: Mapping[str, Received], digest: str) -> Classifier:
         if digest != self.study.digest:

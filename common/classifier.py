@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from common.backbones import Part, backbone_spec
 from common.errors import StudyError, WeightsError
+from common.neck import Neck, tap_modules
 from common.norms import FrozenStatisticsNorm, frozen_statistics, group_norm, norm_parameters, replace_batch_norms
 from common.records import SITES, LesionRecord
 from common.tensors import Tensors, check_tensors
@@ -51,6 +52,10 @@ class ModelChoices(Protocol):
     def dropout(self) -> float:
         """Dropout before the head."""
 
+    @property
+    def neck(self) -> int | None:
+        """How many whitened features the head sees; None: the backbone's own."""
+
 
 class Classifier(nn.Module):
     """A backbone without its own classifier (`trunk`), an optional `metadata` branch, and a linear `head`.
@@ -62,8 +67,11 @@ class Classifier(nn.Module):
     """
 
     metadata: nn.Module | None
+    neck: Neck | None
 
-    def __init__(self, backbone: str, trunk: nn.Module, *, metadata: bool, dropout: float) -> None:
+    def __init__(
+        self, backbone: str, trunk: nn.Module, *, metadata: bool, dropout: float, neck: int | None = None
+    ) -> None:
         """Join the parts.
 
         Args:
@@ -71,13 +79,17 @@ class Classifier(nn.Module):
             trunk: maps images (n, 3, height, width) to features (n, BACKBONES[backbone].features).
             metadata: whether there is a metadata branch.
             dropout: probability with which a feature is dropped before the head, in training.
+            neck: how many whitened features the head sees (`common.neck`), zeros until statistics are loaded; None:
+                the backbone's own features.
         """
         super().__init__()
         self.backbone = backbone
         self.trunk = trunk
         self.metadata = _metadata_branch() if metadata else None
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(backbone_spec(backbone).features + (METADATA_WIDTHS[-1] if metadata else 0), 1)
+        self.neck = Neck(*tap_modules(trunk), neck) if neck else None
+        features = neck or backbone_spec(backbone).features
+        self.head = nn.Linear(features + (METADATA_WIDTHS[-1] if metadata else 0), 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -91,9 +103,28 @@ class Classifier(nn.Module):
         Returns:
             Logits of a melanoma, shape (n,).
         """
+        return self.logits(self.features(images), metadata)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map images to what the head sees of them, shape (n, features)."""
+        if self.neck is None:
+            features: Tensor = self.trunk(images)
+            return features
+        whitened: Tensor = self.neck(self.pooled(images))
+        return whitened
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Map images to what the neck sees of them, shape (n, inputs). Raises ValueError where there is no neck."""
+        if self.neck is None:
+            raise ValueError("the classifier has no neck")
+        with self.neck.tapped(self.trunk) as parts:
+            self.trunk(images)
+        return torch.cat(parts, dim=1)
+
+    def logits(self, features: Tensor, metadata: Tensor | None = None) -> Tensor:
+        """Return a logit an image, shape (n,), from what `features` gave; `metadata` as for `forward`."""
         if (metadata is None) != (self.metadata is None):
             raise ValueError("metadata must be given where the classifier has a branch for it, and only there")
-        features = self.trunk(images)
         if self.metadata is not None:
             features = torch.cat([features, self.metadata(metadata)], dim=1)
         logits: Tensor = self.head(self.dropout(features))
@@ -172,9 +203,8 @@ def build_classifier(model: ModelChoices, *, seed: int, state: Mapping[str, Tens
             replace_batch_norms(trunk, group_norm)
         else:
             trunk = _pretrained_trunk(model.backbone, state)
-        classifier = Classifier(
-            model.backbone, trunk, metadata=model.metadata, dropout=max(model.dropout, spec.dropout)
-        )
+        dropout = max(model.dropout, spec.dropout)
+        classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=dropout, neck=model.neck)
     set_trainable(classifier, model.train)
     return classifier
 
@@ -198,7 +228,9 @@ def saved_classifier(model: ModelChoices, tensors: Mapping[str, Tensor]) -> Clas
         trunk = build_trunk(model.backbone, pretrained=model.pretrained)
         replace_batch_norms(trunk, FrozenStatisticsNorm if model.pretrained else group_norm)
         dropout = max(model.dropout, spec.dropout)
-        classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=dropout)
+        classifier = Classifier(
+            model.backbone, trunk, metadata=model.metadata, dropout=dropout, neck=model.neck
+        )
     classifier.to_empty(device="cpu")
     own = classifier.state_dict()
     if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in tensors.items()}:
@@ -219,6 +251,8 @@ def set_trainable(model: Classifier, part: Part) -> None:
     - `full`: everything.
     """
     norms, statistics = norm_parameters(model), frozen_statistics(model)
+    if model.neck is not None:
+        statistics |= set(model.neck.parameters())
     last_block = tuple(f"trunk.{prefix}." for prefix in backbone_spec(model.backbone).last_block)
     for name, parameter in model.named_parameters():
         chosen = (

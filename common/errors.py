@@ -44,3 +44,27 @@ class StorageError(MelfedError):
     """A file could not be written (disk full, no permission); what was there before is whole."""
 
     exit_code = 8
+
+
+class DeclinedError(MelfedError):
+    """A clinic's policy, or what is left of its privacy budget, forbids what was asked."""
+
+    exit_code = 9
+
+
+class LedgerError(MelfedError):
+    """A privacy ledger is damaged, altered, or of other data: nothing may be trained until that is understood."""
+
+    exit_code = 10
+
+
+class PolicyError(MelfedError):
+    """The clinic's own configuration, clinic.yaml, is invalid: the clinic answers no study until it is mended."""
+
+    exit_code = 11
+
+
+class AuditError(MelfedError):
+    """An audit has refuted the ε that the accounting claims: nothing may be trained until the fault is found."""
+
+    exit_code = 12

@@ -6,6 +6,7 @@ line numbers in its errors, is in `common.study_file`.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -74,7 +75,15 @@ class ModelSpec(Section):
     train: Literal["head", "affine", "last_block", "full"] = Field("full", description="which parameters learn")
     metadata: bool = Field(False, description="join age, sex and site before the head")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
-    weights: str | None = Field(None, description="file or folder of weights; null: looked for (README, Weights)")
+    neck: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="the head sees so many whitened features from several depths, by statistics of the run in weights",
+    )
+    weights: str | None = Field(
+        None, description="file or folder of weights, or a finished run as a warm start; null: looked for (README)"
+    )
     weights_sha256: Digest | None = Field(None, description="SHA-256 of the weights file; null: fixed at the first run")
 
     @field_validator("backbone")
@@ -88,6 +97,8 @@ class ModelSpec(Section):
     def _weights_have_a_use(self) -> Self:
         if not self.pretrained and (self.weights or self.weights_sha256):
             raise ValueError("pretrained is false, so weights and weights_sha256 must be null")
+        if self.neck is not None and (not self.pretrained or self.train == "last_block"):
+            raise ValueError("neck goes with pretrained: true and train head, affine or full")
         if not self.pretrained and self.train != "full":
             raise ValueError(f"pretrained is false, so train must be full, not {self.train}")
         return self
@@ -133,7 +144,53 @@ class FederationSpec(Section):
     cohort: float = Field(1.0, gt=0, le=1, description="fraction of the clinics asked each round")
     quorum: float = Field(1.0, gt=0, le=1, description="fraction of the asked clinics that must answer")
     validate_every: int = Field(1, ge=1, le=100_000, description="rounds between two validations")
+    tail_average: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the rounds, the last ones, whose models are averaged in the end"
+    )
     deadline_seconds: float = Field(900.0, gt=0, le=7 * 86_400, description="longest a round may take")
+
+
+class PrivacySpec(Section):
+    """Differential privacy of every patient: what is protected, how strongly, and by which mechanism.
+
+    The mechanism is that of Abadi et al. (arXiv 1607.00133) with a patient in place of an example: see
+    `client.private_training`. Neighbouring data sets differ by all images of one unit, added or removed.
+    """
+
+    unit: Literal["patient", "lesion", "image"] = Field(description="whose images are protected together")
+    epsilon: float | None = Field(
+        None, gt=0, le=1e4, description="largest loss of a clinic's patients over the study; or state noise_multiplier"
+    )
+    noise_multiplier: float | None = Field(
+        None, ge=0, le=1e6, description="σ: noise of a step over clipping_norm; 0 is no noise; or state epsilon"
+    )
+    delta: float = Field(1e-5, gt=0, lt=1, description="probability with which epsilon may be exceeded")
+    recipe: Literal["auto", "manual"] = Field(
+        "auto", description="auto: what is not stated is chosen from epsilon and patients, and printed"
+    )
+    patients: int = Field(
+        1000, ge=1, le=10_000_000, description="a clinic's training patients, a public round guess: for the recipe"
+    )
+    sampling_rate: float = Field(1.0, gt=0, le=1, description="q: probability that a patient takes part in a step")
+    steps: int = Field(1, ge=1, le=1_000_000, description="noisy steps a round")
+    clipping: Literal["fixed", "normalised"] = Field(
+        "fixed", description="a patient's gradient is shortened to clipping_norm, or scaled to nearly it"
+    )
+    clipping_norm: float = Field(1.0, gt=0, le=1e6, description="C: largest norm of a patient's gradient")
+    views: int = Field(1, ge=1, le=64, description="augmented views of an image, averaged before clipping")
+    evaluation: Literal["noised", "public"] = Field(
+        "noised", description="histograms of scores: noised and charged, or of images declared public"
+    )
+    smallest_cell: int = Field(10, ge=1, le=10_000, description="counts leave a clinic as multiples of this")
+
+    @model_validator(mode="after")
+    def _one_strength(self) -> Self:
+        if self.noise_multiplier == 0 and self.epsilon is not None:
+            raise ValueError(f"noise_multiplier is 0, so no epsilon holds, least of all {self.epsilon:g}; leave out one")
+        if (self.epsilon is None) == (self.noise_multiplier is None):
+            both = "both are" if self.epsilon is not None else "neither is"
+            raise ValueError(f"state epsilon or noise_multiplier: {both} stated")
+        return self
 
 
 class ResourcesSpec(Section):
@@ -153,9 +210,17 @@ class StudyProtocol(Section):
     model: ModelSpec = ModelSpec()
     training: TrainingSpec = TrainingSpec()
     federation: FederationSpec = FederationSpec()
-    privacy: None = Field(None, description="differential privacy; null: none")
+    privacy: PrivacySpec | None = Field(None, description="differential privacy; null: none")
     resources: ResourcesSpec = ResourcesSpec()
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random but privacy noise")
+
+    @model_validator(mode="after")
+    def _privacy_is_federated(self) -> Self:
+        if self.privacy is not None and self.federation.mode != "federated":
+            raise ValueError(
+                f"privacy is for federation.mode federated, not {self.federation.mode}; set privacy: null for a baseline"
+            )
+        return self
 
     def canonical(self) -> str:
         """Return the canonical JSON that the digest is taken of.
@@ -172,8 +237,13 @@ class StudyProtocol(Section):
 
     def with_changes(self, section: str, **changes: Any) -> "StudyProtocol":
         """Return a copy with keys of one section replaced (validated again)."""
+        return self.with_sections({section: changes})
+
+    def with_sections(self, sections: Mapping[str, Mapping[str, Any]]) -> "StudyProtocol":
+        """Return a copy with keys of several sections replaced (validated again, all at once)."""
         content = self.model_dump(mode="json")
-        content[section].update(changes)
+        for section, changes in sections.items():
+            content[section].update(changes)
         return StudyProtocol.model_validate_json(json.dumps(content))
 
 

@@ -29,10 +29,15 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 
+def micro_batch_size(image_size: int, device: torch.device) -> int:
+    """Return how many images of a side (pixels) suit the device at once."""
+    pixels = CPU_MICRO_BATCH_PIXELS if device.type == "cpu" else GPU_MICRO_BATCH_PIXELS
+    return max(4, pixels // image_size**2)
+
+
 def micro_batches(indices: npt.NDArray[np.int64], image_size: int, device: torch.device) -> list[npt.NDArray[np.int64]]:
     """Split a batch into parts that suit the device; gradients of the parts add up, so the step is the same."""
-    pixels = CPU_MICRO_BATCH_PIXELS if device.type == "cpu" else GPU_MICRO_BATCH_PIXELS
-    size = max(4, pixels // image_size**2)
+    size = micro_batch_size(image_size, device)
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 

@@ -1,14 +1,15 @@
 """From a study to its network: weights found, checked against the protocol, and loaded."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from common.classifier import Classifier, build_classifier
+from common.errors import StudyError, WeightsError
 from common.protocol import StudyProtocol
 from common.seeds import seed_for
-from common.weights import WeightsFile, find_weights, load_weights
+from common.tensors import load_tensors
+from common.weights import WeightsFile, find_weights, load_weights, run_metadata
 
 
 def study_weights(study: StudyProtocol, weights_dir: Path | None = None) -> WeightsFile:
@@ -41,7 +42,34 @@ def located(study: StudyProtocol, weights_dir: Path | None = None) -> StudyProto
 
 def build_study_classifier(study: StudyProtocol, weights_dir: Path | None = None) -> Classifier:
     """Return the study's network as it stands before the first round, on the CPU. Raises WeightsError."""
-    state: Mapping[str, torch.Tensor] | None = None
-    if study.model.pretrained:
-        state = load_weights(study_weights(study, weights_dir), study.model.backbone)
-    return build_classifier(study.model, seed=seed_for(study.seed, "model"), state=state)
+    seed = seed_for(study.seed, "model")
+    plain = study.model.model_copy(update={"neck": None})
+    if not study.model.pretrained:
+        return build_classifier(plain, seed=seed, state=None)
+    file = study_weights(study, weights_dir)
+    metadata = run_metadata(file)
+    if metadata is None:
+        if study.model.neck and study.federation.mode == "federated":
+            raise StudyError(
+                f"model.neck is {study.model.neck}, but {file.path} is no finished run: name one in model.weights that "
+                "was trained on public images with the same neck (federation.mode: central)"
+            )
+        # A central run gets its neck when it has finished: from its own images' features.
+        return build_classifier(plain, seed=seed, state=load_weights(file, study.model.backbone))
+    if metadata["backbone"] != study.model.backbone:
+        raise WeightsError(f"{file.path}: a run of {metadata['backbone']}, but the study's is {study.model.backbone}")
+    return _warm(study, seed, file)
+
+
+def _warm(study: StudyProtocol, seed: int, file: WeightsFile) -> Classifier:
+    """Return the study's network with a run's trunk, and its head and metadata branch where they fit."""
+    tensors = {name: torch.from_numpy(array) for name, array in load_tensors(file.path)[0].items()}
+    trunk = {name.removeprefix("trunk."): value for name, value in tensors.items() if name.startswith("trunk.")}
+    model = build_classifier(study.model, seed=seed, state=trunk)
+    rest = {name: value for name, value in tensors.items() if not name.startswith("trunk.")}
+    own = model.state_dict()
+    if all(name in own and own[name].shape == value.shape for name, value in rest.items()):
+        model.load_state_dict(rest, strict=False)
+    elif study.model.neck:
+        raise StudyError(f"model.neck is {study.model.neck}, but the run {file.path} has another neck, or none")
+    return model

@@ -17,12 +17,13 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from common.backbones import BackboneSpec, backbone_spec
-from common.errors import StorageError, WeightsError
+from common.errors import RunError, StorageError, WeightsError
 from common.files import atomic_write
 from common.image_store import default_cache
+from common.tensors import load_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,6 +145,17 @@ def load_weights(file: WeightsFile, backbone: str) -> "dict[str, Tensor]":
     return state
 
 
+def run_metadata(file: WeightsFile) -> dict[str, Any] | None:
+    """Return what a run's model says of itself (`study`, `backbone`, `data`); None for weights from elsewhere."""
+    if file.path.suffix != ".safetensors":
+        return None
+    try:
+        metadata = load_tensors(file.path)[1]
+    except RunError as error:
+        raise WeightsError(str(error)) from None
+    return metadata if {"study", "backbone", "data"} <= metadata.keys() else None
+
+
 def published_url(backbone: str) -> str | None:
     """Return where torchvision publishes a backbone's weights; None where it does not."""
     version = backbone_spec(backbone).published
@@ -162,6 +174,8 @@ def _in_place(place: Path, origin: str, backbone: str) -> Path | None:
         names = [path.name for path in place.iterdir() if path.is_file() and path.suffix in SUFFIXES]
     except OSError as error:
         raise WeightsError(f"{place} ({origin}): {error.strerror}; correct the path or leave it out") from error
+    if {"model.safetensors", "study.yaml"} <= {path.name for path in place.iterdir()}:
+        return place / "model.safetensors"  # a finished run: its model is the start
     published = _published_name(backbone)
     if published in names:
         return place / published

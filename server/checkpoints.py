@@ -1,7 +1,7 @@
 """Checkpoints: the global model and the server optimiser after each round, so that a run can go on from there."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ class Checkpoint:
     digest: str
     model: Tensors
     optimizer: Tensors
+    average: Tensors = field(default_factory=dict)
+    """Mean of the models of the last rounds so far, where the study asks for one."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -31,6 +33,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """
     tensors = {f"model/{name}": tensor for name, tensor in checkpoint.model.items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in checkpoint.optimizer.items()}
+    tensors |= {f"average/{name}": tensor for name, tensor in checkpoint.average.items()}
     path = folder / f"round-{checkpoint.round:06d}.safetensors"
     save_tensors(path, tensors, {"round": checkpoint.round, "digest": checkpoint.digest})
     for old in _found(folder)[:-KEPT]:
@@ -57,7 +60,8 @@ def last_checkpoint(folder: Path, digest: str) -> Checkpoint | None:
             continue
         if metadata.get("digest") != digest:
             raise RunError(f"{path}: of study {str(metadata.get('digest'))[:12]}, not {digest[:12]}")
-        return Checkpoint(int(str(metadata["round"])), digest, _under("model/", tensors), _under("optimizer/", tensors))
+        parts = (_under(prefix, tensors) for prefix in ("model/", "optimizer/", "average/"))
+        return Checkpoint(int(str(metadata["round"])), digest, *parts)
     if problems:
         raise RunError(f"{folder}: no whole checkpoint: {problems[0]}")
     return None

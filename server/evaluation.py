@@ -16,14 +16,18 @@ from common.histogram import ScoreHistogram
 from common.image_set import Images
 from common.image_store import ImageStore, LeftOut, Progress
 from common.images import ImageProblem, decode
-from common.metrics import EvaluationMetrics, histogram_metrics, scored_metrics
+from common.metrics import EvaluationMetrics, scored_metrics
+from common.noisy_histogram import histogram_from_lists, pooled
+from common.noisy_metrics import metrics_of
 from common.protocol import StudyProtocol
 from common.records import read_table
 from common.scoring import autocast, pick_device, score
+from common.study_model import study_weights
 from common.tensors import load_tensors, save_tensors
+from common.weights import run_metadata
 from server.outcome import Outcome
 from server.run_folder import RunFolder
-from server.summary import ClinicSummary, DataSummary, RoundSummary, RunSummary, StudyIdentity
+from server.summary import ClinicSummary, DataSummary, PublicData, RoundSummary, RunSummary, StudyIdentity
 
 PACKAGES = ("melfed", "flwr", "torch", "torchvision", "numpy")
 
@@ -38,8 +42,8 @@ def summarise(
             patients=_total(counts, "groups"),
             images=_total(counts, "images"),
             melanomas=_total(counts, "positives"),
-            test=histogram_metrics(outcome.test.get(name, ScoreHistogram.empty())),
-            everywhere=histogram_metrics(outcome.everywhere[name]) if name in outcome.everywhere else None,
+            test=metrics_of(outcome.test.get(name, ScoreHistogram.empty())),
+            everywhere=metrics_of(outcome.everywhere[name]) if name in outcome.everywhere else None,
         )
         for name, counts in outcome.clinics.items()
     )
@@ -48,7 +52,7 @@ def summarise(
         study=StudyIdentity(name=study.name, digest=study.digest),
         mode=study.federation.mode,
         data=data,
-        test=histogram_metrics(sum(outcome.test.values(), ScoreHistogram.empty())),
+        test=metrics_of(pooled(outcome.test.values())),
         clinics=clinics,
         privacy=None,
         rounds=_rounds(folder),
@@ -65,7 +69,7 @@ def _total(counts: Mapping[str, int], what: str) -> int:
 def _rounds(folder: RunFolder) -> tuple[RoundSummary, ...]:
     events = list(folder.events())
     validations = {
-        event["round"]: histogram_metrics(ScoreHistogram.from_lists(event["histogram"]))
+        event["round"]: metrics_of(histogram_from_lists(event["histogram"]))
         for event in events
         if event["event"] == "validation"
     }
@@ -73,10 +77,23 @@ def _rounds(folder: RunFolder) -> tuple[RoundSummary, ...]:
     return tuple(RoundSummary.model_validate({**row, "validation": validations.get(row["round"])}) for row in rows)
 
 
-def save_model(path: Path, model: Classifier, study: StudyProtocol) -> None:
-    """Write all of a model's tensors, with the digest of the study that made it."""
+def save_model(path: Path, model: Classifier, study: StudyProtocol, data: PublicData) -> None:
+    """Write all of a model's tensors, with the digest of the study that made it and what it was trained on."""
     tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
-    save_tensors(path, tensors, {"study": study.digest, "backbone": study.model.backbone})
+    metadata = {"study": study.digest, "backbone": study.model.backbone, "data": data.model_dump(mode="json")}
+    save_tensors(path, tensors, metadata)
+
+
+def public_data(study: StudyProtocol, weights_dir: Path | None = None) -> PublicData | None:
+    """Return what the run trained on whose model is the study's warm start; None where it starts from ImageNet weights.
+
+    Raises:
+        WeightsError: the weights are not there, or others than the study says.
+    """
+    if not study.model.pretrained:
+        return None
+    metadata = run_metadata(study_weights(study, weights_dir))
+    return PublicData.model_validate(metadata["data"]) if metadata else None
 
 
 def load_model(folder: RunFolder) -> tuple[StudyProtocol, Classifier]:

@@ -23,12 +23,13 @@ EVALUATE = MessageType.EVALUATE
 
 @dataclass(frozen=True)
 class Reply:
-    """One clinic's answer, or why there is none (`error`)."""
+    """One clinic's answer, or why there is none: `error`, or `declined` where the clinic keeps to its own policy."""
 
     node: int
     content: RecordDict
     error: str | None
     size: int
+    declined: str | None = None
 
     def arrays(self, name: str) -> dict[str, npt.NDArray[np.generic]]:
         """Return a record of arrays by its name; empty where the reply lacks it. Raises TensorError."""
@@ -52,9 +53,9 @@ class Reply:
         return str(self.content.config_records.get(record, ConfigRecord()).get(key, ""))
 
 
-def request(round_number: int, digest: str, tensors: Tensors | None = None) -> RecordDict:
-    """Return the content of a request to clinics."""
-    content = RecordDict({"request": ConfigRecord({"round": round_number, "digest": digest})})
+def request(round_number: int, digest: str, run: str, tensors: Tensors | None = None) -> RecordDict:
+    """Return the content of a request to clinics; `run` is the run's identity, for their ledgers."""
+    content = RecordDict({"request": ConfigRecord({"round": round_number, "digest": digest, "run": run})})
     if tensors is not None:
         content["tensors"] = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
     return content
@@ -110,6 +111,10 @@ def _reply(node: int, message: Message) -> Reply:
     if message.has_error():
         return Reply(node, RecordDict(), str(message.error.reason or "unknown error"), 0)
     content = message.content
-    refused = content.config_records.get("refused")
-    error = str(refused.get("reason", "refused without a reason")) if refused is not None else None
-    return Reply(node, content, error, size(content))
+    reasons = [_reason(content, kind) for kind in ("refused", "declined")]
+    return Reply(node, content, reasons[0], size(content), reasons[1])
+
+
+def _reason(content: RecordDict, kind: str) -> str | None:
+    record = content.config_records.get(kind)
+    return None if record is None else str(record.get("reason", f"{kind} without a reason"))

@@ -6,10 +6,12 @@ from itertools import groupby
 
 import numpy as np
 
-from common.curves import calibration_curve, pr_curve, roc_curve
+from common.curves import calibration_curve
 from common.histogram import BINS, ScoreHistogram
 from common.intervals import FloatArray
 from common.metrics import EvaluationMetrics, Interval
+from common.noisy_histogram import LOGIT_EDGES, Histogram, NoisyHistogram
+from common.noisy_metrics import densities, pr_of, roc_of
 from server.charts import (
     LEFT,
     RIGHT,
@@ -23,7 +25,7 @@ from server.charts import (
     unit_axis,
 )
 from server.markup import Markup, element, number
-from server.report_words import count, hint, limits_of, prevalence, spoken, value_of
+from server.report_words import count, hint, limits_of, plural, prevalence, spoken, value_of
 from server.summary import ClinicSummary, RoundSummary
 
 SQUARE = WIDTH - LEFT - RIGHT
@@ -34,7 +36,10 @@ CURVE_ROUNDS = 400
 DOTTED_ROUNDS = 40
 SCORE_BIN = 14  # score bins in a bar of the score figure: (BINS - 2) / 14 = 73 bars
 
+LEAST_SHARE = 1e-4  # of a class: smaller bars of a density, which has no end, are not drawn
+
 Key = tuple[str, str]
+Shares = dict[str, FloatArray]
 
 
 def figure(title: str, image: Markup, caption: str, keys: Sequence[Key] = (), style: str = "") -> Markup:
@@ -88,8 +93,8 @@ class _Row:
     style: str
 
 
-def forest(clinics: Sequence[ClinicSummary], pooled: EvaluationMetrics) -> Markup:
-    """Return the AUROC of each clinic and of all pooled, as points with intervals."""
+def forest(clinics: Sequence[ClinicSummary], pooled: EvaluationMetrics, unit: str | None = None) -> Markup:
+    """Return the AUROC of each clinic and of all pooled, as points with intervals; `unit` as of `noised_unit`."""
     largest = {clinic.name for clinic in sorted(clinics, key=lambda clinic: -clinic.test.images)[:FOREST_CLINICS]}
     rows = [row for clinic in clinics if clinic.name in largest for row in _clinic_rows(clinic)]
     rows.append(_Row("All pooled", pooled, "pooled"))
@@ -98,7 +103,7 @@ def forest(clinics: Sequence[ClinicSummary], pooled: EvaluationMetrics) -> Marku
     chart = Chart(axis, Axis(0, 1, (), ""), height=FOREST_LINE * len(rows) + 8)
     chart.line([(0.5, 0), (0.5, 1)], "chance")
     for index, row in enumerate(rows):
-        chart.marks += _forest_line(chart, TOP + FOREST_LINE * index + 18, row)
+        chart.marks += _forest_line(chart, TOP + FOREST_LINE * index + 18, row, unit)
     caption = "A point is a clinic's AUROC, the line its 95 % interval; the dashed line is chance."
     if len(clinics) > FOREST_CLINICS:
         caption += f" The {FOREST_CLINICS} clinics with most test images are shown; all are in the table."
@@ -115,7 +120,7 @@ def _clinic_rows(clinic: ClinicSummary) -> Iterator[_Row]:
         yield _Row("↳ everywhere", clinic.everywhere, "second")
 
 
-def _forest_line(chart: Chart, y: float, row: _Row) -> Iterator[Markup]:
+def _forest_line(chart: Chart, y: float, row: _Row, unit: str | None) -> Iterator[Markup]:
     """Name and value at height `y`, and the interval below them."""
     interval, limits = row.metrics.auroc, limits_of(row.metrics.auroc)
     value = f"{value_of(interval)} ({limits})" if limits else "undefined"
@@ -123,7 +128,9 @@ def _forest_line(chart: Chart, y: float, row: _Row) -> Iterator[Markup]:
     yield element("text", short, element("title", row.name), x=LEFT, y=y, class_=f"name {row.style}")
     yield element("text", value, x=WIDTH - RIGHT, y=y, text_anchor="end", class_="value")
     if interval.value is None or interval.low is None or interval.high is None:
-        yield element("text", hint(row.metrics) or "", x=WIDTH - RIGHT, y=y + 16, text_anchor="end", class_="note")
+        yield element(
+            "text", hint(row.metrics, unit=unit) or "", x=WIDTH - RIGHT, y=y + 16, text_anchor="end", class_="note"
+        )
         return
     low, middle, high = (chart.at(value, 0)[0] for value in (interval.low, interval.value, interval.high))
     yield element("line", x1=low, x2=high, y1=y + 11, y2=y + 11, class_=f"line {row.style}")
@@ -136,14 +143,14 @@ def _forest_line(chart: Chart, y: float, row: _Row) -> Iterator[Markup]:
 
 
 def loss_figure(rounds: Sequence[RoundSummary]) -> Markup:
-    """Return the training loss by round."""
-    rows = _thinned(rounds)
-    losses = [row.train_loss for row in rows]
+    """Return the training loss by round; at least one round has one."""
+    rows = _thinned([row for row in rounds if row.train_loss is not None])
+    losses = [row.train_loss or 0.0 for row in rows]
     top = max([*losses, 1e-9]) * 1.08
     chart = Chart(_round_axis(rows), nice_axis(0.0, top, "Training loss"), height=250)
     chart.line(zip([row.round for row in rows], losses, strict=True), "auroc")
-    for row in rows if len(rows) <= DOTTED_ROUNDS else ():
-        chart.dot(row.round, row.train_loss, "auroc", f"Round {row.round}: loss {row.train_loss:.4f}")
+    for row, loss in zip(rows, losses, strict=True) if len(rows) <= DOTTED_ROUNDS else ():
+        chart.dot(row.round, loss, "auroc", f"Round {row.round}: loss {loss:.4f}")
     words = (
         f"Training loss by round: {losses[0]:.3f} in round {rows[0].round}, {losses[-1]:.3f} in round {rows[-1].round}."
     )
@@ -183,11 +190,11 @@ def _series(chart: Chart, series: Sequence[tuple[int, Interval]], name: str, sty
             chart.dot(x, value, style, f"Round {x}: {name} {value:.3f} ({low:.3f} to {high:.3f})")
 
 
-def roc_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
+def roc_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None) -> Markup:
     """Return the pooled ROC curve with its band and the line of chance."""
-    curve = roc_curve(h)
+    curve = roc_of(h)
     if not curve.sensitivity.size:
-        return missing("ROC curve", hint(metrics) or "one class only")
+        return missing("ROC curve", hint(metrics, unit=unit) or "one class only")
     chart = Chart(unit_axis("1 − specificity"), unit_axis("Sensitivity"), height=SQUARE)
     chart.band(list(curve.false_positive_rate), list(curve.low), list(curve.high), "auroc")
     chart.line([(0, 0), (1, 1)], "chance")
@@ -197,7 +204,7 @@ def roc_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
         if at.value is not None:
             tip = f"At {specificity} % specificity: sensitivity {spoken(at)}"
             chart.dot(1 - specificity / 100, at.value, "auroc", tip)
-    words = f"ROC curve of all clinics' test images pooled. AUROC {spoken(metrics.auroc)}."
+    words = f"ROC curve of all clinics' test parts pooled. AUROC {spoken(metrics.auroc)}."
     caption = (
         f"AUROC {spoken(metrics.auroc)}. Points: sensitivity at 95 % and 90 % specificity. Shaded: 95 % interval of "
         "the sensitivity at each threshold."
@@ -205,18 +212,18 @@ def roc_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
     return figure("ROC curve", drawing(chart, description=words), caption)
 
 
-def pr_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
+def pr_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None) -> Markup:
     """Return the pooled precision-recall curve with its band and the share of melanomas."""
-    curve, share = pr_curve(h), prevalence(metrics)
+    curve, share = pr_of(h), prevalence(metrics)
     if not curve.recall.size or share is None:
-        return missing("Precision and recall", hint(metrics) or "one class only")
+        return missing("Precision and recall", hint(metrics, unit=unit) or "one class only")
     chart = Chart(unit_axis("Recall (sensitivity)"), unit_axis("Precision"), height=SQUARE)
     chart.band(list(curve.recall), list(curve.low), list(curve.high), "auprc")
     chart.line([(0, share), (1, share)], "chance")
     chart.text(1, share, f"chance: {share:.3f}", "end", up=-16 if share > 0.1 else 6)
     chart.line(zip(curve.recall, curve.precision, strict=True), "auprc")
     words = (
-        f"Precision-recall curve of all clinics' test images pooled. AUPRC {spoken(metrics.auprc)}, chance {share:.3f}."
+        f"Precision-recall curve of all clinics' test parts pooled. AUPRC {spoken(metrics.auprc)}, chance {share:.3f}."
     )
     caption = (
         f"AUPRC {spoken(metrics.auprc)}. The dashed line is guessing: the share of melanomas. Shaded: 95 % interval of "
@@ -255,39 +262,61 @@ def calibration_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
     return figure("Calibration", drawing(chart, strip, description=words), caption)
 
 
-def scores_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
+def scores_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None) -> Markup:
     """Return how scores are spread in each class, on a logit axis."""
-    classes = [
-        (_bars(counts), style, words)
-        for counts, style, words in ((h.negatives, "other", "other images"), (h.positives, "melanoma", "melanomas"))
-        if counts.sum()
-    ]
-    if not classes:
-        return missing("Scores by class", hint(metrics) or "no test image was evaluated")
-    edges = np.linspace(-12, 12, (BINS - 2) // SCORE_BIN + 1)
-    used = np.flatnonzero(sum(shares for shares, _, _ in classes))
-    first, last = min(int(used[0]), len(edges) // 2 - 3), max(int(used[-1]) + 1, len(edges) // 2 + 3)
+    edges, shares = _exact_shares(h) if isinstance(h, ScoreHistogram) else _fitted_shares(h)
+    if not shares:
+        return missing("Scores by class", hint(metrics, unit=unit) or "no test image was evaluated")
+    middle = len(edges) // 2
+    used = np.flatnonzero(sum(shares.values()))
+    first, last = min(int(used[0]), middle - 3), max(int(used[-1]) + 1, middle + 3)
     ticks = tuple((_logit(p), f"{p:g}") for p in (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999))
     low, high = float(edges[first]), float(edges[last])
     across = Axis(low, high, tuple(t for t in ticks if low <= t[0] <= high), "Predicted probability (logit scale)")
-    top = max(float(shares.max()) for shares, _, _ in classes)
-    chart = Chart(across, nice_axis(0, 108 * top, "Share of the class, %"), height=SQUARE - 54)
-    for shares, style, _ in classes:
-        points = list(_outline(edges[first : last + 1], 100 * shares[first:last]))
+    top = 108 * max(float(values.max()) for values in shares.values())
+    chart = Chart(across, nice_axis(0, top, "Share of the class, %"), height=SQUARE - 54)
+    for style, values in shares.items():
+        points = list(_outline(edges[first : last + 1], 100 * values[first:last]))
         chart.band([x for x, _ in points], [0.0] * len(points), [y for _, y in points], style)
         chart.line(points, style)
     if low < 0 < high:
-        chart.line([(0, 0), (0, 108 * top)], "chance")
-        chart.text(0, 108 * top, "threshold 0.5", right=6, up=-12)
-    numbers = f"{count(metrics.melanomas)} melanomas and {count(metrics.images - metrics.melanomas)} other test images"
-    caption = f"Scores of {numbers}; the less the two overlap, the better the model tells them apart."
-    keys = [(style, words) for _, style, words in reversed(classes)]
+        chart.line([(0, 0), (0, top)], "chance")
+        chart.text(0, top, "threshold 0.5", right=6, up=-12)
+    caption = f"{_numbers(metrics, unit)}; the less the two overlap, the better the model tells them apart."
+    names = {"melanoma": "melanomas", "other": "other images"}
+    keys = [(style, name) for style, name in names.items() if style in shares]
     return figure(
         "Scores by class",
         drawing(chart, description=f"Histogram of the {caption[0].lower()}{caption[1:]}"),
         caption,
         keys,
     )
+
+
+def _numbers(metrics: EvaluationMetrics, unit: str | None) -> str:
+    melanomas, others = count(metrics.melanomas), count(metrics.images - metrics.melanomas)
+    if unit is None:
+        return f"Scores of {melanomas} melanomas and {others} other test images"
+    return f"Densities of the scores of about {melanomas} {plural(unit)} with a melanoma and {others} without"
+
+
+def _exact_shares(h: ScoreHistogram) -> tuple[FloatArray, Shares]:
+    """Edges of the bars in logit, and the share of each class in each, by style; a class that is absent is left out."""
+    edges: FloatArray = np.linspace(-12, 12, (BINS - 2) // SCORE_BIN + 1)
+    classes = (("other", h.negatives), ("melanoma", h.positives))
+    return edges, {style: _bars(counts) for style, counts in classes if counts.sum()}
+
+
+def _fitted_shares(h: NoisyHistogram) -> tuple[FloatArray, Shares]:
+    """The same of the densities that are fitted to noisy counts; nothing where the noise hides a class."""
+    step = LOGIT_EDGES[1] - LOGIT_EDGES[0]
+    edges: FloatArray = np.concatenate(([LOGIT_EDGES[0] - step], LOGIT_EDGES, [LOGIT_EDGES[-1] + step]))
+    found = densities(h)
+    if found is None:
+        return edges, {}
+    others, melanomas = (density.counts / density.counts.sum() for density in found)
+    shares = {"other": others, "melanoma": melanomas}
+    return edges, {style: np.where(values < LEAST_SHARE, 0.0, values) for style, values in shares.items()}
 
 
 def _bars(counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> FloatArray:

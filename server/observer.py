@@ -18,14 +18,14 @@ class Observer(Protocol):
     def round_started(self, round_number: int, clinics: list[str]) -> None:
         """A round begins."""
 
-    def replied(self, clinic: str, error: str | None) -> None:
-        """A clinic answered, or did not."""
+    def replied(self, clinic: str, error: str | None, declined: bool = False) -> None:
+        """A clinic answered, or did not: `error` says why, and `declined` that its own policy forbids it."""
 
     def waiting(self) -> None:
         """Called many times a second while the run waits."""
 
-    def round_finished(self, round_number: int, loss: float, seconds: float) -> None:
-        """A round is aggregated and checkpointed."""
+    def round_finished(self, round_number: int, loss: float | None, seconds: float) -> None:
+        """A round is aggregated and checkpointed; in a private study there is no loss to tell."""
 
     def evaluating(self, clinics: list[str]) -> None:
         """The final model is about to be evaluated."""

@@ -3,9 +3,26 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from common.histogram import ScoreHistogram
+from common.noisy_histogram import Histogram
 from common.tensors import Tensors
 from server.observer import Counts
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a clinic says of its privacy after a round.
+
+    Attributes:
+        epsilon: the total of its ledger at the study's delta; None where there was no noise.
+        head: hash of the ledger's last row.
+        noise_multiplier: σ of a training step.
+        evaluation_noise_multiplier: σ of its histograms; None where they are public.
+    """
+
+    epsilon: float | None
+    head: str
+    noise_multiplier: float
+    evaluation_noise_multiplier: float | None
 
 
 @dataclass(frozen=True)
@@ -17,9 +34,11 @@ class Outcome:
         clinics: each clinic's counts, by `<part>_images`, `<part>_positives`, `<part>_groups`.
         test: each clinic's test part, scored by the global model, or in `local` mode by its own.
         everywhere: in `local` mode the test parts of all clinics, scored by each clinic's own model.
+        accounts: of a private study, what each clinic last said of its privacy.
     """
 
     models: Mapping[str, Tensors]
     clinics: Mapping[str, Counts]
-    test: Mapping[str, ScoreHistogram]
-    everywhere: Mapping[str, ScoreHistogram] = field(default_factory=dict)
+    test: Mapping[str, Histogram]
+    everywhere: Mapping[str, Histogram] = field(default_factory=dict)
+    accounts: Mapping[str, Account] = field(default_factory=dict)

@@ -18,20 +18,37 @@ from common.errors import DataError, RunError
 from common.files import write_text
 from common.histogram import ScoreHistogram
 from common.metrics import EvaluationMetrics, Interval
+from common.noisy_histogram import Histogram, histogram_from_lists, pooled
 from common.protocol import StudyProtocol
 from common.study_file import study_yaml
 from server import figures, report_words
 from server.markup import Markup, element, join
+from server.report_parts import columns, facts, notice, panel, table
+from server.report_privacy import privacy_notice, privacy_section
 from server.report_style import STYLE
-from server.report_words import capital, count, counted, duration, hint, limits_of, megabytes, plural, value_of
+from server.report_words import (
+    capital,
+    count,
+    counted,
+    duration,
+    hint,
+    initial_weights,
+    limits_of,
+    megabytes,
+    noised_unit,
+    plural,
+    value_of,
+)
 from server.run_folder import RunFolder
 from server.summary import ClinicSummary, RoundSummary, RunSummary
 
 LISTED_IMAGES = 200
 LISTED_ROUNDS = 200
+ABSENT, DECLINED = "Did not answer, and why", "Declined, and why"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _SECTIONS = {
     "result": "Result",
+    "privacy": "Privacy",
     "clinics": "Clinics",
     "training": "Training",
     "curves": "Curves",
@@ -51,13 +68,12 @@ def write_report(folder: RunFolder) -> Path:
     summary, study = folder.summary(), folder.study()
     if study.digest != summary.study.digest:
         raise RunError(f"{folder.path}: summary.json is of study {summary.study.digest[:12]}, not {study.digest[:12]}")
-    write_text(folder.report, page(summary, study, _test_scores(folder)))
+    write_text(folder.report, page(summary, study, _test_scores(folder, study)))
     return folder.report
 
 
-def page(summary: RunSummary, study: StudyProtocol, test: Mapping[str, ScoreHistogram]) -> str:
+def page(summary: RunSummary, study: StudyProtocol, test: Mapping[str, Histogram]) -> str:
     """Return the page; `test` holds each clinic's test scores, from which the pooled curves are drawn."""
-    pooled = sum(test.values(), ScoreHistogram.empty())
     title = f"{summary.study.name}: melfed report"
     head = element(
         "head",
@@ -68,27 +84,40 @@ def page(summary: RunSummary, study: StudyProtocol, test: Mapping[str, ScoreHist
         element("title", f"{title} (synthetic images)" if summary.data.synthetic else title),
         element("style", Markup(STYLE)),
     )
-    sections = [
-        _section("result", _cards(summary)),
-        _section("clinics", _clinic_table(summary), figures.forest(summary.clinics, summary.test)),
-        _section("training", *_training(summary)),
-        _section("curves", _curves_note(summary), _curves(summary.test, pooled)),
-        _section("data", *_data(summary, study)),
-        _section("study", *_study(summary, study)),
-        _section("meaning", _meaning(summary, study)),
-    ]
-    body = element("body", _header(summary), element("main", *sections), _footer(summary))
+    content = {
+        "result": [_cards(summary)],
+        "privacy": _privacy(summary, study),
+        "clinics": [
+            _clinic_table(summary, study),
+            figures.forest(summary.clinics, summary.test, noised_unit(summary)),
+        ],
+        "training": _training(summary),
+        "curves": [_curves_note(summary), _curves(summary, test)],
+        "data": _data(summary, study),
+        "study": _study(summary, study),
+        "meaning": [_meaning(summary, study)],
+    }
+    shown = [name for name, parts in content.items() if parts]
+    sections = [_section(name, *content[name]) for name in shown]
+    body = element("body", _header(summary, shown), element("main", *sections), _footer(summary))
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
-def _test_scores(folder: RunFolder) -> dict[str, ScoreHistogram]:
-    scores = {}
+def _test_scores(folder: RunFolder, study: StudyProtocol) -> dict[str, Histogram]:
+    noised = study.privacy is not None and study.privacy.evaluation == "noised"
+    scores: dict[str, Histogram] = {}
     for event in folder.events():
         if event["event"] == "test":
+            place = f"{folder.path}/metrics.jsonl: test scores of {event['clinic']!r}"
             try:
-                scores[str(event["clinic"])] = ScoreHistogram.from_lists(event["histogram"])
+                found = histogram_from_lists(event["histogram"])
             except DataError as error:
-                raise RunError(f"{folder.path}/metrics.jsonl: test scores of {event['clinic']!r}: {error}") from None
+                raise RunError(f"{place}: {error}") from None
+            if isinstance(found, ScoreHistogram) == noised:
+                raise RunError(
+                    f"{place}: {'without' if noised else 'with'} noise, against the study; the run is damaged"
+                )
+            scores[str(event["clinic"])] = found
     return scores
 
 
@@ -97,18 +126,18 @@ def _section(name: str, *content: Markup) -> Markup:
     return element("section", heading, *content, id=name, aria_labelledby=f"{name}-title")
 
 
-def _header(summary: RunSummary) -> Markup:
-    links = [element("li", element("a", words, href=f"#{name}")) for name, words in _SECTIONS.items()]
+def _header(summary: RunSummary, sections: Sequence[str]) -> Markup:
+    links = [element("li", element("a", _SECTIONS[name], href=f"#{name}")) for name in sections]
     rounds = counted(len(summary.rounds), "round", "rounds")
     clinics = counted(len(summary.clinics), "clinic", "clinics")
-    synthetic = element("p", report_words.SYNTHETIC, class_="notice synthetic", role="note")
     return element(
         "header",
         element("p", "melfed report", class_="kind"),
         element("h1", element("bdi", summary.study.name)),
         element("p", f"{report_words.MODES[summary.mode]}. {capital(clinics)}, {rounds}.", class_="lead"),
-        synthetic if summary.data.synthetic else "",
-        element("p", report_words.NOTICE, class_="notice", role="note"),
+        notice(report_words.SYNTHETIC, warning=True) if summary.data.synthetic else "",
+        privacy_notice(summary.privacy) if summary.privacy else "",
+        notice(report_words.NOTICE),
         element("nav", element("ul", *links), aria_label="Sections"),
     )
 
@@ -118,20 +147,25 @@ def _footer(summary: RunSummary) -> Markup:
     return element("footer", f"{words} {report_words.SYNTHETIC}." if summary.data.synthetic else words)
 
 
+def _privacy(summary: RunSummary, study: StudyProtocol) -> list[Markup]:
+    if summary.privacy is None or study.privacy is None:
+        return []
+    return privacy_section(summary, summary.privacy, study.privacy)
+
+
 def _cards(summary: RunSummary) -> Markup:
-    test, groups = summary.test, plural(summary.data.groups_by)
+    test, unit = summary.test, noised_unit(summary)
     share = report_words.prevalence(test)
     chance = "" if not share else f" Guessing reaches {share:.3f}, the share of melanomas."
     auroc = "How often a melanoma gets a higher score than another image, taking one of each. Guessing reaches 0.5."
     auprc = f"The share of real melanomas among the images called melanoma, averaged over all sensitivities.{chance}"
     balanced = "The mean of sensitivity and specificity when a score of 0.5 or more is called melanoma. Guessing: 0.5."
-    of_groups = "" if summary.data.groups_by == "image" else f" of {count(test.patients)} {groups}"
-    images = f"in {counted(test.images, 'test image', 'test images')}{of_groups}"
-    reason = hint(test)
+    reason = hint(test, unit=unit)
+    title, images = _test_size(summary, unit)
     note = f" Mind: {reason}." if reason else ""
     counts = element(
         "div",
-        element("h3", "Melanomas in test"),
+        element("h3", title),
         element("p", count(test.melanomas), class_="big"),
         element("p", images, class_="limits"),
         element("p", f"All clinics' test parts together, never seen in training.{note}", class_="soft"),
@@ -144,6 +178,18 @@ def _cards(summary: RunSummary) -> Markup:
         counts,
     ]
     return join([element("div", *cards, class_="cards"), _operating_points(test)])
+
+
+def _test_size(summary: RunSummary, unit: str | None) -> tuple[str, str]:
+    """Return what the test part's melanomas are, and what they are among."""
+    test = summary.test
+    if unit is not None:
+        units = plural(unit)
+        title = "Melanomas in test" if unit == "image" else f"{capital(units)} with melanoma in test"
+        return title, f"in about {count(test.images)} {units}, estimated from noisy counts"
+    of_groups = f" of {count(test.patients)} {plural(summary.data.groups_by)}"
+    images = counted(test.images, "test image", "test images")
+    return "Melanomas in test", f"in {images}{'' if summary.data.groups_by == 'image' else of_groups}"
 
 
 def _card(title: str, interval: Interval, chance: float | None, words: str, reason: str | None) -> Markup:
@@ -160,54 +206,39 @@ def _card(title: str, interval: Interval, chance: float | None, words: str, reas
 
 
 def _operating_points(test: EvaluationMetrics) -> Markup:
-    facts = []
+    known = []
     for specificity in (90, 95):
         interval: Interval = getattr(test, f"sensitivity_at_{specificity}_specificity")
         threshold: float | None = getattr(test, f"threshold_at_{specificity}_specificity")
         at = f"; a score of {threshold:.3g} or more is called melanoma" if threshold is not None else ""
-        facts.append((f"Sensitivity at {specificity} % specificity", f"{report_words.spoken(interval)}{at}"))
+        known.append((f"Sensitivity at {specificity} % specificity", f"{report_words.spoken(interval)}{at}"))
     if test.brier is not None and test.ece is not None:
-        facts.append(("Calibration", f"Brier score {test.brier:.3f}, expected calibration error {test.ece:.3f}"))
-    return element("div", _facts(facts), class_="panel below")
+        known.append(("Calibration", f"Brier score {test.brier:.3f}, expected calibration error {test.ece:.3f}"))
+    return panel(facts(known), below=True)
 
 
-def _facts(facts: Sequence[tuple[str, str]]) -> Markup:
-    return element("dl", *[join([element("dt", name), element("dd", text)]) for name, text in facts], class_="facts")
-
-
-def _table(caption: str, head: Markup, rows: Sequence[Markup]) -> Markup:
-    """Return a table that scrolls sideways in its own box where the screen is narrow."""
-    table = element(
-        "table", element("caption", element("span", caption)), element("thead", head), element("tbody", *rows)
-    )
-    return element("div", table, class_="scroll", role="region", aria_label=caption, tabindex=0)
-
-
-def _columns(*names: str) -> Markup:
-    return element("tr", *[element("th", name, scope="col") for name in names])
-
-
-def _clinic_table(summary: RunSummary) -> Markup:
-    by_image, local = summary.data.groups_by == "image", summary.mode == "local"
+def _clinic_table(summary: RunSummary, study: StudyProtocol) -> Markup:
+    by_image, local, unit = summary.data.groups_by == "image", summary.mode == "local", noised_unit(summary)
     groups = [] if by_image else [capital(plural(summary.data.groups_by))]
-    whole, test = [*groups, "Images", "Melanomas"], ["Images", "Melanomas", "AUROC", "AUPRC"]
+    counts = ["Images", "Melanomas"] if unit is None else [f"≈ {capital(plural(unit))}", "≈ With melanoma"]
+    whole, test = [*groups, "Images", "Melanomas"], [*counts, "AUROC", "AUPRC"]
     everywhere = ["AUROC", "AUPRC"] if local else []
     spans = [("All data", len(whole)), ("Test part", len(test)), *([("Everywhere", 2)] if local else [])]
     over = [element("th", name, colspan=span, scope="colgroup") for name, span in spans]
-    head = join([element("tr", element("td", ""), *over), _columns("Clinic", *whole, *test, *everywhere)])
-    rows = [_clinic_row(clinic, by_image, local) for clinic in summary.clinics]
+    head = join([element("tr", element("td", ""), *over), columns("Clinic", *whole, *test, *everywhere)])
+    rows = [_clinic_row(clinic, by_image, local, unit) for clinic in summary.clinics]
     sums = [sum(getattr(clinic, what) for clinic in summary.clinics) for what in ("patients", "images", "melanomas")]
     cells = _count_cells(None if by_image else sums[0], *sums[1:])
     absent = [element("td", "–")] * len(everywhere)
     first = element("th", "All pooled", scope="row")
-    total = element("tr", first, *cells, *_test_cells(summary.test), *absent, class_="total")
-    caption = "Each clinic and all pooled; below a value its 95 % interval."
+    total = element("tr", first, *cells, *_test_cells(summary.test, unit), *absent, class_="total")
+    caption = f"Each clinic and all pooled; below a value its 95 % interval.{report_words.rounded_counts(study)}"
     if local:
         caption += " Test part: the clinic's own model on its own test images. Everywhere: on those of all clinics."
-    return _table(caption, head, [*rows, total])
+    return table(caption, head, [*rows, total])
 
 
-def _clinic_row(clinic: ClinicSummary, by_image: bool, local: bool) -> Markup:
+def _clinic_row(clinic: ClinicSummary, by_image: bool, local: bool, unit: str | None) -> Markup:
     cells = _count_cells(None if by_image else clinic.patients, clinic.images, clinic.melanomas)
     name = element("th", element("bdi", clinic.name), scope="row")
     everywhere: list[Markup] = []
@@ -216,15 +247,15 @@ def _clinic_row(clinic: ClinicSummary, by_image: bool, local: bool) -> Markup:
         found = clinic.everywhere
         everywhere = [_metric_cell(found.auroc if found else Interval(), reason)]
         everywhere.append(_metric_cell(found.auprc if found else Interval(), reason))
-    return element("tr", name, *cells, *_test_cells(clinic.test), *everywhere)
+    return element("tr", name, *cells, *_test_cells(clinic.test, unit), *everywhere)
 
 
 def _count_cells(patients: int | None, images: int, melanomas: int) -> list[Markup]:
     return [element("td", count(value)) for value in (patients, images, melanomas) if value is not None]
 
 
-def _test_cells(test: EvaluationMetrics) -> list[Markup]:
-    reason = hint(test)
+def _test_cells(test: EvaluationMetrics, unit: str | None) -> list[Markup]:
+    reason = hint(test, unit=unit)
     metrics = [_metric_cell(test.auroc, reason), _metric_cell(test.auprc, reason)]
     return [*_count_cells(None, test.images, test.melanomas), *metrics]
 
@@ -240,48 +271,70 @@ def _metric_cell(interval: Interval, reason: str | None) -> Markup:
 def _training(summary: RunSummary) -> list[Markup]:
     if not summary.rounds:
         return [element("p", "No round is on record.")]
-    drawn = [figures.loss_figure(summary.rounds), figures.validation_figure(summary.rounds)]
+    drawn = [figures.validation_figure(summary.rounds)]
+    if _has_losses(summary):
+        drawn.insert(0, figures.loss_figure(summary.rounds))
     return [element("div", *drawn, class_="figures"), _round_table(summary)]
 
 
+def _has_losses(summary: RunSummary) -> bool:
+    return any(row.train_loss is not None for row in summary.rounds)
+
+
 def _round_table(summary: RunSummary) -> Markup:
-    federated = summary.mode == "federated"
-    names = ["Round", "Training loss", "Validation AUROC", "Validation AUPRC", "Seconds"]
+    federated, losses, unit = summary.mode == "federated", _has_losses(summary), noised_unit(summary)
+    declined = any(row.declined for row in summary.rounds)
+    names = ["Round", *(["Training loss"] if losses else []), "Validation AUROC", "Validation AUPRC", "Seconds"]
     if federated:
-        names += ["MB up", "MB down", "Answered", "Did not answer, and why"]
-    rows = [_round_row(row, federated) for row in summary.rounds[-LISTED_ROUNDS:]]
-    caption = f"Rounds: {report_words.traffic(summary.rounds)}." if federated else "Rounds: loss, validation and time."
+        names += ["MB up", "MB down", "Answered", ABSENT, *([DECLINED] if declined else [])]
+    rows = [_round_row(row, federated, losses, declined, unit) for row in summary.rounds[-LISTED_ROUNDS:]]
+    told = f"{'loss, ' if losses else ''}validation and time"
+    caption = f"Rounds: {report_words.traffic(summary.rounds) if federated else told}."
     if len(summary.rounds) > LISTED_ROUNDS:
         caption += f" The last {LISTED_ROUNDS} of {count(len(summary.rounds))}; all are in summary.json."
-    return element("div", _table(caption, _columns(*names), rows), class_="below")
+    return element("div", table(caption, columns(*names, words=(ABSENT, DECLINED)), rows), class_="below")
 
 
-def _round_row(row: RoundSummary, federated: bool) -> Markup:
-    reason = hint(row.validation, "validation") if row.validation else "not evaluated"
+def _round_row(row: RoundSummary, federated: bool, losses: bool, declined: bool, unit: str | None) -> Markup:
+    reason = hint(row.validation, "validation", unit) if row.validation else "not evaluated"
     auroc, auprc = (row.validation.auroc, row.validation.auprc) if row.validation else (Interval(), Interval())
-    cells = [element("td", f"{row.train_loss:.4f}"), _metric_cell(auroc, reason), _metric_cell(auprc, None)]
-    cells.append(element("td", f"{row.seconds:.1f}"))
+    cells = [_metric_cell(auroc, reason), _metric_cell(auprc, None), element("td", f"{row.seconds:.1f}")]
+    if losses:
+        cells.insert(0, element("td", "–" if row.train_loss is None else f"{row.train_loss:.4f}"))
     if federated:
-        asked = len(row.answered) + len(row.failed)
+        asked = len(row.answered) + len(row.failed) + len(row.declined)
         cells += [element("td", megabytes(size)) for size in (row.bytes_up, row.bytes_down)]
         cells.append(element("td", f"{len(row.answered)} of {asked}"))
-        failed = join(element("div", element("bdi", name), ": ", why) for name, why in sorted(row.failed.items()))
-        cells.append(element("td", failed or "–", class_="words"))
+        cells += [_reasons(reasons) for reasons in ([row.failed, row.declined] if declined else [row.failed])]
     return element("tr", element("th", str(row.round), scope="row"), *cells)
+
+
+def _reasons(reasons: Mapping[str, str]) -> Markup:
+    named = join(element("div", element("bdi", name), ": ", why) for name, why in sorted(reasons.items()))
+    return element("td", named or "–", class_="words")
 
 
 def _curves_note(summary: RunSummary) -> Markup:
     words = f"All on the test images of {counted(len(summary.clinics), 'clinic', 'clinics')}, pooled."
     if summary.mode == "local":
         words += " Here they mix the scores of different models, one a clinic, each on its own clinic's test part."
+    unit = noised_unit(summary)
+    if unit is not None:
+        words += (
+            f" They are of smooth densities, fitted to noisy counts in which every {unit} has about the same weight. "
+            "Calibration is not drawn, as noised histograms do not hold it."
+        )
     return element("p", words, class_="soft")
 
 
-def _curves(metrics: EvaluationMetrics, pooled: ScoreHistogram) -> Markup:
-    if not pooled.images and metrics.images:
+def _curves(summary: RunSummary, test: Mapping[str, Histogram]) -> Markup:
+    if not test and summary.test.images:
         return element("p", "Not drawn: metrics.jsonl holds no test scores.", class_="undefined")
-    drawers = (figures.roc_figure, figures.pr_figure, figures.calibration_figure, figures.scores_figure)
-    return element("div", *[draw(pooled, metrics) for draw in drawers], class_="figures")
+    scores, unit = pooled(test.values()), noised_unit(summary)
+    drawn = [figures.roc_figure(scores, summary.test, unit), figures.pr_figure(scores, summary.test, unit)]
+    if isinstance(scores, ScoreHistogram):
+        drawn.append(figures.calibration_figure(scores, summary.test))
+    return element("div", *drawn, figures.scores_figure(scores, summary.test, unit), class_="figures")
 
 
 def _data(summary: RunSummary, study: StudyProtocol) -> list[Markup]:
@@ -289,7 +342,7 @@ def _data(summary: RunSummary, study: StudyProtocol) -> list[Markup]:
     parts = [f"{count(data.images)} images", f"{counted(data.melanomas, 'melanoma', 'melanomas')}"]
     if data.groups_by != "image":
         parts.append(f"{count(data.groups)} {plural(data.groups_by)}")
-    facts = [
+    known = [
         ("Folder", data.folder),
         ("Layout", data.layout),
         ("Used", ", ".join(parts)),
@@ -297,9 +350,11 @@ def _data(summary: RunSummary, study: StudyProtocol) -> list[Markup]:
         ("Splits", report_words.splits_by(data.groups_by)),
         ("Left out", counted(len(data.left_out), "image", "images") if data.left_out else "no image"),
     ]
+    if summary.privacy:
+        known.append(("Protection", report_words.DATA_UNPROTECTED))
     if data.synthetic:
-        facts.insert(0, ("Images", f"{report_words.SYNTHETIC}."))
-    content = [element("div", _facts(facts), class_="panel")]
+        known.insert(0, ("Images", f"{report_words.SYNTHETIC}."))
+    content = [panel(facts(known))]
     if data.left_out:
         content.append(_left_out(summary))
     return content
@@ -315,21 +370,22 @@ def _left_out(summary: RunSummary) -> Markup:
     if len(left_out) > LISTED_IMAGES:
         caption += f" The first {LISTED_IMAGES}; {count(len(left_out) - LISTED_IMAGES)} more are in summary.json."
     head = element("tr", element("th", "Image", scope="col"), element("th", "Reason", scope="col", class_="words"))
-    return element("div", _table(caption, head, rows), class_="below")
+    return element("div", table(caption, head, rows), class_="below")
 
 
 def _study(summary: RunSummary, study: StudyProtocol) -> list[Markup]:
-    facts = [
+    known = [
         ("Name", summary.study.name),
         ("Digest (SHA-256)", summary.study.digest),
         ("Mode", f"{report_words.MODES[summary.mode]}."),
+        *((("Initial weights", initial_weights(summary.public)),) if summary.public else ()),
         ("Device", summary.device),
         ("Time", duration(summary.seconds)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary.versions.items())),
     ]
     yaml = element("pre", element("code", study_yaml(study)), tabindex=0, role="region", aria_label="Study as YAML")
     details = element("details", element("summary", "The whole study (study.yaml)"), yaml)
-    return [element("div", _facts(facts), class_="panel"), details]
+    return [panel(facts(known)), details]
 
 
 def _meaning(summary: RunSummary, study: StudyProtocol) -> Markup:

@@ -51,7 +51,7 @@ a { color: var(--accent); text-underline-offset: .2em; }
   margin: .8rem 0; padding: .65rem 1rem; border: 1px solid var(--rule); border-radius: 8px;
   background: var(--card); max-width: none;
 }
-.synthetic {
+.warning {
   background: var(--warn); border: 1px solid var(--warn-rule); border-left-width: 6px;
   color: var(--warn-ink); font-weight: 600;
 }
@@ -92,6 +92,9 @@ tbody th { font-weight: 600; white-space: normal; max-width: 18rem; }
 tbody th, thead :is(td, th):first-child { position: sticky; left: 0; background: var(--card); }
 th bdi, th code { display: inline-block; width: max-content; max-width: min(16rem, 32vw); }
 td.words { white-space: normal; min-width: 12rem; }
+table.words { font-variant-numeric: normal; }
+table.words tbody th { font-weight: 500; min-width: 10rem; max-width: 26rem; }
+table.words td.words { min-width: 6rem; }
 tr.total th, tr.total td { border-top: 2px solid var(--ink); font-weight: 650; }
 td small { display: block; font-size: .9em; font-weight: 400; color: var(--soft); }
 td small.hint { white-space: normal; min-width: 8rem; }
@@ -148,6 +151,14 @@ details {
 summary { cursor: pointer; font-weight: 600; }
 pre { margin: .8rem 0 .3rem; overflow-x: auto; line-height: 1.45; }
 footer { margin-top: 3rem; padding-top: 1rem; padding-bottom: 2.5rem; color: var(--soft); font-size: .88rem; }
+@media (max-width: 640px) {
+  table.words thead { display: none; }
+  table.words :is(tbody, tr, th, td) { display: block; }
+  table.words tr { padding: .55rem 0; border-top: 1px solid var(--rule); }
+  table.words tbody :is(th, td) { position: static; border: 0; padding: .1rem 1rem; max-width: none; }
+  table.words tbody th { font-weight: 650; } table.words td:last-child { color: var(--soft); }
+  table.words, table.words caption { display: block; }
+}
 @media (max-width: 520px) {
   dl.facts { grid-template-columns: 1fr; gap: 0; } dl.facts dd { margin-bottom: .5rem; }
   .card, figure, .panel { padding: .9rem .85rem; }

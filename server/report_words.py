@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from common.metrics import BINS, EvaluationMetrics, Interval
+from common.noisy_histogram import SCORE_BINS
 from common.protocol import StudyProtocol
-from server.summary import RoundSummary, RunSummary
+from server.summary import PublicData, RoundSummary, RunSummary
 
 SYNTHETIC = "Synthetic images: these numbers say nothing about real patients"
 NOTICE = "Research software, no medical device."
@@ -77,8 +78,18 @@ def spoken(interval: Interval) -> str:
     return f"{value_of(interval)} (95 % interval {limits})" if limits else value_of(interval)
 
 
-def hint(metrics: EvaluationMetrics, part: str = "test") -> str | None:
-    """Return why metrics are undefined or weak, or None where neither holds."""
+def noised_unit(summary: RunSummary) -> str | None:
+    """Return the unit that noised histograms count, or None where histograms are exact and count images."""
+    privacy = summary.privacy
+    return privacy.unit if privacy is not None and privacy.evaluation == "noised" else None
+
+
+def hint(metrics: EvaluationMetrics, part: str = "test", unit: str | None = None) -> str | None:
+    """Return why metrics are undefined or weak, or None where neither holds; `unit` as of `noised_unit`."""
+    return _exact_hint(metrics, part) if unit is None else _noised_hint(metrics, part, plural(unit))
+
+
+def _exact_hint(metrics: EvaluationMetrics, part: str) -> str | None:
     if metrics.images == 0:
         return f"no {part} image was evaluated"
     if metrics.melanomas == 0:
@@ -91,6 +102,18 @@ def hint(metrics: EvaluationMetrics, part: str = "test") -> str | None:
     if metrics.melanomas <= others:
         return f"only {counted(metrics.melanomas, 'melanoma', 'melanomas')} in {part}"
     return f"only {counted(others, 'other image', 'other images')} in {part}"
+
+
+def _noised_hint(metrics: EvaluationMetrics, part: str, units: str) -> str | None:
+    if metrics.images == 0:
+        return f"no histogram of {part}, or nothing in it that shows under the noise"
+    if metrics.auroc.value is None:
+        return f"too few {units} in {part} for the noise"
+    others = metrics.images - metrics.melanomas
+    if min(metrics.melanomas, others) >= FEW:
+        return None
+    which = "with" if metrics.melanomas <= others else "without"
+    return f"only about {count(min(metrics.melanomas, others))} {units} {which} a melanoma in {part}"
 
 
 def prevalence(metrics: EvaluationMetrics) -> float | None:
@@ -118,16 +141,35 @@ def traffic(rounds: Sequence[RoundSummary]) -> str:
     return f"{megabytes(up)} MB from the clinics, {megabytes(down)} MB to them"
 
 
+def initial_weights(public: PublicData) -> str:
+    """Return what the initial weights come from."""
+    sources = ", ".join(public.sources) or "sources not on record"
+    images = counted(public.images, "image", "images")
+    return f"the model of study {public.study} (digest {public.digest[:12]}), trained on {images} of: {sources}"
+
+
+def rounded_counts(study: StudyProtocol) -> str:
+    """Return how a private study's clinics reported their counts; empty without privacy."""
+    if study.privacy is None:
+        return ""
+    cell = f"rounded to multiples of {study.privacy.smallest_cell}, part by part"
+    if study.privacy.evaluation == "public":
+        return f" Counts are as the clinics reported them: those of training {cell}, others exact."
+    unit = study.privacy.unit
+    return (
+        f" Counts of all data are as the clinics reported them, {cell}; those of the test part are estimates from "
+        f"noisy histograms, which count every {unit} once."
+    )
+
+
 def meanings(summary: RunSummary, study: StudyProtocol) -> list[tuple[str, str]]:
     """Return heading and text of each point that a reader should know before using the numbers."""
     points = [
         (
             "Intervals",
             "A 95 % interval says which values the data leave open: over many such studies, about 95 of 100 intervals "
-            "would contain the true value. They are as wide as they have to be: clinics report counts of scores in "
-            f"{count(BINS)} bins instead of scores, and the error that this can cause is part of each interval; and "
-            f"{_independence(summary.data.groups_by)} The shaded bands in the figures hold point by point, not for a "
-            "curve as a whole.",
+            f"would contain the true value. They are as wide as they have to be: {_widths(summary)} The shaded bands "
+            "in the figures hold point by point, not for a curve as a whole.",
         ),
         (
             "Pooled, not averaged",
@@ -149,12 +191,14 @@ def meanings(summary: RunSummary, study: StudyProtocol) -> list[tuple[str, str]]
         ),
         (
             "The test part",
-            "The test part was scored once, by the model after the last round; no "
-            "round was picked by its result. It comes from the same clinics as the training images: at another "
-            "clinic, with another camera or other patients, the model may do worse.",
+            f"The test part was scored once, by {_final_model(study)}; no round was picked by its result. It comes "
+            "from the same clinics as the training images: at another clinic, with another camera or other patients, "
+            "the model may do worse.",
         ),
-        ("Privacy", _PRIVACY[summary.mode]),
+        ("Privacy", _PRIVATE if summary.privacy else _PRIVACY[summary.mode]),
     ]
+    if (unit := noised_unit(summary)) is not None:
+        points.insert(1, (f"Each {unit} counts once", _weights(unit)))
     if summary.mode == "local":
         points.insert(2, ("Pooled local models", _LOCAL))
     if study.data.positive != ("mel",):
@@ -163,6 +207,36 @@ def meanings(summary: RunSummary, study: StudyProtocol) -> list[tuple[str, str]]
             ("Melanoma", f"In this study every image with one of these diagnoses counts as melanoma: {words}.")
         )
     return points
+
+
+def _widths(summary: RunSummary) -> str:
+    """What makes the intervals wide."""
+    unit = noised_unit(summary)
+    if unit is None:
+        return (
+            f"clinics report counts of scores in {count(BINS)} bins instead of scores, and the error that this can "
+            f"cause is part of each interval; and {_independence(summary.data.groups_by)}"
+        )
+    return (
+        f"clinics report noisy counts of scores in {count(SCORE_BINS)} bins. Metrics and curves are those of smooth "
+        "densities fitted to these counts, and the noise is part of each interval, as is what the bins hide."
+    )
+
+
+def _weights(unit: str) -> str:
+    said = (
+        f"The noise hides what one {unit} changes, so every {unit} has about the same weight in the evaluation. An "
+        "exact evaluation gives each image the same weight instead, so the two may differ for one and the same model: "
+        "compare like with like."
+    )
+    return said if unit == "image" else f"{said} Several images of one {unit} share its weight."
+
+
+def _final_model(study: StudyProtocol) -> str:
+    rounds = round(study.federation.tail_average * study.federation.rounds)
+    if rounds < 2 or study.federation.mode != "federated":
+        return "the model after the last round"
+    return f"the average of the models of the last {count(rounds)} rounds (which the last validation is of as well)"
 
 
 def _independence(groups_by: str) -> str:
@@ -176,6 +250,14 @@ _LOCAL = (
     "Each clinic has its own model here, so the pooled row puts the scores of different models together, each on its "
     "own clinic's test part. The column “Everywhere” is one model on the test parts of all clinics: the number to hold "
     "against a federated or central model."
+)
+DATA_UNPROTECTED = (
+    "This section describes the folder that the simulation was given. It is exact, and no part of what a clinic sends."
+)
+_PRIVATE = (
+    "The section “Privacy” says who is protected, how strongly, and what left the clinics without protection. Noise "
+    "costs accuracy: the same study without it may do better. A second run gives other numbers, as noise is never "
+    "drawn from the study's seed."
 )
 _PRIVACY = {
     "federated": "This study has no differential privacy. Each clinic's model updates, counts of images, training "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class RunFolder:
         except OSError as error:
             raise StorageError(f"{path}: cannot be made: {error.strerror}") from None
         try:
+            write_text(path / "run-id", secrets.token_hex(8) + "\n")
             write_text(path / "study.yaml", study_yaml(study))
         except StorageError:
             shutil.rmtree(path, ignore_errors=True)
@@ -55,6 +57,16 @@ class RunFolder:
         if not (path / "study.yaml").is_file():
             raise RunError(f"{path}: not a run folder (it has no study.yaml)")
         return cls(path)
+
+    @property
+    def identity(self) -> str:
+        """What clinics' ledgers call this run: drawn at random when the folder was made."""
+        return (self.path / "run-id").read_text(encoding="utf-8").strip()
+
+    @property
+    def ledgers(self) -> Path:
+        """One privacy ledger a clinic (simulation of a private study only)."""
+        return self.path / "ledgers"
 
     @property
     def checkpoints(self) -> Path:

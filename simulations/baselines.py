@@ -23,6 +23,7 @@ from server.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
 from server.observer import Observer
 from server.outcome import Outcome
 from server.run_folder import RunFolder
+from simulations.neck import with_neck
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,15 @@ class Baseline:
         observer.started({clinic.name: _counts(clinic) for clinic in self.clinics}, first, rounds)
         for number in range(first, rounds + 1):
             self._round(number, folder, observer)
+        if self.study.model.neck and self.study.federation.mode == "central":
+            learner = self.learners[""]
+            learner.model = with_neck(learner.model, learner.images, self.study, self.device)
         observer.evaluating([clinic.name for clinic in self.clinics])
         return self._outcome()
+
+    def finished(self) -> Classifier:
+        """Return a network into which the outcome's tensors fit: the one that was given, or with its neck."""
+        return self.learners[""].model if self.study.federation.mode == "central" else self.classifier
 
     @cached_property
     def learners(self) -> dict[str, "_Learner"]:
@@ -96,13 +104,13 @@ class Baseline:
         optimizers: Tensors = {}
         for name, learner in self.learners.items():
             models |= {f"{_prefix(name)}{key}": tensor for key, tensor in trainable_tensors(learner.model).items()}
-            optimizers |= {f"{_prefix(name)}{key}": tensor for key, tensor in learner.trainer.optimizer_state().items()}
+            optimizers |= {f"{_prefix(name)}{key}": tensor for key, tensor in learner.trainer.optimizer.state().items()}
         return models, optimizers
 
     def _restore(self, state: Checkpoint) -> None:
         for name, learner in self.learners.items():
             load_trainable(learner.model, _under(_prefix(name), state.model))
-            learner.trainer.restore_optimizer(_under(_prefix(name), state.optimizer))
+            learner.trainer.optimizer.restore(_under(_prefix(name), state.optimizer))
 
     def _outcome(self) -> Outcome:
         models = {name: trainable_tensors(learner.model) for name, learner in self.learners.items()}

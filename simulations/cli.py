@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from common.errors import StudyError
+from common.errors import AuditError, StudyError
 from server.terminal import INTERVAL_WIDTH, NOTICE, Bar, errors, metrics_cells, output, run_app
 
 if TYPE_CHECKING:
+    from client.policy import ClinicPolicy
     from common.protocol import StudyProtocol
     from server.summary import RunSummary
     from simulations.virtual_clinics import VirtualClinics
@@ -49,17 +50,25 @@ def run(
     ] = None,
     cache: Cache = None,
     ray_address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default=False)] = None,
+    policies: Annotated[
+        list[str],
+        typer.Option("--policy", metavar="[CLINIC=]FILE", help="A clinic.yaml that all clinics, or one, go by."),
+    ] = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Train a study over virtual clinics and write a run folder with a report."""
-    from simulations.progress import RunProgress
+    from common.recipe import resolve
+    from simulations.progress import RunProgress, print_choices
 
-    protocol, folder = _read(study, overrides, seed), resume or out
+    protocol, choices = resolve(_read(study, overrides, seed))
+    folder = resume or out
     if resume and out:
         raise StudyError("--out and --resume exclude each other; --resume names the folder to go on with")
     if folder is None:
         folder = Path("runs") / f"{protocol.name}-{datetime.now(UTC).astimezone():%Y%m%d-%H%M%S}"
     virtual = _divide(protocol, data, cache)
-    with RunProgress(protocol.training.local_epochs) as observer:
+    of_clinic = _policies(policies, [split.name for split in virtual.splits])
+    print_choices(choices)
+    with RunProgress(_passes(protocol)) as observer:
         from simulations.run import simulate
 
         summary = simulate(
@@ -70,8 +79,10 @@ def run(
             resume=resume is not None,
             weights_dir=weights_dir,
             ray_address=ray_address,
+            policies=of_clinic,
+            choices=choices,
         )
-    _print_summary(summary)
+    _print_summary(summary, folder)
     output.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
@@ -102,6 +113,54 @@ def partition(
         parts = (clinic.train, clinic.validation, clinic.test)
         table.add_row(clinic.name, *(f"{part.groups} / {part.images} / {part.melanomas}" for part in parts))
     output.print(table)
+
+
+@app.command()
+def audit(
+    study: Study,
+    data: Data = None,
+    canaries: Annotated[
+        int | None,
+        typer.Option(help="How many canary patients, each in by a fair coin.", show_default="500 to 1000"),
+    ] = None,
+    as_json: Json = False,
+    overrides: Override = [],  # noqa: B006 (typer copies it)
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Replaces the study's seed and fixes the coins, never the noise.", show_default=False),
+    ] = None,
+    weights_dir: Annotated[
+        Path | None, typer.Option(envvar="MELFED_WEIGHTS", help="Folder of pretrained weights.", show_default=False)
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """Bound a private study's ε from below by one training run with canary patients (arXiv 2305.08846).
+
+    Leaves with code 12 where the bound exceeds the ε that the accounting claims.
+    """
+    from dataclasses import asdict
+
+    from common.recipe import resolve
+    from simulations.audit import audit_study, audit_table
+    from simulations.progress import print_choices
+
+    protocol, choices = resolve(_read(study, overrides, seed))
+    virtual = _divide(protocol, data, cache)
+    print_choices(choices)
+    with Bar("steps") as progress:
+        found = audit_study(protocol, virtual.clinics[0], canaries, seed, weights_dir, progress)
+    if as_json:
+        report = {**asdict(found), "exceeded": found.exceeded, "blind": found.blind}
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    else:
+        output.print(audit_table(found))
+    if found.blind:
+        errors.print(f"warning: {found.blind}", style="yellow", markup=False)
+    if found.exceeded:
+        raise AuditError(
+            f"study {protocol.name}: patients lose at least ε = {found.bound:.2f} ({found.confidence:.0%} confidence), "
+            f"but the accounting claims {found.claimed:.2f}; train on no patient's images until the fault is found"
+        )
 
 
 @app.command()
@@ -143,6 +202,26 @@ def _read(study: Path, overrides: list[str], seed: int | None) -> "StudyProtocol
     return read_study(study, overrides, seed)
 
 
+def _policies(options: list[str], clinics: list[str]) -> "dict[str, ClinicPolicy]":
+    """Read `[CLINIC=]FILE` options; "*" stands for all clinics without a policy of their own."""
+    from client.policy import read_policy
+
+    policies = {}
+    for option in options:
+        clinic, separator, path = option.rpartition("=")
+        if separator and clinic not in clinics:
+            raise StudyError(f"--policy {option}: no clinic {clinic!r}; the clinics are {', '.join(clinics)}")
+        policies[clinic if separator else "*"] = read_policy(Path(path))
+    return policies
+
+
+def _passes(study: "StudyProtocol") -> float:
+    """Return how often a round sees each image, about: progress bars are drawn by it."""
+    if study.privacy is None:
+        return study.training.local_epochs
+    return study.privacy.steps * study.privacy.sampling_rate * study.privacy.views
+
+
 def _divide(study: "StudyProtocol", folder: Path | None, cache: Path | None) -> "VirtualClinics":
     """Find or render the images, decode them, and divide them into clinics."""
     from common.image_store import default_cache
@@ -167,10 +246,11 @@ def _divide(study: "StudyProtocol", folder: Path | None, cache: Path | None) -> 
     return virtual
 
 
-def _print_summary(summary: "RunSummary") -> None:
-    """Print one row a clinic, and one for all pooled."""
+def _print_summary(summary: "RunSummary", folder: Path) -> None:
+    """Print one row a clinic, and one for all pooled, and of a private study what it protects and spent."""
     from rich.table import Table
 
+    from server.privacy_words import terminal_line
     from server.report_words import plural
 
     synthetic = ", synthetic images" if summary.data.synthetic else ""
@@ -189,6 +269,10 @@ def _print_summary(summary: "RunSummary") -> None:
     output.print(table)
     if summary.mode == "local":
         output.print(_everywhere(summary))
+    if summary.privacy:
+        output.print(terminal_line(summary.privacy, folder / "ledgers"), soft_wrap=True)
+        for warning in summary.privacy.warnings:
+            errors.print(f"warning: {warning}", style="yellow")
     errors.print(NOTICE, style="dim")
 
 

@@ -11,14 +11,17 @@ import os
 import pickle
 import tempfile
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from client.dataset import ClinicData
+from client.guard import Safe
+from client.policy import ClinicPolicy
 from common.errors import RunError, StudyError
 from common.protocol import StudyProtocol
 from common.tensors import Tensors
@@ -50,6 +53,13 @@ class Simulation:
 
     study: StudyProtocol
     clinics: tuple[ClinicData, ...]
+    ledgers: Path
+    policies: Mapping[str, ClinicPolicy] = field(default_factory=dict)
+
+    def safe(self, clinic: str) -> Safe:
+        """Return where a clinic's ledger is, and its policy; "*" stands for all clinics without one of their own."""
+        policy = self.policies.get(clinic, self.policies.get("*"))
+        return Safe(self.ledgers / f"{quote(clinic, safe=' ,()')}.jsonl", policy)
 
 
 def federate(
@@ -151,7 +161,7 @@ def _worker(workspace: Path, partition: int) -> "ClinicWorker":
     torch.set_num_threads(max(1, math.floor(simulation.study.resources.cpus)))
     data = simulation.clinics[partition]
     report = _Report(workspace / "progress" / str(partition), data.name)
-    return ClinicWorker(data, simulation.study, on_progress=report)
+    return ClinicWorker(data, simulation.study, on_progress=report, safe=simulation.safe(data.name))
 
 
 class _Report:

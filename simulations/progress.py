@@ -1,12 +1,20 @@
 """Draws a run's progress on the terminal; where stderr is no terminal, prints a line a round instead."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from common.recipe import Choice
 from server.observer import Counts
+from server.privacy_words import shown
 from server.terminal import errors
+
+
+def print_choices(choices: Sequence[Choice]) -> None:
+    """Print what the recipe chose, each with its reason, before anything is trained by it."""
+    for choice in choices:
+        errors.print(f"recipe: {choice.key} = {shown(choice.value)}: {choice.reason}", markup=False)
 
 
 class RunProgress:
@@ -20,6 +28,7 @@ class RunProgress:
         self._local_epochs = local_epochs
         self._images: dict[str, int] = {}
         self._done: set[str] = set()
+        self._declined: dict[str, str] = {}
         self._before: dict[str, int] = {}
         self._total = 0
         self._read: Callable[[], dict[str, int]] = dict
@@ -54,10 +63,15 @@ class RunProgress:
         if self._round is not None:
             self._progress.reset(self._round, total=self._total, description=f"round {round_number}", note="")
 
-    def replied(self, clinic: str, error: str | None) -> None:
-        """See `server.observer.Observer`."""
+    def replied(self, clinic: str, error: str | None, declined: bool = False) -> None:
+        """See `server.observer.Observer`; a clinic that goes on declining for the same reason is told of once."""
         self._done.add(clinic)
-        if error:
+        if declined:
+            reason = error or "no reason given"
+            if self._declined.get(clinic) != reason:
+                errors.print(f"clinic {clinic} declines: {reason}", style="cyan", markup=False)
+            self._declined[clinic] = reason
+        elif error:
             errors.print(f"clinic {clinic}: {error}", style="yellow", markup=False)
         self.waiting()
 
@@ -72,11 +86,12 @@ class RunProgress:
         # The central baseline counts all images under one name, beside the clinics'.
         self._progress.update(self._round, completed=min(self._total, sum({**seen, **finished}.values())))
 
-    def round_finished(self, round_number: int, loss: float, seconds: float) -> None:
+    def round_finished(self, round_number: int, loss: float | None, seconds: float) -> None:
         """See `server.observer.Observer`."""
-        self._progress.update(self._rounds, completed=round_number, note=f"loss {loss:.3f}")
+        note, told = ("", "") if loss is None else (f"loss {loss:.3f}", f"loss {loss:.4f}, ")
+        self._progress.update(self._rounds, completed=round_number, note=note)
         if not errors.is_terminal:
-            errors.print(f"round {round_number}: loss {loss:.4f}, {seconds:.1f} s")
+            errors.print(f"round {round_number}: {told}{seconds:.1f} s")
 
     def evaluating(self, clinics: list[str]) -> None:  # noqa: ARG002 (the bar shows no names)
         """See `server.observer.Observer`."""

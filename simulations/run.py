@@ -1,22 +1,28 @@
 """One simulated run from study and data folder to a finished run folder."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from urllib.parse import quote
 
+from client.policy import ClinicPolicy
+from client.privacy.accounting import delta_warning
+from client.privacy.units import privacy_units
 from common.classifier import Classifier, load_trainable, trainable_tensors
 from common.errors import RunError
 from common.files import write_text
 from common.protocol import StudyProtocol
+from common.recipe import Choice
 from common.scoring import pick_device
 from common.study_model import build_study_classifier, located, seal
-from server.evaluation import save_model, summarise
+from server.evaluation import public_data, save_model, summarise
 from server.observer import Observer
 from server.outcome import Outcome
+from server.privacy_summary import summarise_privacy
 from server.report import write_report
 from server.run_folder import RunFolder
-from server.summary import RunSummary
+from server.summary import PublicData, RunSummary
 from simulations.baselines import Baseline
 from simulations.engine import Simulation, check_resources, federate
 from simulations.virtual_clinics import VirtualClinics
@@ -31,6 +37,8 @@ def simulate(
     resume: bool = False,
     weights_dir: Path | None = None,
     ray_address: str | None = None,
+    policies: Mapping[str, ClinicPolicy] | None = None,
+    choices: Sequence[Choice] = (),
 ) -> RunSummary:
     """Run a study over virtual clinics and write its folder.
 
@@ -42,6 +50,8 @@ def simulate(
         resume: go on from the last checkpoint.
         weights_dir: where pretrained weights are looked for first.
         ray_address: of a running Ray cluster.
+        policies: by clinic; "*" stands for all clinics without one of their own.
+        choices: what `privacy.recipe: auto` chose, for the report.
 
     Raises:
         RunError: the folder exists, or with `resume` is of another study or data, or finished already.
@@ -56,12 +66,15 @@ def simulate(
     folder = _reopen(out, study, virtual) if resume else _create(out, study, virtual)
     device = pick_device()
     if study.federation.mode == "federated":
-        simulation = Simulation(located(study, weights_dir), virtual.clinics)
+        simulation = Simulation(located(study, weights_dir), virtual.clinics, folder.ledgers, policies or {})
         outcome = federate(simulation, folder, trainable_tensors(model), observer, ray_address)
     else:
-        outcome = Baseline(study, virtual.clinics, model, device).train(folder, observer)
-    _save_models(folder, model, outcome, study)
+        baseline = Baseline(study, virtual.clinics, model, device)
+        outcome, model = baseline.train(folder, observer), baseline.finished()
+    _save_models(folder, model, outcome, study, virtual)
     summary = summarise(study, folder, virtual.summary(), outcome, monotonic() - started, str(device))
+    privacy = summarise_privacy(study, outcome.accounts, choices, delta_warnings(study, virtual))
+    summary = summary.model_copy(update={"privacy": privacy, "public": public_data(study, weights_dir)})
     folder.write_outcome(outcome)
     folder.write_summary(summary)
     write_report(folder)
@@ -101,9 +114,25 @@ def _partition_text(virtual: VirtualClinics) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def _save_models(folder: RunFolder, model: Classifier, outcome: Outcome, study: StudyProtocol) -> None:
+def delta_warnings(study: StudyProtocol, virtual: VirtualClinics) -> tuple[str, ...]:
+    """Return a line for each clinic that has so few units that δ allows giving one of them away."""
+    if study.privacy is None:
+        return ()
+    warnings = []
+    for clinic in virtual.clinics:
+        units = len(set(privacy_units(clinic.train, study.privacy.unit)))
+        if warning := delta_warning(study.privacy.delta, units):
+            warnings.append(f"{clinic.name}: {warning}")
+    return tuple(warnings)
+
+
+def _save_models(
+    folder: RunFolder, model: Classifier, outcome: Outcome, study: StudyProtocol, virtual: VirtualClinics
+) -> None:
+    sources = tuple(sorted({record.source for record in virtual.records}))
+    data = PublicData(study=study.name, digest=study.digest, images=len(virtual.records), sources=sources)
     for name, tensors in outcome.models.items():
         load_trainable(model, tensors)
         # The name of a source may hold a slash.
         path = folder.path / f"model-{quote(name, safe=' ,()')}.safetensors" if name else folder.model
-        save_model(path, model, study)
+        save_model(path, model, study, data)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import common.scoring
-from client.training import Trainer, round_visits, schedule_factor
+from client.local_optimizer import schedule_factor
+from client.training import Trainer, round_visits
 from common.augment import to_input
 from common.backbones import BACKBONES
 from common.classifier import Classifier, encode_metadata, load_trainable, trainable_tensors
@@ -185,17 +186,17 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(
     trainer.train(images, "north", 1)
     trainer.train(images, "north", 2)
     save_tensors(tmp_path / "model", trainable_tensors(whole), {})
-    save_tensors(tmp_path / "optimizer", trainer.optimizer_state(), {})
+    save_tensors(tmp_path / "optimizer", trainer.optimizer.state(), {})
     trainer.train(images, "north", 3)
 
     again = small_model(study)
     load_trainable(again, load_tensors(tmp_path / "model")[0])
     resumed = Trainer(again, study, CPU)
-    resumed.restore_optimizer(load_tensors(tmp_path / "optimizer")[0])
+    resumed.optimizer.restore(load_tensors(tmp_path / "optimizer")[0])
     resumed.train(images, "north", 3)
     assert_same(whole, again)
-    for name, tensor in trainer.optimizer_state().items():
-        np.testing.assert_array_equal(tensor, resumed.optimizer_state()[name])
+    for name, tensor in trainer.optimizer.state().items():
+        np.testing.assert_array_equal(tensor, resumed.optimizer.state()[name])
 
     forgetful = small_model(study)
     load_trainable(forgetful, load_tensors(tmp_path / "model")[0])
@@ -207,11 +208,11 @@ def test_an_optimiser_without_state_is_restored_too(images: Images) -> None:
     study = small_study(training={"optimizer": "sgd", "momentum": 0.0})
     trainer = Trainer(small_model(study), study, CPU)
     trainer.train(images, "north", 1)
-    state = trainer.optimizer_state()
+    state = trainer.optimizer.state()
     assert state.keys() == {"steps"}
     other = Trainer(small_model(study), study, CPU)
-    other.restore_optimizer(state)
-    assert other.steps == trainer.steps == math.ceil(len(images) / 8)
+    other.optimizer.restore(state)
+    assert other.optimizer.steps == trainer.optimizer.steps == math.ceil(len(images) / 8)
     other.train(images, "north", 2)
 
 
@@ -321,7 +322,8 @@ def test_the_learning_rate_follows_schedule_and_warm_up(images: Images, monkeypa
     study = small_study(training=training, federation={"rounds": 4})
     trainer = Trainer(small_model(study), study, CPU)
     rates: list[float] = []
-    monkeypatch.setattr(trainer.optimizer, "step", lambda: rates.append(trainer.optimizer.param_groups[0]["lr"]))
+    inner = trainer.optimizer.optimizer
+    monkeypatch.setattr(inner, "step", lambda: rates.append(inner.param_groups[0]["lr"]))
     steps = math.ceil(len(images) / 8)
     assert steps < 6
     for number in (2, 3):

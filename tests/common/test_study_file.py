@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from common.errors import StudyError
-from common.protocol import DataSpec, ModelSpec, PhantomSection, StudyProtocol, TrainingSpec
+from common.protocol import DataSpec, ModelSpec, PhantomSection, PrivacySpec, StudyProtocol, TrainingSpec
 from common.study_file import documented_keys, read_study, study_yaml
+from common.yaml_file import REQUIRED
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STUDIES = sorted((REPOSITORY / "simulations" / "studies").glob("*.yaml"))
@@ -47,6 +48,7 @@ def test_an_unmentioned_key_has_its_default(tmp_path: Path) -> None:
         ("traning: {}", 1, "traning", "did you mean training?"),
         ("clinics: 3", 1, "clinics", "did you mean data.phantom.clinics or partition.clinics?"),
         ("data: {phantom: {imges: 50}}", 1, "data.phantom.imges", "did you mean data.phantom.images?"),
+        ("privacy: {unt: patient, epsilon: 1}", 1, "privacy.unt", "did you mean privacy.unit?"),
         ("resources: {zzz: 1}", 1, "resources.zzz", "known here: cpus, gpus"),
         ("1: a", 1, "1", "known here: data, federation, model, name, partition, privacy, protocol, resources, seed, "),
         ("data:\n  2020-01-01: a", 2, "data.2020-01-01", "known here: image_size, phantom, positive, sources"),
@@ -85,7 +87,12 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, line: int, 
         ("name: a\npartition:\n  test: 0.95", "2: partition: validation + test is 1.05"),
         ("model: {backbone: resnet}", "1: model.backbone: no backbone 'resnet'; known: efficientnet_b0"),
         ("model: {pretrained: false, train: head}", "1: model: pretrained is false, so train must be full, not head"),
-        ("privacy: {epsilon: 1}", "1: privacy: input should be null"),
+        ("privacy: 1", "1: privacy: input should be a section with keys of its own, not 1"),
+        (
+            "seed: 1\nprivacy: {epsilon: 1}",
+            "2: privacy.unit is missing: whose images are protected together (patient |",
+        ),
+        ("privacy: {unit: patient}", "1: privacy: state epsilon or noise_multiplier: neither is stated"),
         ("protocol: 2", "1: protocol: input should be 1, not 2"),
     ],
 )
@@ -265,11 +272,13 @@ def test_there_are_studies() -> None:
 
 def test_every_key_is_documented() -> None:
     documented = {name: (default, meaning) for name, default, meaning in documented_keys()}
-    with_phantom = StudyProtocol(data=DataSpec(phantom=PhantomSection()))
-    expected = set(_paths(StudyProtocol())) | set(_paths(with_phantom))
+    with_all = StudyProtocol(data=DataSpec(phantom=PhantomSection()), privacy=PrivacySpec(unit="patient", epsilon=1.0))
+    expected = set(_paths(StudyProtocol())) | set(_paths(with_all))
     assert documented.keys() == expected
     for name, (default, meaning) in documented.items():
         assert len(meaning) > 8, name
+        if default == REQUIRED:
+            continue
         value = json.loads(default)
         if isinstance(value, int | float) and not isinstance(value, bool) and name != "protocol":
             assert any(sign in meaning for sign in "≥>"), name
@@ -277,6 +286,7 @@ def test_every_key_is_documented() -> None:
     assert documented["model.train"] == ('"full"', "which parameters learn (head | affine | last_block | full)")
     assert "(≥ 1, ≤ 65536)" in documented["training.batch_size"][1]
     assert "(≥ 1, ≤ 10000)" in documented["partition.clinics"][1]
+    assert documented["privacy.unit"] == (REQUIRED, "whose images are protected together (patient | lesion | image)")
 
 
 def _paths(section: BaseModel, prefix: str = "") -> list[str]:
@@ -290,7 +300,7 @@ def _paths(section: BaseModel, prefix: str = "") -> list[str]:
 def test_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
     content: dict[str, object] = {}
     for name, default, _ in documented_keys():
-        if name.startswith("data.phantom."):
+        if name.startswith(("data.phantom.", "privacy.")):
             continue
         *sections, key = name.split(".")
         place = content

@@ -7,14 +7,36 @@ from typing import Literal
 
 import numpy as np
 
+from client.privacy.evaluation import noised_histograms
+from client.privacy.noise import NoiseSource
 from common.histogram import ScoreHistogram
-from common.metrics import histogram_metrics
-from common.protocol import DataSpec, FederationSpec, ModelSpec, StudyProtocol
+from common.noisy_histogram import Histogram, NoisyHistogram, pooled
+from common.noisy_metrics import metrics_of
+from common.protocol import DataSpec, FederationSpec, ModelSpec, PrivacySpec, StudyProtocol
+from common.recipe import Choice
+from server.outcome import Account
+from server.privacy_summary import summarise_privacy
 from server.run_folder import RunFolder
-from server.summary import ClinicSummary, DataSummary, LeftOutImage, RoundSummary, RunSummary, StudyIdentity
+from server.summary import (
+    ClinicSummary,
+    DataSummary,
+    LeftOutImage,
+    PublicData,
+    RoundSummary,
+    RunSummary,
+    StudyIdentity,
+)
 
 CLINICS = ("vidir_molemax", "vidir_modern", "rosendahl", "vienna_dias")
 ROUNDS = 5
+PRIVATE = PrivacySpec(unit="patient", epsilon=3.0, sampling_rate=0.5, steps=8, views=4, evaluation="public")
+NOISED = PrivacySpec(unit="patient", epsilon=3.0, steps=8, evaluation="noised")
+EVALUATION_NOISE = 4.0
+CHOICES = (
+    Choice(key="model.train", value="head", reason="about 1000 patients a clinic are too few for more at ε 3"),
+    Choice(key="privacy.steps", value=8, reason="40 steps in all: more of them need more noise each"),
+)
+PUBLIC = PublicData(study="isic-public", digest="ab" * 32, images=7529, sources=("MSK", "UDA", "SONIC"))
 LEFT_OUT = (("images/ISIC_0000007.jpg", "truncated"), ("images/ISIC_0000011.png", "not an image"))
 
 
@@ -31,25 +53,34 @@ class FakeRun:
     synthetic: bool = False
     groups_by: str = "lesion"
     failed: dict[str, str] = field(default_factory=dict)  # clinic and reason, in round 2
+    declined: dict[str, str] = field(default_factory=dict)  # the same
     left_out: Sequence[tuple[str, str]] = LEFT_OUT
+    privacy: PrivacySpec | None = None
+    choices: Sequence[Choice] = ()
+    warnings: Sequence[str] = ()
+    public: PublicData | None = None
+    tail_average: float = 0.0
     seed: int = 0
 
     def write(self, path: Path) -> RunFolder:
         """Write study, events and summary, as a run does; the report is left to the test."""
         rng = np.random.default_rng(self.seed)
-        mode = FederationSpec(mode=self.mode, rounds=self.rounds)
+        mode = FederationSpec(mode=self.mode, rounds=self.rounds, tail_average=self.tail_average)
         model = ModelSpec(weights_sha256="57934424" + 56 * "0")
-        study = StudyProtocol(name=self.name, data=DataSpec(), model=model, federation=mode)
+        study = StudyProtocol(name=self.name, data=DataSpec(), model=model, federation=mode, privacy=self.privacy)
         folder = RunFolder.create(path, study)
         test = {}
         for name, images, rate in zip(self.clinics, self.images, self.melanoma_rates, strict=True):
-            test[name] = scores(rng, images, rate, skill=1.7)
+            test[name] = self._scores(rng, images, rate, skill=1.7)
             folder.append({"event": "test", "clinic": name, "round": 0, "histogram": test[name].to_lists()})
         folder.write_summary(self._summary(study, test, rng))
         return folder
 
-    def _summary(self, study: StudyProtocol, test: dict[str, ScoreHistogram], rng: np.random.Generator) -> RunSummary:
-        pooled = sum(test.values(), ScoreHistogram.empty())
+    def _scores(self, rng: np.random.Generator, images: int, rate: float, *, skill: float) -> Histogram:
+        noised = self.privacy is not None and self.privacy.evaluation == "noised"
+        return (noised_scores if noised else scores)(rng, images, rate, skill=skill)
+
+    def _summary(self, study: StudyProtocol, test: dict[str, Histogram], rng: np.random.Generator) -> RunSummary:
         clinics = tuple(self._clinic(name, histogram, rng) for name, histogram in test.items())
         left_out = tuple(LeftOutImage(image=image, reason=reason) for image, reason in self.left_out)
         return RunSummary(
@@ -66,18 +97,19 @@ class FakeRun:
                 synthetic=self.synthetic,
                 left_out=left_out,
             ),
-            test=histogram_metrics(pooled),
+            test=metrics_of(pooled(test.values())),
             clinics=clinics,
-            privacy=None,
+            privacy=summarise_privacy(study, accounts(study, self.clinics), self.choices, self.warnings),
+            public=self.public,
             rounds=tuple(self._round(number, rng) for number in range(1, self.rounds + 1)),
             seconds=1312.4,
             versions={"python": "3.11.9", "melfed": "0.1.0", "flwr": "1.41.0", "torch": "2.15.0"},
             device="cpu",
         )
 
-    def _clinic(self, name: str, histogram: ScoreHistogram, rng: np.random.Generator) -> ClinicSummary:
-        metrics = histogram_metrics(histogram)
-        everywhere = histogram_metrics(scores(rng, 1600, 0.13, skill=1.1)) if self.mode == "local" else None
+    def _clinic(self, name: str, histogram: Histogram, rng: np.random.Generator) -> ClinicSummary:
+        metrics = metrics_of(histogram)
+        everywhere = metrics_of(scores(rng, 1600, 0.13, skill=1.1)) if self.mode == "local" else None
         return ClinicSummary(
             name=name,
             patients=metrics.patients * 5,
@@ -88,23 +120,51 @@ class FakeRun:
         )
 
     def _round(self, number: int, rng: np.random.Generator) -> RoundSummary:
-        failed = self.failed if number == 2 else {}
+        failed, declined = (self.failed, self.declined) if number == 2 else ({}, {})
         size = 13_510_000 * (len(self.clinics) if self.mode == "federated" else 0)
         return RoundSummary(
             round=number,
-            train_loss=0.25 + 0.35 * float(np.exp(-number / 2)),
-            validation=histogram_metrics(scores(rng, 800, 0.13, skill=1.7 - 1.2 / number)),
+            train_loss=None if self.privacy else 0.25 + 0.35 * float(np.exp(-number / 2)),
+            validation=metrics_of(self._scores(rng, 800, 0.13, skill=1.7 - 1.2 / number)),
             seconds=float(rng.uniform(230, 260)),
             bytes_up=size,
             bytes_down=size,
-            answered=tuple(name for name in self.clinics if name not in failed),
+            answered=tuple(name for name in self.clinics if name not in failed | declined),
             failed=failed,
+            declined=declined,
         )
+
+
+def accounts(study: StudyProtocol, clinics: Sequence[str]) -> dict[str, Account]:
+    """What each clinic says of its privacy: each spent a little less than the one before."""
+    if study.privacy is None:
+        return {}
+    noise = study.privacy.noise_multiplier
+    sigma, most = (8.2134, study.privacy.epsilon or 2.5) if noise is None else (noise, 2.5)
+    evaluation = None if study.privacy.evaluation == "public" else min(sigma, 1) * EVALUATION_NOISE
+    return {
+        name: Account(most * (0.9934 - number / 100) if sigma else None, f"{number + 10:02x}" * 32, sigma, evaluation)
+        for number, name in enumerate(clinics)
+    }
+
+
+Scored = tuple[np.ndarray, np.ndarray, list[int]]
 
 
 def scores(rng: np.random.Generator, images: int, melanoma_rate: float, *, skill: float) -> ScoreHistogram:
     """Scores of two normal distributions in logit, `skill` standard deviations apart; about 1.3 images a group."""
+    return ScoreHistogram.from_scores(*_drawn(rng, images, melanoma_rate, skill))
+
+
+def noised_scores(rng: np.random.Generator, images: int, melanoma_rate: float, *, skill: float) -> NoisyHistogram:
+    """The same with noise, which is drawn from `rng` as well."""
+    probabilities, targets, groups = _drawn(rng, images, melanoma_rate, skill)
+    part = (probabilities, targets, [str(group) for group in groups])
+    return noised_histograms({"test": part}, EVALUATION_NOISE, NoiseSource(rng.bytes))["test"]
+
+
+def _drawn(rng: np.random.Generator, images: int, melanoma_rate: float, skill: float) -> Scored:
     targets = rng.random(images) < melanoma_rate
     logits = rng.normal(-2.4 + skill * 1.2 * targets, 1.2)
     groups = np.sort(rng.integers(0, max(1, round(images / 1.3)), images)).tolist()
-    return ScoreHistogram.from_scores(1 / (1 + np.exp(-logits)), targets.astype(int), groups)
+    return 1 / (1 + np.exp(-logits)), targets.astype(int), groups

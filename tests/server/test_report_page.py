@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from server.report import write_report
-from tests.server.fake_run import FakeRun
+from tests.server.fake_run import CHOICES, NOISED, PRIVATE, PUBLIC, FakeRun
 
 LONG = "<script>document.title='broken in'</script>" + "a-very-long-name-without-any-blank" * 3
 RUNS = {
@@ -20,7 +20,18 @@ RUNS = {
         left_out=[(LONG, LONG)],
         melanoma_rates=(0.2, 0.1, 0, 1),
     ),
+    "private": FakeRun(
+        privacy=PRIVATE,
+        choices=CHOICES,
+        public=PUBLIC,
+        warnings=(LONG,),
+        clinics=(LONG, "b", "c", "d"),
+        declined={LONG: LONG},
+        failed={"b": LONG},
+    ),
+    "noised": FakeRun(privacy=NOISED, images=(2400, 1400, 900, 500), rounds=2),
 }
+DRAWN = {"federated": 7, "local": 7, "private": 6, "noised": 5}
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
     "--disable-sync --no-first-run --hide-scrollbars"
@@ -48,8 +59,9 @@ const ground = element => {
   }
 };
 const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-return ['h1', '.lead', '.notice', 'nav a', '.card .big', '.card .soft', 'th', 'td small', 'figcaption', '.chart text']
-  .map(name => [name, document.querySelector(name)])
+return ['h1', '.lead', '.notice', 'nav a', '.card .big', '.card .soft', 'th', 'td small', 'figcaption', '.chart text',
+        '.warning', '.words th', '.words td', '.facts dt', '.meaning dd']
+  .map(name => [name, document.querySelector(name)]).filter(([name, e]) => e)
   .map(([name, e]) => [name, ratio(light(getComputedStyle(e)[e.closest('svg') ? 'fill' : 'color']), light(ground(e)))]);
 """
 
@@ -98,7 +110,7 @@ def test_page_opens_without_errors_and_loads_nothing(browser: Any, pages: dict[s
 def test_figures_are_drawn_and_nothing_sticks_out(browser: Any, pages: dict[str, Path], name: str, width: int) -> None:
     show(browser, pages[name], width)
     figures = browser.execute_script(FIGURES)
-    assert len(figures) == 7
+    assert len(figures) == DRAWN[name]
     for figure in figures:
         assert figure["width"] > 250
         assert figure["height"] > 100
@@ -108,9 +120,23 @@ def test_figures_are_drawn_and_nothing_sticks_out(browser: Any, pages: dict[str,
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_contrast(browser: Any, pages: dict[str, Path], scheme: str) -> None:
-    show(browser, pages["local"], 1280, scheme)
-    for name, contrast in browser.execute_script(CONTRASTS):
-        assert contrast >= 4.5, name
+@pytest.mark.parametrize(("name", "kinds"), [("local", 13), ("private", 15)])
+def test_text_has_contrast(browser: Any, pages: dict[str, Path], name: str, kinds: int, scheme: str) -> None:
+    show(browser, pages[name], 1280, scheme)
+    contrasts = browser.execute_script(CONTRASTS)
+    assert len(contrasts) == kinds
+    for kind, contrast in contrasts:
+        assert contrast >= 4.5, kind
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(246, 247, 249)") == (scheme == "light")
+
+
+@pytest.mark.parametrize("name", ["private", "noised"])
+def test_tables_of_words_need_no_scrolling_on_a_phone(browser: Any, pages: dict[str, Path], name: str) -> None:
+    show(browser, pages[name], 400)
+    boxes = (
+        "return [...document.querySelectorAll('table.words')].map(t => [t.parentElement.clientWidth, t.scrollWidth])"
+    )
+    found = browser.execute_script(boxes)
+    assert len(found) == (3 if name == "private" else 2)
+    assert all(table <= box for box, table in found)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from common.recipe import Choice
 from server.observer import Observer
 from simulations import progress
-from simulations.progress import RunProgress
+from simulations.progress import RunProgress, print_choices
 
 COUNTS = {"north": {"train_images": 30}, "south": {"train_images": 10}}
 
@@ -58,6 +59,51 @@ def test_a_resume_and_a_failure_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert lines[0] == "going on from round 1 of 2"
     assert lines[-1] == "clinic [bold]south: no answer within 900 s [/x]"
     assert len(lines) == 3
+
+
+def test_a_private_round_has_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    for terminal in (False, True):
+        written = console(monkeypatch, terminal=terminal)
+        with RunProgress(1.0) as shown:
+            shown.started(COUNTS, 1, 2)
+            shown.round_started(1, ["north"])
+            shown.round_finished(1, None, 12.13)
+        assert "loss" not in written.getvalue()
+        assert terminal or written.getvalue().splitlines() == ["round 1: 12.1 s"]
+
+
+def test_a_clinic_that_declines_is_told_of_once_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = console(monkeypatch, terminal=False)
+    with RunProgress(1.0) as shown:
+        for number, reason in ((1, "ε [spent]"), (2, "ε [spent]"), (3, "another study")):
+            shown.round_started(number, ["north", "south"])
+            shown.replied("north", reason, True)
+            shown.replied("south", "failed", declined=False)
+    lines = written.getvalue().splitlines()
+    assert [line for line in lines if "declines" in line] == [
+        "clinic north declines: ε [spent]",
+        "clinic north declines: another study",
+    ]
+    assert lines.count("clinic south: failed") == 3
+
+
+def test_a_clinic_that_declined_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    console(monkeypatch, terminal=True)
+    with RunProgress(1.0) as shown:
+        shown.started(COUNTS, 1, 1)
+        shown.round_started(1, ["north", "south"])
+        shown.replied("north", "its budget is spent", declined=True)
+        assert completed(shown) == (30, 40)
+
+
+def test_choices_are_printed_with_their_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = console(monkeypatch, terminal=False)
+    print_choices((Choice("privacy.steps", 40, "few [patients]"), Choice("privacy.sampling_rate", 0.5, "many")))
+    assert (
+        written.getvalue() == "recipe: privacy.steps = 40: few [patients]\nrecipe: privacy.sampling_rate = 0.5: many\n"
+    )
+    print_choices(())
+    assert written.getvalue().count("\n") == 2
 
 
 def test_on_a_terminal_there_are_bars_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,9 +175,9 @@ calls = st.one_of(
     st.tuples(st.just("started"), st.just(COUNTS), st.integers(1, 4), st.integers(1, 4)),
     st.tuples(st.just("watch"), st.builds(lambda content: lambda: content, st.dictionaries(names, st.integers(0, 99)))),
     st.tuples(st.just("round_started"), st.integers(1, 4), st.lists(names, max_size=3)),
-    st.tuples(st.just("replied"), names, st.none() | st.just("it [failed]")),
+    st.tuples(st.just("replied"), names, st.none() | st.just("it [failed]"), st.booleans()),
     st.tuples(st.just("waiting")),
-    st.tuples(st.just("round_finished"), st.integers(1, 4), st.floats(), st.floats(0, 1e9)),
+    st.tuples(st.just("round_finished"), st.integers(1, 4), st.none() | st.floats(), st.floats(0, 1e9)),
     st.tuples(st.just("evaluating"), st.lists(names, max_size=3)),
 )
 

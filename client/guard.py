@@ -1,0 +1,110 @@
+"""What stands between a request and a clinic's patients: its policy, its ledger, and the replies it has paid for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from client.policy import ClinicPolicy, budget, check_study, check_tensors_may_leave
+from client.privacy.ledger import Charge, Ledger
+from client.privacy.plan import PrivacyPlan, plan_of
+from client.replies import ReplyStore, reply_key
+from common.errors import DeclinedError
+from common.protocol import StudyProtocol
+
+Received = Mapping[str, npt.NDArray[np.generic]]
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+Purpose = Literal["training", "evaluation"]
+
+
+@dataclass(frozen=True)
+class Safe:
+    """Where a clinic keeps what protects its patients.
+
+    Attributes:
+        ledger: the privacy ledger of its data.
+        policy: what the clinic allows; None binds a study to nothing but its own ε (simulation).
+    """
+
+    ledger: Path
+    policy: ClinicPolicy | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which work is asked for: the run's identity, the round (1-based), and the model that came."""
+
+    run: str
+    round: int
+    tensors: Received
+
+
+class Guard:
+    """Lets one study work on one clinic's patients as far as policy and ledger allow."""
+
+    def __init__(self, study: StudyProtocol, safe: Safe, fingerprint: str) -> None:
+        """Take the fingerprint of the clinic's data (`client.dataset.fingerprint`): a ledger is of one data set."""
+        self.study, self.safe, self.fingerprint = study, safe, fingerprint
+
+    @property
+    def plan(self) -> PrivacyPlan:
+        """The study's mechanisms. Raises StudyError as `client.privacy.plan.plan_of`."""
+        return plan_of(self.study)
+
+    def check(self, names: list[str]) -> None:
+        """Check study and policy, before anything is computed; `names` are the tensors that would leave.
+
+        Raises:
+            DeclinedError: the policy forbids the study.
+            LedgerError: the ledger is damaged or of other data.
+        """
+        if self.safe.policy is not None:
+            check_study(self.safe.policy, self.study, self._smallest_noise())
+            check_tensors_may_leave(self.safe.policy, names)
+        if self.study.privacy is not None:
+            Ledger.open(self.safe.ledger, self.fingerprint)
+
+    def _smallest_noise(self) -> float:
+        if self.study.privacy is None:
+            return 0.0
+        mechanisms = (self.plan.training, self.plan.evaluation)
+        return min(mechanism.noise_multiplier for mechanism in mechanisms if mechanism is not None)
+
+    def pay(self, purpose: Purpose, request: Request, compute: Callable[[], Arrays]) -> Arrays:
+        """Reserve the cost, compute, and let the result go; a result that was paid for already is given again.
+
+        The order is what makes a crash harmless: the reservation is on disk before any patient is looked at, and the
+        result is kept before it is written down as released. A crash between the two leaves a reservation that the same
+        request takes up again, since nothing has left; a crash afterwards leaves a result to be sent again.
+
+        Raises:
+            DeclinedError: the budget does not allow it; says how much is left.
+            LedgerError: the ledger is damaged or of other data.
+        """
+        plan = self.plan
+        mechanism = plan.training if purpose == "training" else plan.evaluation
+        if mechanism is None:
+            raise DeclinedError(f"study {self.study.name} has no evaluation to pay for")
+        privacy = plan.privacy
+        charge = Charge(self.study.digest, request.run, request.round, purpose, privacy.unit, mechanism, privacy.delta)
+        store = ReplyStore(self.safe.ledger.with_suffix(f".{purpose}.safetensors"))
+        key = reply_key(self.study.digest, request.run, request.round, purpose, request.tensors)
+        with Ledger.open(self.safe.ledger, self.fingerprint) as ledger:
+            kept = store.find(key)
+            if kept is not None:
+                ledger.settle(charge)
+                return kept[0]
+            reservation = ledger.reserve(charge, budget(self.safe.policy, self.study))
+            result = compute()
+            ledger.mark(reservation, "spent")
+            store.save(key, result, {})
+            ledger.mark(reservation, "released")
+            return result
+
+    def account(self) -> tuple[float, str]:
+        """Return the ledger's total ε at the study's delta (infinite without noise), and the hash of its last row."""
+        ledger = Ledger.open(self.safe.ledger, self.fingerprint)
+        return ledger.epsilon(self.plan.privacy.delta), ledger.head

@@ -1,0 +1,343 @@
+"""A clinic's privacy ledger: what has been asked of its patients, in all runs and studies, and what that cost them.
+
+The file is a journal (`client.privacy.journal`: JSON lines, hash-chained, fsynced). A charge is one mechanism applied
+to the clinic's data, and has up to three rows with the same terms: `reserved` before anything is computed, `spent` when
+the computation has ended, `released` before its result leaves the clinic. Whoever takes the rows of any one status has
+every charge that came so far once. Cost comes with `reserved` and never goes away. So a crash, at whatever point,
+leaves a ledger that counts all that has left, or more.
+
+A reservation that was never released is taken up again by the same charge without new cost: nothing of it has left. It
+is released once; the same charge after that is a new one, with a new cost.
+
+One worker spends at a time: `reserve` locks the file, and the lock is held until all reservations of this `Ledger` are
+released, it is closed, or its process ends. Were it given back in between, a second worker could take up a reservation
+that the first is still computing. Another `reserve` waits for `wait` seconds, then raises LedgerError.
+"""
+
+import contextlib
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import ValidationError
+
+from client.privacy import accounting
+from client.privacy.accounting import Mechanism
+from client.privacy.book import Book, LedgerRow, Purpose, Status, Terms, agreed, first_problem
+from client.privacy.disk import Disk
+from client.privacy.journal import ADVICE, GENESIS, Clock, Journal
+from common.errors import DeclinedError, LedgerError, StorageError
+
+
+def utc_now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The largest total ε at a δ that a clinic's patients may be charged; None: no limit."""
+
+    epsilon: float | None
+    delta: float
+
+
+@dataclass(frozen=True)
+class Charge:
+    """One mechanism that a study asks a clinic to apply to its data.
+
+    Attributes:
+        study: digest of the study protocol, 64 hexadecimal digits.
+        run: identity of the run, at most 200 characters.
+        round: 0 or more.
+        unit: whom the mechanism protects: patient, lesion or image.
+        delta: the δ at which the study counts.
+    """
+
+    study: str
+    run: str
+    round: int
+    purpose: Purpose
+    unit: str
+    mechanism: Mechanism
+    delta: float
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """A charge that is on disk: its number in the ledger (from 1)."""
+
+    number: int
+    charge: Charge
+
+
+class Ledger:
+    """A clinic's ledger of one data set. A context manager: leaving it closes it."""
+
+    def __init__(self, path: Path, fingerprint: str, disk: Disk, clock: Clock, wait: float) -> None:
+        self.path, self.fingerprint, self._wait = path, fingerprint, wait
+        self._journal = Journal(path, disk, clock)
+        self._book = Book(path)
+        self._open: set[int] = set()
+        self._mutex = threading.RLock()
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        fingerprint: str,
+        *,
+        wait: float = 10.0,
+        disk: Disk | None = None,
+        clock: Clock = utc_now,
+    ) -> Self:
+        """Read a ledger and check all of it. Where there is none, it is empty, and its folder is made (0700).
+
+        Args:
+            path: the ledger.
+            fingerprint: of the clinic's data set, 64 hexadecimal digits.
+            wait: seconds that `reserve` waits for a worker that is spending.
+            disk: the real one.
+            clock: time in UTC.
+
+        Raises:
+            LedgerError: the ledger is damaged or of other data, or the clock has gone backwards by more than a day.
+            StorageError: its folder cannot be made.
+        """
+        disk = disk or Disk()
+        try:
+            disk.make_folder(path.parent)
+        except OSError as error:
+            reason = f"{path.parent}: cannot be made: {error.strerror or error}"
+            raise StorageError(f"{reason}; see that the folder above it can be written to") from error
+        ledger = cls(path, fingerprint, disk, clock, wait)
+        ledger._read()
+        ledger._journal.check_clock()
+        return ledger
+
+    @property
+    def rows(self) -> tuple[LedgerRow, ...]:
+        """All rows, as of when this object last read or wrote the file."""
+        return tuple(self._book.rows)
+
+    @property
+    def head(self) -> str:
+        """Hash of the last row, 64 zeros without one."""
+        return self._journal.chain.head
+
+    def epsilon(self, delta: float) -> float:
+        """Return the total ε at a δ of all that was ever reserved; infinite where a charge had no noise."""
+        return accounting.epsilon(self._book.history, delta)
+
+    def reserve(self, charge: Charge, budget: Budget) -> Reservation:
+        """Write down a charge before anything is computed for it; on return it is durable.
+
+        A reservation of the same charge that was never released is taken again.
+
+        Raises:
+            DeclinedError: the total would exceed the budget (says how much is left), or the charge cannot be written.
+            LedgerError: as `open`; or another worker is spending.
+            StorageError: the row could not be written.
+        """
+        with self._turn():
+            terms = self._terms(charge)
+            number = self._book.unreleased.get(agreed(terms))
+            again = number is not None
+            self._check_budget(charge, budget, again)
+            if number is None:
+                number = len(self._book.latest) + 1
+                self._append(terms, number, "reserved")
+            self._open.add(number)
+            return Reservation(number, charge)
+
+    def mark(self, reservation: Reservation, status: Literal["spent", "released"]) -> None:
+        """Write down that a reservation's computation has ended, or that its result is about to leave.
+
+        `spent` for a reservation that was taken again after it had been spent writes nothing.
+
+        Raises:
+            LedgerError: the reservation is not this ledger's any more (released, closed, or lost by an error), or it is
+                to be released before it is spent. Nothing may leave.
+            StorageError: the row could not be written. The reservation is given up: nothing may leave.
+        """
+        with self._mutex:
+            number = reservation.number
+            if number not in self._open:
+                raise LedgerError(f"{self.path}: charge {number} is not held by this worker; reserve it again")
+            with self._turn():
+                latest = self._book.latest[number - 1]
+                if status == "released" and latest.status != "spent":
+                    raise LedgerError(f"{self.path}: charge {number} is to be released, but was never marked as spent")
+                if status != latest.status:
+                    self._append(latest, number, status)
+                if status == "released":
+                    self._open.discard(number)
+
+    def settle(self, charge: Charge) -> None:
+        """Write down that the result of a charge leaves, unless that was written before.
+
+        For a result that was kept after `mark(..., "spent")` and is sent (again) without computing it anew: the worker
+        may have died before `mark(..., "released")`, and what stays unreleased can be taken again without cost.
+
+        Raises:
+            LedgerError: as `open`; or another worker is spending. Nothing may leave.
+            StorageError: the row could not be written. Nothing may leave.
+        """
+        with self._turn():
+            terms = self._terms(charge)
+            number = self._book.unreleased.get(agreed(terms))
+            if number is not None and self._book.latest[number - 1].status == "spent":
+                self._append(terms, number, "released")
+                self._open.discard(number)
+
+    def close(self) -> None:
+        """Give up all reservations that are not released, and let other workers spend."""
+        with self._mutex:
+            self._open.clear()
+            self._journal.let_go()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Hold the file for one operation, and on for as long as reservations are open."""
+        with self._mutex:
+            if not self._journal.held:
+                self._read(hold=True)
+            try:
+                yield
+            finally:
+                if not self._journal.held:
+                    self._open.clear()
+                if not self._open:
+                    self._journal.let_go()
+
+    def _read(self, hold: bool = False) -> None:
+        book = Book(self.path)
+        if hold:
+            self._journal.hold(self._wait, book.add)
+        else:
+            self._journal.read(book.add)
+        self._book = book
+        found = book.rows[0].data if book.rows else self.fingerprint
+        if found != self.fingerprint:
+            self._journal.let_go()
+            raise LedgerError(
+                f"{self.path}: is the ledger of data {found[:12]}, but the clinic's data are {self.fingerprint[:12]}; "
+                "bring back the data that it was begun with, or name another ledger for these (a patient in both data "
+                "sets is then charged in both)"
+            )
+
+    def _append(self, terms: Terms, number: int, status: Status) -> None:
+        new = [_mechanism(terms)] if status == "reserved" else []
+        total = accounting.epsilon([*self._book.history, *new], terms.delta)
+        fields = {name: getattr(terms, name) for name in Terms.model_fields}
+        delta = fields.pop("delta")
+        epsilon = total if math.isfinite(total) else None
+        row = self._journal.compose({"charge": number, **fields, "status": status, "epsilon": epsilon, "delta": delta})
+        self._book.add(row)
+        self._journal.write(row)
+
+    def _terms(self, charge: Charge) -> Terms:
+        mechanism = charge.mechanism
+        try:
+            return Terms(
+                data=self.fingerprint,
+                study=charge.study,
+                run=charge.run,
+                round=charge.round,
+                purpose=charge.purpose,
+                unit=charge.unit,  # type: ignore[arg-type]  # that is what is checked here
+                sampling_rate=float(mechanism.sampling_rate),
+                noise_multiplier=float(mechanism.noise_multiplier),
+                steps=mechanism.steps,
+                delta=float(charge.delta),
+            )
+        except ValidationError as error:
+            raise DeclinedError(f"the charge does not fit a privacy ledger: {first_problem(error)}") from None
+
+    def _check_budget(self, charge: Charge, budget: Budget, again: bool) -> None:
+        """Raise DeclinedError where the total with this charge exceeds the budget."""
+        if budget.epsilon is None:
+            return
+        others = list(self._book.history)
+        if again:
+            others.remove(_mechanism(self._terms(charge)))
+        asked = charge.mechanism
+        total = accounting.epsilon([*others, asked], budget.delta)
+        if total <= budget.epsilon:
+            return
+        spent = accounting.epsilon(others, budget.delta)
+        mechanism = f"q = {asked.sampling_rate:g}, σ = {asked.noise_multiplier:g}, {asked.steps} steps"
+        needed = _amount(total - spent if math.isfinite(spent) else math.inf)
+        wish = f"{charge.purpose} in round {charge.round} ({mechanism}) needs {needed}"
+        fit = _steps_that_fit(others, asked, budget)
+        raise DeclinedError(
+            f"of these patients' ε = {budget.epsilon:.6g} at δ = {budget.delta:g}, {_amount(spent)} is spent and "
+            f"{max(budget.epsilon - spent, 0.0):.6g} is left; {wish}; {fit} of its steps would still fit"
+        )
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A ledger that is whole: its rows, hash of the last, and what a crash has left that the next worker will mend."""
+
+    rows: tuple[LedgerRow, ...]
+    head: str
+    mendable: str | None
+
+
+def verify(path: Path, head: str | None = None) -> Verified:
+    """Check a ledger from its first row to its last; nothing is written.
+
+    Args:
+        path: the ledger.
+        head: hash of a row that it must have, as was kept elsewhere.
+
+    Raises:
+        LedgerError: there is no ledger; a row was edited, dropped, moved, doubled or cut off (names the first wrong
+            line); or no row has the hash `head`.
+    """
+    book = Book(path)
+    journal = Journal(path, Disk(), utc_now)
+    journal.read(book.add)
+    if not path.exists():
+        raise LedgerError(f"{path}: there is no ledger")
+    if head is not None and head not in {GENESIS, *(row.hash for row in book.rows)}:
+        raise LedgerError(f"{path}: no row has the hash {head}: rows were replaced or cut off; {ADVICE}")
+    mendable = None
+    if journal.chain.torn:
+        mendable = f"a crash has left {journal.chain.torn} bytes of a row that was not finished"
+    elif journal.chain.ahead:
+        mendable = "a crash has left its last row out of its .head"
+    return Verified(tuple(book.rows), journal.chain.head, mendable)
+
+
+def _mechanism(terms: Terms) -> Mechanism:
+    return Mechanism(terms.sampling_rate, terms.noise_multiplier, terms.steps)
+
+
+def _steps_that_fit(others: Sequence[Mechanism], asked: Mechanism, budget: Budget) -> int:
+    """Return the largest number of steps of a mechanism that stays within a budget that all of them exceed."""
+    assert budget.epsilon is not None  # noqa: S101
+    fits, exceeds = 0, asked.steps
+    while exceeds - fits > 1:
+        middle = (fits + exceeds) // 2
+        tried = Mechanism(asked.sampling_rate, asked.noise_multiplier, middle)
+        if accounting.epsilon([*others, tried], budget.delta) <= budget.epsilon:
+            fits = middle
+        else:
+            exceeds = middle
+    return fits
+
+
+def _amount(epsilon: float) -> str:
+    return f"{epsilon:.6g}" if math.isfinite(epsilon) else "more than any ε"

@@ -1,0 +1,80 @@
+"""What a study's privacy costs a clinic: the noise of its steps and of its histograms, and what each round spends."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from client.privacy.accounting import Mechanism, cross_check, epsilon, noise_multiplier
+from common.errors import StudyError
+from common.protocol import PrivacySpec, StudyProtocol, validates
+
+EVALUATION_SHARE = 0.25
+"""Part of a stated ε that noised histograms may use up by themselves; the steps get what that leaves."""
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """The mechanisms of a study, the same at every clinic.
+
+    Attributes:
+        privacy: what the study states.
+        training: one round's steps.
+        rounds: how often a clinic may be asked for one.
+        evaluation: one release of histograms; None where the evaluation images are public.
+        releases: how many of these.
+        epsilon: of all of it, at the study's delta, by PLD; infinite without noise.
+    """
+
+    privacy: PrivacySpec
+    training: Mechanism
+    rounds: int
+    evaluation: Mechanism | None
+    releases: int
+    epsilon: float
+
+
+def privacy_of(study: StudyProtocol) -> PrivacySpec:
+    """Return the study's privacy section. Raises StudyError where it has none."""
+    if study.privacy is None:
+        raise StudyError(f"study {study.name} has no privacy section")
+    return study.privacy
+
+
+@lru_cache(maxsize=16)
+def plan_of(study: StudyProtocol) -> PrivacyPlan:
+    """Return a study's plan: σ from ε where the study states ε, with the rest as stated.
+
+    The composition is checked by two other accountants (`cross_check`) before anything is trained by it.
+
+    Raises:
+        StudyError: no noise is enough for the stated ε, or the accountants disagree.
+    """
+    privacy, rounds = privacy_of(study), study.federation.rounds
+    q, delta, steps = privacy.sampling_rate, privacy.delta, rounds * privacy.steps
+    releases = 0 if privacy.evaluation == "public" else _releases(study)
+    if privacy.epsilon is not None:
+        evaluation = _evaluation(EVALUATION_SHARE * privacy.epsilon, delta, releases)
+        others = [Mechanism(1.0, evaluation.noise_multiplier, releases)] if evaluation else []
+        sigma = noise_multiplier(privacy.epsilon, delta, q, steps, others)
+    else:
+        sigma = privacy.noise_multiplier or 0.0
+        spent = epsilon([Mechanism(q, sigma, steps)], delta)
+        # The same share of the total as above.
+        evaluation = _evaluation(spent * EVALUATION_SHARE / (1 - EVALUATION_SHARE), delta, releases)
+        others = [Mechanism(1.0, evaluation.noise_multiplier, releases)] if evaluation else []
+    history = [Mechanism(q, sigma, steps), *others]
+    total = cross_check(history, delta).pld if sigma > 0 else math.inf
+    return PrivacyPlan(privacy, Mechanism(q, sigma, privacy.steps), rounds, evaluation, releases, total)
+
+
+def _evaluation(share: float, delta: float, releases: int) -> Mechanism | None:
+    if not releases:
+        return None
+    sigma = noise_multiplier(share, delta, 1.0, releases) if math.isfinite(share) else 0.0
+    return Mechanism(1.0, sigma, 1)
+
+
+def _releases(study: StudyProtocol) -> int:
+    """Return how often a clinic's histograms leave it: with each validation, and once in the end."""
+    last = study.federation.rounds
+    return sum(validates(study, number) for number in range(1, last)) + 1

@@ -1,0 +1,181 @@
+"""Private training: DP-SGD with the patient (or the lesion) as the unit, for one clinic.
+
+A step: every unit takes part with probability q on its own; the gradients of a unit's images, and of their views, are
+averaged; the average is clipped to C; the sum over units receives Gaussian noise of standard deviation σC and is divided
+by the number of units expected. Abadi et al., arXiv 1607.00133, at the level of users as in McMahan et al., arXiv
+1710.06963; averaging views before clipping: De et al., arXiv 2204.13650.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from client.inputs import Inputs
+from client.local_optimizer import LocalOptimizer
+from client.privacy.gradients import Clipping, PrivateGradients
+from client.privacy.noise import NoiseSource
+from client.privacy.sampling import poisson_sample, secure_generator
+from common.classifier import Classifier
+from common.errors import StudyError
+from common.protocol import PrivacySpec, StudyProtocol
+from common.scoring import Progress
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PrivateResult:
+    """What a round did. What it saw (losses, norms, how many patients were drawn) stays here and is not kept."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class UnitRows:
+    """The rows (image and view) of a clinic's training data, ordered by unit.
+
+    Attributes:
+        images: image number of each row, shape (rows,).
+        views: view number of each row, shape (rows,).
+        starts: where each unit's rows begin, and the end of the last, shape (units + 1,).
+    """
+
+    images: Indices
+    views: Indices
+    starts: Indices
+
+    @classmethod
+    def of(cls, units: list[str], views: int) -> "UnitRows":
+        """Order images by unit (one id an image), each with all its views."""
+        number = {unit: index for index, unit in enumerate(dict.fromkeys(units))}
+        of_image = np.array([number[unit] for unit in units], np.int64)
+        order = np.argsort(of_image, kind="stable")
+        counts = np.bincount(of_image, minlength=len(number)) * views
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return cls(np.repeat(order, views), np.tile(np.arange(views), len(order)), starts)
+
+    @cached_property
+    def count(self) -> int:
+        """Number of units."""
+        return len(self.starts) - 1
+
+    def batches(self, chosen: Indices, limit: int) -> list[tuple[Indices, Indices]]:
+        """Return (row numbers, unit numbers from 0) in batches of at most `limit` rows; no unit is split.
+
+        A unit with more rows than the limit is a batch of its own.
+        """
+        batches: list[tuple[Indices, Indices]] = []
+        rows: list[Indices] = []
+        numbers: list[Indices] = []
+        held = 0
+        for unit in chosen:
+            first, last = self.starts[unit], self.starts[unit + 1]
+            if rows and held + last - first > limit:
+                batches.append((np.concatenate(rows), np.concatenate(numbers)))
+                rows, numbers, held = [], [], 0
+            rows.append(np.arange(first, last))
+            numbers.append(np.full(last - first, len(numbers), np.int64))
+            held += last - first
+        if rows:
+            batches.append((np.concatenate(rows), np.concatenate(numbers)))
+        return batches
+
+
+class PrivateTrainer:
+    """A classifier that learns from one clinic's patients under the study's privacy."""
+
+    def __init__(self, model: Classifier, study: StudyProtocol, privacy: PrivacySpec, device: torch.device) -> None:
+        self.model = model
+        self.study = study
+        self.privacy = privacy
+        self.device = device
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = LocalOptimizer(list(self.parameters.values()), study)
+        # Never from the study's seed: whoever knows the noise can take it away.
+        self.noise, self.random = NoiseSource(), secure_generator()
+
+    def train(
+        self,
+        inputs: Inputs,
+        targets: npt.NDArray[np.float32],
+        units: list[str],
+        *,
+        expected_units: int,
+        noise_multiplier: float,
+        round_number: int,
+        on_progress: Progress | None = None,
+    ) -> PrivateResult:
+        """Train one round: exactly `privacy.steps` steps.
+
+        Args:
+            inputs: runs the network on the training images.
+            targets: 0 or 1 an image, shape (images,).
+            units: the unit of each image.
+            expected_units: how many units the clinic says it has (a public number); the noisy sum of a step is divided
+                by `sampling_rate` times this.
+            noise_multiplier: σ, not negative.
+            round_number: 1-based.
+            on_progress: called with the number of rows (image and view) so far.
+
+        Raises:
+            StudyError: the model has a layer whose private gradients are not known, or its parameters overflowed.
+        """
+        rows = UnitRows.of(units, inputs.views if inputs.views > 1 else self.privacy.views)
+        self.model.train()
+        done = 0
+        with PrivateGradients(self.model, self._clipping()) as gradients:
+            for step in range(self.privacy.steps):
+                gradients.reset()
+                chosen = poisson_sample(rows.count, self.privacy.sampling_rate, self.random)
+                for batch, numbers in rows.batches(chosen, inputs.micro_batch):
+                    self._add(gradients, inputs, targets, rows, batch, numbers)
+                    done += len(batch)
+                    if on_progress:
+                        on_progress(done)
+                self._release(gradients.sums, noise_multiplier, self.privacy.sampling_rate * expected_units)
+                self.optimizer.step(round_number, step, self.privacy.steps)
+        if not all(bool(torch.isfinite(p).all()) for p in self.parameters.values()):
+            raise StudyError(f"round {round_number}: a parameter is not finite; lower training.learning_rate")
+        return PrivateResult(self.privacy.steps)
+
+    def _clipping(self) -> Clipping:
+        return Clipping(self.privacy.clipping_norm, normalised=self.privacy.clipping == "normalised")
+
+    def _add(
+        self,
+        gradients: PrivateGradients,
+        inputs: Inputs,
+        targets: npt.NDArray[np.float32],
+        rows: UnitRows,
+        batch: Indices,
+        numbers: Indices,
+    ) -> None:
+        """Add the clipped gradients of some whole units."""
+        images, views = rows.images[batch], rows.views[batch]
+        wanted = torch.from_numpy(targets[images]).to(self.device)
+        weight = torch.tensor(self.study.training.positive_weight, device=self.device)
+
+        def losses() -> torch.Tensor:
+            logits = inputs.logits(images, views)
+            return F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight, reduction="none")
+
+        gradients.add(losses, torch.from_numpy(numbers).to(self.device))
+
+    def _release(self, sums: dict[str, torch.Tensor], noise_multiplier: float, expected: float) -> None:
+        """Put the noisy mean of the clipped gradients where the optimiser looks for it."""
+        scale = noise_multiplier * self.privacy.clipping_norm
+        for name, parameter in self.parameters.items():
+            total = sums[name].double()
+            if scale:
+                total += torch.from_numpy(self.noise.gaussian(tuple(parameter.shape), scale)).to(total.device)
+            parameter.grad = (total / expected).to(parameter.dtype)
+
+
+def rounded_count(count: int, cell: int) -> int:
+    """Return a count as the nearest multiple of the smallest cell, at least one cell."""
+    return max(cell, cell * math.floor(count / cell + 0.5))

@@ -1,0 +1,161 @@
+"""What a private study protected, what it cost, and everything that left its clinics."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from common.errors import RunError, StudyError
+from common.protocol import PrivacySpec, StudyProtocol, validates
+from common.recipe import Choice
+from server.outcome import Account
+from server.privacy_words import shown
+from server.summary import ClinicPrivacy, PrivacySummary, RecipeChoice, ReleasedQuantity
+
+PART = "part of ε"
+UNBOUNDED = "no bound: there is no noise"
+UNCHARGED = "not covered by ε"
+KEPT = "nothing leaves"
+NO_PATIENT = "nothing about a patient"
+
+_PLURALS = {"patient": "patients", "lesion": "lesions", "image": "images"}
+
+
+def summarise_privacy(
+    study: StudyProtocol,
+    accounts: Mapping[str, Account],
+    choices: Sequence[Choice] = (),
+    warnings: Sequence[str] = (),
+) -> PrivacySummary | None:
+    """Return the privacy of a finished run; None where the study has no privacy section.
+
+    Where clinics differ, the weakest stands for all: the smallest σ, the largest ε.
+
+    Args:
+        study: with its recipe applied, as it was run.
+        accounts: what each clinic last said of its privacy.
+        choices: what the recipe chose.
+        warnings: what to tell beside the result, such as a δ that is too large.
+
+    Raises:
+        RunError: no clinic gave an account.
+        StudyError: clinics accounted for noise in their histograms, or for none, against the study.
+    """
+    privacy = study.privacy
+    if privacy is None:
+        return None
+    if not accounts:
+        raise RunError(f"study {study.name}: no clinic said what it spent, so nothing can be said of its privacy")
+    noise = min(account.noise_multiplier for account in accounts.values())
+    evaluation = _evaluation_noise(study, privacy, accounts)
+    return PrivacySummary(
+        unit=privacy.unit,
+        epsilon=privacy.epsilon,
+        epsilon_spent=_largest([account.epsilon for account in accounts.values()]),
+        delta=privacy.delta,
+        noise_multiplier=noise,
+        sampling_rate=privacy.sampling_rate,
+        steps=study.federation.rounds * privacy.steps,
+        clipping=privacy.clipping,
+        clipping_norm=privacy.clipping_norm,
+        evaluation=privacy.evaluation,
+        evaluation_noise_multiplier=evaluation,
+        recipe=tuple(RecipeChoice(key=c.key, value=shown(c.value), reason=c.reason) for c in choices),
+        released=tuple(_released(study, privacy, noise, evaluation)),
+        clinics=tuple(
+            ClinicPrivacy(name=name, epsilon=_largest([account.epsilon]), ledger_head=account.head)
+            for name, account in sorted(accounts.items())
+        ),
+        warnings=tuple(warnings),
+    )
+
+
+def _largest(values: Sequence[float | None]) -> float | None:
+    """The largest ε; None where one is unbounded, however that is written."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return max(known) if len(known) == len(values) else None
+
+
+def _evaluation_noise(study: StudyProtocol, privacy: PrivacySpec, accounts: Mapping[str, Account]) -> float | None:
+    noises = [account.evaluation_noise_multiplier for account in accounts.values()]
+    known = [noise for noise in noises if noise is not None]
+    if len(known) != (len(noises) if privacy.evaluation == "noised" else 0):
+        raise StudyError(
+            f"study {study.name}: its evaluation is {privacy.evaluation}, but {len(known)} of {len(noises)} clinics "
+            "accounted for noise in their histograms; use the same melfed version everywhere"
+        )
+    return min(known, default=None)
+
+
+def _released(
+    study: StudyProtocol, privacy: PrivacySpec, noise: float, evaluation: float | None
+) -> Iterator[ReleasedQuantity]:
+    """Yield everything that a clinic sends, what is kept back beside it, and what protects each."""
+    cell = f"rounded to multiples of {privacy.smallest_cell}, without noise"
+    yield _updates(study, privacy, noise)
+    yield from _histograms(study, privacy, evaluation)
+    yield _row(
+        f"Numbers of training images, of melanomas and of {_PLURALS[privacy.unit]} among them, and of groups; also the "
+        "clinic's weight in the average, and the divisor of its noisy sums",
+        cell,
+        UNCHARGED,
+    )
+    public = privacy.evaluation == "public"
+    yield _row(
+        "Numbers of validation and test images, of melanomas and of groups among them",
+        "exact: the study declares these images public" if public else cell,
+        UNCHARGED,
+    )
+    yield _row("Training loss, gradient norms, how many took part in a step, scores of single images", KEPT, "none")
+    yield _row(
+        "Time that a clinic takes for a round",
+        "none: it is longer where there are more images",
+        UNCHARGED,
+    )
+    yield _row(
+        "Whether a clinic answers, declines or fails, and the reason that it gives",
+        "none: reasons are about its policy, its ledger, its machine and the form of its data",
+        UNCHARGED,
+    )
+    yield _row("The clinic's name, the study's digest, the size of messages, σ, and the ledger's ε", NO_PATIENT, "none")
+    yield _row(
+        "Hash of the ledger's last row",
+        "nothing can be read from a hash; but it covers a fingerprint of the data, so a guess at all of them can be "
+        "checked by it",
+        UNCHARGED,
+    )
+
+
+def _updates(study: StudyProtocol, privacy: PrivacySpec, noise: float) -> ReleasedQuantity:
+    rounds, steps = study.federation.rounds, study.federation.rounds * privacy.steps
+    how = "clipped to" if privacy.clipping == "fixed" else "scaled to at most"
+    asked = "" if study.federation.cohort == 1 else ", fewer where a clinic is not asked in each round"
+    if noise:
+        protection = (
+            f"each {privacy.unit} takes part in a step with probability {privacy.sampling_rate:g}; its gradient is "
+            f"{how} norm {privacy.clipping_norm:g}; the sum receives Gaussian noise of "
+            f"{noise * privacy.clipping_norm:.4g} (σ {noise:.4g} times the norm)"
+        )
+    else:
+        protection = f"each {privacy.unit}'s gradient is {how} norm {privacy.clipping_norm:g}; there is no noise"
+    quantity = f"Model updates: {_times(rounds, 'round')} of {_times(privacy.steps, 'step')}, {steps:,} in all{asked}"
+    return _row(quantity, protection, PART if noise else UNBOUNDED)
+
+
+def _histograms(study: StudyProtocol, privacy: PrivacySpec, evaluation: float | None) -> Iterator[ReleasedQuantity]:
+    times = sum(validates(study, number) for number in range(1, study.federation.rounds + 1))
+    if privacy.evaluation == "public":
+        protection, cost = "exact: the study declares these images public", "not charged: nothing protects these images"
+    elif evaluation:
+        protection = f"every {privacy.unit} counts once; noise of σ {evaluation:.4g} times the most that one changes"
+        cost = PART
+    else:
+        protection, cost = "there is no noise", UNBOUNDED
+    yield _row(f"Histograms of the scores of the validation images: {_times(times, 'release')}", protection, cost)
+    yield _row("Histogram of the scores of the test images: 1 release, with the last of validation", protection, cost)
+
+
+def _times(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _row(quantity: str, protection: str, cost: str) -> ReleasedQuantity:
+    return ReleasedQuantity(quantity=quantity, protection=protection, cost=cost)

@@ -1,0 +1,80 @@
+"""Giving a centrally trained model its neck: features from several depths, whitened by its own training images."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from common.augment import to_input
+from common.backbones import BACKBONES
+from common.classifier import Classifier, set_trainable
+from common.image_set import Images
+from common.neck import whitening
+from common.protocol import StudyProtocol
+from common.scoring import autocast, micro_batches
+from common.tensors import Array
+
+HEAD_DECAY = 1e-2
+"""L2 penalty of the head's weights, in units of the mean loss per whitened feature of unit variance."""
+
+
+def with_neck(model: Classifier, images: Images, study: StudyProtocol, device: torch.device) -> Classifier:
+    """Return the trained model with a neck and a head refitted behind it; the statistics are those of `images`.
+
+    Args:
+        model: without a neck.
+        images: what it was trained on. They count as public from here on: their statistics are in the neck.
+        study: with `model.neck` stated.
+        device: where the model is.
+    """
+    neck = study.model.neck
+    assert neck is not None
+    rate = model.dropout.p
+    whole = Classifier(model.backbone, model.trunk, metadata=model.metadata is not None, dropout=rate, neck=neck)
+    if whole.metadata is not None and model.metadata is not None:
+        whole.metadata.load_state_dict(model.metadata.state_dict())
+    whole.to(device)
+    assert whole.neck is not None
+    mean, projection = whitening(_pooled(whole, images, study.data.image_size, device), neck)
+    with torch.no_grad():
+        whole.neck.mean.copy_(torch.from_numpy(mean))
+        whole.neck.projection.copy_(torch.from_numpy(projection))
+    _fit_head(whole, images, study, device)
+    set_trainable(whole, study.model.train)
+    return whole
+
+
+def _pooled(model: Classifier, images: Images, image_size: int, device: torch.device) -> Array:
+    """Return what the neck sees of every image, unaugmented, shape (images, inputs)."""
+    backbone = BACKBONES[model.backbone]
+    model.eval()
+    rows = []
+    with torch.inference_mode(), autocast(device):
+        for part in micro_batches(np.arange(len(images)), image_size, device):
+            inputs = to_input(images.pixels(part), backbone.mean, backbone.std, None, device)
+            rows.append(model.pooled(inputs).float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def _fit_head(model: Classifier, images: Images, study: StudyProtocol, device: torch.device) -> None:
+    """Fit the head by penalised logistic regression on the whitened features."""
+    assert model.neck is not None
+    pooled = torch.from_numpy(_pooled(model, images, study.data.image_size, device)).to(device)
+    with torch.no_grad():
+        features = model.neck(pooled)
+    metadata = torch.from_numpy(images.metadata).to(device) if model.metadata is not None else None
+    targets = torch.from_numpy(images.targets).to(device)
+    weight = torch.tensor(study.training.positive_weight, device=device)
+    model.requires_grad_(False)
+    model.head.requires_grad_(True)
+    optimizer = torch.optim.LBFGS(model.head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+    decay = HEAD_DECAY / features.shape[1]
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = model.logits(features, metadata)
+        value = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight)
+        penalised: torch.Tensor = value + decay / 2 * (model.head.weight**2).sum()
+        penalised.backward()  # type: ignore[no-untyped-call]
+        return penalised
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
