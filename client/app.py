@@ -3,6 +3,7 @@
 It imports no torch: Flower starts a new process for every message of a deployment, and that must be quick.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,16 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from common.errors import DeclinedError, MelfedError
+from common.errors import DeclinedError, MelfedError, StudyError
 from common.tensors import TensorError
 
 if TYPE_CHECKING:
     from client.worker import Account, ClinicWorker
+
+TELLING_NOTHING = (DeclinedError, StudyError, TensorError)
+"""Errors whose text is about the study, the model that came, or the clinic's policy: it may leave a clinic."""
+
+_log = logging.getLogger(__name__)
 
 WorkerOf = Callable[[Context], "ClinicWorker"]
 Answer = Callable[["ClinicWorker", Message], RecordDict]
@@ -32,11 +38,17 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
     app = ClientApp()
 
     def answer(message: Message, context: Context, ask: Answer) -> Message:
+        worker = None
         try:
-            content = ask(worker_of(context), message)
+            worker = worker_of(context)
+            content = ask(worker, message)
         except MelfedError as error:
             kind = "declined" if isinstance(error, DeclinedError) else "refused"
-            content = RecordDict({kind: ConfigRecord({"reason": str(error)})})
+            reason = str(error)
+            if worker is not None and worker.discreet and not isinstance(error, TELLING_NOTHING):
+                _log.error("%s", error)
+                reason = f"{type(error).__name__}; the clinic's own log says more"
+            content = RecordDict({kind: ConfigRecord({"reason": reason})})
         return Message(content, reply_to=message)
 
     @app.query("describe")

@@ -181,9 +181,8 @@ class _Source:
             to_input(pixels[i : i + 1], backbone.mean, backbone.std, self._generator(int(number)), self.device)
             for i, number in enumerate(numbers)
         ]
-        batch = torch.cat(inputs).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), autocast(self.device):
-            values: Features = self.parts.prefix(batch).float().cpu().contiguous().numpy()
+            values: Features = self.parts.prefix(torch.cat(inputs)).float().cpu().contiguous().numpy()
         return values
 
     def _generator(self, number: int) -> torch.Generator | None:

@@ -1,23 +1,28 @@
 """What stands between a request and a clinic's patients: its policy, its ledger, and the replies it has paid for."""
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from client.dataset import ClinicData, fingerprint
 from client.policy import ClinicPolicy, budget, check_study, check_tensors_may_leave
 from client.privacy.ledger import Charge, Ledger
 from client.privacy.plan import PrivacyPlan, plan_of
 from client.replies import ReplyStore, reply_key
-from common.errors import DeclinedError
+from common.errors import DeclinedError, LedgerError
+from common.files import atomic_write
 from common.protocol import StudyProtocol
 
 Received = Mapping[str, npt.NDArray[np.generic]]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Purpose = Literal["training", "evaluation"]
+KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,25 @@ class Safe:
     ledger: Path
     policy: ClinicPolicy | None = None
 
+    def key(self) -> bytes:
+        """Return the clinic's secret key of its ledger, 32 bytes beside it; made where there is no ledger yet.
+
+        Raises:
+            LedgerError: there is a ledger, but its key is missing or cut short.
+            StorageError: the key cannot be written.
+        """
+        path = self.ledger.with_suffix(".key")
+        if not path.exists():
+            if self.ledger.exists():
+                raise LedgerError(f"{path}: is missing, but there is a ledger; bring it back from the backup")
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with atomic_write(path) as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
+        key = path.read_bytes()
+        if len(key) != KEY_BYTES:
+            raise LedgerError(f"{path}: has {len(key)} bytes instead of {KEY_BYTES}; bring it back from the backup")
+        return key
+
 
 @dataclass(frozen=True)
 class Request:
@@ -45,9 +69,13 @@ class Request:
 class Guard:
     """Lets one study work on one clinic's patients as far as policy and ledger allow."""
 
-    def __init__(self, study: StudyProtocol, safe: Safe, fingerprint: str) -> None:
-        """Take the fingerprint of the clinic's data (`client.dataset.fingerprint`): a ledger is of one data set."""
-        self.study, self.safe, self.fingerprint = study, safe, fingerprint
+    def __init__(self, study: StudyProtocol, safe: Safe, data: ClinicData) -> None:
+        self.study, self.safe, self.data = study, safe, data
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The digest of the clinic's data: a ledger is of one data set. Raises LedgerError, StorageError."""
+        return fingerprint(self.data, self.safe.key())
 
     @property
     def plan(self) -> PrivacyPlan:

@@ -1,9 +1,9 @@
 """Private training: DP-SGD with the patient (or the lesion) as the unit, for one clinic.
 
 A step: every unit takes part with probability q on its own; the gradients of a unit's images, and of their views, are
-averaged; the average is clipped to C; the sum over units receives Gaussian noise of standard deviation σC and is divided
-by the number of units expected. Abadi et al., arXiv 1607.00133, at the level of users as in McMahan et al., arXiv
-1710.06963; averaging views before clipping: De et al., arXiv 2204.13650.
+averaged; the average is clipped to C; the sum over units receives Gaussian noise of standard deviation σC and is
+divided by the number of units expected. Abadi et al., arXiv 1607.00133, at the level of users as in McMahan et al.,
+arXiv 1710.06963; averaging views before clipping: De et al., arXiv 2204.13650.
 """
 
 import math

@@ -17,21 +17,20 @@ import numpy.typing as npt
 import torch
 
 from client.cache import FeatureCache
-from client.dataset import PARTS, ClinicData, Part, fingerprint
+from client.dataset import PARTS, ClinicData, Part
 from client.guard import Arrays, Guard, Request, Safe
 from client.inputs import CachedInputs, Inputs, PixelInputs, probabilities
-from client.private_training import PrivateTrainer, rounded_count
 from client.privacy.evaluation import noised_histograms
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import plan_of, privacy_of
 from client.privacy.units import privacy_units
+from client.private_training import PrivateTrainer, rounded_count
 from client.training import Trainer
 from common.classifier import Classifier, load_trainable, trainable_tensors
 from common.errors import StudyError
 from common.histogram import ScoreHistogram
 from common.image_set import Images
-from common.noisy_histogram import NoisyHistogram
-from common.noisy_histogram import Histogram
+from common.noisy_histogram import Histogram, NoisyHistogram
 from common.prefix import split
 from common.protocol import StudyProtocol, validates
 from common.scoring import Progress, pick_device
@@ -102,7 +101,7 @@ class ClinicWorker:
         self.on_progress = on_progress
         if study.privacy is not None and safe is None:
             raise StudyError(f"clinic {data.name}: a private study needs a ledger")
-        self.guard = Guard(study, safe, fingerprint(data)) if safe else None
+        self.guard = Guard(study, safe, data) if safe else None
         self.features = FeatureCache(data.cache / "features")
         self._images: dict[Part, Images] = {}
 
@@ -158,6 +157,14 @@ class ClinicWorker:
         """Return what the ledger says; None without privacy."""
         return self._account()
 
+    @property
+    def discreet(self) -> bool:
+        """Whether reasons why something failed stay here: they can hold counts, names and paths of the clinic.
+
+        A clinic without a policy is a simulated one, whose user must be told.
+        """
+        return self.guard is not None and self.guard.safe.policy is not None
+
     def images(self, part: Part) -> Images:
         """Return one part's images; kept, since the memory map is opened once."""
         if part not in self._images:
@@ -189,7 +196,7 @@ class ClinicWorker:
         return trainable_tensors(model), result.loss
 
     def _learn_privately(self, model: Classifier, request: Request) -> Tensors:
-        assert self.guard is not None
+        assert self.guard is not None  # noqa: S101 (seen to when the worker was made)
         privacy, plan = privacy_of(self.study), plan_of(self.study)
 
         def compute() -> Arrays:
@@ -229,11 +236,11 @@ class ClinicWorker:
         privacy = self.study.privacy
         if privacy is None or privacy.evaluation == "public":
             return {part: self._exact(model, part) for part in parts}
-        assert self.guard is not None
+        assert self.guard is not None  # noqa: S101 (seen to when the worker was made)
         plan = plan_of(self.study)
 
         def compute() -> Arrays:
-            assert plan.evaluation is not None
+            assert plan.evaluation is not None  # noqa: S101 (its evaluation is noised)
             scored = {p: (self._scores(model, p), self.images(p).targets, self._units(p)) for p in parts}
             noised = noised_histograms(scored, plan.evaluation.noise_multiplier, NoiseSource())
             return {f"{part}/{name}": a for part, h in noised.items() for name, a in h.to_arrays().items()}

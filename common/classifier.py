@@ -228,9 +228,7 @@ def saved_classifier(model: ModelChoices, tensors: Mapping[str, Tensor]) -> Clas
         trunk = build_trunk(model.backbone, pretrained=model.pretrained)
         replace_batch_norms(trunk, FrozenStatisticsNorm if model.pretrained else group_norm)
         dropout = max(model.dropout, spec.dropout)
-        classifier = Classifier(
-            model.backbone, trunk, metadata=model.metadata, dropout=dropout, neck=model.neck
-        )
+        classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=dropout, neck=model.neck)
     classifier.to_empty(device="cpu")
     own = classifier.state_dict()
     if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in tensors.items()}:
@@ -240,6 +238,41 @@ def saved_classifier(model: ModelChoices, tensors: Mapping[str, Tensor]) -> Clas
             value.copy_(tensors[name])
     set_trainable(classifier, model.train)
     return classifier
+
+
+def warm_classifier(model: ModelChoices, *, seed: int, tensors: Mapping[str, Tensor]) -> tuple[Classifier, set[str]]:
+    """Build a study's network with the trunk of another run's network, and its other parts where they fit.
+
+    Args:
+        model: the study's choices.
+        seed: of a metadata branch that the other network lacks; a head that does not fit starts at zero.
+        tensors: of the other network, by its own names.
+
+    Returns:
+        The network on the CPU, and the names of its tensors that the other network did not have.
+
+    Raises:
+        StudyError: there is no such backbone.
+        WeightsError: the other network's trunk is not this one's.
+    """
+    spec = backbone_spec(model.backbone)
+    with torch.device("meta"):
+        trunk = build_trunk(model.backbone, pretrained=model.pretrained)
+        replace_batch_norms(trunk, FrozenStatisticsNorm if model.pretrained else group_norm)
+    trunk.to_empty(device="cpu")
+    with _seeded(seed):
+        dropout = max(model.dropout, spec.dropout)
+        classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=dropout, neck=model.neck)
+    own = classifier.state_dict()
+    fitting = {name for name, value in own.items() if name in tensors and tensors[name].shape == value.shape}
+    trunks = [{name for name in names if name.startswith("trunk.")} for names in (own, tensors, fitting)]
+    if not trunks[0] == trunks[1] == trunks[2]:
+        raise WeightsError(f"{model.backbone}: the run's network is of another kind; name a run of the same backbone")
+    with torch.no_grad():
+        for name in fitting:
+            own[name].copy_(tensors[name])
+    set_trainable(classifier, model.train)
+    return classifier, own.keys() - fitting
 
 
 def set_trainable(model: Classifier, part: Part) -> None:

@@ -1,8 +1,8 @@
 """The neck: features from several depths of a backbone, whitened by statistics of public images, before the head.
 
 A small head on such features is what a clinic can train well under strong privacy: it has few parameters, and whitened
-inputs give all of them gradients of one size, so clipping and noise treat them alike. The statistics are those of public
-images, fixed before any clinic takes part; nothing of the neck learns or travels.
+inputs give all of them gradients of one size, so clipping and noise treat them alike. The statistics are those of
+public images, fixed before any clinic takes part; nothing of the neck learns or travels.
 """
 
 import copy
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from common.tensors import Array
 
 _PROBE_PIXELS: Final = 128
-_MOST_PIXELS: Final = 64
+_MOST_PIXELS: Final = 32
 """Largest side of a feature map that is tapped: earlier ones hold edges and colours at single pixels."""
 
 
@@ -38,7 +38,9 @@ class Neck(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Map pooled features (n, inputs) to whitened ones (n, dimensions)."""
-        return (pooled.float() - self.mean) @ self.projection
+        # In full precision: what is whitened last has the smallest differences.
+        with torch.autocast(pooled.device.type, enabled=False):
+            return (pooled.float() - self.mean) @ self.projection
 
     @contextmanager
     def tapped(self, trunk: nn.Module) -> Iterator[list[Tensor]]:

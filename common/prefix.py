@@ -54,24 +54,28 @@ def split(model: Classifier) -> Split | None:
         model: must compute the same in training and evaluation up to the cut, as every backbone does.
 
     Returns:
-        The two parts, which see every later change of the model's values; None where anything before the last block
-        learns, since no prefix worth keeping is frozen then.
+        The two parts, which see every later change of the model's values. None where anything before the last block
+        learns, since no prefix worth keeping is frozen then, and where the last block learns below a neck, which looks
+        at what comes before it.
 
     Raises:
         StudyError: the two parts would not compute what the classifier does.
     """
     learning = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
-    return _split(model, frozenset(model.modules()), learning)
+    form = tuple((p.device, p.dtype, p.stride()) for p in model.parameters())
+    return _split(model, frozenset(model.modules()), form, learning)
 
 
-# One round asks several times for the same split. The modules are part of the question, as one may be replaced.
+# One round asks several times for the same split; modules may have been replaced, or moved, in the meantime.
 @functools.lru_cache(maxsize=1)
-def _split(model: Classifier, _modules: frozenset[nn.Module], learning: frozenset[str]) -> Split | None:
+def _split(
+    model: Classifier, _modules: frozenset[nn.Module], _form: tuple[object, ...], learning: frozenset[str]
+) -> Split | None:
     of_features = {name for name in learning if name.partition(".")[0] not in AFTER_FEATURES}
     block = tuple(f"trunk.{name}." for name in BACKBONES[model.backbone].last_block)
     if not of_features:
         parts = _before_head(model)
-    elif all(name.startswith(block) for name in of_features):
+    elif model.neck is None and all(name.startswith(block) for name in of_features):
         parts = _before_block(model)
     else:
         return None

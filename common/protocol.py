@@ -186,7 +186,7 @@ class PrivacySpec(Section):
     @model_validator(mode="after")
     def _one_strength(self) -> Self:
         if self.noise_multiplier == 0 and self.epsilon is not None:
-            raise ValueError(f"noise_multiplier is 0, so no epsilon holds, least of all {self.epsilon:g}; leave out one")
+            raise ValueError(f"noise_multiplier is 0, so no epsilon holds, not even {self.epsilon:g}; leave out one")
         if (self.epsilon is None) == (self.noise_multiplier is None):
             both = "both are" if self.epsilon is not None else "neither is"
             raise ValueError(f"state epsilon or noise_multiplier: {both} stated")
@@ -218,7 +218,7 @@ class StudyProtocol(Section):
     def _privacy_is_federated(self) -> Self:
         if self.privacy is not None and self.federation.mode != "federated":
             raise ValueError(
-                f"privacy is for federation.mode federated, not {self.federation.mode}; set privacy: null for a baseline"
+                f"privacy is for federation.mode federated, not {self.federation.mode}; a baseline has privacy: null"
             )
         return self
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from common.classifier import Classifier, build_classifier
+from common.classifier import Classifier, build_classifier, warm_classifier
 from common.errors import StudyError, WeightsError
 from common.protocol import StudyProtocol
 from common.seeds import seed_for
@@ -64,12 +64,7 @@ def build_study_classifier(study: StudyProtocol, weights_dir: Path | None = None
 def _warm(study: StudyProtocol, seed: int, file: WeightsFile) -> Classifier:
     """Return the study's network with a run's trunk, and its head and metadata branch where they fit."""
     tensors = {name: torch.from_numpy(array) for name, array in load_tensors(file.path)[0].items()}
-    trunk = {name.removeprefix("trunk."): value for name, value in tensors.items() if name.startswith("trunk.")}
-    model = build_classifier(study.model, seed=seed, state=trunk)
-    rest = {name: value for name, value in tensors.items() if not name.startswith("trunk.")}
-    own = model.state_dict()
-    if all(name in own and own[name].shape == value.shape for name, value in rest.items()):
-        model.load_state_dict(rest, strict=False)
-    elif study.model.neck:
+    model, missing = warm_classifier(study.model, seed=seed, tensors=tensors)
+    if any(name.startswith("neck.") for name in missing):
         raise StudyError(f"model.neck is {study.model.neck}, but the run {file.path} has another neck, or none")
     return model

@@ -117,4 +117,4 @@ def _reply(node: int, message: Message) -> Reply:
 
 def _reason(content: RecordDict, kind: str) -> str | None:
     record = content.config_records.get(kind)
-    return None if record is None else str(record.get("reason", f"{kind} without a reason"))
+    return None if record is None else str(record.get("reason") or f"{kind} without a reason")

@@ -112,15 +112,14 @@ def _released(
     )
     yield _row(
         "Whether a clinic answers, declines or fails, and the reason that it gives",
-        "none: reasons are about its policy, its ledger, its machine and the form of its data",
+        "reasons are about study, model and policy; others stay in the clinic's own log (a simulation gives all)",
         UNCHARGED,
     )
     yield _row("The clinic's name, the study's digest, the size of messages, σ, and the ledger's ε", NO_PATIENT, "none")
     yield _row(
         "Hash of the ledger's last row",
-        "nothing can be read from a hash; but it covers a fingerprint of the data, so a guess at all of them can be "
-        "checked by it",
-        UNCHARGED,
+        "what it covers of the data is a digest under the clinic's own secret key, so no guess can be checked by it",
+        "none",
     )
 
 

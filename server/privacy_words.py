@@ -1,5 +1,6 @@
 """How page and terminal speak of privacy: numbers rounded to the safe side, and what they mean to a patient."""
 
+import json
 import math
 from decimal import ROUND_CEILING, Context
 from pathlib import Path
@@ -25,8 +26,10 @@ def short(value: float) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a study's value as it is told: numbers short, everything else as it is."""
-    return short(value) if isinstance(value, float) else str(value)
+    """Return a study's value as a study writes it, numbers short."""
+    if isinstance(value, float):
+        return short(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def units(privacy: PrivacySummary) -> str:

@@ -32,7 +32,7 @@ MAX_IMAGES = 10_000_000
 MAX_LOSS = 1e12
 MAX_NAME = 200
 USELESS = (TensorError, DataError, StudyError, DeclinedError)
-_HEAD = re.compile(r"^[0-9a-f]{64}$")
+_HEAD = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Rounds:
         self.names: dict[int, str] = {}
         self.counts: dict[str, Counts] = {}
         self.accounts: dict[str, Account] = {}
-        self.declined: dict[str, str] = {}
+        self.absent = _Absent()
         self.outcome: Outcome | None = None
 
     def conduct(self, grid: Channel) -> None:
@@ -117,18 +117,18 @@ class Rounds:
             self._wait()
             nodes = sorted(grid.get_node_ids())
         content = exchange.request(0, self.study.digest, self.folder.identity)
-        absent = _Absent()
         for reply in self._ask(grid, exchange.DESCRIBE, dict.fromkeys(nodes, ""), content):
             try:
                 name, counts = self._introduction(reply)
             except USELESS as error:
-                absent.note(f"node {reply.node}", reply, error)
+                unknown = f"node {reply.node}"
+                self.absent.note(unknown, reply, error)
+                self._tell(unknown, self.absent)
                 continue
             self.names[reply.node], self.counts[name] = name, counts
         self.names = dict(sorted(self.names.items(), key=lambda item: item[1]))
         self.counts = dict(sorted(self.counts.items()))
-        self.declined = absent.declined
-        self._need_quorum(len(self.names), self.expected_clinics, absent)
+        self._need_quorum(len(self.names), self.expected_clinics, self.absent)
 
     def _introduction(self, reply: Reply) -> tuple[str, Counts]:
         _raise_refusal(reply)
@@ -181,8 +181,8 @@ class Rounds:
                 "bytes_up": total.bytes_up,
                 "bytes_down": exchange.size(content) * len(cohort),
                 "answered": sorted(answered),
-                "failed": dict(sorted(absent.failed.items())),
-                "declined": dict(sorted((self.declined | absent.declined).items())),
+                "failed": dict(sorted((self.absent.failed | absent.failed).items())),
+                "declined": dict(sorted((self.absent.declined | absent.declined).items())),
             }
         )
         after = Checkpoint(number, self.study.digest, model, optimizer.state, average)
@@ -216,13 +216,16 @@ class Rounds:
         """Return what a private study's clinic says of its privacy. Raises DataError where it says nothing sensible."""
         if self.study.privacy is None:
             return None
-        said = {key: reply.number("account", key) for key in ("epsilon", "noise_multiplier", "evaluation")}
+        epsilon, noise, evaluation = (
+            reply.number("account", key) for key in ("epsilon", "noise_multiplier", "evaluation")
+        )
         head = reply.text("ledger", "head")
-        if not said["epsilon"] >= 0 or not 0 <= said["noise_multiplier"] < math.inf or not _HEAD.match(head):
+        # Each comparison is written so that a value that is not a number fails it.
+        said = epsilon >= 0 and 0 <= noise < math.inf and _HEAD.fullmatch(head)
+        noised = self.study.privacy.evaluation == "noised"
+        if not said or not (0 <= evaluation < math.inf if noised else math.isnan(evaluation)):
             raise DataError("its privacy account is missing or makes no sense; use the same melfed version")
-        evaluation = said["evaluation"] if math.isfinite(said["evaluation"]) else None
-        epsilon = said["epsilon"] if math.isfinite(said["epsilon"]) else None
-        return Account(epsilon, head, said["noise_multiplier"], evaluation)
+        return Account(epsilon if epsilon < math.inf else None, head, noise, evaluation if noised else None)
 
     def _tell(self, name: str, absent: _Absent) -> None:
         declined = name in absent.declined
@@ -314,7 +317,7 @@ class Rounds:
 
 def _raise_refusal(reply: Reply) -> None:
     """Raise what a clinic gave as the reason for no answer."""
-    if reply.declined:
+    if reply.declined is not None:
         raise DeclinedError(reply.declined)
-    if reply.error:
+    if reply.error is not None:
         raise DataError(reply.error)

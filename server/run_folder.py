@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from server.outcome import Outcome
 from server.summary import RunSummary
 
 Event = Mapping[str, Any]
+_IDENTITY = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,19 @@ class RunFolder:
 
     @property
     def identity(self) -> str:
-        """What clinics' ledgers call this run: drawn at random when the folder was made."""
-        return (self.path / "run-id").read_text(encoding="utf-8").strip()
+        """What clinics' ledgers call this run: drawn at random when the folder was made.
+
+        Raises:
+            RunError: the file is missing or is not what was written.
+        """
+        path = self.path / "run-id"
+        try:
+            identity = path.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{path}: cannot be read ({error}); the run folder is damaged, start a new run") from None
+        if not _IDENTITY.fullmatch(identity):
+            raise RunError(f"{path}: holds no identity of a run; the run folder is damaged, start a new run")
+        return identity
 
     @property
     def ledgers(self) -> Path:

@@ -68,9 +68,11 @@ def run(
     virtual = _divide(protocol, data, cache)
     of_clinic = _policies(policies, [split.name for split in virtual.splits])
     print_choices(choices)
-    with RunProgress(_passes(protocol)) as observer:
-        from simulations.run import simulate
+    from simulations.run import privacy_warnings, simulate
 
+    for warning in privacy_warnings(protocol, virtual):
+        errors.print(f"warning: {warning}", style="yellow")
+    with RunProgress(_passes(protocol)) as observer:
         summary = simulate(
             protocol,
             virtual,
@@ -271,8 +273,6 @@ def _print_summary(summary: "RunSummary", folder: Path) -> None:
         output.print(_everywhere(summary))
     if summary.privacy:
         output.print(terminal_line(summary.privacy, folder / "ledgers"), soft_wrap=True)
-        for warning in summary.privacy.warnings:
-            errors.print(f"warning: {warning}", style="yellow")
     errors.print(NOTICE, style="dim")
 
 

@@ -23,22 +23,21 @@ def with_neck(model: Classifier, images: Images, study: StudyProtocol, device: t
     Args:
         model: without a neck.
         images: what it was trained on. They count as public from here on: their statistics are in the neck.
-        study: with `model.neck` stated.
+        study: states `model.neck`, the number of whitened features.
         device: where the model is.
     """
-    neck = study.model.neck
-    assert neck is not None
-    rate = model.dropout.p
-    whole = Classifier(model.backbone, model.trunk, metadata=model.metadata is not None, dropout=rate, neck=neck)
+    length, rate = study.model.neck or 0, model.dropout.p
+    whole = Classifier(model.backbone, model.trunk, metadata=model.metadata is not None, dropout=rate, neck=length)
     if whole.metadata is not None and model.metadata is not None:
         whole.metadata.load_state_dict(model.metadata.state_dict())
     whole.to(device)
-    assert whole.neck is not None
-    mean, projection = whitening(_pooled(whole, images, study.data.image_size, device), neck)
-    with torch.no_grad():
-        whole.neck.mean.copy_(torch.from_numpy(mean))
-        whole.neck.projection.copy_(torch.from_numpy(projection))
-    _fit_head(whole, images, study, device)
+    pooled = _pooled(whole, images, study.data.image_size, device)
+    if whole.neck is not None:
+        mean, projection = whitening(pooled, length)
+        with torch.no_grad():
+            whole.neck.mean.copy_(torch.from_numpy(mean))
+            whole.neck.projection.copy_(torch.from_numpy(projection))
+            _fit_head(whole, whole.neck(torch.from_numpy(pooled).to(device)), images, study)
     set_trainable(whole, study.model.train)
     return whole
 
@@ -55,12 +54,9 @@ def _pooled(model: Classifier, images: Images, image_size: int, device: torch.de
     return np.concatenate(rows)
 
 
-def _fit_head(model: Classifier, images: Images, study: StudyProtocol, device: torch.device) -> None:
-    """Fit the head by penalised logistic regression on the whitened features."""
-    assert model.neck is not None
-    pooled = torch.from_numpy(_pooled(model, images, study.data.image_size, device)).to(device)
-    with torch.no_grad():
-        features = model.neck(pooled)
+def _fit_head(model: Classifier, features: torch.Tensor, images: Images, study: StudyProtocol) -> None:
+    """Fit the head by penalised logistic regression on the whitened features, shape (images, neck)."""
+    device = features.device
     metadata = torch.from_numpy(images.metadata).to(device) if model.metadata is not None else None
     targets = torch.from_numpy(images.targets).to(device)
     weight = torch.tensor(study.training.positive_weight, device=device)
@@ -77,4 +73,5 @@ def _fit_head(model: Classifier, images: Images, study: StudyProtocol, device: t
         penalised.backward()  # type: ignore[no-untyped-call]
         return penalised
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[no-untyped-call]

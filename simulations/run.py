@@ -6,14 +6,16 @@ from pathlib import Path
 from time import monotonic
 from urllib.parse import quote
 
+from client.dataset import PARTS
 from client.policy import ClinicPolicy
 from client.privacy.accounting import delta_warning
+from client.privacy.plan import plan_of
 from client.privacy.units import privacy_units
 from common.classifier import Classifier, load_trainable, trainable_tensors
 from common.errors import RunError
 from common.files import write_text
 from common.protocol import StudyProtocol
-from common.recipe import Choice
+from common.recipe import Choice, resolve
 from common.scoring import pick_device
 from common.study_model import build_study_classifier, located, seal
 from server.evaluation import public_data, save_model, summarise
@@ -61,6 +63,8 @@ def simulate(
     started = monotonic()
     if study.federation.mode == "federated":
         check_resources(study, ray_address)
+    study, chosen = resolve(study)
+    choices, warnings = choices or chosen, privacy_warnings(study, virtual)
     study = seal(study, weights_dir)
     model = build_study_classifier(study, weights_dir)
     folder = _reopen(out, study, virtual) if resume else _create(out, study, virtual)
@@ -73,7 +77,7 @@ def simulate(
         outcome, model = baseline.train(folder, observer), baseline.finished()
     _save_models(folder, model, outcome, study, virtual)
     summary = summarise(study, folder, virtual.summary(), outcome, monotonic() - started, str(device))
-    privacy = summarise_privacy(study, outcome.accounts, choices, delta_warnings(study, virtual))
+    privacy = summarise_privacy(study, outcome.accounts, choices, warnings)
     summary = summary.model_copy(update={"privacy": privacy, "public": public_data(study, weights_dir)})
     folder.write_outcome(outcome)
     folder.write_summary(summary)
@@ -114,14 +118,24 @@ def _partition_text(virtual: VirtualClinics) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def delta_warnings(study: StudyProtocol, virtual: VirtualClinics) -> tuple[str, ...]:
-    """Return a line for each clinic that has so few units that δ allows giving one of them away."""
+def privacy_warnings(study: StudyProtocol, virtual: VirtualClinics) -> tuple[str, ...]:
+    """Check that a study's privacy can be had, before anything is made or trained.
+
+    Returns:
+        A line for each clinic that has so few units that δ allows giving one of them away.
+
+    Raises:
+        DataError: the study protects units that the data do not name.
+        StudyError: no noise is enough for the study's ε.
+    """
     if study.privacy is None:
         return ()
+    plan_of(study)
+    parts = PARTS if study.privacy.evaluation == "noised" else ("train",)
     warnings = []
     for clinic in virtual.clinics:
-        units = len(set(privacy_units(clinic.train, study.privacy.unit)))
-        if warning := delta_warning(study.privacy.delta, units):
+        units = {part: set(privacy_units(getattr(clinic, part), study.privacy.unit)) for part in parts}
+        if warning := delta_warning(study.privacy.delta, len(units["train"])):
             warnings.append(f"{clinic.name}: {warning}")
     return tuple(warnings)
 

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from common.errors import StudyError
 
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ _SIGMAS = (1e-3, 1e6)
 """Noise multipliers that calibration chooses from; less than the first counts as no noise."""
 _NOISE_OF_FFT = 1e-16
 """δ that a composed step may lose to rounding in the Fourier transform: four times what was measured, and more."""
-_LOSS_OVERFLOWS = 700.0
-"""exp(-ε) leaves the normal numbers of float64 soon after this."""
+_LARGEST = 700.0
+"""Largest ε that is told from infinity: exp(-ε) leaves the normal numbers of float64 soon after."""
 
 
 @dataclass(frozen=True, order=True)
@@ -62,8 +64,9 @@ class Mechanism:
 def epsilon(history: Sequence[Mechanism], delta: float) -> float:
     """Return ε such that all of a history together is (ε, δ)-differentially private.
 
-    The order of the history does not matter, and answers are remembered. 0 where nothing was done; infinite for σ
-    below 0.001, and where δ is too small for the arithmetic: 1e-16 a step, and at least 1e-14, are set aside.
+    The order of the history does not matter, and answers are remembered. 0 where nothing was done; infinite
+    above 700, for σ below 0.001, and where δ is too small for the arithmetic: 1e-16 a step, and at least 1e-14, are
+    set aside.
 
     Raises:
         StudyError: for a delta outside (0, 1).
@@ -76,7 +79,8 @@ def noise_multiplier(
 ) -> float:
     """Return the smallest σ with which so many steps, together with what else is spent, cost at most ε.
 
-    It is at most 0.1 % above the smallest, never below. 0.001 is the smallest that is returned.
+    It is at most 0.1 % above the smallest, never below. 0.001 is the smallest that is returned, and an ε above 700 is
+    taken for 700.
 
     Args:
         epsilon: the budget, finite and above 0.
@@ -96,14 +100,15 @@ def noise_multiplier(
         raise StudyError(f"steps {steps} need no noise; state how many noisy steps are to be taken, at least 1")
 
     def excess(sigma: float) -> float:
-        # A bound keeps the root finder's arithmetic finite.
-        return min(_spent([Mechanism(sampling_rate, sigma, steps), *others], delta), 1e9) - epsilon
+        # The root finder needs finite numbers, also where ε is infinite.
+        return min(_spent([Mechanism(sampling_rate, sigma, steps), *others], delta), 2 * _LARGEST) - epsilon
 
     if (before := _spent(others, delta)) >= epsilon:
         raise StudyError(
             f"epsilon {epsilon:g} at delta {delta:g} is spent: what else is done costs {before:.4g}; allow a larger "
             "epsilon, or do less"
         )
+    epsilon = min(epsilon, _LARGEST)
     low = high = _guess(epsilon, delta, sampling_rate, steps, others)
     growth = 1.02
     while excess(high) > 0:
@@ -207,9 +212,11 @@ def _epsilon(rows: tuple[Mechanism, ...], delta: float) -> float:
     interval = _interval(rows)
     losses = reduce(lambda one, other: one.compose(other), (_losses(row, interval) for row in rows))
     delta -= _NOISE_OF_FFT * (100 + sum(row.steps for row in rows))
-    spent = float(losses.get_epsilon_for_delta(delta)) if delta > 0 else math.inf
-    # Where exp(-loss) loses digits, or is 0, dp-accounting's logarithm may be off by less than 1.
-    return spent if spent < _LOSS_OVERFLOWS else spent + 1
+    if delta <= 0:
+        return math.inf
+    with np.errstate(over="ignore"):
+        spent = float(losses.get_epsilon_for_delta(delta))
+    return spent if spent <= _LARGEST else math.inf
 
 
 @lru_cache(maxsize=16)
@@ -245,7 +252,7 @@ def _largest_loss(row: Mechanism) -> float:
 def _spread(row: Mechanism) -> float:
     """Standard deviation of a step's privacy loss, or somewhat more (Bu et al., arXiv 1911.11607, for small q)."""
     full = 1 / row.noise_multiplier**2
-    sampled = row.sampling_rate**2 * math.expm1(full) if full < _LOSS_OVERFLOWS else math.inf
+    sampled = row.sampling_rate**2 * math.expm1(full) if full < _LARGEST else math.inf
     return math.sqrt(min(full, sampled))
 
 

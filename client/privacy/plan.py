@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from client.privacy.accounting import Mechanism, cross_check, epsilon, noise_multiplier
+from client.privacy.evaluation import LARGEST_MULTIPLIER
 from common.errors import StudyError
 from common.protocol import PrivacySpec, StudyProtocol, validates
 
@@ -47,7 +48,7 @@ def plan_of(study: StudyProtocol) -> PrivacyPlan:
     The composition is checked by two other accountants (`cross_check`) before anything is trained by it.
 
     Raises:
-        StudyError: no noise is enough for the stated ε, or the accountants disagree.
+        StudyError: no noise is enough for the stated ε, the evaluation would drown in it, or the accountants disagree.
     """
     privacy, rounds = privacy_of(study), study.federation.rounds
     q, delta, steps = privacy.sampling_rate, privacy.delta, rounds * privacy.steps
@@ -70,7 +71,15 @@ def plan_of(study: StudyProtocol) -> PrivacyPlan:
 def _evaluation(share: float, delta: float, releases: int) -> Mechanism | None:
     if not releases:
         return None
-    sigma = noise_multiplier(share, delta, 1.0, releases) if math.isfinite(share) else 0.0
+    if not math.isfinite(share):
+        return Mechanism(1.0, 0.0, 1)
+    sigma = noise_multiplier(share, delta, 1.0, releases) if share > 0 else math.inf
+    if sigma > LARGEST_MULTIPLIER:
+        raise StudyError(
+            f"{releases} noised evaluations within ε {share:g} would be nothing but noise; allow a larger "
+            "privacy.epsilon, validate less often (federation.validate_every), or evaluate on public images "
+            "(privacy.evaluation)"
+        )
     return Mechanism(1.0, sigma, 1)
 
 

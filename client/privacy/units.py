@@ -47,7 +47,7 @@ _IDS = {
 
 def _lacking(records: Sequence[LesionRecord], unit: str, lacking: int) -> str:
     ids, protected, column = _IDS[unit]
-    weaker = "lesion" if unit == "patient" and all(map(_SUPPORTS["lesion"], records)) else "image"
+    weaker = "lesion" if all(map(_SUPPORTS["lesion"], records)) else "image"
     return (
         f"{lacking} of {len(records)} images have no {ids}, but the study protects {protected}; fill in the column "
         f"{column} (a pseudonym is enough), leave those images out, or agree on the weaker unit that these data "

@@ -34,8 +34,9 @@ from common.prefix import Split, split
 from common.seeds import seed_for
 from tests.client.small import CPU
 from tests.common.image_folder import NAMES, make_folder, save
-from tests.common.networks import Choices, with_random_head
+from tests.common.networks import with_random_head
 from tests.common.test_classifier import lesion
+from tests.common.test_prefix import NeckChoices
 from tests.conftest import REPOSITORY
 
 SIZE = 32
@@ -44,7 +45,7 @@ ROW = 11
 
 
 def small(part: Part = "head", seed: int = 1) -> Classifier:
-    return with_random_head(build_classifier(Choices(train=part), seed=seed, state=None)).eval()
+    return with_random_head(build_classifier(NeckChoices(train=part), seed=seed, state=None)).eval()
 
 
 def of_folder(root: Path, names: Sequence[str] = NAMES, size: int = SIZE) -> Images:
@@ -417,7 +418,7 @@ def run(folder, images, views=1, **more):
 
 folder, root, names = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 store = ImageStore.open(folder / "pixels", root, names, 32)
-choices = SimpleNamespace(backbone="simple_cnn", pretrained=False, train="head", metadata=False, dropout=0.0)
+choices = SimpleNamespace(backbone="simple_cnn", pretrained=False, train="head", metadata=False, dropout=0, neck=None)
 model = build_classifier(choices, seed=1, state=None)
 images, some = (Images(tuple(SimpleNamespace(image=n) for n in part), store) for part in (names, names[:5]))
 common.scoring.CPU_MICRO_BATCH_PIXELS = 1

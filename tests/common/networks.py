@@ -20,6 +20,7 @@ class Choices:
     train: Part = "full"
     metadata: bool = False
     dropout: float = 0.0
+    neck: int | None = None
 
 
 def images(n: int = 2, size: int = 64) -> Tensor:

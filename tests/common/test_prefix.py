@@ -1,6 +1,7 @@
 """A classifier in two parts computes, and learns, what it does as a whole."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -13,10 +14,15 @@ from common.prefix import AFTER_FEATURES, Split, split
 from tests.common.networks import Choices, images, with_random_head
 
 
+@dataclass(frozen=True)
+class NeckChoices(Choices):
+    neck: int | None = None
+
+
 @pytest.fixture(scope="module", params=BACKBONES)
 def model(request: pytest.FixtureRequest) -> Classifier:
     """Every backbone; GoogLeNet with the conversion of its input that its published weights need."""
-    model = with_random_head(build_classifier(Choices(request.param, metadata=True), seed=1, state=None))
+    model = with_random_head(build_classifier(NeckChoices(request.param, metadata=True), seed=1, state=None))
     if request.param == "googlenet":
         model.trunk.transform_input = True
     model.dropout.p = 0.0
@@ -100,7 +106,7 @@ def test_last_block_is_cut_before_its_first_module(model: Classifier) -> None:
 
 
 def small(part: Part = "last_block", *, backbone: str = "simple_cnn") -> Classifier:
-    return with_random_head(build_classifier(Choices(backbone, train=part), seed=1, state=None)).eval()
+    return with_random_head(build_classifier(NeckChoices(backbone, train=part), seed=1, state=None)).eval()
 
 
 def test_head_is_cut_after_the_features() -> None:
@@ -145,12 +151,33 @@ def test_the_classifier_is_left_as_it_was() -> None:
 def test_frozen_statistics_belong_to_the_prefix() -> None:
     weights = build_trunk("resnet18", pretrained=True).state_dict()
     state = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
-    model = build_classifier(Choices("resnet18", True, "last_block"), seed=0, state=state)
+    model = build_classifier(NeckChoices("resnet18", True, "last_block"), seed=0, state=state)
     frozen = halves(model).frozen
     assert "trunk.bn1.running_mean" in frozen
     assert not any(name.startswith("trunk.layer4.") for name in frozen)
     set_trainable(model, "head")
     assert "trunk.layer4.1.bn2.running_var" in halves(model).frozen
+
+
+def with_neck(part: Part = "head") -> Classifier:
+    model = with_random_head(build_classifier(NeckChoices("mobilenet_v2", train=part, neck=5), seed=1, state=None))
+    assert model.neck is not None
+    nn.init.normal_(model.neck.projection, generator=torch.Generator().manual_seed(7))
+    return model.eval()
+
+
+def test_a_neck_belongs_to_the_prefix() -> None:
+    model = with_neck()
+    parts = halves(model)
+    whitened = parts.prefix(batch())
+    assert whitened.shape == (2, 5)
+    assert whitened.std() > 1e-3
+    assert torch.equal(parts.tail(whitened), model(batch()))
+    assert {"neck.mean", "neck.projection", "trunk.features.18.1.weight"} <= parts.frozen.keys()
+
+
+def test_a_neck_sees_more_than_the_last_block_is_given() -> None:
+    assert split(with_neck("last_block")) is None
 
 
 class Skips(nn.Module):
@@ -182,5 +209,5 @@ def test_a_network_that_cannot_be_cut_is_refused(trunk: Callable[[], nn.Module],
 
 def test_all_children_after_the_features_are_known() -> None:
     """A new child of the classifier belongs to the prefix of `head`, unless it is named in AFTER_FEATURES."""
-    model = build_classifier(Choices(metadata=True), seed=0, state=None)
+    model = build_classifier(NeckChoices(metadata=True), seed=0, state=None)
     assert [name for name, _ in model.named_children()] == ["trunk", *AFTER_FEATURES]

@@ -10,10 +10,22 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from common.backbones import BACKBONES
-from common.protocol import DataSpec, ModelSpec, PartitionSpec, PhantomSection, StudyProtocol, TrainingSpec
-from common.study_file import documented_keys, read_study
+from common.errors import StudyError
+from common.protocol import (
+    DataSpec,
+    ModelSpec,
+    PartitionSpec,
+    PhantomSection,
+    PrivacySpec,
+    StudyProtocol,
+    TrainingSpec,
+    validates,
+)
+from common.study_file import documented_keys, read_study, study_yaml
 
-DEFAULT_DIGEST = "dacfa12489c2104a157e9f812f6da31d70d65aa4a28f1b203d98f86a096aab9c"
+PRIVATE = {"unit": "patient", "epsilon": 3.0}
+
+DEFAULT_DIGEST = "3d09d7643d5465667d28eb58e68039a79466f760544fadde3ddfc0fdc2c9138c"
 """Of the default study. Where it changes, so do the digests of all studies: approved studies and old checkpoints are no
 longer recognised. Change it here only together with a key of the protocol."""
 
@@ -37,6 +49,7 @@ OTHER = {
     "model.train": "head",
     "model.metadata": "true",
     "model.dropout": 0.1,
+    "model.neck": 64,
     "model.weights": "somewhere.pth",
     "model.weights_sha256": "a" * 64,
     "training.optimizer": "sgd",
@@ -61,13 +74,34 @@ OTHER = {
     "federation.cohort": 0.5,
     "federation.quorum": 0.5,
     "federation.validate_every": 2,
+    "federation.tail_average": 0.5,
     "federation.deadline_seconds": 60,
+    "privacy": "{unit: patient, epsilon: 3}",
+    "privacy.unit": "lesion",
+    "privacy.epsilon": 8,
+    "privacy.noise_multiplier": 1.5,
+    "privacy.delta": 1e-6,
+    "privacy.recipe": "manual",
+    "privacy.patients": 500,
+    "privacy.sampling_rate": 0.5,
+    "privacy.steps": 2,
+    "privacy.clipping": "normalised",
+    "privacy.clipping_norm": 0.5,
+    "privacy.views": 4,
+    "privacy.evaluation": "public",
+    "privacy.smallest_cell": 5,
     "resources.cpus": 2,
     "resources.gpus": 1,
     "seed": 1,
 }
 """Another valid value of each key."""
-OF_ONE_VALUE = {"protocol", "privacy"}
+NEEDED = {
+    "data.phantom.": ["data.phantom={}"],
+    "privacy.": ["privacy={unit: patient, epsilon: 3}"],
+    "privacy.noise_multiplier": ["privacy={unit: patient, noise_multiplier: 1}"],
+}
+"""What must be stated besides: of the longest beginning of a key that is here."""
+OF_ONE_VALUE = {"protocol"}
 OUTSIDE_THE_DIGEST = {"model.weights", "resources.cpus", "resources.gpus"}
 
 
@@ -84,7 +118,7 @@ def test_another_value_is_known_of_every_key() -> None:
 
 @pytest.mark.parametrize("key", OTHER)
 def test_the_digest_covers_every_key_that_influences_training(key: str, empty: Path) -> None:
-    base = ["data.phantom={}"] if key.startswith("data.phantom.") else []
+    base = NEEDED[max(fitting, key=len)] if (fitting := [name for name in NEEDED if key.startswith(name)]) else []
     before, after = read_study(empty, base), read_study(empty, [*base, f"{key}={OTHER[key]}"])
     assert before != after
     assert (before.digest == after.digest) == (key in OUTSIDE_THE_DIGEST)
@@ -125,12 +159,13 @@ def test_the_canonical_document_is_sorted_compact_ascii() -> None:
 
 def test_every_section_refuses_unknown_keys_and_change() -> None:
     sections = [StudyProtocol, *(type(getattr(StudyProtocol(), name)) for name in StudyProtocol.model_fields)]
-    sections = [section for section in (*sections, PhantomSection) if issubclass(section, BaseModel)]
-    assert len(sections) == 8
+    sections = [section for section in (*sections, PhantomSection, PrivacySpec) if issubclass(section, BaseModel)]
+    assert len(sections) == 9
     for section in sections:
+        needed = PRIVATE if section is PrivacySpec else {}
         with pytest.raises(ValidationError, match="extra"):
-            section(unknown=1)
-        study = section()
+            section(**needed, unknown=1)
+        study = section(**needed)
         with pytest.raises(ValidationError, match="frozen"):
             setattr(study, next(iter(section.model_fields)), None)
 
@@ -160,7 +195,11 @@ def test_every_section_refuses_unknown_keys_and_change() -> None:
         (StudyProtocol, {"seed": -1}),
         (StudyProtocol, {"seed": 2**63}),
         (StudyProtocol, {"protocol": 2}),
-        (StudyProtocol, {"privacy": {"epsilon": 1.0}}),
+        (ModelSpec, {"neck": 0}),
+        (ModelSpec, {"neck": 4097}),
+        (ModelSpec, {"neck": 8, "pretrained": False}),
+        (ModelSpec, {"neck": 8, "train": "last_block"}),
+        (StudyProtocol, {"federation": {"tail_average": 1.0}}),
     ],
 )
 def test_refusals(section: type[BaseModel], content: dict[str, object]) -> None:
@@ -169,18 +208,28 @@ def test_refusals(section: type[BaseModel], content: dict[str, object]) -> None:
 
 
 def test_no_float_can_be_infinite_or_no_number() -> None:
+    sections = (
+        PhantomSection,
+        PrivacySpec,
+        *(type(getattr(StudyProtocol(), name)) for name in StudyProtocol.model_fields),
+    )
     floats = [
         (section, name)
-        for section in (PhantomSection, *(type(getattr(StudyProtocol(), name)) for name in StudyProtocol.model_fields))
+        for section in sections
         if issubclass(section, BaseModel)
         for name, field in section.model_fields.items()
-        if field.annotation is float
+        if field.annotation in {float, float | None}
     ]
-    assert len(floats) > 15
+    assert len(floats) > 20
     for section, name in floats:
+        # What a privacy section needs besides, without contradicting the number.
+        needed = {**PRIVATE, "noise_multiplier": None} if section is PrivacySpec else {}
+        if name == "noise_multiplier":
+            needed["epsilon"] = None
         for value in (float("nan"), float("inf"), float("-inf")):
-            with pytest.raises(ValidationError):
-                section(**{name: value})
+            with pytest.raises(ValidationError) as excinfo:
+                section(**{**needed, name: value})
+            assert [error["loc"] for error in excinfo.value.errors()] == [(name,)]
 
 
 def test_with_changes_keeps_the_rest_and_validates() -> None:
@@ -195,3 +244,82 @@ def test_with_changes_keeps_the_rest_and_validates() -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_is_allowed(backbone: str) -> None:
     assert ModelSpec(backbone=backbone).backbone == backbone
+
+
+# What a privacy section may say, as its author is told.
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("{unit: patient}", ":2: privacy: state epsilon or noise_multiplier: neither is stated"),
+        (
+            "{unit: patient, epsilon: 3, noise_multiplier: 1}",
+            "privacy: state epsilon or noise_multiplier: both are sta",
+        ),
+        (
+            "{unit: patient, epsilon: 3, noise_multiplier: 0}",
+            "privacy: noise_multiplier is 0, so no epsilon holds, not",
+        ),
+        ("{epsilon: 3}", "privacy.unit is missing: whose images are protected together"),
+        ("{unit: clinic, epsilon: 3}", "privacy.unit: input should be 'patient', 'lesion' or 'image', not \"clinic\""),
+        ("{unit: patient, epsilon: 0}", "privacy.epsilon: input should be greater than 0, not 0"),
+        ("{unit: patient, epsilon: .inf}", "privacy.epsilon: "),
+        (
+            "{unit: patient, noise_multiplier: -1}",
+            "privacy.noise_multiplier: input should be greater than or equal to 0",
+        ),
+        ("{unit: patient, epsilon: 3, delta: 0}", "privacy.delta: input should be greater than 0, not 0"),
+        ("{unit: patient, epsilon: 3, delta: 1}", "privacy.delta: input should be less than 1, not 1"),
+        (
+            "{unit: patient, epsilon: 3, sampling_rate: 0}",
+            "privacy.sampling_rate: input should be greater than 0, not 0",
+        ),
+        (
+            "{unit: patient, epsilon: 3, sampling_rate: 1.5}",
+            "privacy.sampling_rate: input should be less than or equal",
+        ),
+        (
+            "{unit: patient, epsilon: 3, clipping_norm: 0}",
+            "privacy.clipping_norm: input should be greater than 0, not 0",
+        ),
+        ("{unit: patient, epsilon: 3, steps: 0}", "privacy.steps: input should be greater than or equal to 1, not 0"),
+        ("{unit: patient, epsilon: 3, patients: 0}", "privacy.patients: input should be greater than or equal to 1"),
+        (
+            "{unit: patient, epsilon: 3, smallest_cell: 0}",
+            "privacy.smallest_cell: input should be greater than or equal",
+        ),
+        ("{unit: patient, epsilon: 3, epsilom: 1}", "unknown key privacy.epsilom; did you mean privacy.epsilon?"),
+    ],
+)
+def test_a_privacy_section_that_says_nothing_sensible_is_told_why(empty: Path, section: str, expected: str) -> None:
+    empty.write_text(f"name: study\nprivacy: {section}\n")
+    with pytest.raises(StudyError) as excinfo:
+        read_study(empty)
+    message = str(excinfo.value)
+    assert expected in message
+    assert message.startswith(f"{empty}:2: ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("mode", ["central", "local"])
+def test_a_baseline_is_not_private(empty: Path, mode: str) -> None:
+    empty.write_text(f"federation: {{mode: {mode}}}\nprivacy: {{unit: patient, epsilon: 3}}\n")
+    with pytest.raises(StudyError, match=f"privacy is for federation.mode federated, not {mode}; a baseline has priv"):
+        read_study(empty)
+    assert read_study(empty, ["privacy=null"]).privacy is None
+
+
+def test_no_noise_may_be_stated_where_no_epsilon_is_claimed() -> None:
+    assert PrivacySpec(unit="patient", noise_multiplier=0.0).epsilon is None
+
+
+def test_a_private_study_keeps_its_digest_through_a_file(empty: Path) -> None:
+    study = StudyProtocol(privacy=PrivacySpec(**PRIVATE, delta=1e-6, clipping="normalised"))
+    empty.write_text(study_yaml(study))
+    assert read_study(empty).digest == study.digest != StudyProtocol().digest
+
+
+def test_models_are_validated_now_and_then_and_in_the_end() -> None:
+    study = StudyProtocol().with_changes("federation", rounds=7, validate_every=3)
+    assert [number for number in range(9) if validates(study, number)] == [3, 6, 7]

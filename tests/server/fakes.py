@@ -10,8 +10,11 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from client.privacy.evaluation import noised_histograms
+from client.privacy.noise import NoiseSource
 from common.histogram import ScoreHistogram
-from common.protocol import FederationSpec, StudyProtocol, validates
+from common.noisy_histogram import NoisyHistogram
+from common.protocol import FederationSpec, PrivacySpec, StudyProtocol, validates
 from common.seeds import seed_for
 from server import exchange
 from server.outcome import Outcome
@@ -23,15 +26,29 @@ Answer = RecordDict | Error | None
 Tamper = Callable[[RecordDict], Answer]
 
 
-def study_of(clinics: int = 3, *, rounds: int = 2, **federation) -> StudyProtocol:
-    """A study over scripted clinics. Nothing is trained, so only its `federation` section matters."""
+def study_of(
+    clinics: int = 3, *, rounds: int = 2, privacy: Mapping[str, object] | None = None, **federation
+) -> StudyProtocol:
+    """A study over scripted clinics. Nothing is trained, so only its `federation` and `privacy` sections matter."""
     spec = FederationSpec(rounds=rounds, **{"deadline_seconds": 20.0, **federation})
-    return StudyProtocol(name=f"scripted-{clinics}", federation=spec)
+    protects = None if privacy is None else PrivacySpec(**{"unit": "patient", "epsilon": 3.0, **privacy})
+    return StudyProtocol(name=f"scripted-{clinics}", federation=spec, privacy=protects)
 
 
 def scores_of(clinic: str, part: str, images: int) -> ScoreHistogram:
     rng = np.random.default_rng(seed_for(0, clinic, part))
     return ScoreHistogram.from_scores(rng.random(images), np.arange(images) % 3 == 0, list(range(images)))
+
+
+NOISE, EVALUATION_NOISE = 2.0, 4.0
+HEADS = {name: f"{number:02x}" * 32 for number, name in enumerate("abcdef", start=10)}
+
+
+def noised_scores_of(clinic: str, part: str, images: int) -> NoisyHistogram:
+    """The same with noise, the same noise each time."""
+    rng = np.random.default_rng(seed_for(0, clinic, part))
+    scores = (rng.random(images), np.arange(images) % 3 == 0, [str(image) for image in range(images)])
+    return noised_histograms({"test": scores}, EVALUATION_NOISE, NoiseSource(rng.bytes))["test"]
 
 
 def arrays(tensors: Mapping[str, np.ndarray]) -> ArrayRecord:
@@ -65,17 +82,35 @@ class FakeClinic:
     def train(self, request: RecordDict) -> RecordDict:
         number = int(str(request.config_records["request"]["round"]))
         model = {name: array.numpy() for name, array in request.array_records["tensors"].items()}
-        # What came is the model after the round before.
-        due = validates(self.study, number - 1)
-        validation = scores_of(self.name, "validation", 9) if due else ScoreHistogram.empty()
-        return RecordDict(
+        numbers = MetricRecord({"images": self.images, "seconds": 0.1})
+        content = RecordDict(
             {
                 "request": request.config_records["request"],
                 "tensors": arrays(self.trained(model, number)),
-                "validation": arrays(validation.to_arrays()),
-                "metrics": MetricRecord({"images": self.images, "loss": 1.0 / number, "seconds": 0.1}),
+                "metrics": numbers,
             }
         )
+        if self.study.privacy is None:
+            numbers["loss"] = 1.0 / number
+        # What came is the model after the round before.
+        if validates(self.study, number - 1):
+            content["validation"] = self.scores("validation", 9)
+        return self.with_account(content, number)
+
+    def scores(self, part: str, images: int) -> ArrayRecord:
+        noised = self.study.privacy is not None and self.study.privacy.evaluation == "noised"
+        return arrays((noised_scores_of if noised else scores_of)(self.name, part, images).to_arrays())
+
+    def with_account(self, content: RecordDict, number: int) -> RecordDict:
+        """Add what a private study's clinic says of its privacy: more is spent from round to round."""
+        privacy = self.study.privacy
+        if privacy is not None:
+            numbers = {"epsilon": 0.1 * number, "noise_multiplier": NOISE}
+            if privacy.evaluation == "noised":
+                numbers["evaluation"] = EVALUATION_NOISE
+            content["account"] = MetricRecord(numbers)
+            content["ledger"] = ConfigRecord({"head": HEADS[self.name]})
+        return content
 
     def trained(self, model: Mapping[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
         def noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -84,9 +119,9 @@ class FakeClinic:
         return {n: (0.5 * tensor + noise(n, tensor.shape)).astype(np.float32) for n, tensor in model.items()}
 
     def evaluate(self, request: RecordDict) -> RecordDict:
-        parts = {"validation": 9, "test": 12}
-        histograms = {part: arrays(scores_of(self.name, part, images).to_arrays()) for part, images in parts.items()}
-        return RecordDict({"request": request.config_records["request"], **histograms})
+        histograms = {part: self.scores(part, images) for part, images in {"validation": 9, "test": 12}.items()}
+        content = RecordDict({"request": request.config_records["request"], **histograms})
+        return self.with_account(content, self.study.federation.rounds + 1)
 
 
 class FakeGrid:
@@ -163,8 +198,8 @@ class Recorder:
     def round_started(self, round_number, clinics) -> None:
         self.calls.append(("round_started", round_number, clinics))
 
-    def replied(self, clinic, error) -> None:
-        self.calls.append(("replied", clinic, error))
+    def replied(self, clinic, error, declined=False) -> None:
+        self.calls.append(("declined" if declined else "replied", clinic, error))
 
     def waiting(self) -> None:
         self.calls.append(("waiting",))

@@ -10,8 +10,10 @@ from common.classifier import Classifier, build_classifier
 from common.protocol import DataSpec, FederationSpec, ModelSpec, StudyProtocol
 from server.evaluation import save_model
 from server.run_folder import RunFolder
+from server.summary import PublicData
 
 SIZE = 32
+DATA = PublicData(study="small", digest="0" * 64, images=30, sources=("here", "there"))
 
 
 def study_with(mode: str = "federated", **model) -> StudyProtocol:
@@ -33,7 +35,7 @@ def network(study: StudyProtocol, state: dict[str, torch.Tensor] | None = None) 
 def finish(path: Path, study: StudyProtocol) -> tuple[RunFolder, Classifier]:
     """A run folder with a final model."""
     folder, model = RunFolder.create(path, study), network(study)
-    save_model(folder.model, model, study)
+    save_model(folder.model, model, study, DATA)
     return folder, model
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from common.errors import QuorumError
 from common.protocol import FederationSpec
-from server.aggregation import ServerOptimizer, WeightedMean
+from server.aggregation import ServerOptimizer, WeightedMean, tail_average
 from server.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -257,3 +257,48 @@ def test_the_optimiser_goes_on_from_a_checkpoint_bit_for_bit(algorithm: str, tmp
         save_checkpoint(tmp_path, Checkpoint(number, "d", model, optimizer.state))
     for name in SHAPES:
         np.testing.assert_array_equal(model[name], ours(algorithm)[-1][name])
+
+
+# The average over the last rounds.
+
+
+def averages(spec: FederationSpec, models: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """What is held after each round."""
+    held, average = [], {}
+    for number, model in enumerate(models, start=1):
+        average = tail_average(spec, number, average, model)
+        held.append(average)
+    return held
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 12), st.floats(0, 0.99), st.integers(0, 2**32))
+def test_the_tail_average_is_numpys_mean_of_the_last_models(rounds: int, share: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    models = [{n: rng.standard_normal(s).astype(np.float32) for n, s in SHAPES.items()} for _ in range(rounds)]
+    spec = FederationSpec(rounds=rounds, tail_average=share)
+    counted = round(share * rounds)
+    held = averages(spec, models)
+    assert held[: rounds - counted] == [{}] * (rounds - counted)
+    for number in range(rounds - counted, rounds):
+        assert held[number].keys() == SHAPES.keys()
+        for name in SHAPES:
+            expected = np.mean([model[name] for model in models[rounds - counted : number + 1]], axis=0, dtype=float)
+            assert held[number][name].dtype == np.float32
+            np.testing.assert_allclose(held[number][name], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rounds", "share", "first"), [(10, 0.5, 6), (4, 0.25, 4), (3, 0.99, 1), (60, 0.5, 31)])
+def test_the_share_of_rounds_that_is_averaged(rounds: int, share: float, first: int) -> None:
+    spec = FederationSpec(rounds=rounds, tail_average=share)
+    models = [{"x": np.full(2, number, np.float32)} for number in range(1, rounds + 1)]
+    held = averages(spec, models)
+    assert [bool(average) for average in held] == [number >= first for number in range(1, rounds + 1)]
+    assert held[-1]["x"].tolist() == [(first + rounds) / 2] * 2
+
+
+def test_models_are_not_touched_by_their_average() -> None:
+    spec = FederationSpec(rounds=2, tail_average=0.99)
+    models = [{"x": np.zeros(3, np.float32)}, {"x": np.ones(3, np.float32)}]
+    averages(spec, models)
+    assert [model["x"].tolist() for model in models] == [[0.0] * 3, [1.0] * 3]

@@ -26,7 +26,11 @@ TENSORS = st.dictionaries(
 
 def checkpoint(number: int, digest: str = DIGEST) -> Checkpoint:
     return Checkpoint(
-        number, digest, {"w": np.full((3, 2), number, np.float32)}, {"momentum/w": np.ones(2, np.float32)}
+        number,
+        digest,
+        {"w": np.full((3, 2), number, np.float32)},
+        {"momentum/w": np.ones(2, np.float32)},
+        {"w": np.full((3, 2), number / 2, np.float32)},
     )
 
 
@@ -39,14 +43,16 @@ def newest(folder: Path) -> Path:
 
 
 @settings(deadline=None, max_examples=40)
-@given(model=TENSORS, optimizer=TENSORS, number=st.integers(0, 100_000))
-def test_what_is_saved_comes_back(tmp_path_factory: pytest.TempPathFactory, model, optimizer, number: int) -> None:
+@given(model=TENSORS, optimizer=TENSORS, average=TENSORS, number=st.integers(0, 100_000))
+def test_what_is_saved_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, model, optimizer, average, number: int
+) -> None:
     folder = tmp_path_factory.mktemp("checkpoints")
-    save_checkpoint(folder, Checkpoint(number, DIGEST, model, optimizer))
+    save_checkpoint(folder, Checkpoint(number, DIGEST, model, optimizer, average))
     back = last_checkpoint(folder, DIGEST)
     assert back is not None
     assert (back.round, back.digest) == (number, DIGEST)
-    for got, expected in ((back.model, model), (back.optimizer, optimizer)):
+    for got, expected in ((back.model, model), (back.optimizer, optimizer), (back.average, average)):
         assert got.keys() == expected.keys()
         for name in expected:
             assert got[name].dtype == np.float32

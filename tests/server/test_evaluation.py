@@ -18,7 +18,7 @@ from server.outcome import Outcome
 from server.run_folder import RunFolder
 from server.summary import DataSummary
 from tests.server.fakes import scores_of
-from tests.server.finished import finish, labelled, network, picture, study_with
+from tests.server.finished import DATA, finish, labelled, network, picture, study_with
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_pretrained_model_comes_back_without_its_weights_file(tmp_path: Path, 
     tensors = {n: t for n, t in trunk.state_dict().items() if not n.endswith("num_batches_tracked")}
     state = {name: tensor + 0.01 * torch.rand_like(tensor) for name, tensor in tensors.items()}
     folder, model = RunFolder.create(tmp_path / "run", study), network(study, state)
-    save_model(folder.model, model, study)
+    save_model(folder.model, model, study, DATA)
     _, loaded = load_model(folder)
     assert_same_network(loaded, model)
     images = torch.rand(2, 3, 64, 64)
@@ -73,7 +73,7 @@ def test_a_pretrained_model_comes_back_without_its_weights_file(tmp_path: Path, 
 
 def test_the_models_file_names_its_study(run: Path) -> None:
     tensors, metadata = load_tensors(run / "model.safetensors")
-    assert metadata == {"study": study_with().digest, "backbone": "simple_cnn"}
+    assert metadata == {"study": study_with().digest, "backbone": "simple_cnn", "data": DATA.model_dump(mode="json")}
     assert tensors["head.weight"].shape == (1, 11)
 
 
@@ -89,7 +89,7 @@ def test_a_local_baseline_has_no_one_model(tmp_path: Path) -> None:
 
 def test_another_studys_model_is_refused(tmp_path: Path) -> None:
     folder, model = finish(tmp_path / "run", study_with())
-    save_model(folder.model, model, study_with(dropout=0.5))
+    save_model(folder.model, model, study_with(dropout=0.5), DATA)
     assert f"made by study {study_with(dropout=0.5).digest[:12]}, not" in refusal(load_model, folder)
 
 

@@ -17,7 +17,7 @@ from server import exchange
 from server.exchange import Reply, ask, one_line, request, size
 from tests.server.fakes import Answer, FakeGrid
 
-CONTENT = request(3, "d" * 64, {"w": np.ones((2, 3), np.float32)})
+CONTENT = request(3, "d" * 64, "run", {"w": np.ones((2, 3), np.float32)})
 
 
 def says(text: str) -> Callable[[Message], Answer]:
@@ -46,7 +46,7 @@ def test_each_node_gets_the_request_and_its_answer_comes_back() -> None:
         assert message.metadata.message_type == "train"
         assert message.metadata.group_id == "3"
         assert message.metadata.ttl > 5, "a message must outlive the deadline"
-        assert message.content.config_records["request"] == {"round": 3, "digest": "d" * 64}
+        assert message.content.config_records["request"] == {"round": 3, "digest": "d" * 64, "run": "run"}
         np.testing.assert_array_equal(message.content.array_records["tensors"]["w"].numpy(), np.ones((2, 3)))
     assert grid.sent[0].content is grid.sent[1].content, "a model is in memory once, not once a clinic"
 
@@ -100,11 +100,16 @@ def test_strange_and_repeated_replies_are_ignored() -> None:
     assert answers(asked(Noisy({5: says("a"), 6: says("b")}))) == {5: "a", 6: "b"}
 
 
-def test_a_refusal_carries_its_reason() -> None:
-    refusals = {5: {"reason": "too many rounds"}, 6: {"other": 1}, 7: {}}
-    grid = FakeGrid({n: lambda _m, r=r: RecordDict({"refused": ConfigRecord(r)}) for n, r in refusals.items()})
-    unexplained = "refused without a reason"
-    assert {reply.node: reply.error for reply in asked(grid)} == {5: "too many rounds", 6: unexplained, 7: unexplained}
+@pytest.mark.parametrize(("kind", "told"), [("refused", "error"), ("declined", "declined")])
+def test_a_refusal_carries_its_reason_and_keeps_apart_from_declining(kind: str, told: str) -> None:
+    refusals = {5: {"reason": "too many rounds"}, 6: {"other": 1}, 7: {}, 8: {"reason": ""}}
+    grid = FakeGrid({n: lambda _m, r=r: RecordDict({kind: ConfigRecord(r)}) for n, r in refusals.items()})
+    replies = asked(grid)
+    unexplained = f"{kind} without a reason"
+    expected = {5: "too many rounds", 6: unexplained, 7: unexplained, 8: unexplained}
+    assert {reply.node: getattr(reply, told) for reply in replies} == expected
+    other = {"error": "declined", "declined": "error"}[told]
+    assert [getattr(reply, other) for reply in replies] == [None] * 4
 
 
 def test_stopping_while_waiting_leaves_at_once() -> None:
@@ -145,7 +150,7 @@ def test_numbers_and_settings_of_other_types() -> None:
 
 def test_sizes_are_those_of_the_arrays() -> None:
     tensors = {"w": np.zeros((100, 50), np.float32), "b": np.zeros(50, np.float32)}
-    content = request(1, "d", tensors)
+    content = request(1, "d", "run", tensors)
     assert 4 * 5050 <= size(content) <= 4 * 5050 + 300
     content["empty"] = ConfigRecord({"text": ""})  # Flower's own count raises at this
     assert size(content) < 4 * 5050 + 300

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.app import Message
 
@@ -54,11 +55,12 @@ class FailingGrid(FakeGrid):
 
 
 @pytest.mark.parametrize("algorithm", ["fedavg", "fedavgm", "fedyogi"])
-@pytest.mark.parametrize("where", ["round 1", "round 3", "checkpoint 3", "evaluation"])
+@pytest.mark.parametrize("where", ["round 1", "round 3", "round 4", "checkpoint 3", "evaluation"])
 def test_a_resumed_run_ends_as_the_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, where: str
 ) -> None:
-    study = study_of(rounds=4, algorithm=algorithm, cohort=0.7, server_learning_rate=0.5)
+    # The average is over rounds 2 to 4: some stops are before its first model, some between two of them.
+    study = study_of(rounds=4, algorithm=algorithm, cohort=0.7, server_learning_rate=0.5, tail_average=0.7)
     whole = Run(tmp_path / "whole", study, grid_of(clinics_of(study)))
     expected = whole.conduct()
 
@@ -85,7 +87,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(
         file.write('{"event": "rou')
     again = Run(run.folder.path, study, FakeGrid(dict(enumerate(clinics_of(study), start=7))))
     outcome = again.conduct()
-    first = {"round 1": 1, "round 3": 3, "checkpoint 3": 3, "evaluation": 5}[where]
+    first = {"round 1": 1, "round 3": 3, "round 4": 4, "checkpoint 3": 3, "evaluation": 5}[where]
     assert again.observer.of("started") == [("started", ["a", "b", "c"], first, 4)]
     assert [call[1] for call in again.observer.of("round_started")] == list(range(first, 5))
     assert_equal(outcome.models[""], expected.models[""])
@@ -119,3 +121,30 @@ def test_checkpoints_of_another_study_are_refused(tmp_path: Path) -> None:
     second = study_of(rounds=2)
     with pytest.raises(RunError, match="of study"):
         Run(tmp_path / "run", second, grid_of(clinics_of(second))).conduct()
+
+
+@pytest.mark.parametrize(("share", "averaged"), [(0.0, [4]), (0.25, [4]), (0.5, [3, 4]), (0.99, [1, 2, 3, 4])])
+def test_what_is_evaluated_and_kept_is_the_mean_of_the_last_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, averaged: list[int]
+) -> None:
+    study = study_of(rounds=4, tail_average=share)
+    models: dict[int, dict[str, np.ndarray]] = {}
+    original = server.rounds.save_checkpoint
+
+    def save(folder, checkpoint):
+        models[checkpoint.round] = checkpoint.model
+        original(folder, checkpoint)
+
+    monkeypatch.setattr(server.rounds, "save_checkpoint", save)
+    clinics = clinics_of(study)
+    grid = grid_of(clinics)
+    found = Run(tmp_path / "run", study, grid).conduct().models[""]
+    for name, tensor in found.items():
+        expected = np.mean([models[number][name] for number in averaged], axis=0, dtype=float)
+        np.testing.assert_allclose(tensor, expected, rtol=1e-6, atol=1e-7)
+    # Clinics train from the round's own model, and score the average.
+    for message in grid.sent:
+        kind, number = message.metadata.message_type, int(message.metadata.group_id)
+        if kind != exchange.DESCRIBE:
+            sent = {name: array.numpy() for name, array in message.content.array_records["tensors"].items()}
+            assert_equal(sent, found if kind == exchange.EVALUATE else models[number - 1])

@@ -21,6 +21,7 @@ from tests.server.fakes import (
     clinics_of,
     grid_of,
     metrics,
+    noised_scores_of,
     scores_of,
     study_of,
 )
@@ -85,16 +86,6 @@ HOSTILE: dict[str, tuple[Tamper, str]] = {
     "digest": (settings_(digest="f" * 64), "the reply is to another study or round"),
     "round": (settings_(round=7), "the reply is to another study or round"),
     "no request": (changed(request=lambda _c: None), "the reply is to another study or round"),
-    "no validation": (changed(validation=lambda _c: None), "score histogram: missing"),
-    "negative counts": (validation(lambda h: h["positives"].__setitem__(3, -1)), "negative entry"),
-    "counts that disagree": (validation(lambda h: h["positives"].__setitem__(3, 50)), "count different images"),
-    "counts of another type": (validation(lambda h: h.update(groups=np.array([9.0]))), "not an int64 array"),
-    "enormous counts": (validation(lambda h: h["negatives"].__setitem__(0, 2**62)), "beyond what"),
-    "altered scores": (validation(lambda h: h["squared_error"].__setitem__(0, 1)), "squared errors does not fit"),
-    "scores that were not asked for": (
-        changed(validation=lambda _c: arrays(scores_of("c", "validation", 12).to_arrays())),
-        "scored 12 validation images, not 0",
-    ),
 }
 
 
@@ -120,6 +111,68 @@ def test_what_cannot_be_believed_fails_its_clinic_alone(tmp_path: Path, name: st
     assert event["failed"]["c"].isprintable()
     assert event["train_loss"] == pytest.approx(1.0)
     assert ("replied", "c", event["failed"]["c"]) in run.observer.calls
+
+
+def in_second_round(tamper: Tamper) -> Tamper:
+    """Tamper with the second round's reply alone."""
+    return lambda content: tamper(content) if content.config_records["request"]["round"] == 2 else content
+
+
+SCORES: dict[str, tuple[Tamper, str]] = {
+    "no validation": (changed(validation=lambda _c: None), "score histogram: missing"),
+    "negative counts": (validation(lambda h: h["positives"].__setitem__(3, -1)), "negative entry"),
+    "counts that disagree": (validation(lambda h: h["positives"].__setitem__(3, 50)), "count different images"),
+    "counts of another type": (validation(lambda h: h.update(groups=np.array([9.0]))), "not an int64 array"),
+    "enormous counts": (validation(lambda h: h["negatives"].__setitem__(0, 2**62)), "beyond what"),
+    "altered scores": (validation(lambda h: h["squared_error"].__setitem__(0, 1)), "squared errors does not fit"),
+    "scores of other images": (
+        changed(validation=lambda _c: arrays(scores_of("c", "validation", 12).to_arrays())),
+        "scored 12 validation images, not 9",
+    ),
+    "scores with noise": (
+        changed(validation=lambda _c: arrays(noised_scores_of("c", "validation", 9).to_arrays())),
+        "its validation histogram has noise, against the study",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def without_c_in_the_second(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    study = study_of(rounds=2, quorum=0.5)
+    clinics = clinics_of(study)
+    clinics[2].tamper = {exchange.TRAIN: in_second_round(lambda _content: Error(code=1, reason="ill"))}
+    run = Run(tmp_path_factory.mktemp("honest") / "run", study, grid_of(clinics))
+    run.conduct()
+    return run
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_that_cannot_be_believed_fail_their_clinic_alone(
+    tmp_path: Path, name: str, without_c_in_the_second: Run
+) -> None:
+    study = study_of(rounds=2, quorum=0.5)
+    tamper, reason = SCORES[name]
+    clinics = clinics_of(study)
+    clinics[2].tamper = {exchange.TRAIN: in_second_round(tamper)}
+    run = Run(tmp_path / "run", study, grid_of(clinics, order=lambda ready: ready[::-1]))
+    run.conduct()
+    honest = without_c_in_the_second
+    for which in (run, honest):
+        assert [event["answered"] for event in which.events("round")] == [["a", "b", "c"], ["a", "b"]]
+    last, expected = (last_checkpoint(which.folder.checkpoints, study.digest) for which in (run, honest))
+    assert_equal(last.model, expected.model)
+    assert run.events("validation") == honest.events("validation")
+    assert reason in run.events("round")[1]["failed"]["c"]
+
+
+def test_scores_that_were_not_asked_for_are_not_looked_at(tmp_path: Path) -> None:
+    study = study_of(rounds=1)
+    clinics = clinics_of(study)
+    clinics[2].tamper = {exchange.TRAIN: validation(lambda h: h["positives"].__setitem__(3, -1))}
+    run = Run(tmp_path / "run", study, grid_of(clinics))
+    run.conduct()
+    assert run.events("round")[0]["failed"] == {}
+    assert [event["round"] for event in run.events("validation")] == [1]
 
 
 @pytest.mark.parametrize(
@@ -202,8 +255,12 @@ def test_a_clinic_that_introduces_itself_badly_takes_no_part(tmp_path: Path, tam
     for clinic in clinics:
         clinic.study = lenient
     if "digest" not in reason:
-        outcome = Run(tmp_path / "lenient", lenient, grid_of(clinics)).conduct()
-        assert list(outcome.clinics) == ["a", "b"]
+        run = Run(tmp_path / "lenient", lenient, grid_of(clinics))
+        assert list(run.conduct().clinics) == ["a", "b"]
+        (event,) = run.events("round")
+        assert reason in event["failed"]["node 102"], "whoever is not let in is not forgotten"
+        assert event["declined"] == {}
+        assert run.observer.of("replied")[0] == ("replied", "node 102", event["failed"]["node 102"])
 
 
 def test_a_model_that_overflows_ends_the_run_before_it_is_checkpointed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -20,6 +21,24 @@ STUDY = StudyProtocol(name="here", seed=7)
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path / "runs" / "one", STUDY)
+
+
+def test_each_run_has_an_identity_of_its_own_that_stays(folder: RunFolder, tmp_path: Path) -> None:
+    assert RunFolder.open(folder.path).identity == folder.identity
+    assert re.fullmatch("[0-9a-f]{16}", folder.identity)
+    other = RunFolder.create(tmp_path / "other", STUDY)
+    assert other.identity != folder.identity
+    assert folder.ledgers == folder.path / "ledgers"
+    assert not folder.ledgers.exists(), "a run without privacy has none"
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"0123\n", b"\xff\xfe", b"0123456789abcdef more"])
+def test_a_run_without_its_identity_is_told_in_one_line(folder: RunFolder, damage: bytes | None) -> None:
+    path = folder.path / "run-id"
+    path.unlink() if damage is None else path.write_bytes(damage)
+    with pytest.raises(RunError, match="run-id: .*; the run folder is damaged, start a new run") as caught:
+        folder.identity  # noqa: B018
+    assert "\n" not in str(caught.value)
 
 
 def mode(path: Path) -> int:
@@ -53,7 +72,7 @@ def test_only_the_owner_can_look_in(folder: RunFolder) -> None:
     finally:
         os.umask(mask)
     assert mode(other.path) == mode(other.checkpoints) == 0o700
-    assert mode(metrics(other)) == mode(other.path / "study.yaml") == 0o600
+    assert mode(metrics(other)) == mode(other.path / "study.yaml") == mode(other.path / "run-id") == 0o600
     other.forget_after(0)
     assert mode(metrics(other)) == 0o600
     assert mode(folder.path.parent / "three" / "summary.json") == 0o600

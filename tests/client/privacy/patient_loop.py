@@ -18,7 +18,9 @@ def clipped_sums(
     norms = []
     for patient in range(int(patients.max()) + 1):
         loss = losses_of(np.flatnonzero(patients == patient)).mean()
-        grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
+        grads = torch.autograd.grad(
+            loss, list(parameters.values()), retain_graph=True, allow_unused=True, materialize_grads=True
+        )
         norm = length(dict(zip(parameters, grads, strict=True)))
         factor = clipping.norm / (norm + 0.01) if clipping.normalised else clipping.norm / norm.clamp(min=clipping.norm)
         for name, grad in zip(parameters, grads, strict=True):

@@ -61,14 +61,14 @@ def test_agrees_with_dp_accounting_called_plainly(rate, noise, steps, delta):
 
 
 @EXAMPLES
-@given(st.lists(st.tuples(st.floats(0.4, 50.0), st.integers(1, 200)), min_size=1, max_size=4), deltas)
+@given(st.lists(st.tuples(st.floats(2.0, 50.0), st.integers(1, 200)), min_size=1, max_size=4), deltas)
 def test_full_batches_cost_what_the_closed_form_says_and_never_less(rows, delta):
     exact = gaussian_epsilon(math.sqrt(sum(steps / noise**2 for noise, steps in rows)), delta)
     spent = epsilon([Mechanism(1.0, noise, steps) for noise, steps in rows], delta)
     assert exact * (1 - 1e-12) <= spent <= exact * (1 + 1e-5) + 1e-7
 
 
-@pytest.mark.parametrize(("noise", "steps"), [(5.0, 30), (40.0, 2000), (2.0, 200)])
+@pytest.mark.parametrize(("noise", "steps"), [(5.0, 30), (400.0, 2000), (2.0, 200)])
 @pytest.mark.parametrize("delta", [1e-5, 1e-10, 1e-12])
 def test_convolution_never_costs_less_than_the_truth(monkeypatch, noise, steps, delta):
     """The numerics of sampled steps on full batches, whose truth is known: convolved here, not merged."""
@@ -124,16 +124,13 @@ def test_no_noise_is_no_privacy(noise):
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.3])
-def test_very_little_noise_is_accounted_too(rate):
-    spent = [epsilon([Mechanism(rate, noise, 50)], DELTA) for noise in (0.1, 0.01, 0.001)]
-    assert 700 < spent[0] < spent[1] < spent[2] < math.inf
-    full = [gaussian_epsilon_bound(math.sqrt(50) / noise) for noise in (0.1, 0.01, 0.001)]
-    assert all(one <= bound for one, bound in zip(spent, full, strict=True))
-
-
-def gaussian_epsilon_bound(mu: float) -> float:
-    """A privacy loss that is passed with probability δ = 1e-5, which is more than ε; 1, and a grid, to spare."""
-    return (mu**2 / 2 + 4.265 * mu) * (1 + 1e-3) + 1
+def test_an_epsilon_beyond_the_arithmetic_is_infinite(rate):
+    """dp-accounting's own answers overflow between 709 and 745, and come back after."""
+    spent = [epsilon([Mechanism(rate, noise, 50)], DELTA) for noise in (0.4, 0.22, 0.1, 0.001)]
+    assert spent == sorted(spent)
+    assert spent[0] < 400
+    assert spent[-2:] == [math.inf, math.inf]
+    assert epsilon([Mechanism(rate, noise_multiplier(1e4, DELTA, rate, 50), 50)], DELTA) == pytest.approx(699, abs=2)
 
 
 def test_a_delta_below_the_arithmetic_costs_everything_rather_than_too_little():

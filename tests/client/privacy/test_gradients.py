@@ -97,10 +97,12 @@ def test_clipping(clipping: Clipping) -> None:
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "densenet121", "resnet18", "efficientnet_b0", "squeezenet1_1"])
 def test_single_precision(backbone: str) -> None:
-    """Against a loop in single precision: units near their kink fall to another side there than in double precision."""
+    """Against a loop in single precision over the same forward pass: in another batch rounding differs, and a unit near
+    its kink then falls to the other side, which changes plain autograd's gradients by 2e-3 in DenseNet121."""
     model = a_classifier(backbone, "full").float()
+    everyone = losses(model)(np.arange(len(PATIENTS)))
+    expected, norms = clipped_sums(model, lambda images: everyone[images], PATIENTS, Clipping(1.0))
     losses_of = losses(model)
-    expected, norms = clipped_sums(model, losses_of, PATIENTS, Clipping(1.0))
     with PrivateGradients(model, Clipping(1.0)) as private:
         found = private.add(lambda: losses_of(np.arange(len(PATIENTS))), PATIENTS)
     assert error(private.sums, expected) <= 1e-4

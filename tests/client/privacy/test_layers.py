@@ -40,7 +40,8 @@ def assert_exact(layer: nn.Module, x: Tensor, patients: list[int]) -> None:
 
     numbers, clipping = np.array(patients), Clipping(3.0)
     expected, norms = clipped_sums(model, losses_of, numbers, clipping)
-    assume(float(norms.max()) > 1e-9)
+    if float(norms.max()) < 1e-9:  # a dead ReLU, or one value normalised to 0: nothing to be relative to
+        return
     with PrivateGradients(model, clipping) as private:
         found = private.add(lambda: losses_of(np.arange(len(numbers))), numbers)
         assert error(private.sums, expected) <= 1e-9

@@ -72,6 +72,10 @@ def test_every_unit_takes_part_at_the_rate(taken):
     assert stats.chi2(UNITS).cdf(statistic) > FALSE_ALARM
 
 
+def test_in_all_as_many_take_part_as_should(taken):
+    assert stats.binomtest(int(taken.sum()), taken.size, RATE).pvalue > FALSE_ALARM
+
+
 @pytest.mark.parametrize(("step", "unit"), [(0, 1), (0, 100), (1, 0), (1, 1), (1, 199), (7, 0)])
 def test_units_and_steps_are_independent(taken, step, unit):
     """Correlation of each indicator with that of another unit, or of another step."""

@@ -1,0 +1,135 @@
+"""What privacy costs in AUROC: a private study at several ε and seeds, in one table and one figure.
+
+Every run is a whole federated run with its own partition, noise and ledgers; finished ones are kept and not run again.
+
+    python -m simulations.benchmarks.utility STUDY --data DIR --out RUNS [--weights RUN] [--reference RUN...] [--json]
+
+A seed changes the division into clinics' parts and the noise. Intervals are those of each run's own test set (95 %).
+`--reference` names finished non-private federated runs to hold the curve against.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import typer
+
+from simulations.benchmarks.federation import Quiet
+
+EPSILONS = (1.0, 3.0, 8.0, math.inf)
+
+
+def measure(
+    study_file: Path, data: Path, out: Path, epsilons: list[float], seeds: list[int], weights: Path | None
+) -> list[dict[str, Any]]:
+    """Run what is missing and return a row a run: epsilon, seed, AUROC and AUPRC with their limits, ε spent."""
+    from common.image_store import default_cache
+    from common.recipe import resolve
+    from common.study_file import read_study
+    from server.run_folder import RunFolder
+    from simulations.run import simulate
+    from simulations.virtual_clinics import divide
+
+    rows = []
+    changes = [f"model.weights={weights}"] if weights else []
+    for seed in seeds:
+        for epsilon in epsilons:
+            folder = out / f"epsilon-{epsilon:g}-seed-{seed}"
+            if not (folder / "summary.json").exists():
+                # Without noise all else stays as the recipe chose it, so the curve shows the noise alone.
+                noise = ["privacy.epsilon=null", "privacy.noise_multiplier=0"]
+                stated = [f"privacy.epsilon={epsilon}"] if math.isfinite(epsilon) else noise
+                study, _ = resolve(read_study(study_file, [*changes, *stated], seed))
+                virtual = divide(study, data, default_cache())
+                simulate(study, virtual, folder, Quiet(), resume=folder.exists())
+            rows.append(_row(RunFolder.open(folder), epsilon, seed))
+            sys.stderr.write(f"ε {epsilon:g}, seed {seed}: AUROC {rows[-1]['auroc']:.3f}\n")
+    return rows
+
+
+def _row(folder: Any, epsilon: float, seed: int) -> dict[str, Any]:
+    summary = folder.summary()
+    row: dict[str, Any] = {"epsilon": epsilon if math.isfinite(epsilon) else None, "seed": seed}
+    row["epsilon_spent"] = summary.privacy.epsilon_spent if summary.privacy else None
+    for name in ("auroc", "auprc"):
+        interval = getattr(summary.test, name)
+        row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return row
+
+
+def figure(rows: list[dict[str, Any]], reference: list[dict[str, Any]]) -> str:
+    """Return an SVG of AUROC against ε: each run, its interval, and the mean; the reference as a line."""
+    from server.charts import Axis, Chart, drawing, nice_axis
+    from server.report_style import STYLE
+
+    epsilons = sorted({_position(row) for row in rows})
+    names = {_position(row): "∞" if row["epsilon"] is None else f"{row['epsilon']:g}" for row in rows}
+    places = {epsilon: index for index, epsilon in enumerate(epsilons)}
+    ticks = tuple((float(places[epsilon]), names[epsilon]) for epsilon in epsilons)
+    lowest = min(row["auroc_low"] for row in [*rows, *reference])
+    chart = Chart(Axis(-0.5, len(epsilons) - 0.5, ticks, "ε"), nice_axis(math.floor(lowest * 20) / 20, 0.95, "AUROC"))
+    for row in rows:
+        x = places[_position(row)] + 0.12 * (row["seed"] - mean(r["seed"] for r in rows))
+        chart.range(x, row["auroc_low"], row["auroc_high"], "first")
+        chart.dot(x, row["auroc"], "first", f"seed {row['seed']}: {row['auroc']:.3f}")
+    chart.line([(places[e], mean(r["auroc"] for r in rows if _position(r) == e)) for e in epsilons], "first")
+    if reference:
+        level = mean(row["auroc"] for row in reference)
+        chart.line([(-0.5, level), (len(epsilons) - 0.5, level)], "chance")
+        chart.text(-0.45, level, "federated, not private", up=6)
+    drawn = str(drawing(chart, description="AUROC against ε"))
+    style = f'<style>{STYLE}</style><rect width="100%" height="100%" style="fill: var(--page, #fff)"/>'
+    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{style}", 1)
+
+
+def _position(row: dict[str, Any]) -> float:
+    return math.inf if row["epsilon"] is None else float(row["epsilon"])
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return Markdown: a line an ε, the mean over seeds, and each seed's values with their intervals."""
+    seeds = sorted({row["seed"] for row in rows})
+    lines = ["| ε | AUROC, mean | AUPRC, mean | " + " | ".join(f"seed {seed}: AUROC; AUPRC" for seed in seeds) + " |"]
+    lines.append("| --- " * (3 + len(seeds)) + "|")
+    for epsilon in sorted({_position(row) for row in rows}):
+        chosen = sorted((row for row in rows if _position(row) == epsilon), key=lambda row: row["seed"])
+        means = [f"{mean(row[name] for row in chosen):.3f}" for name in ("auroc", "auprc")]
+        cells = [f"{_interval(row, 'auroc')}; {_interval(row, 'auprc')}" for row in chosen]
+        lines.append("| " + " | ".join(["∞" if math.isinf(epsilon) else f"{epsilon:g}", *means, *cells]) + " |")
+    return lines
+
+
+def _interval(row: dict[str, Any], name: str) -> str:
+    return f"{row[name]:.3f} ({row[f'{name}_low']:.3f}–{row[f'{name}_high']:.3f})"
+
+
+def main(
+    study: Annotated[Path, typer.Argument(help="A private study.")],
+    data: Annotated[Path, typer.Option(help="Folder of labelled images.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs, and of utility.svg.")],
+    weights: Annotated[Path | None, typer.Option(help="The public warm start, a finished run.")] = None,
+    epsilons: Annotated[list[float], typer.Option("--epsilon", help="inf: no noise.")] = list(EPSILONS),  # noqa: B006
+    seeds: Annotated[list[int], typer.Option("--seed")] = [0, 1, 2],  # noqa: B006
+    reference: Annotated[list[Path], typer.Option(help="A finished non-private run.")] = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure AUROC and AUPRC of a private study at several ε and seeds."""
+    from common.files import write_text
+    from server.run_folder import RunFolder
+
+    rows = measure(study, data, out, epsilons, seeds, weights)
+    others = [_row(RunFolder.open(run), math.inf, index) for index, run in enumerate(reference)]
+    write_text(out / "utility.svg", figure(rows, others))
+    if as_json:
+        print(json.dumps({"runs": rows, "reference": others}, indent=2))
+        return
+    print("\n".join(table(rows)))
+    for row in others:
+        print(f"reference {row['seed']}: AUROC {_interval(row, 'auroc')}, AUPRC {_interval(row, 'auprc')}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
