@@ -28,6 +28,9 @@ METADATA_FEATURES: Final = 2 + len(SEXES) + 1 + len(SITES) + 1
 METADATA_WIDTHS: Final = (32, 16)
 """Outputs of the two layers of the metadata branch."""
 
+NECK_METADATA_SCALE: Final = 0.25
+"""Behind a neck the head sees an encoded record itself, made shorter than the whitened image features (norm about 1)."""
+
 
 class ModelChoices(Protocol):
     """What `build_classifier` needs to know; the study's `model` section has it."""
@@ -85,11 +88,12 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.trunk = trunk
-        self.metadata = _metadata_branch() if metadata else None
         self.dropout = nn.Dropout(dropout)
         self.neck = Neck(*tap_modules(trunk), neck) if neck else None
-        features = neck or backbone_spec(backbone).features
-        self.head = nn.Linear(features + (METADATA_WIDTHS[-1] if metadata else 0), 1)
+        # A small head is what a neck is for: no perceptron beside it.
+        self.metadata = (ScaledMetadata() if neck else _metadata_branch()) if metadata else None
+        joined = (METADATA_FEATURES if neck else METADATA_WIDTHS[-1]) if metadata else 0
+        self.head = nn.Linear((neck or backbone_spec(backbone).features) + joined, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -129,6 +133,14 @@ class Classifier(nn.Module):
             features = torch.cat([features, self.metadata(metadata)], dim=1)
         logits: Tensor = self.head(self.dropout(features))
         return logits.squeeze(1)
+
+
+class ScaledMetadata(nn.Module):
+    """What the head sees of a record behind a neck; nothing of it learns."""
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Map encoded records (n, METADATA_FEATURES) to the same, shorter."""
+        return encoded * NECK_METADATA_SCALE
 
 
 class SimpleCNN(nn.Module):

@@ -6,6 +6,7 @@ public images, fixed before any clinic takes part; nothing of the neck learns or
 """
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.errors import StudyError
 from common.tensors import Array
 
 _PROBE_PIXELS: Final = 128
@@ -31,6 +33,9 @@ class Neck(nn.Module):
     """
 
     def __init__(self, taps: tuple[str, ...], inputs: int, dimensions: int) -> None:
+        """Take what `tap_modules` gave. Raises StudyError where there are fewer inputs than dimensions."""
+        if dimensions > inputs:
+            raise StudyError(f"model.neck is {dimensions}, but the backbone gives {inputs} features; choose no more")
         super().__init__()
         self.taps = taps
         self.mean = nn.Parameter(torch.zeros(inputs), requires_grad=False)
@@ -72,20 +77,28 @@ def pool(maps: Tensor) -> Tensor:
 def tap_modules(trunk: nn.Module) -> tuple[tuple[str, ...], int]:
     """Choose where a trunk is tapped: the last module at each resolution, on the way down.
 
+    A module that runs several times, such as an activation that layers share, has no output of its own and is left out.
+
     Returns:
         The modules' names, and the length of all pooled outputs together.
     """
     order: list[tuple[str, int, int]] = []
+    runs: Counter[str] = Counter()
+
+    def note(name: str, output: object) -> None:
+        runs[name] += 1
+        order.extend(_map_of(name, output))
+
     probe = copy.deepcopy(trunk).eval()
     for name, module in probe.named_modules():
         if name:
-            module.register_forward_hook(lambda _m, _i, output, name=name: order.extend(_map_of(name, output)))
+            module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
     device = next(probe.parameters()).device
     with torch.inference_mode():
         probe(torch.zeros(1, 3, _PROBE_PIXELS, _PROBE_PIXELS, device=device))
     last: dict[int, tuple[str, int]] = {}
     for name, channels, side in order:
-        if 1 < side <= min([_MOST_PIXELS, *last]):
+        if runs[name] == 1 and 1 < side <= min([_MOST_PIXELS, *last]):
             last[side] = (name, channels)
     return tuple(name for name, _ in last.values()), 2 * sum(channels for _, channels in last.values())
 

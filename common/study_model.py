@@ -6,6 +6,7 @@ import torch
 
 from common.classifier import Classifier, build_classifier, warm_classifier
 from common.errors import StudyError, WeightsError
+from common.neck import Neck, tap_modules
 from common.protocol import StudyProtocol
 from common.seeds import seed_for
 from common.tensors import load_tensors
@@ -54,8 +55,11 @@ def build_study_classifier(study: StudyProtocol, weights_dir: Path | None = None
                 f"model.neck is {study.model.neck}, but {file.path} is no finished run: name one in model.weights that "
                 "was trained on public images with the same neck (federation.mode: central)"
             )
-        # A central run gets its neck when it has finished: from its own images' features.
-        return build_classifier(plain, seed=seed, state=load_weights(file, study.model.backbone))
+        model = build_classifier(plain, seed=seed, state=load_weights(file, study.model.backbone))
+        if study.model.neck:
+            # A central run gets its neck when it has finished, from its own images' features: that it can is seen now.
+            Neck(*tap_modules(model.trunk), study.model.neck)
+        return model
     if metadata["backbone"] != study.model.backbone:
         raise WeightsError(f"{file.path}: a run of {metadata['backbone']}, but the study's is {study.model.backbone}")
     return _warm(study, seed, file)

@@ -171,11 +171,14 @@ def _in_place(place: Path, origin: str, backbone: str) -> Path | None:
     try:
         if place.is_file():
             return place
-        names = [path.name for path in place.iterdir() if path.is_file() and path.suffix in SUFFIXES]
+        files = {path.name for path in place.iterdir() if path.is_file()}
     except OSError as error:
         raise WeightsError(f"{place} ({origin}): {error.strerror}; correct the path or leave it out") from error
-    if {"model.safetensors", "study.yaml"} <= {path.name for path in place.iterdir()}:
-        return place / "model.safetensors"  # a finished run: its model is the start
+    if "study.yaml" in files:
+        if "model.safetensors" not in files:
+            raise WeightsError(f"{place} ({origin}): a run without one final model; let it finish, or name another")
+        return place / "model.safetensors"
+    names = [name for name in files if name.endswith(SUFFIXES)]
     published = _published_name(backbone)
     if published in names:
         return place / published

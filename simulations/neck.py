@@ -28,8 +28,6 @@ def with_neck(model: Classifier, images: Images, study: StudyProtocol, device: t
     """
     length, rate = study.model.neck or 0, model.dropout.p
     whole = Classifier(model.backbone, model.trunk, metadata=model.metadata is not None, dropout=rate, neck=length)
-    if whole.metadata is not None and model.metadata is not None:
-        whole.metadata.load_state_dict(model.metadata.state_dict())
     whole.to(device)
     pooled = _pooled(whole, images, study.data.image_size, device)
     if whole.neck is not None:

@@ -14,9 +14,12 @@ from client.worker import ClinicWorker
 from common.classifier import trainable_tensors
 from common.protocol import StudyProtocol
 from common.study_model import build_study_classifier
+from common.tensors import Tensors
+from server.observer import Observer
 from server.outcome import Outcome
 from server.rounds import Rounds
 from server.run_folder import RunFolder
+from simulations.engine import Simulation
 
 
 class SilentObserver:
@@ -29,11 +32,12 @@ class SilentObserver:
 class InProcessGrid:
     """Answers each message at once, in the order of the pushes."""
 
-    def __init__(self, clinics: Sequence[ClinicData], study: StudyProtocol, weights_dir: Path | None = None) -> None:
+    def __init__(self, simulation: Simulation, weights_dir: Path | None = None) -> None:
         # Flower's own grids set these before a ServerApp runs.
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self.workers = {
-            node: ClinicWorker(clinic, study, weights_dir) for node, clinic in enumerate(clinics, start=100)
+            node: ClinicWorker(clinic, simulation.study, weights_dir, safe=simulation.safe(clinic.name))
+            for node, clinic in enumerate(simulation.clinics, start=100)
         }
         self.app = client_app.make_app(lambda context: self.workers[context.node_id])
         self.replies: dict[str, Message] = {}
@@ -63,7 +67,27 @@ def federate_here(
 ) -> Outcome:
     """Run a study's rounds in this process."""
     initial = trainable_tensors(build_study_classifier(study, weights_dir))
-    rounds = Rounds(study, folder, initial, len(clinics), SilentObserver(), threading.Event())
-    rounds.conduct(InProcessGrid(clinics, study, weights_dir))
+    return conduct(
+        InProcessGrid(Simulation(study, tuple(clinics), folder.ledgers), weights_dir), study, folder, initial
+    )
+
+
+def federate(
+    simulation: Simulation,
+    folder: RunFolder,
+    initial: Tensors,
+    observer: Observer,
+    _ray_address: str | None = None,
+) -> Outcome:
+    """Stand in for `simulations.engine.federate`."""
+    return conduct(InProcessGrid(simulation), simulation.study, folder, initial, observer)
+
+
+def conduct(
+    grid: InProcessGrid, study: StudyProtocol, folder: RunFolder, initial: Tensors, observer: Observer | None = None
+) -> Outcome:
+    """Run a study's rounds over a grid."""
+    rounds = Rounds(study, folder, initial, len(grid.workers), observer or SilentObserver(), threading.Event())
+    rounds.conduct(grid)
     assert rounds.outcome is not None
     return rounds.outcome

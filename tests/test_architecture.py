@@ -27,10 +27,12 @@ FORBIDDEN = {
 ONLY_IN = {
     "flwr": {"client/app.py", "client/daemon.py", "server/app.py", "server/exchange.py", "simulations/engine.py"},
     "ray": {"simulations/engine.py"},
+    "dp_accounting": {"client/privacy/accounting.py"},
+    "cryptography": {"client/privacy/noise.py"},
 }
 """Modules that are known to these files alone."""
 
-HEAVY = {"torch", "torchvision", "timm", "sklearn", "plotly", "ray", "flwr"}
+HEAVY = {"torch", "torchvision", "timm", "sklearn", "scipy", "plotly", "ray", "flwr", "opacus", "dp_accounting"}
 """What must not be loaded by a command that only prints its help."""
 
 LONGEST = 450
@@ -118,7 +120,7 @@ def test_arrows_point_one_way(package: str) -> None:
 
 
 @pytest.mark.parametrize("library", sorted(ONLY_IN))
-def test_flower_and_ray_are_known_to_few_files(library: str) -> None:
+def test_libraries_that_change_or_count_are_known_to_few_files(library: str) -> None:
     knowing = {
         path for path, text in sources().items() if any(top(module) == library for _, module in imports(text, path))
     }
@@ -129,7 +131,7 @@ def test_the_messenger_loads_neither_torch_nor_opacus() -> None:
     assert not loaded_by("client.app") & {"torch", "opacus"}
 
 
-@pytest.mark.parametrize("module", ["server.cli", "simulations.cli"])
+@pytest.mark.parametrize("module", ["client.cli", "server.cli", "simulations.cli"])
 def test_commands_load_nothing_heavy(module: str) -> None:
     assert not loaded_by(module) & HEAVY
 

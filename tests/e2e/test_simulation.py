@@ -1,11 +1,6 @@
 """Whole simulated runs in real processes: the same numbers twice, after a kill, and with nothing reported home."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-SIM = Path(sys.executable).with_name("melfed-sim")
-SERVER = Path(sys.executable).with_name("melfed-server")
-SECONDS = 240
+from tests.e2e.place import SERVER, SIM, Place
 
 STUDY = """\
 name: small
@@ -25,65 +18,10 @@ training: {learning_rate: 3e-3, batch_size: 16, local_epochs: 2, warmup_steps: 0
 federation: {rounds: 6, algorithm: fedavgm, server_momentum: 0.5}
 """
 
-# Loaded by every Python process of a run: writes down each connection that would leave this machine.
-WATCH = """\
-import os, socket
-_connect = socket.socket.connect
-def connect(self, address):
-    if isinstance(address, tuple) and not str(address[0]).startswith(("127.", "::1", "localhost")):
-        own = {a[4][0] for a in socket.getaddrinfo(socket.gethostname(), None)}
-        if address[0] not in own:
-            with open(os.environ["MELFED_TEST_LOG"], "a") as log:
-                log.write(f"{address}\\n")
-    return _connect(self, address)
-socket.socket.connect = connect
-"""
-
-
-class Place:
-    """A folder with a study and an environment of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.home = folder / "home"
-        self.home.mkdir()
-        self.log = folder / "connections.txt"
-        (folder / "watch").mkdir()
-        (folder / "watch" / "sitecustomize.py").write_text(WATCH)
-        self.study = folder / "study.yaml"
-        self.study.write_text(STUDY)
-        self.environment = {
-            **os.environ,
-            "HOME": str(self.home),
-            "MELFED_CACHE": str(folder / "cache"),
-            "MELFED_TEST_LOG": str(self.log),
-            "PYTHONPATH": str(folder / "watch"),
-        }
-        for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "FLWR_HOME"):
-            self.environment.pop(name, None)
-
-    def start(self, program: Path, *arguments: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [str(program), *(str(argument) for argument in arguments)],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, program: Path, *arguments: object) -> str:
-        """Run a command to its end and return what it printed on stdout."""
-        process = self.start(program, *arguments)
-        out, err = process.communicate(timeout=SECONDS)
-        assert process.returncode == 0, err
-        return out
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("simulation"))
+    return Place(tmp_path_factory.mktemp("simulation"), STUDY)
 
 
 @pytest.fixture(scope="module")
@@ -145,14 +83,7 @@ def test_the_same_study_gives_the_same_numbers(finished: Path, place: Place) -> 
 def test_a_killed_run_goes_on_to_the_same_numbers(finished: Path, place: Place) -> None:
     run = place.folder / "killed"
     process = place.start(SIM, "run", place.study, "--out", run)
-    second = run / "checkpoints" / "round-000002.safetensors"
-    deadline = time.monotonic() + SECONDS
-    while not second.exists():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)  # a file's appearance is no event that Python can wait for
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=SECONDS)
+    place.kill(process, (run / "checkpoints" / "round-000002.safetensors").exists)
     assert not (run / "summary.json").exists()
     place.run(SIM, "run", place.study, "--resume", run)
     assert_same_run(finished, run)
@@ -160,9 +91,8 @@ def test_a_killed_run_goes_on_to_the_same_numbers(finished: Path, place: Place) 
 
 def test_resuming_a_finished_run_or_another_study_is_refused(finished: Path, place: Place) -> None:
     for extra, words in (([], "finished already"), (["--set", "training.batch_size=8"], "not")):
-        process = place.start(SIM, "run", place.study, "--resume", finished, *extra)
-        _, err = process.communicate(timeout=SECONDS)
-        assert process.returncode == 6
+        code, _, err = place.answer(SIM, "run", place.study, "--resume", finished, *extra)
+        assert code == 6
         assert words in err
         assert "Traceback" not in err
 

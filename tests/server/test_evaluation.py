@@ -9,11 +9,11 @@ import torch
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from common.classifier import build_trunk
-from common.errors import DataError, MelfedError, RunError
+from common.errors import DataError, MelfedError, RunError, WeightsError
 from common.histogram import ScoreHistogram
 from common.metrics import histogram_metrics
 from common.tensors import load_tensors, save_tensors
-from server.evaluation import evaluate_run, load_model, predict, save_model, summarise
+from server.evaluation import evaluate_run, load_model, predict, public_data, save_model, summarise
 from server.outcome import Outcome
 from server.run_folder import RunFolder
 from server.summary import DataSummary
@@ -75,6 +75,25 @@ def test_the_models_file_names_its_study(run: Path) -> None:
     tensors, metadata = load_tensors(run / "model.safetensors")
     assert metadata == {"study": study_with().digest, "backbone": "simple_cnn", "data": DATA.model_dump(mode="json")}
     assert tensors["head.weight"].shape == (1, 11)
+
+
+def test_a_warm_start_says_what_it_was_trained_on(tmp_path: Path) -> None:
+    """The public data of a study are those of the run that it starts from, and of no other file of weights."""
+    model = {"backbone": "shufflenet_v2_x1_0", "pretrained": True}
+    trunk = build_trunk("shufflenet_v2_x1_0", pretrained=True).state_dict()
+    imagenet = tmp_path / "shufflenet_v2_x1_0.pth"
+    torch.save(trunk, imagenet)
+    assert public_data(study_with()) is None
+    assert public_data(study_with(**model, weights=str(imagenet))) is None
+    assert public_data(study_with(**model), tmp_path) is None
+    study = study_with(**model, weights_sha256="5" * 64)
+    folder = RunFolder.create(tmp_path / "run", study)
+    state = {name: tensor for name, tensor in trunk.items() if not name.endswith("num_batches_tracked")}
+    save_model(folder.model, network(study, state), study, DATA)
+    assert public_data(study_with(**model, weights=str(folder.path))) == DATA
+    assert public_data(study_with(**model, weights=str(folder.model))) == DATA
+    with pytest.raises(WeightsError, match="SHA-256"):
+        public_data(study_with(**model, weights=str(folder.path), weights_sha256="5" * 64))
 
 
 def test_an_unfinished_run_has_no_model(tmp_path: Path) -> None:

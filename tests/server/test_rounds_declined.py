@@ -1,9 +1,7 @@
 """The round loop with clinics that keep to their own policy: they decline, nothing has failed, and the others go on."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Error, RecordDict
 
@@ -82,8 +80,10 @@ def test_a_clinic_that_declines_the_evaluation_is_left_out_of_it(tmp_path: Path)
 
 @pytest.mark.parametrize("content", [{}, {"reason": ""}])
 def test_declining_needs_no_reason(tmp_path: Path, content: dict[str, str]) -> None:
-    tamper: Callable[[RecordDict], RecordDict] = lambda _c: RecordDict({"declined": ConfigRecord(content)})  # noqa: E731
-    run = run_of(tmp_path / "run", 0.5, 2, {exchange.TRAIN: tamper}, rounds=1)
+    def silently(_content: RecordDict) -> RecordDict:
+        return RecordDict({"declined": ConfigRecord(content)})
+
+    run = run_of(tmp_path / "run", 0.5, 2, {exchange.TRAIN: silently}, rounds=1)
     run.conduct()
     assert run.events("round")[0]["declined"] == {"c": "declined without a reason"}
 
@@ -135,16 +135,12 @@ def test_all_declining_is_no_quorum_however_small_it_is(tmp_path: Path) -> None:
         Run(tmp_path / "run", study, grid_of(clinics)).conduct()
 
 
-def test_declining_is_told_anew_when_a_run_goes_on(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", 0.5, 1, {exchange.DESCRIBE: declines(), exchange.EVALUATE: declines()})
-    run.grid.clinics[100].tamper = {exchange.EVALUATE: lambda _content: Error(code=1, reason="ill")}
-    run.grid.clinics[102].tamper = dict(run.grid.clinics[100].tamper)
-    with pytest.raises(QuorumError, match="0 of 2"):
-        run.conduct()
+def test_a_clinic_that_has_changed_its_mind_takes_part_when_the_run_goes_on(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", 0.5, 1, {exchange.DESCRIBE: declines()})
     for node in (100, 102):
-        run.grid.clinics[node].tamper = {}
-    run.grid.clinics[101].tamper = {}
-    outcome = run.conduct()
-    # Its policy was changed in between: it is known from now on, and evaluated.
-    assert list(outcome.test) == ["a", "b", "c"]
-    assert np.isfinite(outcome.models[""]["w"]).all()
+        run.grid.clinics[node].tamper = {exchange.EVALUATE: lambda _content: Error(code=1, reason="ill")}
+    with pytest.raises(QuorumError, match="0 of 2 clinics"):
+        run.conduct()
+    for clinic in run.grid.clinics.values():
+        clinic.tamper = {}
+    assert list(run.conduct().test) == ["a", "b", "c"]

@@ -36,7 +36,7 @@ def test_each_run_has_an_identity_of_its_own_that_stays(folder: RunFolder, tmp_p
 def test_a_run_without_its_identity_is_told_in_one_line(folder: RunFolder, damage: bytes | None) -> None:
     path = folder.path / "run-id"
     path.unlink() if damage is None else path.write_bytes(damage)
-    with pytest.raises(RunError, match="run-id: .*; the run folder is damaged, start a new run") as caught:
+    with pytest.raises(RunError, match=r"run-id: .*; the run folder is damaged, start a new run") as caught:
         folder.identity  # noqa: B018
     assert "\n" not in str(caught.value)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from flwr.app import Context, RecordDict
 
+from client.guard import Safe
+from client.policy import ClinicPolicy
 from common.errors import StudyError
 from common.protocol import StudyProtocol
 from simulations import engine
@@ -40,7 +42,7 @@ def test_progress_is_read_from_what_workers_leave(tmp_path: Path) -> None:
 
 def test_each_partition_has_one_worker_a_process(phantom_clinics: VirtualClinics, tmp_path: Path) -> None:
     study = StudyProtocol.model_validate_json('{"model": {"backbone": "simple_cnn", "pretrained": false}}')
-    simulation = engine.Simulation(study, phantom_clinics.clinics)
+    simulation = engine.Simulation(study, phantom_clinics.clinics, tmp_path / "ledgers")
     (tmp_path / "simulation.pickle").write_bytes(pickle.dumps(simulation))
     worker_of = engine.WorkerOfPartition(tmp_path)
 
@@ -51,6 +53,21 @@ def test_each_partition_has_one_worker_a_process(phantom_clinics: VirtualClinics
     assert worker(0) is worker(0)
     assert worker(0) is not worker(1)
     assert worker(1).data.name == phantom_clinics.clinics[1].name
+
+
+def test_each_clinic_has_a_ledger_and_a_policy_of_its_own(phantom_clinics: VirtualClinics, tmp_path: Path) -> None:
+    own, common = (ClinicPolicy(epsilon=epsilon, studies="any") for epsilon in (1.0, 8.0))
+    study, clinics = StudyProtocol(), phantom_clinics.clinics
+    simulation = engine.Simulation(study, clinics, tmp_path, {"north": own, "*": common})
+    assert simulation.safe("north") == Safe(tmp_path / "north.jsonl", own)
+    assert simulation.safe("south").policy == common
+    assert engine.Simulation(study, clinics, tmp_path, {"north": own}).safe("south").policy is None
+    # The name of a source may be anything, and no two may share a ledger.
+    names = ["a/b", "a%2Fb", "../a", "a b", "a", "A", "ä", ".."]
+    paths = {simulation.safe(name).ledger for name in names}
+    assert len(paths) == len(names)
+    assert {path.parent for path in paths} == {tmp_path}
+    assert {path.suffix for path in paths} == {".jsonl"}
 
 
 def test_no_more_ray_processes_than_clinics(tmp_path: Path) -> None:

@@ -298,3 +298,10 @@ def test_answers_are_remembered(monkeypatch):
     first = epsilon(history, DELTA)
     monkeypatch.setattr(accounting, "_losses", None)  # computing again would fail
     assert epsilon([Mechanism(0.2, 3.0, 7), Mechanism(0.2, 3.0, 10)], DELTA) == first
+
+
+@pytest.mark.parametrize(("rate", "noise", "steps"), [(1e-4, 0.5, 3), (1.0, 0.001, 100), (0.02, 2.0, 100_000)])
+def test_the_grid_has_a_bounded_number_of_points(rate, noise, steps):
+    """Each point of a step costs some 10 µs: without a bound, rare sampling with little noise takes minutes."""
+    row = Mechanism(rate, noise, steps)
+    assert accounting._largest_loss(row) / accounting._interval([row]) < 210_000

@@ -1,0 +1,436 @@
+"""What stands between a request and the patients: nothing is computed before it is reserved, and nothing leaves before
+it is paid for, whatever dies in between.
+"""
+
+import dataclasses
+import itertools
+import math
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client import guard as guard_module
+from client.dataset import ClinicData, fingerprint
+from client.guard import Guard, Request, Safe
+from client.policy import ClinicPolicy
+from client.privacy import accounting
+from client.privacy.accounting import Mechanism
+from client.privacy.ledger import Ledger, verify
+from client.replies import ReplyStore
+from common.errors import DeclinedError, LedgerError
+from common.protocol import StudyProtocol
+from tests.client.privacy.ledgers import cheap_epsilon
+from tests.client.small import small_study
+from tests.common.lesions import record
+
+PRIVATE = {"unit": "patient", "noise_multiplier": 2.0, "recipe": "manual"}
+STUDY = small_study(privacy=PRIVATE)
+DATA = ClinicData(
+    "north",
+    Path("/nowhere"),
+    Path("/nowhere"),
+    32,
+    tuple(record(f"{i}.jpg", patient_id=f"p{i}", target=i % 2) for i in range(4)),
+    (record("8.jpg", patient_id="p8"),),
+    (record("9.jpg", patient_id="p9"),),
+)
+
+
+def request(model: float = 1.0, round_number: int = 1, run: str = "run") -> Request:
+    return Request(run, round_number, {"head.bias": np.array([model], np.float32)})
+
+
+class Work:
+    """Counts how often it is done; each time its result is another."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def __call__(self) -> dict[str, np.ndarray]:
+        self.done += 1
+        return {"result": np.array([self.done], np.float32)}
+
+
+def result(arrays: dict[str, np.ndarray]) -> int:
+    assert set(arrays) == {"result"}
+    return int(arrays["result"][0])
+
+
+def guard_of(folder: Path, study: StudyProtocol = STUDY, policy: ClinicPolicy | None = None) -> Guard:
+    return Guard(study, Safe(folder / "north.jsonl", policy), DATA)
+
+
+def policy(**limits: object) -> ClinicPolicy:
+    return ClinicPolicy(**{"epsilon": 100.0, "studies": "any", **limits})
+
+
+def statuses(folder: Path) -> list[tuple[int, str]]:
+    return [(row.charge, row.status) for row in verify(folder / "north.jsonl").rows]
+
+
+ONE_CHARGE = [(1, "reserved"), (1, "spent"), (1, "released")]
+
+
+# One request.
+
+
+def test_what_is_asked_for_is_reserved_before_and_released_after_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    save = ReplyStore.save
+
+    def watched(self: ReplyStore, *arguments: object) -> None:
+        seen.append(statuses(tmp_path))
+        save(self, *arguments)
+
+    monkeypatch.setattr(ReplyStore, "save", watched)
+
+    def work() -> dict[str, np.ndarray]:
+        seen.append(statuses(tmp_path))
+        return {"result": np.ones(1, np.float32)}
+
+    guard_of(tmp_path).pay("training", request(), work)
+    assert [*seen, statuses(tmp_path)] == [ONE_CHARGE[:1], ONE_CHARGE[:2], ONE_CHARGE]
+
+
+@pytest.mark.parametrize("purpose", ["training", "evaluation"])
+def test_a_charge_says_what_was_done_to_whom(tmp_path: Path, purpose: str) -> None:
+    guard = guard_of(tmp_path)
+    guard.pay(purpose, request(round_number=2, run="a run"), Work())
+    mechanism = guard.plan.training if purpose == "training" else guard.plan.evaluation
+    assert mechanism is not None
+    for row in verify(tmp_path / "north.jsonl").rows:
+        assert (row.study, row.run, row.round, row.purpose) == (STUDY.digest, "a run", 2, purpose)
+        assert Mechanism(row.sampling_rate, row.noise_multiplier, row.steps) == mechanism
+        assert (row.unit, row.delta, row.data) == ("patient", 1e-5, guard.fingerprint)
+        assert row.epsilon == pytest.approx(accounting.epsilon([mechanism], 1e-5))
+
+
+def test_the_same_request_has_the_same_answer_at_no_cost(tmp_path: Path) -> None:
+    work = Work()
+    first = guard_of(tmp_path).pay("training", request(), work)
+    account = guard_of(tmp_path).account()
+    again = guard_of(tmp_path).pay("training", request(), work)
+    assert (work.done, result(first), result(again)) == (1, 1, 1)
+    assert statuses(tmp_path) == ONE_CHARGE
+    assert guard_of(tmp_path).account() == account
+
+
+@pytest.mark.parametrize(
+    "other",
+    [request(2.0), request(round_number=2), request(run="another")],
+    ids=["another model", "another round", "another run"],
+)
+def test_another_request_costs_again(tmp_path: Path, other: Request) -> None:
+    work = Work()
+    guard_of(tmp_path).pay("training", request(), work)
+    before, _ = guard_of(tmp_path).account()
+    assert result(guard_of(tmp_path).pay("training", other, work)) == 2
+    assert len(statuses(tmp_path)) == 6
+    assert guard_of(tmp_path).account()[0] > before
+
+
+def test_another_study_costs_again_in_the_same_ledger(tmp_path: Path) -> None:
+    other, work = small_study(name="other", privacy=PRIVATE), Work()
+    guard_of(tmp_path).pay("training", request(), work)
+    assert result(guard_of(tmp_path, other).pay("training", request(), work)) == 2
+    rows = verify(tmp_path / "north.jsonl").rows
+    assert [row.study for row in rows[::3]] == [STUDY.digest, other.digest]
+    total = accounting.epsilon([Mechanism(1.0, 2.0, 2)], 1e-5)
+    assert guard_of(tmp_path).account() == (pytest.approx(total), rows[-1].hash)
+
+
+def test_an_evaluation_does_not_drive_out_the_reply_of_a_training(tmp_path: Path) -> None:
+    work = Work()
+    for purpose in ("training", "evaluation", "training", "evaluation"):
+        guard_of(tmp_path).pay(purpose, request(), work)
+    assert work.done == 2
+
+
+def test_an_evaluation_on_public_images_is_nothing_to_pay_for(tmp_path: Path) -> None:
+    public = small_study(privacy={**PRIVATE, "evaluation": "public"})
+    with pytest.raises(DeclinedError, match="study small has no evaluation to pay for"):
+        guard_of(tmp_path, public).pay("evaluation", request(), Work())
+    assert not (tmp_path / "north.jsonl").exists()
+
+
+def test_an_empty_ledger_has_spent_nothing(tmp_path: Path) -> None:
+    assert guard_of(tmp_path).account() == (0.0, "0" * 64)
+
+
+def test_without_noise_everything_is_spent(tmp_path: Path) -> None:
+    guard = guard_of(tmp_path, small_study(privacy={**PRIVATE, "noise_multiplier": 0.0}))
+    guard.pay("training", request(), Work())
+    assert guard.account()[0] == math.inf
+
+
+# The budget.
+
+
+def test_a_study_has_no_more_than_its_epsilon(tmp_path: Path) -> None:
+    study, work = small_study(privacy={"unit": "patient", "epsilon": 1.0, "recipe": "manual"}), Work()
+    guard = guard_of(tmp_path, study)
+    for round_number in (1, 2):
+        guard.pay("training", request(round_number=round_number), work)
+    for round_number in (1, 2):
+        guard.pay("evaluation", request(round_number=round_number), work)
+    spent, _ = guard.account()
+    assert 0.99 < spent == guard.plan.epsilon <= 1.0
+    before = (tmp_path / "north.jsonl").read_bytes()
+    with pytest.raises(
+        DeclinedError, match=r"of these patients' ε = 1 at δ = 1e-05, 0\.99\d* is spent and 0\.00"
+    ) as raised:
+        guard.pay("training", request(round_number=3), work)
+    assert "is left; training in round 3 (q = 1, σ = " in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert work.done == 4
+    assert (tmp_path / "north.jsonl").read_bytes() == before
+    # What was paid for can still be had.
+    assert result(guard.pay("training", request(round_number=2), work)) == 2
+
+
+def test_the_clinics_budget_is_for_all_studies_and_runs_together(tmp_path: Path) -> None:
+    cost = accounting.epsilon([Mechanism(1.0, 2.0, 2)], 1e-5)
+    limits, work = policy(epsilon=cost * 1.01), Work()
+    guard_of(tmp_path, policy=limits).pay("training", request(run="one"), work)
+    other = small_study(name="other", privacy=PRIVATE)
+    guard_of(tmp_path, other, limits).pay("training", request(run="two"), work)
+    for study in (STUDY, other):
+        with pytest.raises(DeclinedError, match=f"of these patients' ε = {limits.epsilon:.6g}"):
+            guard_of(tmp_path, study, limits).pay("training", request(run="three"), work)
+    assert work.done == 2
+
+
+# The policy.
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"studies": ()}, "not approved here"),
+        ({"clipping_norm": 0.5}, "clipping norm C is 1"),
+        ({"noise_multiplier": 2.5}, "noise multiplier σ is 2"),
+        ({"smallest_cell": 20}, "rounds counts to multiples of 10"),
+        ({"delta": 1e-6}, "asks for δ 1e-05"),
+        ({"tensors": ("head.*",)}, "'trunk.weight'"),
+    ],
+)
+def test_what_the_policy_forbids_is_declined_before_anything_is_written(
+    tmp_path: Path, limits: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(DeclinedError, match=reason.replace(".", r"\.")):
+        guard_of(tmp_path, policy=policy(**limits)).check(["head.bias", "trunk.weight"])
+    assert not (tmp_path / "north.jsonl").exists()
+
+
+def test_the_smaller_of_both_noises_is_held_against_the_policy(tmp_path: Path) -> None:
+    guard = guard_of(tmp_path)
+    evaluation = guard.plan.evaluation
+    assert evaluation is not None
+    assert evaluation.noise_multiplier > 2.0
+    strong = small_study(privacy={**PRIVATE, "noise_multiplier": 20.0, "sampling_rate": 0.01})
+    weaker = guard_of(tmp_path, strong, policy(noise_multiplier=2.0)).plan.evaluation
+    assert weaker is not None
+    for limit, passes in ((2.0, True), (2.1, False)):
+        checked = guard_of(tmp_path, policy=policy(noise_multiplier=limit))
+        if passes:
+            checked.check([])
+        else:
+            with pytest.raises(DeclinedError):
+                checked.check([])
+
+
+def test_what_the_policy_allows_passes(tmp_path: Path) -> None:
+    guard_of(tmp_path, policy=policy(tensors=("head.*", "trunk.*"))).check(["head.bias", "trunk.weight"])
+    guard_of(tmp_path).check(["anything"])
+
+
+def test_a_study_without_privacy_needs_the_clinics_leave_and_no_ledger(tmp_path: Path) -> None:
+    with pytest.raises(DeclinedError, match="it has no privacy section, and this clinic trains nothing without one"):
+        guard_of(tmp_path, small_study(), policy()).check([])
+    guard_of(tmp_path, small_study(), policy(non_private=True)).check([])
+    assert not list(tmp_path.iterdir())
+
+
+# The ledger and its key.
+
+
+def test_a_ledger_of_other_data_stops_everything(tmp_path: Path) -> None:
+    guard_of(tmp_path).pay("training", request(), Work())
+    other = Guard(STUDY, Safe(tmp_path / "north.jsonl"), dataclasses.replace(DATA, train=DATA.train[1:]))
+    for use in (lambda: other.check([]), other.account, lambda: other.pay("training", request(2.0), Work())):
+        with pytest.raises(LedgerError, match="is the ledger of data"):
+            use()
+
+
+def test_a_damaged_ledger_stops_everything_and_stays_as_it_is(tmp_path: Path) -> None:
+    guard_of(tmp_path).pay("training", request(), Work())
+    path = tmp_path / "north.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"steps":1', b'"steps":0', 1))
+    damaged, guard, work = path.read_bytes(), guard_of(tmp_path), Work()
+    # Not even a reply that was paid for is sent: whether it was cannot be known.
+    for use in (lambda: guard.check([]), guard.account, lambda: guard.pay("training", request(), work)):
+        with pytest.raises(LedgerError):
+            use()
+    assert work.done == 0
+    assert path.read_bytes() == damaged
+
+
+def test_the_key_is_secret_and_stays(tmp_path: Path) -> None:
+    safe = Safe(tmp_path / "new" / "north.jsonl")
+    key = safe.key()
+    path = tmp_path / "new" / "north.key"
+    assert len(key) == 32
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert safe.key() == key
+    assert Safe(tmp_path / "south.jsonl").key() != key
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "is missing, but there is a ledger"), (b"short", "has 5 bytes")]
+)
+def test_a_ledger_without_its_key_stops_everything(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    guard_of(tmp_path).pay("training", request(), Work())
+    path = tmp_path / "north.key"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LedgerError, match=reason):
+        guard_of(tmp_path).check([])
+    assert len(statuses(tmp_path)) == 3
+
+
+def test_a_fingerprint_is_of_the_images_their_patients_and_labels_and_of_the_key() -> None:
+    def of(key: bytes = b"k", **changes: object) -> str:
+        return fingerprint(dataclasses.replace(DATA, **changes), key)
+
+    changed = dataclasses.replace(DATA.train[0], target=1), *DATA.train[1:]
+    moved = {"train": DATA.train[1:], "test": (*DATA.test, DATA.train[0])}
+    assert of() == of(**moved) == of(train=DATA.train[::-1]) == of(name="south")
+    others = [of(train=changed), of(b"another"), of(train=DATA.train[1:])]
+    others.append(of(train=(dataclasses.replace(DATA.train[0], patient_id="p7"), *DATA.train[1:])))
+    assert len({of(), *others}) == 5
+
+
+# Whatever dies, at whatever point.
+
+
+class DiedError(BaseException):
+    """The process is gone."""
+
+
+KILLS = [
+    "in the work",
+    "before spent",
+    "after spent",
+    "before saved",
+    "after saved",
+    "before released",
+    "after released",
+]
+
+
+def kill(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the next payment die at a point."""
+
+    def dying(original: Callable[..., object], when: str, status: str | None = None) -> Callable[..., object]:
+        def call(self: object, *arguments: object) -> object:
+            mine = status is None or arguments[1] == status
+            if mine and when == "before":
+                raise DiedError
+            value = original(self, *arguments)
+            if mine and when == "after":
+                raise DiedError
+            return value
+
+        return call
+
+    when, _, what = at.partition(" ")
+    if what == "saved":
+        monkeypatch.setattr(ReplyStore, "save", dying(ReplyStore.save, when))
+    elif when != "in":
+        monkeypatch.setattr(Ledger, "mark", dying(Ledger.mark, when, what))
+
+
+def attempt(folder: Path, asked: Request, work: Work, at: str | None) -> int | None:
+    """Ask a new process; return what leaves it, None where it dies."""
+
+    def compute() -> dict[str, np.ndarray]:
+        arrays = work()
+        if at == "in the work":
+            raise DiedError
+        return arrays
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounting, "epsilon", cheap_epsilon)
+        if at is not None:
+            kill(at, patch)
+        try:
+            return result(guard_of(folder).pay("training", asked, compute))
+        except DiedError:
+            return None
+
+
+@pytest.mark.parametrize("at", KILLS)
+def test_after_a_death_the_same_request_is_answered_for_one_price(tmp_path: Path, at: str) -> None:
+    work = Work()
+    assert attempt(tmp_path, request(), work, at) is None
+    assert statuses(tmp_path)[0] == (1, "reserved")
+    left = attempt(tmp_path, request(), work, None)
+    # Once the result is kept, it is that one which leaves.
+    assert (left, work.done) == ((1, 1) if at in KILLS[4:] else (2, 2))
+    assert statuses(tmp_path) == ONE_CHARGE
+    assert attempt(tmp_path, request(), work, None) == left
+
+
+@pytest.mark.parametrize("at", KILLS)
+def test_after_a_death_another_model_is_never_free_of_what_may_have_left(tmp_path: Path, at: str) -> None:
+    work = Work()
+    attempt(tmp_path, request(1.0), work, at)
+    assert attempt(tmp_path, request(2.0), work, None) == 2
+    charges = {charge for charge, _ in statuses(tmp_path)}
+    # Only what was marked as released can have left.
+    assert len(charges) == (2 if at == "after released" else 1)
+    # The first model's result is no longer there, so it costs again.
+    assert attempt(tmp_path, request(1.0), work, None) == 3
+    assert len({charge for charge, _ in statuses(tmp_path)}) == len(charges) + 1
+
+
+attempts = st.tuples(st.sampled_from([1.0, 2.0]), st.integers(1, 2), st.sampled_from([None, None, *KILLS]))
+
+
+@given(st.lists(attempts, min_size=1, max_size=9))
+@settings(deadline=None, max_examples=60)
+def test_no_two_results_leave_for_the_price_of_one(sequence: list[tuple[float, int, str | None]]) -> None:
+    work, left = Work(), set[tuple[int, int]]()
+    with tempfile.TemporaryDirectory() as name:
+        for (model, round_number, at), died in zip(sequence, itertools.repeat(None)):
+            got = attempt(Path(name), request(model, round_number), work, at)
+            assert died is None
+            if got is not None:
+                left.add((round_number, got))
+            rows = verify(Path(name) / "north.jsonl").rows
+            for number in (1, 2):
+                released = [row for row in rows if row.round == number and row.status == "released"]
+                assert len([1 for of, _ in left if of == number]) <= len(released)
+
+
+def test_the_guard_forgets_nothing_between_reserving_and_releasing() -> None:
+    """The points above are all that there are: whoever adds one adds a death there."""
+    steps = [line.strip() for line in Path(guard_module.__file__).read_text(encoding="utf-8").splitlines()]
+    start = next(i for i, line in enumerate(steps) if line.startswith("reservation = ledger.reserve"))
+    assert steps[start + 1 : start + 6] == [
+        "result = compute()",
+        'ledger.mark(reservation, "spent")',
+        "store.save(key, result, {})",
+        'ledger.mark(reservation, "released")',
+        "return result",
+    ]
