@@ -11,10 +11,14 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import make_app
+from client.guard import Safe
+from client.policy import ClinicPolicy
+from client.privacy.ledger import verify
 from client.worker import ClinicWorker
 from common.classifier import trainable_tensors
 from common.errors import DataError
 from common.histogram import ScoreHistogram
+from common.noisy_histogram import NoisyHistogram
 from common.protocol import StudyProtocol
 from common.tensors import Tensors
 from server import exchange
@@ -70,17 +74,17 @@ def refusal(content: RecordDict) -> str:
 
 
 def test_describe(worker: ClinicWorker, study: StudyProtocol) -> None:
-    content = ask(app_of(worker), exchange.DESCRIBE, exchange.request(0, study.digest))
+    content = ask(app_of(worker), exchange.DESCRIBE, exchange.request(0, study.digest, "run"))
     assert set(content) == {"identity", "counts"}
     assert dict(content.config_records["identity"]) == {"clinic": "phantom_north", "digest": study.digest}
     assert dict(content.metric_records["counts"]) == worker.describe().counts
 
 
 def test_train(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> None:
-    content = ask(app_of(worker), exchange.TRAIN, exchange.request(2, study.digest, tensors))
+    content = ask(app_of(worker), exchange.TRAIN, exchange.request(2, study.digest, "run", tensors))
     expected = worker.train(tensors, 2, study.digest)
     assert set(content) == {"request", "tensors", "validation", "metrics"}
-    assert dict(content.config_records["request"]) == {"round": 2, "digest": study.digest}
+    assert dict(content.config_records["request"]) == {"round": 2, "digest": study.digest, "run": "run"}
     learnt = arrays(content, "tensors")
     assert learnt.keys() == expected.tensors.keys()
     for name, tensor in expected.tensors.items():
@@ -92,17 +96,25 @@ def test_train(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> 
     assert set(metrics) == {"images", "loss", "seconds"}
 
 
+def test_nothing_is_said_of_a_validation_that_the_study_does_not_ask_for(
+    worker: ClinicWorker, study: StudyProtocol, tensors: Tensors
+) -> None:
+    content = ask(app_of(worker), exchange.TRAIN, exchange.request(1, study.digest, "run", tensors))
+    assert set(content) == {"request", "tensors", "metrics"}
+
+
 def test_evaluate(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> None:
-    content = ask(app_of(worker), exchange.EVALUATE, exchange.request(2, study.digest, tensors))
+    content = ask(app_of(worker), exchange.EVALUATE, exchange.request(2, study.digest, "run", tensors))
     assert set(content) == {"request", "validation", "test"}
+    expected = worker.evaluate(tensors, study.digest)
     for part in ("validation", "test"):
         histogram = ScoreHistogram.from_arrays(arrays(content, part))
-        assert histogram.to_lists() == worker.evaluate(tensors, part, study.digest).to_lists()
+        assert histogram.to_lists() == expected[part].to_lists()
 
 
 @pytest.mark.parametrize("kind", [exchange.TRAIN, exchange.EVALUATE])
 def test_another_study_is_refused_with_the_reason(worker: ClinicWorker, tensors: Tensors, kind: str) -> None:
-    content = ask(app_of(worker), kind, exchange.request(1, "f" * 64, tensors))
+    content = ask(app_of(worker), kind, exchange.request(1, "f" * 64, "run", tensors))
     assert refusal(content) == f"clinic phantom_north holds study {worker.study.digest[:12]}, not ffffffffffff"
 
 
@@ -119,19 +131,19 @@ def test_another_study_is_refused_with_the_reason(worker: ClinicWorker, tensors:
 def test_tensors_that_do_not_fit_are_refused_with_the_reason(
     worker: ClinicWorker, tensors: Tensors, kind: str, change: Tensors, reason: str
 ) -> None:
-    request = exchange.request(1, worker.study.digest, {**tensors, **change})
+    request = exchange.request(1, worker.study.digest, "run", {**tensors, **change})
     assert refusal(ask(app_of(worker), kind, request)) == reason
 
 
 def test_a_message_without_tensors_is_refused(worker: ClinicWorker) -> None:
-    request = exchange.request(1, worker.study.digest)
+    request = exchange.request(1, worker.study.digest, "run")
     assert refusal(ask(app_of(worker), exchange.TRAIN, request)).startswith("tensors do not fit the model: lacks head.")
 
 
 def test_damaged_tensors_are_refused(worker: ClinicWorker, tensors: Tensors) -> None:
     record = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
     record["head.bias"] = Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=b"no array")
-    config = ConfigRecord({"round": 1, "digest": worker.study.digest})
+    config = ConfigRecord({"round": 1, "digest": worker.study.digest, "run": "run"})
     content = RecordDict({"request": config, "tensors": record})
     assert refusal(ask(app_of(worker), exchange.TRAIN, content)).startswith("tensors cannot be read: ")
 
@@ -140,15 +152,114 @@ def test_a_worker_that_cannot_be_found_is_a_refusal(study: StudyProtocol) -> Non
     def nobody(_context: Context) -> ClinicWorker:
         raise DataError("the data folder is gone")
 
-    content = ask(make_app(nobody), exchange.DESCRIBE, exchange.request(0, study.digest))
+    content = ask(make_app(nobody), exchange.DESCRIBE, exchange.request(0, study.digest, "run"))
     assert refusal(content) == "the data folder is gone"
 
 
 def test_the_worker_is_looked_up_by_the_context(worker: ClinicWorker, study: StudyProtocol) -> None:
     seen: list[int] = []
     app = make_app(lambda context: seen.append(context.node_id) or worker)
-    ask(app, exchange.DESCRIBE, exchange.request(0, study.digest))
+    ask(app, exchange.DESCRIBE, exchange.request(0, study.digest, "run"))
     assert seen == [NODE]
+
+
+# A private study.
+
+PRIVATE = small_study(privacy={"unit": "patient", "noise_multiplier": 3.0, "recipe": "manual"})
+
+
+def private_worker(
+    clinics: VirtualClinics, folder: Path, policy: ClinicPolicy | None = None, study: StudyProtocol = PRIVATE
+) -> ClinicWorker:
+    return ClinicWorker(clinics.clinics[0], study, None, CPU, safe=Safe(folder / "north.jsonl", policy))
+
+
+def policy(**limits: object) -> ClinicPolicy:
+    return ClinicPolicy(**{"epsilon": 50.0, "studies": "any", **limits})
+
+
+def private_request(round_number: int, tensors: Tensors) -> RecordDict:
+    return exchange.request(round_number, PRIVATE.digest, "a run", tensors)
+
+
+def test_a_private_round_has_an_account_and_no_loss(
+    phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path
+) -> None:
+    worker = private_worker(phantom_clinics, tmp_path)
+    content = ask(app_of(worker), exchange.TRAIN, private_request(2, tensors))
+    assert set(content) == {"request", "tensors", "validation", "metrics", "account", "ledger"}
+    assert set(content.metric_records["metrics"]) == {"images", "seconds"}
+    account = worker.account()
+    assert account is not None
+    assert dict(content.metric_records["account"]) == {
+        "epsilon": account.epsilon,
+        "noise_multiplier": 3.0,
+        "evaluation": account.evaluation_noise_multiplier,
+    }
+    assert content.config_records["ledger"]["head"] == account.head
+    assert {row.run for row in verify(tmp_path / "north.jsonl").rows} == {"a run"}
+    assert NoisyHistogram.from_arrays(arrays(content, "validation")).noise_std > 0
+
+
+def test_a_private_evaluation_has_an_account(phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path) -> None:
+    worker = private_worker(phantom_clinics, tmp_path)
+    content = ask(app_of(worker), exchange.EVALUATE, private_request(2, tensors))
+    assert set(content) == {"request", "validation", "test", "account", "ledger"}
+    assert content.metric_records["account"]["epsilon"] > 0
+
+
+def test_public_evaluation_images_have_no_sigma(
+    phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path
+) -> None:
+    study = PRIVATE.with_changes("privacy", evaluation="public")
+    worker = private_worker(phantom_clinics, tmp_path, study=study)
+    content = ask(app_of(worker), exchange.EVALUATE, exchange.request(2, study.digest, "a run", tensors))
+    assert set(content.metric_records["account"]) == {"epsilon", "noise_multiplier"}
+    ScoreHistogram.from_arrays(arrays(content, "test"))
+
+
+@pytest.mark.parametrize("kind", [exchange.DESCRIBE, exchange.TRAIN, exchange.EVALUATE])
+def test_what_the_policy_forbids_is_declined_with_the_reason(
+    phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path, kind: str
+) -> None:
+    worker = private_worker(phantom_clinics, tmp_path, policy(studies=()))
+    content = ask(app_of(worker), kind, private_request(1, tensors))
+    assert set(content) == {"declined"}
+    reason = str(content.config_records["declined"]["reason"])
+    assert reason == f"study small is declined: it is not approved here (digest {PRIVATE.digest})"
+
+
+def test_a_spent_budget_is_declined_with_what_is_left(
+    phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path
+) -> None:
+    worker = private_worker(phantom_clinics, tmp_path, policy(epsilon=0.5))
+    content = ask(app_of(worker), exchange.TRAIN, private_request(1, tensors))
+    reason = str(content.config_records["declined"]["reason"])
+    assert reason.startswith("of these patients' ε = 0.5 at δ = 1e-05, 0 is spent and 0.5 is left; training in round 1")
+
+
+def test_reasons_that_could_tell_about_patients_stay_at_a_clinic_with_a_policy(
+    phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "north.jsonl").write_text("damaged\n")
+    (tmp_path / "north.key").write_bytes(bytes(32))
+    request = private_request(1, tensors)
+    real = ask(app_of(private_worker(phantom_clinics, tmp_path, policy())), exchange.TRAIN, request)
+    assert refusal(real) == "LedgerError; the clinic's own log says more"
+    assert str(tmp_path) in caplog.text
+    # A simulated clinic's user has to know.
+    simulated = ask(app_of(private_worker(phantom_clinics, tmp_path)), exchange.TRAIN, request)
+    assert str(tmp_path / "north.jsonl") in refusal(simulated)
+
+
+def test_reasons_about_the_study_and_the_model_that_came_are_told(
+    phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path
+) -> None:
+    app = app_of(private_worker(phantom_clinics, tmp_path, policy()))
+    other = exchange.request(1, "f" * 64, "a run", tensors)
+    assert refusal(ask(app, exchange.TRAIN, other)).startswith("clinic phantom_north holds study ")
+    wrong = private_request(1, {**tensors, "head.bias": np.zeros(3, np.float32)})
+    assert refusal(ask(app, exchange.TRAIN, wrong)) == "tensor head.bias has shape (3,), not (1,)"
 
 
 def test_the_messenger_loads_no_torch() -> None:

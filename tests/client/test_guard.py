@@ -3,7 +3,6 @@ it is paid for, whatever dies in between.
 """
 
 import dataclasses
-import itertools
 import math
 import stat
 import tempfile
@@ -15,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client import guard as guard_module
 from client.dataset import ClinicData, fingerprint
 from client.guard import Guard, Request, Safe
 from client.policy import ClinicPolicy
@@ -231,20 +229,13 @@ def test_what_the_policy_forbids_is_declined_before_anything_is_written(
 
 
 def test_the_smaller_of_both_noises_is_held_against_the_policy(tmp_path: Path) -> None:
-    guard = guard_of(tmp_path)
-    evaluation = guard.plan.evaluation
+    study = small_study(privacy={**PRIVATE, "noise_multiplier": 11.0}, federation={"rounds": 60, "validate_every": 60})
+    evaluation = guard_of(tmp_path, study).plan.evaluation
     assert evaluation is not None
-    assert evaluation.noise_multiplier > 2.0
-    strong = small_study(privacy={**PRIVATE, "noise_multiplier": 20.0, "sampling_rate": 0.01})
-    weaker = guard_of(tmp_path, strong, policy(noise_multiplier=2.0)).plan.evaluation
-    assert weaker is not None
-    for limit, passes in ((2.0, True), (2.1, False)):
-        checked = guard_of(tmp_path, policy=policy(noise_multiplier=limit))
-        if passes:
-            checked.check([])
-        else:
-            with pytest.raises(DeclinedError):
-                checked.check([])
+    assert evaluation.noise_multiplier < 10
+    guard_of(tmp_path, study, policy(noise_multiplier=evaluation.noise_multiplier)).check([])
+    with pytest.raises(DeclinedError, match=f"noise multiplier σ is {evaluation.noise_multiplier}, this clinic allows"):
+        guard_of(tmp_path, study, policy(noise_multiplier=10.0)).check([])
 
 
 def test_what_the_policy_allows_passes(tmp_path: Path) -> None:
@@ -408,29 +399,15 @@ attempts = st.tuples(st.sampled_from([1.0, 2.0]), st.integers(1, 2), st.sampled_
 
 
 @given(st.lists(attempts, min_size=1, max_size=9))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_no_two_results_leave_for_the_price_of_one(sequence: list[tuple[float, int, str | None]]) -> None:
     work, left = Work(), set[tuple[int, int]]()
     with tempfile.TemporaryDirectory() as name:
-        for (model, round_number, at), died in zip(sequence, itertools.repeat(None)):
+        for model, round_number, at in sequence:
             got = attempt(Path(name), request(model, round_number), work, at)
-            assert died is None
             if got is not None:
                 left.add((round_number, got))
             rows = verify(Path(name) / "north.jsonl").rows
             for number in (1, 2):
                 released = [row for row in rows if row.round == number and row.status == "released"]
                 assert len([1 for of, _ in left if of == number]) <= len(released)
-
-
-def test_the_guard_forgets_nothing_between_reserving_and_releasing() -> None:
-    """The points above are all that there are: whoever adds one adds a death there."""
-    steps = [line.strip() for line in Path(guard_module.__file__).read_text(encoding="utf-8").splitlines()]
-    start = next(i for i, line in enumerate(steps) if line.startswith("reservation = ledger.reserve"))
-    assert steps[start + 1 : start + 6] == [
-        "result = compute()",
-        'ledger.mark(reservation, "spent")',
-        "store.save(key, result, {})",
-        'ledger.mark(reservation, "released")',
-        "return result",
-    ]

@@ -284,39 +284,6 @@ def test_a_loss_beyond_all_numbers_is_an_error_in_one_line(images: Images) -> No
         Trainer(model, study, CPU).train(images, "north", 1)
 
 
-@given(st.floats(0, 1))
-def test_schedules_stay_between_nothing_and_the_peak(position: float) -> None:
-    assert schedule_factor("constant", position) == 1.0
-    for schedule in ("cosine", "one_cycle"):
-        assert -1e-12 <= schedule_factor(schedule, position) <= 1.0
-
-
-def test_the_cosine_falls_from_one_to_nothing() -> None:
-    values = [schedule_factor("cosine", p) for p in np.linspace(0, 1, 101)]
-    assert values[0] == 1.0
-    assert values[50] == pytest.approx(0.5)
-    assert values[-1] == pytest.approx(0.0)
-    assert (np.diff(values) < 0).all()
-
-
-@pytest.mark.parametrize("total", [20, 1000])
-@pytest.mark.parametrize("final_division", [1e4, 1e12])
-def test_one_cycle_is_that_of_pytorch(total: int, final_division: float) -> None:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    oracle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=1.0, total_steps=total, pct_start=0.3, final_div_factor=final_division, cycle_momentum=False
-    )
-    turn, end = 0.3 * total - 1, total - 1
-    bound = 1e-6 + 1 / 25 / final_division  # what is left of the learning rate at PyTorch's end
-    for step in range(total):
-        # PyTorch turns at step 0.3 n - 1 and ends at step n - 1.
-        position = 0.3 * step / turn if step <= turn else 0.3 + 0.7 * (step - turn) / (end - turn)
-        assert schedule_factor("one_cycle", position) == pytest.approx(oracle.get_last_lr()[0], abs=bound)
-        optimizer.step()
-        if step < end:
-            oracle.step()
-
-
 def test_the_learning_rate_follows_schedule_and_warm_up(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     training = {"schedule": "one_cycle", "learning_rate": 0.5, "warmup_steps": 6, "optimizer": "sgd"}
     study = small_study(training=training, federation={"rounds": 4})

@@ -8,12 +8,13 @@ import torch
 
 from client.dataset import ClinicData
 from client.training import Trainer
-from client.worker import ClinicWorker, shared_classifier
+from client.worker import ClinicWorker, Evaluated, shared_classifier
 from common.augment import to_input
 from common.backbones import BACKBONES
 from common.classifier import load_trainable, trainable_tensors
 from common.errors import StudyError
 from common.histogram import ScoreHistogram
+from common.noisy_histogram import Histogram
 from common.protocol import StudyProtocol
 from common.study_model import build_study_classifier
 from common.tensors import TensorError, Tensors
@@ -36,7 +37,9 @@ def start(study: StudyProtocol) -> Tensors:
     return {**tensors, "head.weight": 300 * tensors["head.weight"]}
 
 
-def assert_equal(one: ScoreHistogram, two: ScoreHistogram) -> None:
+def assert_equal(one: Histogram | None, two: Histogram | None) -> None:
+    assert one is not None
+    assert two is not None
     assert one.to_lists() == two.to_lists()
 
 
@@ -73,10 +76,10 @@ def test_training_is_that_of_the_trainer(north: ClinicData) -> None:
 def test_the_validation_is_of_the_model_that_came(north: ClinicData) -> None:
     study = small_study()
     worker = worker_of(north, study)
-    before = worker.evaluate(start(study), "validation", study.digest)
+    before = worker.evaluate(start(study), study.digest)["validation"]
     reply = worker.train(start(study), 2, study.digest)
     assert_equal(reply.validation, before)
-    assert worker.evaluate(reply.tensors, "validation", study.digest).to_lists() != before.to_lists()
+    assert worker.evaluate(reply.tensors, study.digest)["validation"].to_lists() != before.to_lists()
 
 
 def test_only_the_models_that_the_study_says_are_validated(north: ClinicData) -> None:
@@ -84,13 +87,14 @@ def test_only_the_models_that_the_study_says_are_validated(north: ClinicData) ->
     worker = worker_of(north, study)
     tensors = start(study)
     # A round validates the model of the round before.
-    validated = [number for number in range(1, 6) if worker.train(tensors, number, study.digest).validation.images]
-    assert validated == [4]
+    replies = {number: worker.train(tensors, number, study.digest) for number in range(1, 6)}
+    assert [number for number, reply in replies.items() if reply.validation is not None] == [4]
+    assert replies[4].account is None
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
 @pytest.mark.parametrize("metadata", [False, True])
-def test_evaluation_is_scoring_by_hand(north: ClinicData, part: str, metadata: bool) -> None:
+def test_evaluation_is_scoring_by_hand(north: ClinicData, part: Evaluated, metadata: bool) -> None:
     study = small_study(model={"metadata": metadata})
     model = small_model(study).eval()
     load_trainable(model, start(study))
@@ -105,7 +109,9 @@ def test_evaluation_is_scoring_by_hand(north: ClinicData, part: str, metadata: b
     assert np.ptp(probabilities) > 1e-2
     tensors = start(study)
     tensors["head.bias"] = tensors["head.bias"] - middle.numpy()
-    histogram = worker_of(north, study).evaluate(tensors, part, study.digest)
+    scored = worker_of(north, study).evaluate(tensors, study.digest)
+    assert scored.keys() == {"validation", "test"}
+    histogram = scored[part]
     expected = ScoreHistogram.from_scores(probabilities, [r.target for r in images.records], images.groups)
     # Sums are in units of 2^-36, and float32 has less.
     for name, array in expected.to_arrays().items():
@@ -119,7 +125,7 @@ def test_another_study_is_refused(north: ClinicData) -> None:
     with pytest.raises(StudyError, match=expected):
         worker.train(start(study), 1, other.digest)
     with pytest.raises(StudyError, match=expected):
-        worker.evaluate(start(study), "test", other.digest)
+        worker.evaluate(start(study), other.digest)
 
 
 @pytest.mark.parametrize(
@@ -138,13 +144,13 @@ def test_tensors_that_do_not_fit_are_refused_with_nothing_loaded(
     study = small_study()
     worker = worker_of(north, study)
     good = start(study)
-    worker.evaluate(good, "test", study.digest)
+    worker.evaluate(good, study.digest)
     bad = {key: np.ones_like(value) for key, value in good.items()}
     bad[name] = tensor
     bad = {key: value for key, value in bad.items() if value is not None}
     for ask in (
         lambda: worker.train(bad, 1, study.digest),
-        lambda: worker.evaluate(bad, "test", study.digest),
+        lambda: worker.evaluate(bad, study.digest),
     ):
         with pytest.raises(TensorError, match=reason):
             ask()
@@ -161,20 +167,20 @@ def test_workers_of_one_process_share_a_network_and_do_not_disturb_each_other(ph
         worker = worker_of(data, study)
         replies = [worker.train(tensors, 1, study.digest)]
         replies.append(worker.train(replies[0].tensors, 2, study.digest))
-        alone.append((replies, worker.evaluate(replies[1].tensors, "test", study.digest)))
+        alone.append((replies, worker.evaluate(replies[1].tensors, study.digest)))
         shared_classifier.cache_clear()
     one, two = (worker_of(data, study) for data in phantom_clinics.clinics[:2])
     first = [one.train(tensors, 1, study.digest), two.train(tensors, 1, study.digest)]
     second = [two.train(first[1].tensors, 2, study.digest), one.train(first[0].tensors, 2, study.digest)][::-1]
-    tests = [
-        worker.evaluate(reply.tensors, "test", study.digest) for worker, reply in zip((one, two), second, strict=True)
-    ]
+    tests = [worker.evaluate(reply.tensors, study.digest) for worker, reply in zip((one, two), second, strict=True)]
     assert shared_classifier.cache_info().misses == 1
     for (replies, test), *mixed in zip(alone, first, second, tests, strict=True):
-        assert_equal(test, mixed[2])
+        for part in ("validation", "test"):
+            assert_equal(test[part], mixed[2][part])
+        assert mixed[0].validation is None, "there is no round before the first"
+        assert_equal(replies[1].validation, mixed[1].validation)
         for reply, other in zip(replies, mixed[:2], strict=True):
             assert reply.loss == other.loss
-            assert_equal(reply.validation, other.validation)
             for name, tensor in reply.tensors.items():
                 np.testing.assert_array_equal(tensor, other.tensors[name])
     assert not np.array_equal(first[0].tensors["head.weight"], first[1].tensors["head.weight"])
@@ -204,7 +210,7 @@ def test_images_are_opened_once_however_many_workers_there_are(
         for worker in workers:
             worker.describe()
             worker.train(tensors, 1, study.digest)
-            worker.evaluate(tensors, "test", study.digest)
+            worker.evaluate(tensors, study.digest)
     assert len(opened) == len(set(opened)) == 3 * len(workers)
 
 
@@ -213,7 +219,7 @@ def test_a_clinic_without_validation_images_answers_with_an_empty_histogram(nort
     data = ClinicData(north.name, north.root, north.cache, 32, north.train, (), north.test)
     worker = worker_of(data, study)
     assert worker.describe().counts["validation_images"] == 0
-    reply = worker.train(start(study), 1, study.digest)
+    reply = worker.train(start(study), 2, study.digest)
     assert_equal(reply.validation, ScoreHistogram.empty())
 
 

@@ -210,3 +210,129 @@ def test_more_cpus_than_there_are(melfed_sim: Command, study: Path, images: Path
     answer = melfed_sim("run", study, "--data", images, "--out", tmp_path / "run", "--set", "resources.cpus=1000")
     refused(answer, 3, "resources.cpus")
     assert not (tmp_path / "run").exists()
+
+
+# Private studies.
+
+PRIVATE = STUDY + "privacy: {unit: patient, epsilon: 3.0, delta: 1.0e-5, recipe: manual}\n"
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    path = tmp_path / "private.yaml"
+    path.write_text(PRIVATE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("privacy", "words"),
+    [
+        ("{unit: patient, epsilon: 3.0, noise_multiplier: 0}", ("noise_multiplier is 0, so no epsilon holds", "of 3;")),
+        ("{unit: patient, epsilon: 3.0, noise_multiplier: 1.5}", ("state epsilon or noise_multiplier: both are",)),
+        ("{unit: patient}", ("state epsilon or noise_multiplier: neither is",)),
+        ("{epsilon: 3.0}", ("privacy.unit is missing", "patient | lesion | image")),
+        ("{unit: person, epsilon: 3.0}", ("privacy.unit", "'patient', 'lesion' or 'image'", 'not "person"')),
+        ("{unit: patient, epsilon: 3.0, sampling_rate: 0}", ("privacy.sampling_rate", "greater than 0", "not 0")),
+        ("{unit: patient, epsilon: 3.0, sampling_rate: 1.5}", ("sampling_rate", "less than or equal to 1", "not 1.5")),
+        ("{unit: patient, epsilon: 0}", ("privacy.epsilon", "greater than 0", "not 0")),
+        ("{unit: patient, epsilon: .inf}", ("privacy.epsilon",)),
+        ("{unit: patient, epsilon: .nan}", ("privacy.epsilon",)),
+        ("{unit: patient, noise_multiplier: -1}", ("privacy.noise_multiplier", "greater than or equal to 0", "not -1")),
+        ("{unit: patient, epsilon: 3.0, delta: 0}", ("privacy.delta", "greater than 0", "not 0")),
+        ("{unit: patient, epsilon: 3.0, delta: 1}", ("privacy.delta", "less than 1", "not 1")),
+        ("{unit: patient, epsilon: 3.0, steps: 0}", ("privacy.steps", "greater than or equal to 1", "not 0")),
+        ("{unit: patient, epsilon: 3.0, epsilo: 3.0}", ("unknown key privacy.epsilo", "did you mean privacy.epsilon?")),
+    ],
+)
+def test_privacy_that_makes_no_sense(melfed_sim: Command, study: Path, privacy: str, words: tuple[str, ...]) -> None:
+    study.write_text(f"{STUDY}privacy: {privacy}\n")
+    refused(melfed_sim("run", study), 3, "study.yaml:6", *words)
+
+
+@pytest.mark.parametrize("mode", ["central", "local"])
+def test_a_baseline_cannot_be_private(melfed_sim: Command, private: Path, images: Path, mode: str) -> None:
+    answer = melfed_sim("run", private, "--data", images, "--set", f"federation.mode={mode}")
+    refused(answer, 3, f"privacy is for federation.mode federated, not {mode}", "privacy: null")
+
+
+def test_patients_that_the_data_do_not_name(melfed_sim: Command, private: Path, images: Path, tmp_path: Path) -> None:
+    def spoil(rows: list[dict[str, str]]) -> None:
+        for row in rows:
+            row["patient_id"] = ""
+
+    data = change_table(images, tmp_path / "data", spoil)
+    answer = melfed_sim("run", private, "--data", data, "--out", tmp_path / "run")
+    refused(answer, 4, "images have no patient id, but the study protects patients", "weaker unit")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_epsilon_that_no_noise_reaches(melfed_sim: Command, private: Path, images: Path, tmp_path: Path) -> None:
+    settings = ("--set", "privacy.epsilon=1e-6", "--set", "privacy.delta=1e-12", "--set", "federation.rounds=100")
+    answer = melfed_sim("run", private, "--data", images, "--out", tmp_path / "run", *settings)
+    refused(answer, 3, "epsilon", "allow a larger epsilon")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_delta_that_gives_a_patient_away_is_warned_of_before_training(
+    melfed_sim: Command, private: Path, images: Path, tmp_path: Path
+) -> None:
+    # A run that cannot begin: the folder is taken.
+    (tmp_path / "run").mkdir()
+    at = ("run", private, "--data", images, "--out", tmp_path / "run")
+    code, _, err = melfed_sim(*at, "--set", "privacy.delta=0.06")
+    assert code == 6
+    warnings = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert warnings
+    for line in warnings:
+        assert re.fullmatch(
+            r"warning: phantom_\w+: delta 0\.06 is not below 1/N for N = \d+ units: .*; state one well below [\d.]+",
+            line,
+        )
+    code, _, err = melfed_sim(*at)
+    assert code == 6
+    assert "warning" not in err
+
+
+POLICY = "policy: {epsilon: 1, studies: any}\n"
+
+
+def test_a_policy_for_a_clinic_that_is_not_there(
+    melfed_sim: Command, private: Path, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "clinic.yaml").write_text(POLICY)
+    answer = melfed_sim("run", private, "--data", images, "--policy", f"west={tmp_path / 'clinic.yaml'}")
+    refused(answer, 3, "no clinic 'west'", "phantom_north, phantom_south")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, ("clinic.yaml: no such clinic configuration file",)),
+        ("policy: {studies: any}", ("clinic.yaml:1: policy.epsilon is missing",)),
+        ("policy: {epsilon: 1, epsilom: 2}", ("clinic.yaml:1: unknown key policy.epsilom",)),
+        ("policy: {epsilon: 1, unit: person}", ("clinic.yaml:1: policy.unit",)),
+    ],
+)
+def test_a_policy_that_cannot_be_read(
+    melfed_sim: Command, private: Path, images: Path, tmp_path: Path, text: str | None, words: tuple[str, ...]
+) -> None:
+    path = tmp_path / "clinic.yaml"
+    if text is not None:
+        path.write_text(text)
+    answer = melfed_sim("run", private, "--data", images, "--out", tmp_path / "run", "--policy", path)
+    refused(answer, 11, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_neck_without_a_public_run(melfed_sim: Command, private: Path, images: Path, tmp_path: Path) -> None:
+    import torch
+
+    from common.classifier import build_trunk
+
+    weights = tmp_path / "squeezenet1_1.pth"
+    torch.save(build_trunk("squeezenet1_1", pretrained=True).state_dict(), weights)
+    model = ("backbone=squeezenet1_1", "pretrained=true", "train=head", "neck=8", f"weights={weights}")
+    settings = [part for key in model for part in ("--set", f"model.{key}")]
+    answer = melfed_sim("run", private, "--data", images, "--out", tmp_path / "run", *settings)
+    refused(answer, 3, "model.neck is 8", "no finished run")
+    assert not (tmp_path / "run").exists()
