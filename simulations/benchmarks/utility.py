@@ -73,9 +73,9 @@ def figure(rows: list[dict[str, Any]], reference: list[dict[str, Any]]) -> str:
     chart = Chart(Axis(-0.5, len(epsilons) - 0.5, ticks, "ε"), nice_axis(math.floor(lowest * 20) / 20, 0.95, "AUROC"))
     for row in rows:
         x = places[_position(row)] + 0.12 * (row["seed"] - mean(r["seed"] for r in rows))
-        chart.range(x, row["auroc_low"], row["auroc_high"], "first")
-        chart.dot(x, row["auroc"], "first", f"seed {row['seed']}: {row['auroc']:.3f}")
-    chart.line([(places[e], mean(r["auroc"] for r in rows if _position(r) == e)) for e in epsilons], "first")
+        chart.range(x, row["auroc_low"], row["auroc_high"], "auroc")
+        chart.dot(x, row["auroc"], "auroc", f"seed {row['seed']}: {row['auroc']:.3f}")
+    chart.line([(places[e], mean(r["auroc"] for r in rows if _position(r) == e)) for e in epsilons], "auroc")
     if reference:
         level = mean(row["auroc"] for row in reference)
         chart.line([(-0.5, level), (len(epsilons) - 0.5, level)], "chance")
