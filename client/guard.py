@@ -1,5 +1,6 @@
 """What stands between a request and a clinic's patients: its policy, its ledger, and the replies it has paid for."""
 
+import contextlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from client.policy import ClinicPolicy, budget, check_study, check_tensors_may_l
 from client.privacy.ledger import Charge, Ledger
 from client.privacy.plan import PrivacyPlan, plan_of
 from client.replies import ReplyStore, reply_key
-from common.errors import DeclinedError, LedgerError
+from common.errors import DeclinedError, LedgerError, StorageError
 from common.files import atomic_write
 from common.protocol import StudyProtocol
 
@@ -48,13 +49,27 @@ class Safe:
         if not path.exists():
             if self.ledger.exists():
                 raise LedgerError(f"{path}: is missing, but there is a ledger; bring it back from the backup")
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with atomic_write(path) as file:
-                file.write(secrets.token_bytes(KEY_BYTES))
+            _make_key(path)
         key = path.read_bytes()
         if len(key) != KEY_BYTES:
             raise LedgerError(f"{path}: has {len(key)} bytes instead of {KEY_BYTES}; bring it back from the backup")
         return key
+
+
+def _make_key(path: Path) -> None:
+    """Write a new key, unless another worker does so at the same time: then that one counts."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with atomic_write(fresh) as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(fresh)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be made: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

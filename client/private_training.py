@@ -6,6 +6,7 @@ divided by the number of units expected. Abadi et al., arXiv 1607.00133, at the 
 arXiv 1710.06963; averaging views before clipping: De et al., arXiv 2204.13650.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from client.inputs import Inputs
 from client.local_optimizer import LocalOptimizer
-from client.privacy.gradients import Clipping, PrivateGradients
+from client.privacy.gradients import Clipping, NotFiniteError, PrivateGradients
 from client.privacy.noise import NoiseSource
 from client.privacy.sampling import poisson_sample, secure_generator
 from common.classifier import Classifier
@@ -26,6 +27,8 @@ from common.protocol import PrivacySpec, StudyProtocol
 from common.scoring import Progress
 
 Indices = npt.NDArray[np.int64]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ class PrivateTrainer:
             StudyError: the model has a layer whose private gradients are not known, or its parameters overflowed.
         """
         rows = UnitRows.of(units, inputs.views if inputs.views > 1 else self.privacy.views)
+        # Dropout too: by a known seed, one patient more would change the others' masks, and so the sum by more than C.
+        torch.seed()
         self.model.train()
         done = 0
         with PrivateGradients(self.model, self._clipping()) as gradients:
@@ -155,7 +160,10 @@ class PrivateTrainer:
         batch: Indices,
         numbers: Indices,
     ) -> None:
-        """Add the clipped gradients of some whole units."""
+        """Add the clipped gradients of some whole units; one that is not finite counts as 0.
+
+        To fail on it would tell whoever sent the model something about that unit, without any noise.
+        """
         images, views = rows.images[batch], rows.views[batch]
         wanted = torch.from_numpy(targets[images]).to(self.device)
         weight = torch.tensor(self.study.training.positive_weight, device=self.device)
@@ -164,7 +172,15 @@ class PrivateTrainer:
             logits = inputs.logits(images, views)
             return F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight, reduction="none")
 
-        gradients.add(losses, torch.from_numpy(numbers).to(self.device))
+        try:
+            gradients.add(losses, torch.from_numpy(numbers).to(self.device))
+        except NotFiniteError:
+            if len(present := np.unique(numbers)) == 1:
+                _log.warning("study %s: the gradient of a %s is not finite", self.study.name, self.privacy.unit)
+                return
+            for unit in present:
+                mine = numbers == unit
+                self._add(gradients, inputs, targets, rows, batch[mine], np.zeros(mine.sum(), np.int64))
 
     def _release(self, sums: dict[str, torch.Tensor], noise_multiplier: float, expected: float) -> None:
         """Put the noisy mean of the clipped gradients where the optimiser looks for it."""

@@ -34,7 +34,6 @@ from common.noisy_histogram import Histogram, NoisyHistogram
 from common.prefix import split
 from common.protocol import StudyProtocol, validates
 from common.scoring import Progress, pick_device
-from common.seeds import seed_for
 from common.study_model import build_study_classifier
 from common.tensors import Tensors
 
@@ -202,7 +201,7 @@ class ClinicWorker:
         def compute() -> Arrays:
             images, units = self.images("train"), self._units("train")
             PrivateTrainer(model, self.study, privacy, self.device).train(
-                self._cached(model, "train", privacy.views) or self._pixels(model, "train", request),
+                self._cached(model, "train", privacy.views) or self._pixels(model),
                 images.targets,
                 units,
                 expected_units=rounded_count(len(set(units)), privacy.smallest_cell),
@@ -215,10 +214,13 @@ class ClinicWorker:
         learnt = self.guard.pay("training", request, compute)
         return {name: np.asarray(tensor, np.float32) for name, tensor in learnt.items()}
 
-    def _pixels(self, model: Classifier, part: Part, request: Request) -> Inputs:
-        seed = seed_for(self.study.seed, "augment", self.data.name, request.round)
-        generator = torch.Generator().manual_seed(seed) if self.study.training.augment else None
-        return PixelInputs(model, self.images(part), self.study.data.image_size, generator, self.device)
+    def _pixels(self, model: Classifier) -> Inputs:
+        generator = None
+        if self.study.training.augment:
+            # By a known seed, one patient more would change the others' views, and so the sum by more than C.
+            generator = torch.Generator()
+            generator.seed()
+        return PixelInputs(model, self.images("train"), self.study.data.image_size, generator, self.device)
 
     def _cached(self, model: Classifier, part: Part, views: int) -> Inputs | None:
         """Return stored outputs of the frozen prefix; None where everything learns."""
@@ -241,7 +243,9 @@ class ClinicWorker:
 
         def compute() -> Arrays:
             assert plan.evaluation is not None  # noqa: S101 (its evaluation is noised)
-            scored = {p: (self._scores(model, p), self.images(p).targets, self._units(p)) for p in parts}
+            # What is no number counts as undecided: to fail on it would tell something about a patient, without noise.
+            scores = {part: np.nan_to_num(self._scores(model, part), nan=0.5) for part in parts}
+            scored = {part: (scores[part], self.images(part).targets, self._units(part)) for part in parts}
             noised = noised_histograms(scored, plan.evaluation.noise_multiplier, NoiseSource())
             return {f"{part}/{name}": a for part, h in noised.items() for name, a in h.to_arrays().items()}
 

@@ -29,7 +29,7 @@ METADATA_WIDTHS: Final = (32, 16)
 """Outputs of the two layers of the metadata branch."""
 
 NECK_METADATA_SCALE: Final = 0.25
-"""Behind a neck the head sees an encoded record itself, made shorter than the whitened image features (norm about 1)."""
+"""Behind a neck the head sees an encoded record itself, shorter than the whitened image features (norm about 1)."""
 
 
 class ModelChoices(Protocol):

@@ -32,6 +32,10 @@ IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
+class NotFiniteError(StudyError):
+    """A patient's gradient is not finite. Which patients that happens to is as private as their images are."""
+
+
 @dataclass(frozen=True)
 class Clipping:
     """How a patient's gradient is bounded. Either way it is at most `norm` long afterwards.
@@ -130,7 +134,8 @@ class PrivateGradients:
 
         Raises:
             StudyError: a layer that learns ran twice, not at all, or without gradients; a parameter was used outside
-                its layer; an input was overwritten; a gradient is not finite. `sums` are then as before.
+                its layer; an input was overwritten. `sums` are then as before.
+            NotFiniteError: a patient's gradient is not finite. `sums` are then as before.
         """
         numbers = np.asarray(torch.as_tensor(patients).cpu())
         if not numbers.size:
@@ -211,7 +216,7 @@ class PrivateGradients:
         """Add a pass to the sums, every patient's gradient times its factor; returns the norms."""
         norms = current.squares.clamp(min=0).sqrt()
         if not torch.isfinite(norms).all():
-            raise StudyError("training: a patient's gradient is not finite; lower training.learning_rate")
+            raise NotFiniteError("training: a patient's gradient is not finite; lower training.learning_rate")
         factors = self.clipping.factors(norms)
         with torch.autocast(norms.device.type, enabled=False):
             while current.totals:

@@ -1,79 +1,23 @@
-"""What stands between a request and the patients: nothing is computed before it is reserved, and nothing leaves before
-it is paid for, whatever dies in between.
-"""
+"""Nothing is computed before it is reserved, and nothing leaves that policy, budget or ledger forbid."""
 
 import dataclasses
 import math
 import stat
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from client.dataset import ClinicData, fingerprint
+from client import guard as guard_module
+from client.dataset import fingerprint
 from client.guard import Guard, Request, Safe
-from client.policy import ClinicPolicy
 from client.privacy import accounting
 from client.privacy.accounting import Mechanism
-from client.privacy.ledger import Ledger, verify
+from client.privacy.ledger import verify
 from client.replies import ReplyStore
-from common.errors import DeclinedError, LedgerError
-from common.protocol import StudyProtocol
-from tests.client.privacy.ledgers import cheap_epsilon
+from common.errors import DeclinedError, LedgerError, StorageError
+from tests.client.guards import DATA, ONE_CHARGE, PRIVATE, STUDY, Work, guard_of, policy, request, result, statuses
 from tests.client.small import small_study
-from tests.common.lesions import record
-
-PRIVATE = {"unit": "patient", "noise_multiplier": 2.0, "recipe": "manual"}
-STUDY = small_study(privacy=PRIVATE)
-DATA = ClinicData(
-    "north",
-    Path("/nowhere"),
-    Path("/nowhere"),
-    32,
-    tuple(record(f"{i}.jpg", patient_id=f"p{i}", target=i % 2) for i in range(4)),
-    (record("8.jpg", patient_id="p8"),),
-    (record("9.jpg", patient_id="p9"),),
-)
-
-
-def request(model: float = 1.0, round_number: int = 1, run: str = "run") -> Request:
-    return Request(run, round_number, {"head.bias": np.array([model], np.float32)})
-
-
-class Work:
-    """Counts how often it is done; each time its result is another."""
-
-    def __init__(self) -> None:
-        self.done = 0
-
-    def __call__(self) -> dict[str, np.ndarray]:
-        self.done += 1
-        return {"result": np.array([self.done], np.float32)}
-
-
-def result(arrays: dict[str, np.ndarray]) -> int:
-    assert set(arrays) == {"result"}
-    return int(arrays["result"][0])
-
-
-def guard_of(folder: Path, study: StudyProtocol = STUDY, policy: ClinicPolicy | None = None) -> Guard:
-    return Guard(study, Safe(folder / "north.jsonl", policy), DATA)
-
-
-def policy(**limits: object) -> ClinicPolicy:
-    return ClinicPolicy(**{"epsilon": 100.0, "studies": "any", **limits})
-
-
-def statuses(folder: Path) -> list[tuple[int, str]]:
-    return [(row.charge, row.status) for row in verify(folder / "north.jsonl").rows]
-
-
-ONE_CHARGE = [(1, "reserved"), (1, "spent"), (1, "released")]
-
 
 # One request.
 
@@ -285,6 +229,25 @@ def test_the_key_is_secret_and_stays(tmp_path: Path) -> None:
     assert Safe(tmp_path / "south.jsonl").key() != key
 
 
+def test_of_two_workers_that_make_a_key_at_once_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    safe, path = Safe(tmp_path / "north.jsonl"), tmp_path / "north.key"
+
+    def other_is_quicker(size: int) -> bytes:
+        path.write_bytes(b"o" * size)
+        return b"m" * size
+
+    monkeypatch.setattr(guard_module.secrets, "token_bytes", other_is_quicker)
+    assert safe.key() == b"o" * 32
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_key_that_cannot_be_written_is_an_error_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"north\.key: cannot be made: ") as raised:
+        Safe(tmp_path / "file" / "north.jsonl").key()
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"), [(None, "is missing, but there is a ledger"), (b"short", "has 5 bytes")]
 )
@@ -309,105 +272,3 @@ def test_a_fingerprint_is_of_the_images_their_patients_and_labels_and_of_the_key
     others = [of(train=changed), of(b"another"), of(train=DATA.train[1:])]
     others.append(of(train=(dataclasses.replace(DATA.train[0], patient_id="p7"), *DATA.train[1:])))
     assert len({of(), *others}) == 5
-
-
-# Whatever dies, at whatever point.
-
-
-class DiedError(BaseException):
-    """The process is gone."""
-
-
-KILLS = [
-    "in the work",
-    "before spent",
-    "after spent",
-    "before saved",
-    "after saved",
-    "before released",
-    "after released",
-]
-
-
-def kill(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the next payment die at a point."""
-
-    def dying(original: Callable[..., object], when: str, status: str | None = None) -> Callable[..., object]:
-        def call(self: object, *arguments: object) -> object:
-            mine = status is None or arguments[1] == status
-            if mine and when == "before":
-                raise DiedError
-            value = original(self, *arguments)
-            if mine and when == "after":
-                raise DiedError
-            return value
-
-        return call
-
-    when, _, what = at.partition(" ")
-    if what == "saved":
-        monkeypatch.setattr(ReplyStore, "save", dying(ReplyStore.save, when))
-    elif when != "in":
-        monkeypatch.setattr(Ledger, "mark", dying(Ledger.mark, when, what))
-
-
-def attempt(folder: Path, asked: Request, work: Work, at: str | None) -> int | None:
-    """Ask a new process; return what leaves it, None where it dies."""
-
-    def compute() -> dict[str, np.ndarray]:
-        arrays = work()
-        if at == "in the work":
-            raise DiedError
-        return arrays
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accounting, "epsilon", cheap_epsilon)
-        if at is not None:
-            kill(at, patch)
-        try:
-            return result(guard_of(folder).pay("training", asked, compute))
-        except DiedError:
-            return None
-
-
-@pytest.mark.parametrize("at", KILLS)
-def test_after_a_death_the_same_request_is_answered_for_one_price(tmp_path: Path, at: str) -> None:
-    work = Work()
-    assert attempt(tmp_path, request(), work, at) is None
-    assert statuses(tmp_path)[0] == (1, "reserved")
-    left = attempt(tmp_path, request(), work, None)
-    # Once the result is kept, it is that one which leaves.
-    assert (left, work.done) == ((1, 1) if at in KILLS[4:] else (2, 2))
-    assert statuses(tmp_path) == ONE_CHARGE
-    assert attempt(tmp_path, request(), work, None) == left
-
-
-@pytest.mark.parametrize("at", KILLS)
-def test_after_a_death_another_model_is_never_free_of_what_may_have_left(tmp_path: Path, at: str) -> None:
-    work = Work()
-    attempt(tmp_path, request(1.0), work, at)
-    assert attempt(tmp_path, request(2.0), work, None) == 2
-    charges = {charge for charge, _ in statuses(tmp_path)}
-    # Only what was marked as released can have left.
-    assert len(charges) == (2 if at == "after released" else 1)
-    # The first model's result is no longer there, so it costs again.
-    assert attempt(tmp_path, request(1.0), work, None) == 3
-    assert len({charge for charge, _ in statuses(tmp_path)}) == len(charges) + 1
-
-
-attempts = st.tuples(st.sampled_from([1.0, 2.0]), st.integers(1, 2), st.sampled_from([None, None, *KILLS]))
-
-
-@given(st.lists(attempts, min_size=1, max_size=9))
-@settings(deadline=None, max_examples=40)
-def test_no_two_results_leave_for_the_price_of_one(sequence: list[tuple[float, int, str | None]]) -> None:
-    work, left = Work(), set[tuple[int, int]]()
-    with tempfile.TemporaryDirectory() as name:
-        for model, round_number, at in sequence:
-            got = attempt(Path(name), request(model, round_number), work, at)
-            if got is not None:
-                left.add((round_number, got))
-            rows = verify(Path(name) / "north.jsonl").rows
-            for number in (1, 2):
-                released = [row for row in rows if row.round == number and row.status == "released"]
-                assert len([1 for of, _ in left if of == number]) <= len(released)

@@ -1,4 +1,4 @@
-"""A private study at a clinic: what leaves it in a round, what that costs, and when nothing leaves."""
+"""A private study at a clinic: what leaves it in a round, and what that costs."""
 
 import dataclasses
 import math
@@ -10,30 +10,35 @@ import torch
 
 from client.cache import FeatureCache
 from client.dataset import ClinicData
-from client.guard import Safe
 from client.inputs import PixelInputs
-from client.policy import ClinicPolicy
 from client.privacy.accounting import epsilon
 from client.privacy.evaluation import noised_histograms
-from client.privacy.ledger import Ledger, LedgerRow, verify
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import plan_of
 from client.privacy.units import privacy_units
 from client.private_training import PrivateTrainer, rounded_count
-from client.worker import ClinicWorker, TrainReply, shared_classifier
+from client.worker import ClinicWorker, shared_classifier
 from common.classifier import load_trainable, trainable_tensors
-from common.errors import DataError, DeclinedError, LedgerError, StudyError
+from common.errors import DeclinedError, StudyError
 from common.noisy_histogram import NoisyHistogram
-from common.protocol import StudyProtocol
 from common.scoring import score
 from common.study_model import build_study_classifier
 from common.tensors import Tensors
 from simulations.virtual_clinics import VirtualClinics
+from tests.client.private_clinic import (
+    BOUND,
+    DELTA,
+    PLAIN_STEPS,
+    STUDY,
+    charges,
+    other_than,
+    rows,
+    study_of,
+    train,
+    worker_of,
+)
 from tests.client.small import CPU, small_model, small_study, without_dropout
 from tests.common.runs import finished_run, public_model
-
-PLAIN_STEPS = {"optimizer": "sgd", "learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0, "gradient_norm": None}
-DELTA = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -41,42 +46,9 @@ def north(phantom_clinics: VirtualClinics) -> ClinicData:
     return phantom_clinics.clinics[0]
 
 
-def study_of(model: dict[str, object] | None = None, **privacy: object) -> StudyProtocol:
-    stated = {"unit": "patient", "recipe": "manual", **({} if "epsilon" in privacy else {"noise_multiplier": 3.0})}
-    return small_study(privacy={**stated, **privacy}, training=PLAIN_STEPS, model=model or {})
-
-
-STUDY = study_of()
-BOUND = study_of(epsilon=2.0)
-
-
-def worker_of(
-    folder: Path, data: ClinicData, study: StudyProtocol = STUDY, policy: ClinicPolicy | None = None
-) -> ClinicWorker:
-    return ClinicWorker(data, study, None, CPU, safe=Safe(folder / "north.jsonl", policy))
-
-
-def train(worker: ClinicWorker, tensors: Tensors, round_number: int = 1, run: str = "run") -> TrainReply:
-    return worker.train(tensors, round_number, worker.study.digest, run)
-
-
-def rows(folder: Path) -> tuple[LedgerRow, ...]:
-    path = folder / "north.jsonl"
-    return verify(path).rows if path.exists() else ()
-
-
-def charges(folder: Path) -> list[tuple[str, int]]:
-    """What was paid for, in order."""
-    return [(row.purpose, row.round) for row in rows(folder) if row.status == "reserved"]
-
-
 @pytest.fixture
 def start() -> Tensors:
     return trainable_tensors(small_model(STUDY))
-
-
-def other_than(tensors: Tensors) -> Tensors:
-    return {name: tensor + np.float32(1e-3) for name, tensor in tensors.items()}
 
 
 # A whole study.
@@ -257,149 +229,27 @@ def test_only_what_learns_leaves_whatever_is_kept_of_the_rest(north: ClinicData,
     assert scored["test"].to_lists() == rescored["test"].to_lists()
 
 
-# Asking again.
-
-
-def test_the_same_request_has_the_same_reply_at_no_cost(north: ClinicData, start: Tensors, tmp_path: Path) -> None:
-    first = train(worker_of(tmp_path, north), start, 2)
-    before = (tmp_path / "north.jsonl").read_bytes()
-    again = train(worker_of(tmp_path, north), start, 2)
-    assert (tmp_path / "north.jsonl").read_bytes() == before
-    assert charges(tmp_path) == [("evaluation", 1), ("training", 2)]
-    for name, tensor in first.tensors.items():
-        np.testing.assert_array_equal(again.tensors[name], tensor)
-    assert first.validation is not None
-    assert again.validation is not None
-    assert again.validation.to_lists() == first.validation.to_lists()
-    assert again.account == first.account
-    assert again.images == first.images
-
-
-def test_the_same_evaluation_has_the_same_noise_at_no_cost(north: ClinicData, start: Tensors, tmp_path: Path) -> None:
-    first, again = (worker_of(tmp_path, north).evaluate(start, STUDY.digest, "run") for _ in range(2))
-    assert {part: h.to_lists() for part, h in again.items()} == {part: h.to_lists() for part, h in first.items()}
-    assert charges(tmp_path) == [("evaluation", 2)]
-
-
-def test_another_model_costs_again(north: ClinicData, start: Tensors, tmp_path: Path) -> None:
-    worker = worker_of(tmp_path, north)
-    first, second = train(worker, start), train(worker, other_than(start))
-    assert charges(tmp_path) == [("training", 1)] * 2
-    assert first.account is not None
-    assert second.account is not None
-    assert second.account.epsilon == pytest.approx(epsilon([plan_of(STUDY).training] * 2, DELTA))
-    assert second.account.epsilon > first.account.epsilon
-
-
-def test_a_worker_that_dies_before_its_reply_leaves_is_not_paid_twice(
-    north: ClinicData, start: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class DiedError(BaseException):
-        pass
-
-    mark = Ledger.mark
-
-    def dying(self: Ledger, reservation: object, status: str) -> None:
-        if status == "released":
-            raise DiedError
-        mark(self, reservation, status)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "mark", dying)
-        with pytest.raises(DiedError):
-            train(worker_of(tmp_path, north), start)
-    assert [row.status for row in rows(tmp_path)] == ["reserved", "spent"]
-    kept = train(worker_of(tmp_path, north), start)
-    assert [row.status for row in rows(tmp_path)] == ["reserved", "spent", "released"]
-    again = train(worker_of(tmp_path, north), start)
-    assert all((again.tensors[name] == tensor).all() for name, tensor in kept.tensors.items())
-    # From now on it has left: another model is a second charge.
-    train(worker_of(tmp_path, north), other_than(start))
-    assert charges(tmp_path) == [("training", 1)] * 2
-
-
-# When nothing leaves.
-
-
-@pytest.mark.parametrize("ask", ["describe", "train", "evaluate"])
-def test_a_policy_is_asked_before_anything_else(
-    north: ClinicData, start: Tensors, tmp_path: Path, ask: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ClinicData, "load", lambda *_: pytest.fail("images were opened"))
-    worker = worker_of(tmp_path, north, policy=ClinicPolicy(epsilon=1.0, studies="any", clipping_norm=0.1))
-    with pytest.raises(DeclinedError, match=r"its clipping norm C is 1, this clinic allows at most 0\.1"):
-        {
-            "describe": worker.describe,
-            "train": lambda: train(worker, start),
-            "evaluate": lambda: worker.evaluate(start, STUDY.digest, "run"),
-        }[ask]()
-    assert not list(tmp_path.iterdir())
-
-
-def test_tensors_that_may_not_leave_are_not_computed(north: ClinicData, start: Tensors, tmp_path: Path) -> None:
-    policy = ClinicPolicy(epsilon=9.0, studies="any", tensors=("head.*",))
-    with pytest.raises(DeclinedError, match=r"10 tensors may not leave this clinic, 'trunk\.features"):
-        train(worker_of(tmp_path, north, policy=policy), start)
-    assert rows(tmp_path) == ()
-
-
-def test_a_clinic_that_allows_it_trains_without_privacy_and_without_a_ledger(
+def test_views_of_the_pixels_do_not_follow_a_seed_that_others_know(
     north: ClinicData, start: Tensors, tmp_path: Path
 ) -> None:
-    study, policy = small_study(), ClinicPolicy(epsilon=1.0, studies="any", non_private=True)
-    reply = train(worker_of(tmp_path, north, study, policy), start, 2)
-    assert reply.account is None
-    assert reply.loss is not None
-    assert not list(tmp_path.iterdir())
+    """They are drawn image after image: by a known seed, a patient more would give all later ones other views."""
+    study = study_of(noise_multiplier=0.0).with_changes("training", augment=True)
+    without_dropout(shared_classifier(study, None, CPU))
+    one, two = (train(worker_of(tmp_path / name, north, study), start) for name in ("one", "two"))
+    assert not np.array_equal(one.tensors["head.weight"], two.tensors["head.weight"])
 
 
-def test_patients_cannot_be_protected_where_they_are_not_known(
+def test_a_model_without_sensible_scores_gets_no_other_answer(
     north: ClinicData, start: Tensors, tmp_path: Path
 ) -> None:
-    nameless = tuple(dataclasses.replace(record, patient_id=None) for record in north.train[:3])
-    data = dataclasses.replace(north, train=(*nameless, *north.train[3:]))
-    expected = rf"^3 of {len(north.train)} images have no patient id, but the study protects patients"
-    worker = worker_of(tmp_path, data)
-    for ask in (worker.describe, lambda: train(worker, start)):
-        with pytest.raises(DataError, match=expected):
-            ask()
-    assert rows(tmp_path) == ()
-    lesions = study_of(unit="lesion")
-    reply = train(worker_of(tmp_path, data, lesions), start)
-    assert reply.account is not None
-    assert {row.unit for row in rows(tmp_path)} == {"lesion"}
-
-
-def test_a_ledger_of_other_data_stops_training(north: ClinicData, start: Tensors, tmp_path: Path) -> None:
-    train(worker_of(tmp_path, north), start)
-    other = worker_of(tmp_path, dataclasses.replace(north, train=north.train[1:]))
-    for ask in (other.describe, lambda: train(other, start), lambda: other.evaluate(start, STUDY.digest, "run")):
-        with pytest.raises(LedgerError, match="is the ledger of data"):
-            ask()
-    assert charges(tmp_path) == [("training", 1)]
-
-
-def test_a_damaged_ledger_stops_training_and_is_never_begun_anew(
-    north: ClinicData, start: Tensors, tmp_path: Path
-) -> None:
-    train(worker_of(tmp_path, north), start)
-    path = tmp_path / "north.jsonl"
-    damaged = path.read_bytes().replace(b'"round":1', b'"round":7', 1)
-    assert damaged != path.read_bytes()
-    path.write_bytes(damaged)
-    worker = worker_of(tmp_path, north)
-    for ask in (worker.describe, lambda: train(worker, start), worker.account):
-        with pytest.raises(LedgerError):
-            ask()
-    assert path.read_bytes() == damaged
-
-
-def test_tensors_that_do_not_fit_and_other_studies_cost_nothing(
-    north: ClinicData, start: Tensors, tmp_path: Path
-) -> None:
-    worker = worker_of(tmp_path, north)
-    with pytest.raises(StudyError, match="holds study"):
-        worker.train(start, 2, BOUND.digest, "run")
-    with pytest.raises(Exception, match=r"lacks head\.bias"):
-        train(worker, {name: tensor for name, tensor in start.items() if name != "head.bias"}, 2)
-    assert rows(tmp_path) == ()
+    """An error would tell whoever made the model something about the images, without noise, as often as it asks."""
+    study = study_of(noise_multiplier=0.0)
+    huge = {name: np.full_like(tensor, 3e38) for name, tensor in start.items()}
+    model = small_model(study)
+    load_trainable(model, huge)
+    assert np.isnan(score(model, north.load("test"), 32, CPU)).any()
+    scored = worker_of(tmp_path, north, study).evaluate(huge, study.digest, "run")
+    assert isinstance(scored["test"], NoisyHistogram)
+    reply = train(worker_of(tmp_path, north, study), huge, 1)
+    assert all(np.isfinite(tensor).all() for tensor in reply.tensors.values())
+    assert charges(tmp_path) == [("evaluation", 2), ("training", 1)]

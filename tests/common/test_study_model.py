@@ -1,6 +1,7 @@
 """From a study to its network: the weights it names, or another run's network, sealed into its digest."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,7 @@ def test_parts_that_do_not_fit_start_anew(tmp_path: Path) -> None:
 
 def test_studies_on_different_runs_are_different_studies(tmp_path: Path) -> None:
     one, two = (finished_run(tmp_path / f"run{seed}", public_model(seed=seed)) for seed in (1, 2))
-    copy = finished_run(tmp_path / "copy", public_model(seed=1))
+    copy = shutil.copytree(one, tmp_path / "copy")
     sealed = [seal(started_from(run)) for run in (one, two, copy)]
     assert sealed[0].model.weights_sha256 == sha256(one / "model.safetensors")
     assert sealed[0].digest == sealed[2].digest != sealed[1].digest

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from client.privacy.book import charges
+from client.privacy.ledger import verify
 from common.backbones import BACKBONES
-from common.classifier import build_trunk
+from common.classifier import build_trunk, trainable_tensors
 from common.metrics import histogram_metrics
 from common.protocol import StudyProtocol
 from common.study_file import read_study
+from common.study_model import build_study_classifier
 from server.run_folder import RunFolder
 from simulations.phantom import PhantomSpec, write_phantom
 from simulations.virtual_clinics import VirtualClinics, divide
@@ -26,10 +29,9 @@ def virtual(tmp_path_factory: pytest.TempPathFactory) -> VirtualClinics:
     return divide(a_study(folder), data, folder / "cache")
 
 
-def a_study(folder: Path, **model: object) -> StudyProtocol:
+def a_study(folder: Path, privacy: str | None = None, **model: object) -> StudyProtocol:
     """Return a study of one round over a few small images."""
     path = folder / "study.yaml"
-    path.write_text("")
     changes = {
         "data.image_size": SIZE,
         "partition.minimum_images": 2,
@@ -37,7 +39,7 @@ def a_study(folder: Path, **model: object) -> StudyProtocol:
         "federation.rounds": 1,
         **{f"model.{key}": value for key, value in model.items()},
     }
-    path.write_text("name: families")
+    path.write_text(f"name: families\nprivacy: {privacy or 'null'}\n")
     return read_study(path, [f"{key}={str(value).lower()}" for key, value in changes.items()])
 
 
@@ -59,17 +61,23 @@ def test_one_round_from_scratch(backbone: str, virtual: VirtualClinics, tmp_path
     assert plain <= row["bytes_up"] <= plain * 1.05 + overhead
 
 
-@pytest.mark.parametrize("train", ["head", "affine", "last_block", "full"])
-@pytest.mark.parametrize("backbone", ["mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0"])
-def test_one_round_of_each_part_of_a_pretrained_network(
-    backbone: str, train: str, virtual: VirtualClinics, tmp_path: Path
-) -> None:
-    weights = tmp_path / "weights"
+def random_weights(folder: Path, backbone: str) -> Path:
+    """Return a folder of weights for a backbone that are anything but ImageNet's."""
+    weights = folder / "weights"
     weights.mkdir()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         trunk = build_trunk(backbone, pretrained=True)
     torch.save(trunk.state_dict(), weights / f"{backbone}.pth")
+    return weights
+
+
+@pytest.mark.parametrize("train", ["head", "affine", "last_block", "full"])
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0"])
+def test_one_round_of_each_part_of_a_pretrained_network(
+    backbone: str, train: str, virtual: VirtualClinics, tmp_path: Path
+) -> None:
+    weights = random_weights(tmp_path, backbone)
     study = a_study(tmp_path, backbone=backbone, train=train, metadata=train == "last_block")
     outcome = federate_here(study, virtual.clinics, RunFolder.create(tmp_path / "run", study), weights)
     names = set(outcome.models[""])
@@ -78,3 +86,25 @@ def test_one_round_of_each_part_of_a_pretrained_network(
     assert any(name.startswith("metadata.") for name in names) == (train == "last_block")
     assert not any("running" in name for name in names)
     assert histogram_metrics(outcome.test["phantom_north"]).brier is not None
+
+
+@pytest.mark.parametrize("train", ["head", "affine", "last_block", "full"])
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0"])
+def test_one_private_round_of_each_part_of_a_pretrained_network(
+    backbone: str, train: str, virtual: VirtualClinics, tmp_path: Path
+) -> None:
+    """Cached where a prefix is frozen: what is learnt travels as it does without privacy, and is charged."""
+    weights = random_weights(tmp_path, backbone)
+    privacy = "{unit: patient, epsilon: 8.0, evaluation: public, recipe: manual, views: 2}"
+    study = a_study(tmp_path, privacy, backbone=backbone, train=train, metadata=train == "last_block")
+    folder = RunFolder.create(tmp_path / "run", study)
+    outcome = federate_here(study, virtual.clinics, folder, weights)
+    plain = build_study_classifier(study, weights)
+    before = trainable_tensors(plain)
+    assert outcome.models[""].keys() == before.keys()
+    assert all(np.isfinite(tensor).all() for tensor in outcome.models[""].values())
+    assert not np.array_equal(outcome.models[""]["head.weight"], before["head.weight"])
+    for clinic in virtual.clinics:
+        (charge,) = charges(verify(folder.ledgers / f"{clinic.name}.jsonl").rows)
+        assert (charge["purpose"], charge["steps"], charge["status"]) == ("training", 1, "released")
+        assert 7.5 < charge["epsilon"] <= 8.0
