@@ -88,10 +88,10 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.trunk = trunk
-        self.dropout = nn.Dropout(dropout)
         self.neck = Neck(*tap_modules(trunk), neck) if neck else None
         # A small head is what a neck is for: no perceptron beside it.
         self.metadata = (ScaledMetadata() if neck else _metadata_branch()) if metadata else None
+        self.dropout = nn.Dropout(dropout)
         joined = (METADATA_FEATURES if neck else METADATA_WIDTHS[-1]) if metadata else 0
         self.head = nn.Linear((neck or backbone_spec(backbone).features) + joined, 1)
         nn.init.zeros_(self.head.weight)
