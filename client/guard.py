@@ -11,8 +11,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from client.dataset import ClinicData, fingerprint
-from client.policy import ClinicPolicy, budget, check_study, check_tensors_may_leave
+from client.dataset import PARTS, ClinicData, fingerprint
+from client.policy import (
+    ClinicPolicy,
+    budget,
+    check_counts,
+    check_patient_ids,
+    check_study,
+    check_tensors_may_leave,
+)
 from client.privacy.ledger import Charge, Ledger
 from client.privacy.plan import PrivacyPlan, plan_of
 from client.replies import ReplyStore, reply_key
@@ -102,13 +109,22 @@ class Guard:
 
         Raises:
             DeclinedError: the policy forbids the study.
+            DataError: the policy demands patients as the unit, and the data do not tell them apart.
             LedgerError: the ledger is damaged or of other data.
         """
         if self.safe.policy is not None:
             check_study(self.safe.policy, self.study, self._smallest_noise())
             check_tensors_may_leave(self.safe.policy, names)
+            if self.study.privacy is not None:
+                records = [record for part in PARTS for record in getattr(self.data, part)]
+                check_patient_ids(self.safe.policy, records)
         if self.study.privacy is not None:
             Ledger.open(self.safe.ledger, self.fingerprint)
+
+    def check_counts(self, counts: Mapping[str, int], cell: int) -> None:
+        """Check rounded counts that are about to leave. Raises DeclinedError where the policy wants larger cells."""
+        if self.safe.policy is not None:
+            check_counts(self.safe.policy, counts, cell)
 
     def _smallest_noise(self) -> float:
         if self.study.privacy is None:

@@ -113,6 +113,12 @@ class ClinicWorker:
             DataError: the study protects units that the data do not name.
         """
         self._check()
+        privacy = self.study.privacy
+        if self.guard is not None and privacy is not None:
+            # The others are exact, since the study declares them public and the policy allows that.
+            rounded: tuple[Part, ...] = PARTS if privacy.evaluation == "noised" else ("train",)
+            private = {f"{part}_{what}": n for part in rounded for what, n in self._counts(part).items()}
+            self.guard.check_counts(private, privacy.smallest_cell)
         counts = {f"{part}_{what}": n for part in PARTS for what, n in self._counts(part).items()}
         return Description(self.data.name, self.study.digest, counts)
 

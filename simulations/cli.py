@@ -65,6 +65,8 @@ def run(
         raise StudyError("--out and --resume exclude each other; --resume names the folder to go on with")
     if folder is None:
         folder = Path("runs") / f"{protocol.name}-{datetime.now(UTC).astimezone():%Y%m%d-%H%M%S}"
+    if policies and protocol.federation.mode != "federated":
+        raise StudyError(f"--policy: no clinic decides in a {protocol.federation.mode} baseline; leave it out")
     virtual = _divide(protocol, data, cache)
     of_clinic = _policies(policies, [split.name for split in virtual.splits])
     print_choices(choices)

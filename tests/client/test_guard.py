@@ -15,7 +15,7 @@ from client.privacy import accounting
 from client.privacy.accounting import Mechanism
 from client.privacy.ledger import verify
 from client.replies import ReplyStore
-from common.errors import DeclinedError, LedgerError, StorageError
+from common.errors import DataError, DeclinedError, LedgerError, StorageError
 from tests.client.guards import DATA, ONE_CHARGE, PRIVATE, STUDY, Work, guard_of, policy, request, result, statuses
 from tests.client.small import small_study
 
@@ -272,3 +272,19 @@ def test_a_fingerprint_is_of_the_images_their_patients_and_labels_and_of_the_key
     others = [of(train=changed), of(b"another"), of(train=DATA.train[1:])]
     others.append(of(train=(dataclasses.replace(DATA.train[0], patient_id="p7"), *DATA.train[1:])))
     assert len({of(), *others}) == 5
+
+
+def test_data_without_patient_ids_under_a_policy_that_demands_patients(tmp_path: Path) -> None:
+    nameless = dataclasses.replace(
+        DATA, train=tuple(dataclasses.replace(record, patient_id=None) for record in DATA.train)
+    )
+    guard = Guard(STUDY, Safe(tmp_path / "north.jsonl", policy()), nameless)
+    with pytest.raises(DataError, match="have no patient id, but the policy's unit is patient"):
+        guard.check([])
+
+
+def test_counts_leave_in_the_policys_cells(tmp_path: Path) -> None:
+    guard = guard_of(tmp_path, policy=policy(smallest_cell=20))
+    guard.check_counts({"train_images": 40}, 20)
+    with pytest.raises(DeclinedError, match="rounded"):
+        guard.check_counts({"train_images": 40}, 10)

@@ -307,6 +307,12 @@ def test_a_policy_for_a_clinic_that_is_not_there(
     refused(answer, 3, "no clinic 'west'", "phantom_north, phantom_south")
 
 
+def test_a_policy_in_a_baseline(melfed_sim: Command, study: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "clinic.yaml").write_text(POLICY)
+    central = ("--set", "federation.mode=central", "--policy", tmp_path / "clinic.yaml")
+    refused(melfed_sim("run", study, "--data", images, *central), 3, "--policy", "central baseline")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

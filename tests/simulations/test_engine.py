@@ -63,7 +63,7 @@ def test_each_clinic_has_a_ledger_and_a_policy_of_its_own(phantom_clinics: Virtu
     assert simulation.safe("south").policy == common
     assert engine.Simulation(study, clinics, tmp_path, {"north": own}).safe("south").policy is None
     # The name of a source may be anything, and no two may share a ledger.
-    names = ["a/b", "a%2Fb", "../a", "a b", "a", "A", "ä", ".."]
+    names = ["a/b", "a%2Fb", "../a", "a_b", "a b", "a", "A", "ä", ".."]
     paths = {simulation.safe(name).ledger for name in names}
     assert len(paths) == len(names)
     assert {path.parent for path in paths} == {tmp_path}
