@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint install format browser clean help
+.PHONY: demo test e2e lint install format system clean help
 
 help:
 	@echo "make demo     train a federated model on synthetic lesions and write a report"
 	@echo "make test     run all tests"
+	@echo "make e2e      only the tests with whole processes: simulations, and a deployed federation"
 	@echo "make lint     ruff, mypy"
 	@echo "make install  set up $(VENV) only"
 
@@ -26,14 +27,22 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/melfed-sim run simulations/studies/demo.yaml
 
-# The report's page is tested in a real browser where one can be installed; elsewhere that test is skipped.
-browser:
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
-	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { apt-get update -qq; apt-get install -y -qq chromium chromium-driver >/dev/null; } \
-	  || echo "no chromium and chromedriver: the browser tests will be skipped"; }
+# The report's page is tested in a real browser, and the federation behind a real nginx, where they can be installed;
+# elsewhere those tests are skipped with a reason.
+system:
+	@{ command -v chromium && command -v chromedriver && PATH="$$PATH:/usr/sbin" command -v nginx; } >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	  && { apt-get update -qq; apt-get install -y -qq chromium chromium-driver nginx-light >/dev/null; } \
+	  || echo "no chromium, chromedriver or nginx: their tests will be skipped"; }
 
-test: $(STAMP) browser
-	$(BIN)/python -m pytest
+# Most of the tests with whole processes wait, so more run at a time than there are cores. One thread each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadgroup
+
+test: $(STAMP) system
+	$(PYTEST) -n 4
+
+e2e: $(STAMP) system
+	$(PYTEST) -n 3 tests/e2e
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

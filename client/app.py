@@ -3,52 +3,49 @@
 It imports no torch: Flower starts a new process for every message of a deployment, and that must be quick.
 """
 
-import logging
+import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.answers import Account, Worker
+from client.rpc import RemoteWorker
 from common.errors import DeclinedError, MelfedError, StudyError
 from common.tensors import TensorError
 
-if TYPE_CHECKING:
-    from client.worker import Account, ClinicWorker
+PROTOCOL = 1
+"""Version of the requests that this messenger understands."""
+CLOCK_SECONDS = 300.0
+"""By how much two clocks may differ: Flower takes no signature of a clock that is further off."""
 
-TELLING_NOTHING = (DeclinedError, StudyError, TensorError)
-"""Errors whose text is about the study, the model that came, or the clinic's policy: it may leave a clinic."""
-
-_log = logging.getLogger(__name__)
-
-WorkerOf = Callable[[Context], "ClinicWorker"]
-Answer = Callable[["ClinicWorker", Message], RecordDict]
+WorkerOf = Callable[[Context, Message], Worker]
+Answer = Callable[[Worker, Message], RecordDict]
 
 
 def make_app(worker_of: WorkerOf) -> ClientApp:
-    """Return a ClientApp whose messages are answered by the worker that `worker_of` finds for a Flower context.
+    """Return a ClientApp whose messages are answered by the worker that `worker_of` finds for a Flower message.
 
     Messages (`server.exchange` is the other end): query `describe` gives counts; train gives tensors, the validation
     histogram of the model that came, and metrics; evaluate gives the histograms of validation and test part. What the
     worker cannot do comes back as a reply with the reason in `refused`, what its policy forbids with the reason in
-    `declined`.
+    `declined`, and with the clinic's name in `identity` where it is known.
     """
     app = ClientApp()
 
     def answer(message: Message, context: Context, ask: Answer) -> Message:
-        worker = None
+        worker: Worker | None = None
         try:
-            worker = worker_of(context)
+            worker = worker_of(context, message)
             content = ask(worker, message)
         except MelfedError as error:
             kind = "declined" if isinstance(error, DeclinedError) else "refused"
-            reason = str(error)
-            if worker is not None and worker.discreet and not isinstance(error, TELLING_NOTHING):
-                _log.error("%s", error)
-                reason = f"{type(error).__name__}; the clinic's own log says more"
-            content = RecordDict({kind: ConfigRecord({"reason": reason})})
+            content = RecordDict({kind: ConfigRecord({"reason": str(error)})})
+            if worker is not None and worker.clinic is not None:
+                content["identity"] = ConfigRecord({"clinic": worker.clinic})
         return Message(content, reply_to=message)
 
     @app.query("describe")
@@ -66,34 +63,69 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
     return app
 
 
-def _describe(worker: "ClinicWorker", _message: Message) -> RecordDict:
+def deployed_app(socket: Path) -> ClientApp:
+    """Return the ClientApp of a deployed clinic, whose worker answers on a Unix socket.
+
+    A request must say `protocol` 1 and bring its `study`; how long Flower keeps it is the worker's deadline.
+    """
+    return make_app(lambda context, message: _remote(socket, context, message))
+
+
+def _remote(socket: Path, context: Context, message: Message) -> RemoteWorker:
+    request = message.content.config_records.get("request", ConfigRecord())
+    spoken = request.get("protocol")
+    if spoken != PROTOCOL:
+        says = f"protocol {spoken!r}" if spoken is not None else "a protocol without a version"
+        raise StudyError(f"the coordinator speaks {says}, this clinic {PROTOCOL}; update melfed")
+    study = request.get("study")
+    if not isinstance(study, str):
+        raise StudyError("the request brings no study; update melfed at the coordinator")
+    metadata = message.metadata
+    # An answer is of use until the message expires, by the coordinator's clock, which may differ from the clinic's.
+    age = max(time.time() - metadata.created_at - CLOCK_SECONDS, 0.0)
+    left = max(metadata.ttl - age, 1.0)
+    return RemoteWorker(socket, study, left, context.run_id)
+
+
+def _describe(worker: Worker, _message: Message) -> RecordDict:
     description = worker.describe()
-    identity = ConfigRecord({"clinic": description.clinic, "digest": description.digest})
+    identity = ConfigRecord(
+        {"clinic": description.clinic, "digest": description.digest, "version": description.version}
+    )
+    if description.budget is not None:
+        identity["budget"] = description.budget
+    if description.approved:
+        identity["approved"] = list(description.approved)
     return RecordDict({"identity": identity, "counts": MetricRecord(dict(description.counts))})
 
 
-def _train(worker: "ClinicWorker", message: Message) -> RecordDict:
+def _train(worker: Worker, message: Message) -> RecordDict:
     request = message.content.config_records["request"]
     reply = worker.train(_tensors(message), int(str(request["round"])), str(request["digest"]), str(request["run"]))
     metrics = MetricRecord({"images": reply.images, "seconds": reply.seconds})
     if reply.loss is not None:
         metrics["loss"] = reply.loss
-    content = RecordDict({"request": request, "tensors": _record(reply.tensors), "metrics": metrics})
+    content = RecordDict({"request": _asked(request), "tensors": _record(reply.tensors), "metrics": metrics})
     if reply.validation is not None:
         content["validation"] = _record(reply.validation.to_arrays())
     return _with_account(content, reply.account)
 
 
-def _evaluate(worker: "ClinicWorker", message: Message) -> RecordDict:
+def _evaluate(worker: Worker, message: Message) -> RecordDict:
     request = message.content.config_records["request"]
     scored = worker.evaluate(_tensors(message), str(request["digest"]), str(request["run"]))
-    content = RecordDict({"request": request})
+    content = RecordDict({"request": _asked(request)})
     for part, histogram in scored.items():
         content[part] = _record(histogram.to_arrays())
     return _with_account(content, worker.account())
 
 
-def _with_account(content: RecordDict, account: "Account | None") -> RecordDict:
+def _asked(request: ConfigRecord) -> ConfigRecord:
+    """Return what names a request, to go back with its answer; not the whole study."""
+    return ConfigRecord({name: request[name] for name in ("round", "digest", "run")})
+
+
+def _with_account(content: RecordDict, account: Account | None) -> RecordDict:
     if account is not None:
         numbers = MetricRecord({"epsilon": account.epsilon, "noise_multiplier": account.noise_multiplier})
         if account.evaluation_noise_multiplier is not None:

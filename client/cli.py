@@ -1,19 +1,10 @@
 """The clinic's command, `melfed-client`."""
 
-import json
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
 import typer
 
-from client.terminal import NOTICE, errors, output, run_app
-from common.errors import LedgerError
-
-if TYPE_CHECKING:
-    from client.privacy.book import LedgerRow
-    from client.privacy.ledger import Verified
+from client import daemon_commands, log_commands, study_commands
+from client.ledger_commands import ledger_app
+from client.terminal import NOTICE, run_app
 
 app = typer.Typer(
     name="melfed-client",
@@ -22,12 +13,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ledger_app = typer.Typer(name="ledger", help="What was charged to the privacy of a clinic's patients.")
-app.add_typer(ledger_app, no_args_is_help=True)
-
-Ledgers = Annotated[
-    Path, typer.Argument(metavar="PATH", help="A ledger, or a run folder: all its ledgers.", show_default=False)
-]
 
 
 @app.callback()
@@ -35,109 +20,16 @@ def _root() -> None:
     """Keep the commands as sub-commands."""
 
 
-@ledger_app.command()
-def show(path: Ledgers, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show every charge, and the total ε after it.
-
-    A charge is reserved before anything is computed, spent when the computation has ended, and released before its
-    result leaves the clinic. It counts from the moment when it is reserved.
-    """
-    from client.privacy.book import charges
-
-    ledgers = _read(path)
-    if as_json:
-        content = [
-            {"ledger": str(file), "rows": len(ledger.rows), "head": ledger.head, "charges": charges(ledger.rows)}
-            for file, ledger in ledgers
-        ]
-        sys.stdout.write(json.dumps(content, indent=2) + "\n")
-        return
-    for file, ledger in ledgers:
-        _print_ledger(file, ledger.rows)
-
-
-@ledger_app.command()
-def verify(
-    path: Ledgers,
-    head: Annotated[
-        str | None, typer.Option(metavar="HASH", help="A hash that the ledger must have a row of.", show_default=False)
-    ] = None,
-) -> None:
-    """Check that no row was edited, dropped, moved, doubled or cut off since it was written.
-
-    Whoever can write the ledger could replace all of it. A head that was kept elsewhere finds that out: one from a
-    report, or one that this command has printed before.
-    """
-    for file, ledger in _read(path, head):
-        sys.stdout.write(f"{file}: {len(ledger.rows)} rows, chain whole, head {ledger.head}\n")
-        if ledger.mendable:
-            errors.print(f"{file}: {ledger.mendable}; the next worker mends it")
-
-
-@ledger_app.command()
-def export(path: Ledgers) -> None:
-    """Print a line of JSON a charge, in the order of reservation.
-
-    The keys are those of the ledger's rows, without the chain's; `ledger` names the file. `status` is the charge's
-    latest; `epsilon` is the total, at `delta`, of this line and those before it, null where one of them had no noise.
-    """
-    from client.privacy.book import charges
-
-    for file, ledger in _read(path):
-        for charge in charges(ledger.rows):
-            sys.stdout.write(json.dumps({"ledger": file.stem, **charge}) + "\n")
-
-
-def _read(path: Path, head: str | None = None) -> list[tuple[Path, "Verified"]]:
-    """Return the ledgers that a path names, all of them verified. Raises LedgerError."""
-    from client.privacy.ledger import verify as verify_ledger
-
-    files = [path]
-    if path.is_dir():
-        folder = path if path.name == "ledgers" else path / "ledgers"
-        # A ledger that was removed has left its second file.
-        files = sorted({*folder.glob("*.jsonl"), *(head.with_suffix("") for head in folder.glob("*.jsonl.head"))})
-        if not files:
-            raise LedgerError(f"{folder}: no ledgers are there; name a ledger, or the folder of a private run")
-        if head is not None and len(files) > 1:
-            raise typer.BadParameter("it is a hash of one ledger: name that file", param_hint="--head")
-    return [(file, verify_ledger(file, head)) for file in files]
-
-
-def _print_ledger(file: Path, rows: Sequence["LedgerRow"]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from client.privacy.book import charges
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("study", "run", "round", "purpose", "unit", "q", "σ", "steps", "status", "ε so far", "δ"):
-        number = column in {"round", "q", "σ", "steps", "ε so far", "δ"}
-        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=column != "run")
-    lines = charges(rows)
-    for line in lines:
-        texts = (str(line[name]) for name in ("run", "round", "purpose", "unit"))
-        mechanism = (f"{line['sampling_rate']:.4g}", f"{line['noise_multiplier']:.4g}", str(line["steps"]))
-        table.add_row(line["study"][:12], *texts, *mechanism, line["status"], *_strength(line))
-    output.print(table, crop=False)
-    output.print(f"{file}: {_total(lines)}", soft_wrap=True)
-
-
-def _total(lines: Sequence[dict[str, Any]]) -> str:
-    if not lines:
-        return "no charges"
-    epsilon, delta = _strength(lines[-1])
-    kept = sum(line["status"] != "released" for line in lines)
-    never = f", {kept} of them never released" if kept else ""
-    return f"data {lines[0]['data'][:12]}: total ε = {epsilon} at δ = {delta}, {len(lines)} charges{never}"
-
-
-def _strength(line: dict[str, Any]) -> tuple[str, str]:
-    """Return ε and δ of a charge as text."""
-    epsilon = "unbounded" if line["epsilon"] is None else f"{line['epsilon']:.4f}"
-    return epsilon, f"{line['delta']:g}"
+daemon_commands.add_to(app)
+study_commands.add_to(app)
+log_commands.add_to(app)
+app.add_typer(ledger_app, no_args_is_help=True)
 
 
 def main() -> None:
     """Entry point of `melfed-client`."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

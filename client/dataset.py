@@ -3,7 +3,7 @@
 import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,11 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class ClinicData:
-    """Where a clinic's images are and which belong to which part. Small enough to be sent to another process."""
+    """Where a clinic's images are and which belong to which part. Small enough to be sent to another process.
+
+    `population` is everything that the clinic has, whatever a study takes of it; empty where that is the parts
+    themselves (simulation).
+    """
 
     name: str
     root: Path
@@ -26,6 +30,7 @@ class ClinicData:
     train: tuple[LesionRecord, ...]
     validation: tuple[LesionRecord, ...]
     test: tuple[LesionRecord, ...]
+    population: tuple[LesionRecord, ...] = ()
 
     def load(self, part: Part) -> Images:
         """Return one part with its decoded images (the cache must hold them)."""
@@ -41,11 +46,15 @@ def load_part(clinics: Sequence[ClinicData], part: Part) -> Images:
 
 
 def fingerprint(data: ClinicData, key: bytes) -> str:
-    """Return a digest of which images, of whom, with which labels a clinic has, however they are divided into parts.
+    """Return a digest of which images, of whom, a clinic has, however they are divided into parts.
 
-    A ledger is of one such data set: budgets of another cannot be mixed with it. The clinic's secret key keeps others
-    from testing guesses about its patients against what a ledger shows (HMAC-SHA-256, 64 hexadecimal digits).
+    A ledger is of one such data set: budgets of another cannot be mixed with it. All studies of a clinic share its
+    ledger, so what depends on the study (which images it takes, which diagnoses are positive) does not count where the
+    whole population is known. The clinic's secret key keeps others from testing guesses about its patients against what
+    a ledger shows (HMAC-SHA-256, 64 hexadecimal digits).
     """
-    records = sorted((record for part in PARTS for record in getattr(data, part)), key=lambda record: record.image)
+    everything = [replace(record, target=0) for record in data.population]
+    records = everything or [record for part in PARTS for record in getattr(data, part)]
+    records = sorted(records, key=lambda record: record.image)
     text = json.dumps([asdict(record) for record in records], sort_keys=True, ensure_ascii=True)
     return hmac.new(key, text.encode(), "sha256").hexdigest()

@@ -113,7 +113,7 @@ class Guard:
             LedgerError: the ledger is damaged or of other data.
         """
         if self.safe.policy is not None:
-            check_study(self.safe.policy, self.study, self._smallest_noise())
+            check_study(self.safe.policy, self.study, smallest_noise(self.study))
             check_tensors_may_leave(self.safe.policy, names)
             if self.study.privacy is not None:
                 records = [record for part in PARTS for record in getattr(self.data, part)]
@@ -125,12 +125,6 @@ class Guard:
         """Check rounded counts that are about to leave. Raises DeclinedError where the policy wants larger cells."""
         if self.safe.policy is not None:
             check_counts(self.safe.policy, counts, cell)
-
-    def _smallest_noise(self) -> float:
-        if self.study.privacy is None:
-            return 0.0
-        mechanisms = (self.plan.training, self.plan.evaluation)
-        return min(mechanism.noise_multiplier for mechanism in mechanisms if mechanism is not None)
 
     def pay(self, purpose: Purpose, request: Request, compute: Callable[[], Arrays]) -> Arrays:
         """Reserve the cost, compute, and let the result go; a result that was paid for already is given again.
@@ -167,3 +161,23 @@ class Guard:
         """Return the ledger's total ε at the study's delta (infinite without noise), and the hash of its last row."""
         ledger = Ledger.open(self.safe.ledger, self.fingerprint)
         return ledger.epsilon(self.plan.privacy.delta), ledger.head
+
+    def left(self) -> float | None:
+        """Return the ε that the policy leaves to this clinic's data; None without a policy."""
+        if self.safe.policy is None:
+            return None
+        limit = budget(self.safe.policy, self.study)
+        spent = Ledger.open(self.safe.ledger, self.fingerprint).epsilon(limit.delta)
+        return max(self.safe.policy.epsilon - spent, 0.0)
+
+
+def smallest_noise(study: StudyProtocol) -> float:
+    """Return the smallest σ that a study is run with, training and evaluation alike; 0 without privacy.
+
+    Raises:
+        StudyError: as `client.privacy.plan.plan_of`.
+    """
+    if study.privacy is None:
+        return 0.0
+    plan = plan_of(study)
+    return min(mechanism.noise_multiplier for mechanism in (plan.training, plan.evaluation) if mechanism is not None)

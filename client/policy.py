@@ -7,16 +7,14 @@ than its digest says would be another study.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from client.privacy.ledger import Budget
-from common.errors import DataError, DeclinedError, PolicyError
+from common.errors import DataError, DeclinedError
 from common.protocol import Digest, PrivacySpec, Section, StudyProtocol
 from common.records import LesionRecord
-from common.yaml_file import Form
 
 STRENGTH = {"image": 0, "lesion": 1, "patient": 2}
 """Units, the weaker the lower: protecting all images of a patient protects every lesion and every image of it."""
@@ -51,26 +49,6 @@ class ClinicPolicy(Section):
         if self.studies != "any" and len(set(self.studies)) < len(self.studies):
             raise ValueError("a digest stands twice in studies")
         return self
-
-
-class _ClinicFile(Section):
-    """The sections of `clinic.yaml`."""
-
-    name: str | None = Field(None, min_length=1, max_length=64, description="what the coordinator calls this clinic")
-    policy: ClinicPolicy = Field(description="the limits that this clinic sets to every study")
-
-
-_CLINIC = Form(_ClinicFile, "clinic configuration", "'name:' and 'policy:'", PolicyError)
-
-
-def read_policy(path: Path) -> ClinicPolicy:
-    """Read the policy of a clinic from its `clinic.yaml`.
-
-    Raises:
-        PolicyError: in one line, with file, line and key of what is wrong and what is allowed.
-    """
-    content, places = _CLINIC.read(path)
-    return _CLINIC.validate(content, places, str(path)).policy
 
 
 def check_study(policy: ClinicPolicy, study: StudyProtocol, noise_multiplier: float) -> None:

@@ -1,9 +1,14 @@
-"""What the clinic's commands share: where they write, and errors in one line."""
+"""What the clinic's commands share: where they write, errors in one line, how the configuration is found."""
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from client.config import ClinicConfig
 
 NOTICE = "melfed is research software and no medical device: do not use it for diagnosis."
 
@@ -12,6 +17,29 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emo
 output = Console(highlight=False, markup=False, emoji=False)
 # A narrower terminal wraps the lines of a table, which is easier to read than cells that are cut to a few letters.
 output.width = max(output.width, 130)
+
+_WHERE = "The clinic's clinic.yaml; else MELFED_CLINIC, ./clinic.yaml, /etc/melfed/clinic.yaml."
+ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help=_WHERE, show_default=False)]
+ConfigArgument = Annotated[Path | None, typer.Argument(metavar="[CLINIC.YAML]", help=_WHERE, show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def clinic(*named: Path | None, complete: bool = True) -> "ClinicConfig":
+    """Return the clinic's configuration.
+
+    Args:
+        named: what the command line names: option or argument.
+        complete: whether name, coordinator and data must be in it.
+
+    Raises:
+        PolicyError: it is not found, or wrong.
+    """
+    from client.config import find_clinic, read_clinic
+
+    paths = [path for path in named if path is not None]
+    if len(paths) > 1:
+        raise typer.BadParameter("name clinic.yaml once", param_hint="--config")
+    return read_clinic(find_clinic(paths[0] if paths else None), complete=complete)
 
 
 def run_app(app: typer.Typer) -> None:

@@ -5,10 +5,10 @@ study all three go by the clinic's policy and ledger (`client.guard`), and what 
 declared public by the study.
 """
 
+import dataclasses
 import functools
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -16,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from client.answers import Account, Description, Received, Scored, TrainReply, discretion, melfed_version
 from client.cache import FeatureCache
+from client.config import TellSection
 from client.dataset import PARTS, ClinicData, Part
 from client.guard import Arrays, Guard, Request, Safe
-from client.inputs import CachedInputs, Inputs, PixelInputs, probabilities
+from client.inputs import CachedInputs, Indices, Inputs, PixelInputs, probabilities
+from client.policy import ClinicPolicy
 from client.privacy.evaluation import noised_histograms
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import plan_of, privacy_of
@@ -30,55 +33,15 @@ from common.classifier import Classifier, load_trainable, trainable_tensors
 from common.errors import StudyError
 from common.histogram import ScoreHistogram
 from common.image_set import Images
-from common.noisy_histogram import Histogram, NoisyHistogram
+from common.noisy_histogram import NoisyHistogram
 from common.prefix import split
 from common.protocol import StudyProtocol, validates
 from common.scoring import Progress, pick_device
 from common.study_model import build_study_classifier
 from common.tensors import Tensors
 
-Received = npt.NDArray[np.generic]  # a tensor from outside, not checked yet
-Scored = dict[str, Histogram]
 Evaluated = Literal["validation", "test"]
 EVALUATED: tuple[Evaluated, ...] = ("validation", "test")
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a clinic says of itself before a study starts: `<part>_images`, `<part>_positives`, `<part>_groups`."""
-
-    clinic: str
-    digest: str
-    counts: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Account:
-    """What a clinic says of its privacy: total ε of its ledger (infinite without noise), head, and its two σ.
-
-    `evaluation_noise_multiplier` is None where the evaluation images are public.
-    """
-
-    epsilon: float
-    head: str
-    noise_multiplier: float
-    evaluation_noise_multiplier: float | None
-
-
-@dataclass(frozen=True)
-class TrainReply:
-    """A clinic's answer to one round: its new tensors, and how the model that it was sent did on its validation.
-
-    `validation` is None where the study does not ask for it after the round before. A private study's clinic gives no
-    `loss`, and an `account` in its place.
-    """
-
-    tensors: Tensors
-    images: int
-    loss: float | None
-    seconds: float
-    validation: Histogram | None
-    account: Account | None = None
 
 
 class ClinicWorker:
@@ -92,17 +55,45 @@ class ClinicWorker:
         device: torch.device | None = None,
         on_progress: Progress | None = None,
         safe: Safe | None = None,
+        tell: TellSection | None = None,
     ) -> None:
+        """Make the worker of a clinic's data and a study.
+
+        Args:
+            data: the clinic's.
+            study: what is trained.
+            weights_dir: where pretrained weights are looked for.
+            device: None: a GPU where there is one.
+            on_progress: called in training with the number of images (rows of images and views) so far.
+            safe: ledger and policy; a private study needs them.
+            tell: what `describe` says of the policy; None: nothing.
+
+        Raises:
+            StudyError: the study is private, and there is no ledger.
+        """
         self.data = data
         self.study = study
         self.device = device or pick_device()
         self.weights_dir = weights_dir
         self.on_progress = on_progress
+        self.checkpoint: Callable[[], None] | None = None
+        """Called at every step and micro-batch: what it raises stops the work."""
+        self.tell = tell or TellSection(budget=False, approved=False)
         if study.privacy is not None and safe is None:
             raise StudyError(f"clinic {data.name}: a private study needs a ledger")
         self.guard = Guard(study, safe, data) if safe else None
         self.features = FeatureCache(data.cache / "features")
         self._images: dict[Part, Images] = {}
+
+    @property
+    def clinic(self) -> str:
+        """The clinic's name."""
+        return self.data.name
+
+    def allow(self, policy: ClinicPolicy) -> None:
+        """Go by another policy from now on: the clinic may have approved or revoked studies, or changed a limit."""
+        if self.guard is not None:
+            self.guard.safe = dataclasses.replace(self.guard.safe, policy=policy)
 
     def describe(self) -> Description:
         """Return the clinic's counts; in a private study those of private images are rounded.
@@ -112,6 +103,10 @@ class ClinicWorker:
             LedgerError: the clinic's ledger cannot be used.
             DataError: the study protects units that the data do not name.
         """
+        with discretion(self.discreet):
+            return self._describe()
+
+    def _describe(self) -> Description:
         self._check()
         privacy = self.study.privacy
         if self.guard is not None and privacy is not None:
@@ -120,7 +115,16 @@ class ClinicWorker:
             private = {f"{part}_{what}": n for part in rounded for what, n in self._counts(part).items()}
             self.guard.check_counts(private, privacy.smallest_cell)
         counts = {f"{part}_{what}": n for part in PARTS for what, n in self._counts(part).items()}
-        return Description(self.data.name, self.study.digest, counts)
+        return Description(self.data.name, self.study.digest, counts, melfed_version(), *self._told())
+
+    def _told(self) -> tuple[float | None, tuple[str, ...]]:
+        """Return the ε that is left, and what is approved, as far as the clinic tells."""
+        policy = self.guard.safe.policy if self.guard else None
+        if self.guard is None or policy is None:
+            return None, ()
+        left = self.guard.left() if self.tell.budget else None
+        approved = (policy.studies,) if isinstance(policy.studies, str) else policy.studies
+        return left, approved if self.tell.approved else ()
 
     def train(self, tensors: Mapping[str, Received], round_number: int, digest: str, run: str = "") -> TrainReply:
         """Train one round from the global model.
@@ -137,6 +141,10 @@ class ClinicWorker:
             DeclinedError: policy or budget forbid it.
             LedgerError: the ledger cannot be used.
         """
+        with discretion(self.discreet):
+            return self._train(tensors, round_number, digest, run)
+
+    def _train(self, tensors: Mapping[str, Received], round_number: int, digest: str, run: str) -> TrainReply:
         started = time.perf_counter()
         self._check()
         model = self._model(tensors, digest)
@@ -154,13 +162,20 @@ class ClinicWorker:
 
     def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
         """Return the histograms of the model's scores on validation and test part. Raises as `train` does."""
-        self._check()
-        model = self._model(tensors, digest)
-        return self._evaluate(model, Request(run, self.study.federation.rounds, tensors), EVALUATED)
+        with discretion(self.discreet):
+            self._check()
+            model = self._model(tensors, digest)
+            return self._evaluate(model, Request(run, self.study.federation.rounds, tensors), EVALUATED)
 
     def account(self) -> Account | None:
-        """Return what the ledger says; None without privacy."""
-        return self._account()
+        """Return what the ledger says; None without privacy. Raises LedgerError."""
+        with discretion(self.discreet):
+            return self._account()
+
+    def left(self) -> float | None:
+        """Return the ε that the policy leaves to this clinic's data; None without privacy or policy."""
+        with discretion(self.discreet):
+            return None if self.guard is None or self.study.privacy is None else self.guard.left()
 
     @property
     def discreet(self) -> bool:
@@ -178,6 +193,7 @@ class ClinicWorker:
 
     def _check(self) -> None:
         """Raise where the clinic does not take part."""
+        self._step()
         if self.guard is not None:
             model = shared_classifier(self.study, self.weights_dir, self.device)
             self.guard.check([name for name, p in model.named_parameters() if p.requires_grad])
@@ -197,7 +213,7 @@ class ClinicWorker:
     def _learn(self, model: Classifier, round_number: int) -> tuple[Tensors, float]:
         inputs = None if self.study.training.augment else self._cached(model, "train", 1)
         trainer = Trainer(model, self.study, self.device)
-        result = trainer.train(self.images("train"), self.data.name, round_number, self.on_progress, inputs)
+        result = trainer.train(self.images("train"), self.data.name, round_number, self._progress, inputs)
         return trainable_tensors(model), result.loss
 
     def _learn_privately(self, model: Classifier, request: Request) -> Tensors:
@@ -213,7 +229,7 @@ class ClinicWorker:
                 expected_units=rounded_count(len(set(units)), privacy.smallest_cell),
                 noise_multiplier=plan.training.noise_multiplier,
                 round_number=request.round,
-                on_progress=self.on_progress,
+                on_progress=self._progress,
             )
             return trainable_tensors(model)
 
@@ -234,7 +250,10 @@ class ClinicWorker:
         if parts is None:
             return None
         images = self.images(part)
-        features = self.features.features(model, images, self.study.data.image_size, self.device, views=views)
+        size = self.study.data.image_size
+        features = self.features.features(
+            model, images, size, self.device, views=views, on_progress=lambda _done, _all: self._step()
+        )
         if features is None:
             return None
         return CachedInputs(parts, features, images, self.study.model.metadata, self.device)
@@ -266,7 +285,16 @@ class ClinicWorker:
     def _scores(self, model: Classifier, part: Part) -> npt.NDArray[np.float64]:
         images, size = self.images(part), self.study.data.image_size
         inputs = self._cached(model, part, 1) or PixelInputs(model, images, size, None, self.device)
-        return probabilities(model, inputs, len(images))
+        return probabilities(model, _Watched(inputs, self._step), len(images))
+
+    def _progress(self, images: int) -> None:
+        self._step()
+        if self.on_progress:
+            self.on_progress(images)
+
+    def _step(self) -> None:
+        if self.checkpoint:
+            self.checkpoint()
 
     def _account(self) -> Account | None:
         if self.guard is None or self.study.privacy is None:
@@ -283,8 +311,24 @@ class ClinicWorker:
         return model
 
 
-@functools.lru_cache(maxsize=1)
+class _Watched:
+    """Inputs that look before each micro-batch whether the work goes on."""
+
+    def __init__(self, inputs: Inputs, step: Callable[[], None]) -> None:
+        self.inputs, self.step = inputs, step
+        self.micro_batch, self.views = inputs.micro_batch, inputs.views
+
+    def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:
+        """Return logits, float32 (k,)."""
+        self.step()
+        return self.inputs.logits(images, views)
+
+
+@functools.lru_cache(maxsize=2)
 def shared_classifier(study: StudyProtocol, weights_dir: Path | None, device: torch.device) -> Classifier:
-    """Return the study's classifier, built once a process: its workers load their tensors into it in turn."""
+    """Return the study's classifier, built once a process: its workers load their tensors into it in turn.
+
+    Two are kept: a clinic can be in two studies at a time.
+    """
     model = build_study_classifier(study, weights_dir).to(device)
     return model.to(memory_format=torch.channels_last)

@@ -68,3 +68,21 @@ class AuditError(MelfedError):
     """An audit has refuted the ε that the accounting claims: nothing may be trained until the fault is found."""
 
     exit_code = 12
+
+
+class ServerConfigError(MelfedError):
+    """The server's configuration, its kit, or a consortium file cannot be used."""
+
+    exit_code = 13
+
+
+class ServiceError(MelfedError):
+    """A process that others rely on (worker, SuperLink, nginx) cannot be started or reached."""
+
+    exit_code = 14
+
+
+class CancelledError(MelfedError):
+    """Work was called off, or its deadline passed, before it was done."""
+
+    exit_code = 15

@@ -17,6 +17,20 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+LATER_KEYS = {
+    "federation": (
+        "grace_seconds",
+        "largest_clinic",
+        "largest_update_norm",
+        "clip_update_norm",
+        "robust",
+        "robust_trim",
+        "robust_byzantine",
+    )
+}
+"""Keys that came after the first studies: in the canonical form only where they differ from their default."""
+
+
 class Section(BaseModel):
     """Base of all sections: strict types, no unknown keys, immutable."""
 
@@ -148,6 +162,27 @@ class FederationSpec(Section):
         0.0, ge=0, lt=1, description="fraction of the rounds, the last ones, whose models are averaged in the end"
     )
     deadline_seconds: float = Field(900.0, gt=0, le=7 * 86_400, description="longest a round may take")
+    grace_seconds: float = Field(
+        60.0, ge=0, le=7 * 86_400, description="with a quorum, how long a round waits for a clinic that was lost"
+    )
+    largest_clinic: int = Field(
+        10_000_000, ge=1, le=10_000_000, description="images a part that a clinic may claim; more is refused"
+    )
+    largest_update_norm: float | None = Field(
+        None, gt=0, le=1e12, description="an update of a longer L2 norm is refused; null: no limit"
+    )
+    clip_update_norm: float | None = Field(
+        None, gt=0, le=1e12, description="an update of a longer L2 norm is shortened to it; null: none is"
+    )
+    robust: Literal["none", "trimmed_mean", "median", "krum", "multi_krum"] = Field(
+        "none", description="mean that some false updates cannot lead astray; none: weighted by images"
+    )
+    robust_trim: float = Field(
+        0.1, ge=0, lt=0.5, description="of trimmed_mean: fraction of the updates left out at either end"
+    )
+    robust_byzantine: int = Field(
+        1, ge=0, le=1000, description="of krum and multi_krum: how many updates may be false; 2 f + 3 are needed"
+    )
 
 
 class PrivacySpec(Section):
@@ -225,9 +260,16 @@ class StudyProtocol(Section):
     def canonical(self) -> str:
         """Return the canonical JSON that the digest is taken of.
 
-        The path of the weights is left out: it differs between machines, and their SHA-256 is in.
+        The path of the weights is left out: it differs between machines, and their SHA-256 is in. A key that came later
+        is left out where it has its default, which is what was done before there was such a key: the digest of a study
+        that clinics have approved, that ledgers and checkpoints name, stays what it was. Such a default never changes.
         """
         content = self.model_dump(mode="json", exclude={"resources": True, "model": {"weights"}})
+        for section, keys in LATER_KEYS.items():
+            fields = type(getattr(self, section)).model_fields
+            for key in keys:
+                if content[section][key] == fields[key].default:
+                    del content[section][key]
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
     @property

@@ -13,8 +13,13 @@ from common.tensors import load_tensors
 from common.weights import WeightsFile, find_weights, load_weights, run_metadata
 
 
-def study_weights(study: StudyProtocol, weights_dir: Path | None = None) -> WeightsFile:
+def study_weights(study: StudyProtocol, weights_dir: Path | None = None, *, download: bool = True) -> WeightsFile:
     """Return the file of a pretrained study's weights, checked against the digest that the study states.
+
+    Args:
+        study: names weights, or their digest, or neither.
+        weights_dir: where they are looked for first.
+        download: whether the network may be used.
 
     Raises:
         WeightsError: there are no such weights, or they are others than the study says.
@@ -24,14 +29,15 @@ def study_weights(study: StudyProtocol, weights_dir: Path | None = None) -> Weig
         weights=Path(study.model.weights) if study.model.weights else None,
         weights_dir=weights_dir,
         expected_sha256=study.model.weights_sha256,
+        download=download,
     )
 
 
-def seal(study: StudyProtocol, weights_dir: Path | None = None) -> StudyProtocol:
+def seal(study: StudyProtocol, weights_dir: Path | None = None, *, download: bool = True) -> StudyProtocol:
     """Return the study with its weights' SHA-256 written in, so that its digest covers them. Raises WeightsError."""
     if not study.model.pretrained:
         return study
-    return study.with_changes("model", weights_sha256=study_weights(study, weights_dir).sha256)
+    return study.with_changes("model", weights_sha256=study_weights(study, weights_dir, download=download).sha256)
 
 
 def located(study: StudyProtocol, weights_dir: Path | None = None) -> StudyProtocol:

@@ -2,7 +2,7 @@
 
 Looked for in this order: the file or folder that the study names (`model.weights`), that the caller names
 (`--weights-dir`), that the environment names (`MELFED_WEIGHTS`); the installed package that holds them; melfed's own
-cache; torchvision's download, which fills the cache.
+cache; torchvision's download, which fills the cache. With `MELFED_OFFLINE=1` nothing is downloaded.
 """
 
 import hashlib
@@ -71,7 +71,8 @@ def find_weights(
     """Find a backbone's ImageNet weights.
 
     In a folder, the file has the name under which the weights are published, or else is the only one that is named
-    after the backbone: `<backbone>-…` or `<backbone>.…`, ending in .pth, .pt or .safetensors.
+    after the backbone: `<backbone>-…` or `<backbone>.…`, ending in .pth, .pt or .safetensors. Where the study states a
+    digest, any file of weights in the folder that has it will do, and the model of any finished run in the folder.
 
     Args:
         backbone: a name of `common.backbones.BACKBONES`.
@@ -94,18 +95,20 @@ def find_weights(
     }
     places = {origin: place.expanduser() for origin, place in named.items() if place is not None}
     for origin, place in places.items():
-        if path := _in_place(place, origin, backbone):
+        if path := _in_place(place, origin, backbone, expected_sha256):
             return _verified(path, origin, expected_sha256)
     if path := _in_package(spec):
         return _verified(path, f"package {spec.package}", expected_sha256)
     url = published_url(backbone)
+    wanted = f" (the study's have SHA-256 {expected_sha256})" if expected_sha256 else ""
     if url is None:
-        raise WeightsError(_how_to_get(backbone, list(places.values())))
+        raise WeightsError(_how_to_get(backbone, list(places.values())) + wanted)
     path = default_cache() / "weights" / _file_name(url)
     if not path.is_file():
-        reason = _download(url, path) if download else "downloads are off"
+        allowed = download and os.environ.get("MELFED_OFFLINE", "0") == "0"
+        reason = _download(url, path) if allowed else "downloads are off"
         if reason:
-            raise WeightsError(_how_to_get(backbone, [*places.values(), path.parent], url, reason))
+            raise WeightsError(_how_to_get(backbone, [*places.values(), path.parent], url, reason) + wanted)
     return _verified(path, "download", expected_sha256, _digest_prefix(url))
 
 
@@ -166,12 +169,14 @@ def published_url(backbone: str) -> str | None:
     return str(get_model_weights(backbone)[version].url)
 
 
-def _in_place(place: Path, origin: str, backbone: str) -> Path | None:
+def _in_place(place: Path, origin: str, backbone: str, expected: str | None) -> Path | None:
     """Return the file that a named file or folder leads to; None where a folder holds none for this backbone."""
     try:
         if place.is_file():
             return place
         files = {path.name for path in place.iterdir() if path.is_file()}
+        if expected is not None and (path := _by_digest(place, files, backbone, expected)):
+            return path
     except OSError as error:
         raise WeightsError(f"{place} ({origin}): {error.strerror}; correct the path or leave it out") from error
     if "study.yaml" in files:
@@ -188,6 +193,30 @@ def _in_place(place: Path, origin: str, backbone: str) -> Path | None:
             f"{place} ({origin}): {fitting[0]} and {fitting[1]} are both named after {backbone}; name one file"
         )
     return place / fitting[0] if fitting else None
+
+
+def _by_digest(folder: Path, files: set[str], backbone: str, expected: str) -> Path | None:
+    """Return the file of a folder that has a SHA-256: its own files of weights first, then the models of runs in it.
+
+    A clinic that gets a study finds its warm start by nothing else: the coordinator's path means nothing there.
+    """
+    # Those named after the backbone first: the others may be many and large.
+    names = sorted((name for name in files if name.endswith(SUFFIXES)), key=lambda n: (not n.startswith(backbone), n))
+    runs = (study.parent / "model.safetensors" for study in sorted(folder.glob("*/study.yaml")))
+    return next((path for path in (*(folder / name for name in names), *runs) if _is(path, expected)), None)
+
+
+def _is(path: Path, sha256: str) -> bool:
+    try:
+        return _sha256(path) == sha256.lower()
+    except OSError:
+        # A file that cannot be read may be none that the study needs; if it is, the study's stays unfound.
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _published_name(backbone: str) -> str | None:
@@ -208,8 +237,7 @@ def _in_package(spec: BackboneSpec) -> Path | None:
 
 def _verified(path: Path, origin: str, expected: str | None, prefix: str = "") -> WeightsFile:
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _sha256(path)
     except OSError as error:
         raise WeightsError(f"{path} ({origin}): {error.strerror}; make the file readable") from error
     if not digest.startswith(prefix):

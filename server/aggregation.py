@@ -1,6 +1,7 @@
-"""Aggregation: a streaming weighted mean, and the server optimisers that turn it into the next global model.
+"""Aggregation: a round's updates become one, and the server optimisers turn that into the next global model.
 
-Flower's own strategies hold every reply of a round; these hold one sum, so memory is O(model). The optimisers are those
+Flower's own strategies hold every reply of a round; the weighted mean holds one sum, so memory is O(model). Where the
+study asks for a robust mean (`server.robust`), all updates of a round are held. The optimisers are those
 of Hsu et al. (arXiv 1909.06335) for fedavgm, and of Reddi et al., "Adaptive federated optimization" (arXiv 2003.00295),
 algorithm 2, for fedadam and fedyogi, with a second moment that starts at zero. They are tested against Flower's.
 """
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from common.errors import QuorumError
 from common.protocol import FederationSpec
 from common.tensors import Array, Tensors
+from server import robust
 
 Float64 = npt.NDArray[np.float64]
 
@@ -60,6 +62,51 @@ class WeightedMean:
         for _, digits in sorted(self._sums[name].items(), reverse=True):
             total += digits
         return total
+
+
+class RoundMean:
+    """The mean, of the kind that the study asks for, over a round's updates; whatever the order in which they come."""
+
+    def __init__(self, spec: FederationSpec, model: Tensors) -> None:
+        self.spec, self.model = spec, model
+        self._mean = WeightedMean()
+        self._updates: dict[str, tuple[Tensors, float]] = {}
+        self.weight = 0.0
+
+    def add(self, clinic: str, tensors: Tensors, images: float) -> None:
+        """Add one clinic's update, shortened first where the study says so (`federation.clip_update_norm`)."""
+        self.weight += images
+        if self.spec.clip_update_norm is not None:
+            tensors = robust.clipped(tensors, self.model, self.spec.clip_update_norm)
+        if self.spec.robust == "none":
+            self._mean.add(tensors, images)
+        else:
+            self._updates[clinic] = (tensors, images)
+
+    def mean(self) -> Tensors:
+        """Return the mean as float32.
+
+        Raises:
+            QuorumError: there are fewer updates than this kind of mean needs.
+        """
+        if self.spec.robust == "none":
+            return self._mean.mean()
+        needed = robust.replies_needed(self.spec)
+        if len(self._updates) < needed:
+            raise QuorumError(f"{self.spec.robust} needs {needed} updates, {len(self._updates)} came")
+        # By name, so that not even a tie is decided by who came first.
+        held = [self._updates[name] for name in sorted(self._updates)]
+        updates = [tensors for tensors, _ in held]
+        if self.spec.robust == "trimmed_mean":
+            return robust.trimmed_mean(updates, self.spec.robust_trim)
+        if self.spec.robust == "median":
+            return robust.median(updates)
+        order = robust.krum_order(updates, self.spec.robust_byzantine)
+        kept = 1 if self.spec.robust == "krum" else len(updates) - self.spec.robust_byzantine
+        mean = WeightedMean()
+        for index in order[:kept]:
+            mean.add(*held[index])
+        return mean.mean()
 
 
 def _digits(rest: Float64) -> Iterator[tuple[int, Float64]]:

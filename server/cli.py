@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from common.errors import DataError
+from server import child_commands, daemon_commands, run_commands
 from server.terminal import NOTICE, Bar, errors, metrics_table, output, run_app
 
 app = typer.Typer(
@@ -71,6 +72,14 @@ def predict(
         raise typer.Exit(DataError.exit_code)
 
 
+for group in (daemon_commands, run_commands, child_commands):
+    group.add_to(app)
+
+
 def main() -> None:
     """Entry point of `melfed-server`."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -29,3 +29,28 @@ class Observer(Protocol):
 
     def evaluating(self, clinics: list[str]) -> None:
         """The final model is about to be evaluated."""
+
+
+class Silent:
+    """An observer that draws nothing: of a deployed run, `state.json` and the audit log tell."""
+
+    def started(self, clinics: Mapping[str, Counts], first_round: int, rounds: int) -> None:
+        """See `Observer`."""
+
+    def watch(self, progress: Callable[[], dict[str, int]]) -> None:
+        """See `Observer`."""
+
+    def round_started(self, round_number: int, clinics: list[str]) -> None:
+        """See `Observer`."""
+
+    def replied(self, clinic: str, error: str | None, declined: bool = False) -> None:
+        """See `Observer`."""
+
+    def waiting(self) -> None:
+        """See `Observer`."""
+
+    def round_finished(self, round_number: int, loss: float | None, seconds: float) -> None:
+        """See `Observer`."""
+
+    def evaluating(self, clinics: list[str]) -> None:
+        """See `Observer`."""

@@ -84,7 +84,7 @@ def _counted_apart(privacy: PrivacySummary) -> str:
     return f" A patient with several {units(privacy)} is protected less: two {units(privacy)} count as two."
 
 
-def terminal_line(privacy: PrivacySummary, ledgers: Path) -> str:
+def terminal_line(privacy: PrivacySummary, ledgers: Path | str) -> str:
     """Return the privacy of a run in one line."""
     if noise_is_off(privacy) or privacy.epsilon_spent is None:
         said = "none, the noise is off" if noise_is_off(privacy) else "none, a clinic's ledger has no bound"

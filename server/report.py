@@ -40,7 +40,7 @@ from server.report_words import (
     value_of,
 )
 from server.run_folder import RunFolder
-from server.summary import ClinicSummary, RoundSummary, RunSummary
+from server.summary import AT_CLINICS, ClinicSummary, RoundSummary, RunSummary
 
 LISTED_IMAGES = 200
 LISTED_ROUNDS = 200
@@ -342,16 +342,19 @@ def _data(summary: RunSummary, study: StudyProtocol) -> list[Markup]:
     parts = [f"{count(data.images)} images", f"{counted(data.melanomas, 'melanoma', 'melanomas')}"]
     if data.groups_by != "image":
         parts.append(f"{count(data.groups)} {plural(data.groups_by)}")
+    deployed = data.layout == AT_CLINICS
+    where = [("Where", f"{data.folder}: {report_words.STAYED}")]
+    left_out = counted(len(data.left_out), "image", "images") if data.left_out else "no image"
     known = [
-        ("Folder", data.folder),
-        ("Layout", data.layout),
-        ("Used", ", ".join(parts)),
+        *(where if deployed else [("Folder", data.folder), ("Layout", data.layout)]),
+        ("Told by the clinics" if deployed else "Used", ", ".join(parts)),
         ("Counted as melanoma", ", ".join(study.data.positive)),
         ("Splits", report_words.splits_by(data.groups_by)),
-        ("Left out", counted(len(data.left_out), "image", "images") if data.left_out else "no image"),
+        ("Left out", report_words.LEFT_OUT_THERE if deployed else left_out),
     ]
     if summary.privacy:
-        known.append(("Protection", report_words.DATA_UNPROTECTED))
+        told = report_words.rounded_counts(study).strip()
+        known.append(("Protection", told if deployed else report_words.DATA_UNPROTECTED))
     if data.synthetic:
         known.insert(0, ("Images", f"{report_words.SYNTHETIC}."))
     content = [panel(facts(known))]

@@ -254,6 +254,8 @@ _LOCAL = (
 DATA_UNPROTECTED = (
     "This section describes the folder that the simulation was given. It is exact, and no part of what a clinic sends."
 )
+STAYED = "images stayed where they are"
+LEFT_OUT_THERE = "what a clinic could not use is in its own log"
 _PRIVATE = (
     "The section “Privacy” says who is protected, how strongly, and what left the clinics without protection. Noise "
     "costs accuracy: the same study without it may do better. A second run gives other numbers, as noise is never "

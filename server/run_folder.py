@@ -87,6 +87,16 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def pending(self) -> Path:
+        """Answers to the open round (deployment only)."""
+        return self.path / "round"
+
+    @property
+    def members(self) -> Path:
+        """The clinics of the run (deployment only)."""
+        return self.path / "members.json"
+
+    @property
     def model(self) -> Path:
         """The final model."""
         return self.path / "model.safetensors"

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 from common.metrics import EvaluationMetrics
 
+AT_CLINICS = "at the clinics"
+"""Layout of a deployed run's data: it never was in one place."""
+
 
 class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,7 +29,7 @@ class LeftOutImage(_Row):
 
 
 class DataSummary(_Row):
-    """What the run was given."""
+    """What the run was given: a folder, or (`layout` is `AT_CLINICS`) what clinics say of data of their own."""
 
     folder: str
     layout: str

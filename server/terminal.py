@@ -3,13 +3,16 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from common.errors import MelfedError
+from common.errors import MelfedError, ServerConfigError
 from common.metrics import EvaluationMetrics, Interval
+from server.config import ServerConfig, read_server
 
 INTERVAL_WIDTH = len("(0.123–0.456)")
 NOTICE = "melfed is research software and no medical device: do not use it for diagnosis."
@@ -20,6 +23,23 @@ output = Console(highlight=False, markup=False, emoji=False)
 if not output.is_terminal and "COLUMNS" not in os.environ:
     # A file or a pipe has no width that a table must fit into.
     output.width = 120
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="server.yaml; else $MELFED_SERVER, else ./server.yaml.", show_default=False),
+]
+
+
+def configuration(path: Path | None) -> ServerConfig:
+    """Return the coordinator's configuration: of the file named, else $MELFED_SERVER, else ./server.yaml.
+
+    Raises:
+        ServerConfigError: there is none, or something is wrong with it.
+    """
+    found = path or Path(os.environ.get("MELFED_SERVER") or "server.yaml")
+    if not found.is_file():
+        raise ServerConfigError(f"{found}: no such file; name the server's configuration with --config server.yaml")
+    return read_server(found)
 
 
 def run_app(app: typer.Typer) -> None:

@@ -186,6 +186,28 @@ def data(
 
 
 @app.command()
+def phantom(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.", show_default=False)],
+    clinics: Annotated[int, typer.Option(min=1, max=100, help="How many clinics, each with its own camera.")] = 3,
+    images: Annotated[int, typer.Option(help="How many images, of all clinics together.")] = 600,
+    size: Annotated[int, typer.Option(help="Side of an image, pixels.")] = 96,
+    seed: Annotated[int, typer.Option(help="Other numbers give other lesions.")] = 0,
+) -> None:
+    """Render a data folder of synthetic lesions, to try melfed without patients.
+
+    The column `source` of its table tells the clinics apart (phantom_north and so on): `data.sources` in a clinic.yaml
+    takes one of them.
+    """
+    from simulations.phantom import PhantomSpec, write_phantom
+
+    spec = PhantomSpec(clinics, images, size=size, seed=seed)
+    with Bar("rendering synthetic lesions") as progress:
+        write_phantom(folder, spec, progress)
+    sources = ", ".join(f"phantom_{name}" for name in spec.names)
+    output.print(f"{folder}: {images} synthetic images of {sources}", soft_wrap=True)
+
+
+@app.command()
 def keys() -> None:
     """Show every key of a study with its default and what is allowed."""
     from rich.table import Table
@@ -208,7 +230,7 @@ def _read(study: Path, overrides: list[str], seed: int | None) -> "StudyProtocol
 
 def _policies(options: list[str], clinics: list[str]) -> "dict[str, ClinicPolicy]":
     """Read `[CLINIC=]FILE` options; "*" stands for all clinics without a policy of their own."""
-    from client.policy import read_policy
+    from client.config import read_policy
 
     policies = {}
     for option in options:
@@ -252,25 +274,10 @@ def _divide(study: "StudyProtocol", folder: Path | None, cache: Path | None) -> 
 
 def _print_summary(summary: "RunSummary", folder: Path) -> None:
     """Print one row a clinic, and one for all pooled, and of a private study what it protects and spent."""
-    from rich.table import Table
-
     from server.privacy_words import terminal_line
-    from server.report_words import plural
+    from server.run_table import summary_table
 
-    synthetic = ", synthetic images" if summary.data.synthetic else ""
-    table = Table(title=f"{summary.study.name} ({summary.mode}{synthetic}): test, value (95 % interval)")
-    table.add_column("clinic", overflow="fold")
-    for column in (plural(summary.data.groups_by), "images", "melanomas"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for column in ("AUROC", "AUPRC"):
-        table.add_column(column, justify="right", min_width=INTERVAL_WIDTH)
-    for clinic in summary.clinics:
-        counts = (str(n) for n in (clinic.patients, clinic.images, clinic.melanomas))
-        table.add_row(clinic.name, *counts, *metrics_cells(clinic.test))
-    table.add_section()
-    totals = (summary.data.groups, summary.data.images, summary.data.melanomas)
-    table.add_row("all, pooled", *(str(n) for n in totals), *metrics_cells(summary.test), style="bold")
-    output.print(table)
+    output.print(summary_table(summary))
     if summary.mode == "local":
         output.print(_everywhere(summary))
     if summary.privacy:

@@ -30,7 +30,7 @@ from server.outcome import Outcome
 from server.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from flwr.app import Context
+    from flwr.app import Context, Message
     from flwr.serverapp import Grid
 
     from client.worker import ClinicWorker
@@ -103,11 +103,12 @@ def _simulate(
 
     from client import app as client_app
     from server import app as server_app
+    from server.conduct import Conduct
     from server.rounds import Rounds
 
     _silence()
     study, stop = simulation.study, threading.Event()
-    rounds = Rounds(study, folder, initial, len(simulation.clinics), observer, stop)
+    rounds = Rounds(study, folder, initial, Conduct(len(simulation.clinics), stop), observer)
     failure: list[Exception] = []
 
     def conduct(grid: "Grid") -> None:
@@ -139,7 +140,7 @@ class WorkerOfPartition:
 
     workspace: Path
 
-    def __call__(self, context: "Context") -> "ClinicWorker":
+    def __call__(self, context: "Context", _message: "Message") -> "ClinicWorker":
         """Return the worker; one a clinic and process, so that its images stay open between rounds."""
         return _worker(self.workspace, int(context.node_config["partition-id"]))
 

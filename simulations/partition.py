@@ -1,42 +1,32 @@
 """Virtual clinics: a table of lesion records divided among clinics, and each clinic's share into its parts.
 
-Whatever the scheme, what is dealt out are whole groups (`common.records.group_ids`: a patient, else a lesion, else a
-duplicate group, else a single image), so that no group crosses two clinics, or train, validation and test. The
+Whatever the scheme, what is dealt out are whole groups (`client.parts`), so that no group crosses two clinics. The
 partitioners of flwr-datasets deal out rows, and would have to be wrapped in a table of groups, with `datasets` and
 PyArrow behind it, for the few lines of NumPy that the sampling takes; it is therefore written here.
 
-Everything follows from the seed, the records and the scheme. The order of the table's rows has no influence, and how a
-clinic divides its groups depends on its name and its groups, not on the other clinics.
+Everything follows from the seed, the records and the scheme. The order of the table's rows has no influence. Each
+clinic's share is then divided as a real clinic divides its images.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from client.parts import ClinicSplit, Group, collect_groups, objection, split_clinic
 from common.errors import DataError, StudyError
 from common.protocol import PartitionSpec
 from common.records import LesionRecord, group_ids
 from common.seeds import seed_for
+
+__all__ = ["ClinicSplit", "ClinicSummary", "PartSummary", "describe", "partition"]
 
 DEFAULT_CLINICS = 4
 """Number of clinics where the study names none and they do not follow from the sources."""
 
 DRAWS = 100
 """How often an unusable random division is drawn anew before it is refused."""
-
-
-@dataclass(frozen=True)
-class ClinicSplit:
-    """One clinic's images, as indices into the records that were divided."""
-
-    name: str
-    train: tuple[int, ...]
-    validation: tuple[int, ...]
-    test: tuple[int, ...]
 
 
 class PartSummary(BaseModel):
@@ -60,16 +50,6 @@ class ClinicSummary(BaseModel):
     test: PartSummary
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Images that stay together: `indices` into the records, in the order of the images' names."""
-
-    key: str
-    indices: tuple[int, ...]
-    positive: bool
-    source: str
-
-
 _Deal = Callable[[NDArray[np.bool_], int, float, np.random.Generator], NDArray[np.intp]]
 
 
@@ -85,8 +65,7 @@ def partition(records: Sequence[LesionRecord], spec: PartitionSpec, seed: int) -
       arXiv 2102.02079), whatever their labels.
 
     Random divisions that leave a clinic with too little are drawn again, at most `DRAWS` times in all. Within a clinic
-    the fractions `validation` and `test` are fractions of its groups, with and without a positive image apart; with
-    three or more groups of either kind, every part that is asked for receives one of that kind.
+    `client.parts.split_clinic` divides.
 
     Args:
         records: the usable images; their names must be unique.
@@ -104,7 +83,7 @@ def partition(records: Sequence[LesionRecord], spec: PartitionSpec, seed: int) -
         raise DataError(
             "no usable image is left to divide among clinics: see data.sources and the list of unreadable files"
         )
-    groups = _groups(records)
+    groups = collect_groups(records)
     if spec.by == "source":
         outcome = _split_all(_by_source(groups, spec), records, spec, seed)
         if isinstance(outcome, str):
@@ -150,28 +129,8 @@ def describe(records: Sequence[LesionRecord], splits: Iterable[ClinicSplit]) -> 
     )
 
 
-def _groups(records: Sequence[LesionRecord]) -> list[_Group]:
-    """Collect records into groups, ordered by the first image of each, whatever the order of the records."""
-    ids = group_ids(records)
-    members: dict[str, list[int]] = {}
-    for index in sorted(range(len(records)), key=lambda index: records[index].image):
-        members.setdefault(ids[index], []).append(index)
-    groups = []
-    for indices in members.values():
-        images = Counter(records[index].source for index in indices)
-        groups.append(
-            _Group(
-                key=records[indices[0]].image,
-                indices=tuple(indices),
-                positive=any(records[index].target for index in indices),
-                source=min(images, key=lambda source: (-images[source], source)),
-            )
-        )
-    return groups
-
-
-def _by_source(groups: Sequence[_Group], spec: PartitionSpec) -> dict[str, list[_Group]]:
-    members: dict[str, list[_Group]] = {}
+def _by_source(groups: Sequence[Group], spec: PartitionSpec) -> dict[str, list[Group]]:
+    members: dict[str, list[Group]] = {}
     for group in groups:
         members.setdefault(group.source, []).append(group)
     wanted = spec.clinics or max(len(members), 2)
@@ -186,8 +145,8 @@ def _by_source(groups: Sequence[_Group], spec: PartitionSpec) -> dict[str, list[
     return {name: members[name] for name in sorted(largest)}
 
 
-def _by_owner(groups: Sequence[_Group], owners: NDArray[np.intp], clinics: int) -> dict[str, list[_Group]]:
-    members: dict[str, list[_Group]] = {f"clinic_{number}": [] for number in range(1, clinics + 1)}
+def _by_owner(groups: Sequence[Group], owners: NDArray[np.intp], clinics: int) -> dict[str, list[Group]]:
+    members: dict[str, list[Group]] = {f"clinic_{number}": [] for number in range(1, clinics + 1)}
     for group, owner in zip(groups, owners, strict=True):
         members[f"clinic_{owner + 1}"].append(group)
     return members
@@ -222,63 +181,13 @@ def _by_shares(count: int, clinics: int, alpha: float, generator: np.random.Gene
 
 
 def _split_all(
-    clinics: Mapping[str, Sequence[_Group]], records: Sequence[LesionRecord], spec: PartitionSpec, seed: int
+    clinics: Mapping[str, Sequence[Group]], records: Sequence[LesionRecord], spec: PartitionSpec, seed: int
 ) -> tuple[ClinicSplit, ...] | str:
     """Split every clinic, or say what the first one that cannot take part lacks."""
     splits = []
     for name, groups in clinics.items():
-        split = _split(name, groups, spec, seed)
-        if objection := _objection(split, records, spec):
-            return objection
+        split = split_clinic(name, groups, spec, seed)
+        if reason := objection(split, records, spec):
+            return reason
         splits.append(split)
     return tuple(splits)
-
-
-def _split(name: str, groups: Sequence[_Group], spec: PartitionSpec, seed: int) -> ClinicSplit:
-    generator = np.random.default_rng(seed_for(seed, "partition", "clinic", name))
-    train: list[_Group] = []
-    validation: list[_Group] = []
-    test: list[_Group] = []
-    for label in (True, False):
-        alike = [group for group in groups if group.positive == label]
-        shuffled = [alike[place] for place in generator.permutation(len(alike))]
-        for_test, for_validation = _part_sizes(len(alike), spec)
-        test += shuffled[:for_test]
-        validation += shuffled[for_test : for_test + for_validation]
-        train += shuffled[for_test + for_validation :]
-    return ClinicSplit(name, _indices(train), _indices(validation), _indices(test))
-
-
-def _part_sizes(groups: int, spec: PartitionSpec) -> tuple[int, int]:
-    """Of so many groups of one kind, how many go to test and to validation.
-
-    The fractions are rounded to whole groups, but at least one stays for training, and test comes before validation
-    where there are too few for all.
-    """
-    reserved = 1 + (spec.validation > 0 and groups >= 3)
-    test = min(max(round(spec.test * groups), int(spec.test > 0)), max(groups - reserved, 0))
-    rest = max(groups - 1 - test, 0)
-    validation = min(max(round(spec.validation * groups), int(spec.validation > 0)), rest)
-    return test, validation
-
-
-def _indices(groups: Iterable[_Group]) -> tuple[int, ...]:
-    return tuple(index for group in sorted(groups, key=lambda group: group.key) for index in group.indices)
-
-
-def _objection(split: ClinicSplit, records: Sequence[LesionRecord], spec: PartitionSpec) -> str | None:
-    """Say what a clinic lacks to take part, with its numbers; None where it has enough."""
-    images = len(split.train)
-    positive = sum(records[index].target for index in split.train)
-    has = f"clinic {split.name!r} would have {images} training images, {positive} of them positive"
-    if images < spec.minimum_images:
-        return f"{has}, and partition.minimum_images is {spec.minimum_images}"
-    if positive in (0, images):
-        return f"{has}, and a clinic needs both classes"
-    for part, fraction, indices in (
-        ("validation", spec.validation, split.validation),
-        ("test", spec.test, split.test),
-    ):
-        if fraction > 0 and not indices:
-            return f"{has}, and none are left for {part}"
-    return None

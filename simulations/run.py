@@ -4,25 +4,21 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from urllib.parse import quote
 
 from client.dataset import PARTS
 from client.policy import ClinicPolicy
 from client.privacy.accounting import delta_warning
 from client.privacy.plan import plan_of
 from client.privacy.units import privacy_units
-from common.classifier import Classifier, load_trainable, trainable_tensors
+from common.classifier import trainable_tensors
 from common.errors import RunError
 from common.files import write_text
 from common.protocol import StudyProtocol
 from common.recipe import Choice, resolve
 from common.scoring import pick_device
 from common.study_model import build_study_classifier, located, seal
-from server.evaluation import public_data, save_model, summarise
+from server.finish import Finished, finish
 from server.observer import Observer
-from server.outcome import Outcome
-from server.privacy_summary import summarise_privacy
-from server.report import write_report
 from server.run_folder import RunFolder
 from server.summary import PublicData, RunSummary
 from simulations.baselines import Baseline
@@ -75,14 +71,13 @@ def simulate(
     else:
         baseline = Baseline(study, virtual.clinics, model, device)
         outcome, model = baseline.train(folder, observer), baseline.finished()
-    _save_models(folder, model, outcome, study, virtual)
-    summary = summarise(study, folder, virtual.summary(), outcome, monotonic() - started, str(device))
-    privacy = summarise_privacy(study, outcome.accounts, choices, warnings)
-    summary = summary.model_copy(update={"privacy": privacy, "public": public_data(study, weights_dir)})
-    folder.write_outcome(outcome)
-    folder.write_summary(summary)
-    write_report(folder)
-    return summary
+    sources = tuple(sorted({record.source for record in virtual.records}))
+    used = PublicData(study=study.name, digest=study.digest, images=len(virtual.records), sources=sources)
+    seconds = monotonic() - started
+    done = Finished(
+        study, model, outcome, virtual.summary(), used, seconds, str(device), choices, warnings, weights_dir
+    )
+    return finish(folder, done)
 
 
 def _create(out: Path, study: StudyProtocol, virtual: VirtualClinics) -> RunFolder:
@@ -138,15 +133,3 @@ def privacy_warnings(study: StudyProtocol, virtual: VirtualClinics) -> tuple[str
         if warning := delta_warning(study.privacy.delta, len(units["train"])):
             warnings.append(f"{clinic.name}: {warning}")
     return tuple(warnings)
-
-
-def _save_models(
-    folder: RunFolder, model: Classifier, outcome: Outcome, study: StudyProtocol, virtual: VirtualClinics
-) -> None:
-    sources = tuple(sorted({record.source for record in virtual.records}))
-    data = PublicData(study=study.name, digest=study.digest, images=len(virtual.records), sources=sources)
-    for name, tensors in outcome.models.items():
-        load_trainable(model, tensors)
-        # The name of a source may hold a slash.
-        path = folder.path / f"model-{quote(name, safe=' ,()')}.safetensors" if name else folder.model
-        save_model(path, model, study, data)

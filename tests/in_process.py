@@ -1,11 +1,11 @@
 """A Flower grid in this process: messages go straight to ClientApps. For tests of whole rounds without Ray."""
 
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
 from flwr.app import Context, Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.task_identity import TaskIdentity
 
 from client import app as client_app
@@ -15,6 +15,7 @@ from common.classifier import trainable_tensors
 from common.protocol import StudyProtocol
 from common.study_model import build_study_classifier
 from common.tensors import Tensors
+from server.conduct import Conduct
 from server.observer import Observer
 from server.outcome import Outcome
 from server.rounds import Rounds
@@ -39,12 +40,12 @@ class InProcessGrid:
             node: ClinicWorker(clinic, simulation.study, weights_dir, safe=simulation.safe(clinic.name))
             for node, clinic in enumerate(simulation.clinics, start=100)
         }
-        self.app = client_app.make_app(lambda context: self.workers[context.node_id])
+        self.app = client_app.make_app(lambda context, _message: self.workers[context.node_id])
         self.replies: dict[str, Message] = {}
         self.traffic: list[Message] = []
 
-    def get_node_ids(self) -> list[int]:
-        return list(self.workers)
+    def get_nodes(self) -> list[NodeInfo]:
+        return [NodeInfo(node_id=node) for node in self.workers]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         identifiers = []
@@ -87,7 +88,7 @@ def conduct(
     grid: InProcessGrid, study: StudyProtocol, folder: RunFolder, initial: Tensors, observer: Observer | None = None
 ) -> Outcome:
     """Run a study's rounds over a grid."""
-    rounds = Rounds(study, folder, initial, len(grid.workers), observer or SilentObserver(), threading.Event())
+    rounds = Rounds(study, folder, initial, Conduct(len(grid.workers)), observer or SilentObserver())
     rounds.conduct(grid)
     assert rounds.outcome is not None
     return rounds.outcome

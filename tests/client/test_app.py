@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
-from client.app import make_app
+from client import app as app_module
+from client.answers import melfed_version
+from client.app import deployed_app, make_app
 from client.guard import Safe
 from client.policy import ClinicPolicy
 from client.privacy.ledger import verify
@@ -23,6 +28,10 @@ from common.protocol import StudyProtocol
 from common.tensors import Tensors
 from server import exchange
 from simulations.virtual_clinics import VirtualClinics
+from tests.client.fake_worker import STUDY as FAKE
+from tests.client.fake_worker import TENSORS as FAKE_TENSORS
+from tests.client.fake_worker import Clinic
+from tests.client.served import served
 from tests.client.small import CPU, small_model, small_study
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -61,27 +70,39 @@ def ask(app: ClientApp, kind: str, content: RecordDict) -> RecordDict:
 
 
 def app_of(worker: ClinicWorker) -> ClientApp:
-    return make_app(lambda _context: worker)
+    return make_app(lambda _context, _message: worker)
+
+
+def question(
+    round_number: int, study: StudyProtocol, run: str, tensors: Tensors | None = None, digest: str | None = None
+) -> RecordDict:
+    content = exchange.request(round_number, study, run, tensors)
+    if digest is not None:
+        content.config_records["request"]["digest"] = digest
+    return content
 
 
 def arrays(content: RecordDict, name: str) -> dict[str, np.ndarray]:
     return {key: array.numpy() for key, array in content.array_records[name].items()}
 
 
-def refusal(content: RecordDict) -> str:
-    assert set(content) == {"refused"}
+def refusal(content: RecordDict, clinic: str | None = "phantom_north") -> str:
+    assert set(content) == {"refused", *(["identity"] if clinic else [])}
+    if clinic:
+        assert dict(content.config_records["identity"]) == {"clinic": clinic}
     return str(content.config_records["refused"]["reason"])
 
 
 def test_describe(worker: ClinicWorker, study: StudyProtocol) -> None:
-    content = ask(app_of(worker), exchange.DESCRIBE, exchange.request(0, study.digest, "run"))
+    content = ask(app_of(worker), exchange.DESCRIBE, question(0, study, "run"))
     assert set(content) == {"identity", "counts"}
-    assert dict(content.config_records["identity"]) == {"clinic": "phantom_north", "digest": study.digest}
+    identity = {"clinic": "phantom_north", "digest": study.digest, "version": melfed_version()}
+    assert dict(content.config_records["identity"]) == identity
     assert dict(content.metric_records["counts"]) == worker.describe().counts
 
 
 def test_train(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> None:
-    content = ask(app_of(worker), exchange.TRAIN, exchange.request(2, study.digest, "run", tensors))
+    content = ask(app_of(worker), exchange.TRAIN, question(2, study, "run", tensors))
     expected = worker.train(tensors, 2, study.digest)
     assert set(content) == {"request", "tensors", "validation", "metrics"}
     assert dict(content.config_records["request"]) == {"round": 2, "digest": study.digest, "run": "run"}
@@ -99,12 +120,12 @@ def test_train(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> 
 def test_nothing_is_said_of_a_validation_that_the_study_does_not_ask_for(
     worker: ClinicWorker, study: StudyProtocol, tensors: Tensors
 ) -> None:
-    content = ask(app_of(worker), exchange.TRAIN, exchange.request(1, study.digest, "run", tensors))
+    content = ask(app_of(worker), exchange.TRAIN, question(1, study, "run", tensors))
     assert set(content) == {"request", "tensors", "metrics"}
 
 
 def test_evaluate(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> None:
-    content = ask(app_of(worker), exchange.EVALUATE, exchange.request(2, study.digest, "run", tensors))
+    content = ask(app_of(worker), exchange.EVALUATE, question(2, study, "run", tensors))
     assert set(content) == {"request", "validation", "test"}
     expected = worker.evaluate(tensors, study.digest)
     for part in ("validation", "test"):
@@ -114,7 +135,7 @@ def test_evaluate(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) 
 
 @pytest.mark.parametrize("kind", [exchange.TRAIN, exchange.EVALUATE])
 def test_another_study_is_refused_with_the_reason(worker: ClinicWorker, tensors: Tensors, kind: str) -> None:
-    content = ask(app_of(worker), kind, exchange.request(1, "f" * 64, "run", tensors))
+    content = ask(app_of(worker), kind, question(1, worker.study, "run", tensors, digest="f" * 64))
     assert refusal(content) == f"clinic phantom_north holds study {worker.study.digest[:12]}, not ffffffffffff"
 
 
@@ -131,12 +152,12 @@ def test_another_study_is_refused_with_the_reason(worker: ClinicWorker, tensors:
 def test_tensors_that_do_not_fit_are_refused_with_the_reason(
     worker: ClinicWorker, tensors: Tensors, kind: str, change: Tensors, reason: str
 ) -> None:
-    request = exchange.request(1, worker.study.digest, "run", {**tensors, **change})
+    request = question(1, worker.study, "run", {**tensors, **change})
     assert refusal(ask(app_of(worker), kind, request)) == reason
 
 
 def test_a_message_without_tensors_is_refused(worker: ClinicWorker) -> None:
-    request = exchange.request(1, worker.study.digest, "run")
+    request = question(1, worker.study, "run")
     assert refusal(ask(app_of(worker), exchange.TRAIN, request)).startswith("tensors do not fit the model: lacks head.")
 
 
@@ -149,18 +170,18 @@ def test_damaged_tensors_are_refused(worker: ClinicWorker, tensors: Tensors) -> 
 
 
 def test_a_worker_that_cannot_be_found_is_a_refusal(study: StudyProtocol) -> None:
-    def nobody(_context: Context) -> ClinicWorker:
+    def nobody(_context: Context, _message: Message) -> ClinicWorker:
         raise DataError("the data folder is gone")
 
-    content = ask(make_app(nobody), exchange.DESCRIBE, exchange.request(0, study.digest, "run"))
-    assert refusal(content) == "the data folder is gone"
+    content = ask(make_app(nobody), exchange.DESCRIBE, question(0, study, "run"))
+    assert refusal(content, None) == "the data folder is gone"
 
 
-def test_the_worker_is_looked_up_by_the_context(worker: ClinicWorker, study: StudyProtocol) -> None:
-    seen: list[int] = []
-    app = make_app(lambda context: seen.append(context.node_id) or worker)
-    ask(app, exchange.DESCRIBE, exchange.request(0, study.digest, "run"))
-    assert seen == [NODE]
+def test_the_worker_is_looked_up_by_context_and_message(worker: ClinicWorker, study: StudyProtocol) -> None:
+    seen: list[tuple[int, object]] = []
+    app = make_app(lambda context, message: seen.append((context.node_id, message.content["request"]["run"])) or worker)
+    ask(app, exchange.DESCRIBE, question(0, study, "run"))
+    assert seen == [(NODE, "run")]
 
 
 # A private study.
@@ -179,7 +200,7 @@ def policy(**limits: object) -> ClinicPolicy:
 
 
 def private_request(round_number: int, tensors: Tensors) -> RecordDict:
-    return exchange.request(round_number, PRIVATE.digest, "a run", tensors)
+    return question(round_number, PRIVATE, "a run", tensors)
 
 
 def test_a_private_round_has_an_account_and_no_loss(
@@ -213,7 +234,7 @@ def test_public_evaluation_images_have_no_sigma(
 ) -> None:
     study = PRIVATE.with_changes("privacy", evaluation="public")
     worker = private_worker(phantom_clinics, tmp_path, study=study)
-    content = ask(app_of(worker), exchange.EVALUATE, exchange.request(2, study.digest, "a run", tensors))
+    content = ask(app_of(worker), exchange.EVALUATE, question(2, study, "a run", tensors))
     assert set(content.metric_records["account"]) == {"epsilon", "noise_multiplier"}
     ScoreHistogram.from_arrays(arrays(content, "test"))
 
@@ -224,7 +245,7 @@ def test_what_the_policy_forbids_is_declined_with_the_reason(
 ) -> None:
     worker = private_worker(phantom_clinics, tmp_path, policy(studies=()))
     content = ask(app_of(worker), kind, private_request(1, tensors))
-    assert set(content) == {"declined"}
+    assert set(content) == {"declined", "identity"}
     reason = str(content.config_records["declined"]["reason"])
     assert reason == f"study small is declined: it is not approved here (digest {PRIVATE.digest})"
 
@@ -256,7 +277,7 @@ def test_reasons_about_the_study_and_the_model_that_came_are_told(
     phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path
 ) -> None:
     app = app_of(private_worker(phantom_clinics, tmp_path, policy()))
-    other = exchange.request(1, "f" * 64, "a run", tensors)
+    other = question(1, PRIVATE, "a run", tensors, digest="f" * 64)
     assert refusal(ask(app, exchange.TRAIN, other)).startswith("clinic phantom_north holds study ")
     wrong = private_request(1, {**tensors, "head.bias": np.zeros(3, np.float32)})
     assert refusal(ask(app, exchange.TRAIN, wrong)) == "tensor head.bias has shape (3,), not (1,)"
@@ -266,3 +287,76 @@ def test_the_messenger_loads_no_torch() -> None:
     code = "import sys, client.app; print(sorted({'torch', 'torchvision', 'timm', 'opacus', 'ray'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# A deployed clinic.
+
+
+@pytest.fixture
+def clinic() -> Iterator[tuple[Path, Clinic]]:
+    with tempfile.TemporaryDirectory(prefix="w") as name, served(Path(name)) as clinic:
+        yield Path(name) / "w.sock", clinic
+
+
+def test_a_deployed_app_asks_the_worker_on_its_socket(clinic: tuple[Path, Clinic]) -> None:
+    socket, served_clinic = clinic
+    app = deployed_app(socket)
+    described = ask(app, exchange.DESCRIBE, question(0, FAKE, "run"))
+    assert dict(described.config_records["identity"]) == {
+        "clinic": "north",
+        "digest": FAKE.digest,
+        "version": "1.2",
+        "budget": 3.5,
+        "approved": ["any"],
+    }
+    trained = ask(app, exchange.TRAIN, question(2, FAKE, "run", FAKE_TENSORS))
+    np.testing.assert_array_equal(arrays(trained, "tensors")["w"], FAKE_TENSORS["w"] + 2)
+    assert dict(trained.config_records["request"]) == {"round": 2, "digest": FAKE.digest, "run": "run"}
+    assert set(ask(app, exchange.EVALUATE, question(2, FAKE, "run", FAKE_TENSORS))) == {"request", "validation", "test"}
+    served_clinic.limits["studies"] = ()
+    declined = ask(app, exchange.TRAIN, question(2, FAKE, "run", FAKE_TENSORS))
+    assert set(declined) == {"declined", "identity"}
+    assert dict(declined.config_records["identity"]) == {"clinic": "north"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"protocol": 2}, "the coordinator speaks protocol 2, this clinic 1; update melfed"),
+        ({"protocol": None}, "the coordinator speaks a protocol without a version, this clinic 1; update melfed"),
+        ({"study": None}, "the request brings no study; update melfed at the coordinator"),
+        ({"study": 3}, "the request brings no study; update melfed at the coordinator"),
+    ],
+)
+def test_a_coordinator_of_another_version_is_told_so(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    content = question(0, FAKE, "run")
+    for name, value in change.items():
+        del content.config_records["request"][name]
+        if value is not None:
+            content.config_records["request"][name] = value
+    assert refusal(ask(deployed_app(tmp_path / "w.sock"), exchange.DESCRIBE, content), None) == reason
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(0, 3600), (200, 3600), (-5000, 3600), (1300, 2600), (10_000, 1)])
+def test_the_deadline_is_the_life_of_the_message_whatever_the_clocks_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, seconds: float
+) -> None:
+    seen: list[float] = []
+
+    class Remote:
+        clinic = None
+
+        def __init__(self, _socket: Path, _study: str, deadline: float, flower_run: int) -> None:
+            seen.append(deadline)
+            assert flower_run == 1
+
+        def describe(self) -> None:
+            raise DataError("enough")
+
+    monkeypatch.setattr(app_module, "RemoteWorker", Remote)
+    message = Message(question(0, FAKE, "run"), dst_node_id=NODE, message_type=exchange.DESCRIBE, ttl=3600)
+    message.metadata.__dict__["_message_id"] = "question"
+    message.metadata.created_at = time.time() - age
+    context = Context(run_id=1, node_id=NODE, node_config={}, state=RecordDict(), run_config={})
+    deployed_app(tmp_path)(message=message, context=context)
+    assert seen == [pytest.approx(seconds, abs=2)]

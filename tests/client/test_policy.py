@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from client.config import read_policy
 from client.policy import (
     DEFAULT_DELTA,
     ClinicPolicy,
@@ -17,7 +18,6 @@ from client.policy import (
     check_patient_ids,
     check_study,
     check_tensors_may_leave,
-    read_policy,
 )
 from client.privacy.ledger import Budget
 from common.errors import DataError, DeclinedError, PolicyError
@@ -356,7 +356,7 @@ policy:
         ("name: a", ": policy is missing: the limits that this clinic sets to every study"),
         ("name: a\npolicy: {}", ":2: policy.epsilon is missing: largest ε of this clinic's data over all studies toge"),
         ("policy:", ":1: policy: input should be a section with keys of its own, not null"),
-        ("policy: {epsilon: 3}\nworkers: x", ":2: unknown key workers; known here: name, policy"),
+        ("policy: {epsilon: 3}\nworkers: x", ":2: unknown key workers; known here: apps, coordinator, data, health_"),
         ("polcy: {epsilon: 3}", ":1: unknown key polcy; did you mean policy?"),
         ("policy: {epsilom: 3}", ":1: unknown key policy.epsilom; did you mean policy.epsilon?"),
         ("epsilon: 3", ":1: unknown key epsilon; did you mean policy.epsilon?"),

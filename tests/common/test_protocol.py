@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from common.backbones import BACKBONES
 from common.errors import StudyError
 from common.protocol import (
+    LATER_KEYS,
     DataSpec,
     ModelSpec,
     PartitionSpec,
@@ -76,6 +77,13 @@ OTHER = {
     "federation.validate_every": 2,
     "federation.tail_average": 0.5,
     "federation.deadline_seconds": 60,
+    "federation.grace_seconds": 5,
+    "federation.largest_clinic": 1000,
+    "federation.largest_update_norm": 10,
+    "federation.clip_update_norm": 1,
+    "federation.robust": "median",
+    "federation.robust_trim": 0.2,
+    "federation.robust_byzantine": 2,
     "privacy": "{unit: patient, epsilon: 3}",
     "privacy.unit": "lesion",
     "privacy.epsilon": 8,
@@ -126,6 +134,16 @@ def test_the_digest_covers_every_key_that_influences_training(key: str, empty: P
 
 def test_the_digest_is_pinned() -> None:
     assert StudyProtocol().digest == DEFAULT_DIGEST
+
+
+def test_keys_that_came_later_leave_the_digests_of_earlier_studies_as_they_were() -> None:
+    """As clinics have approved them, and as ledgers, checkpoints and reports name them."""
+    study = read_study(Path(__file__).resolve().parents[2] / "simulations/studies/demo.yaml")
+    assert study.digest == "96447dba23e1ddaa3d5729a10558eeab6f693a05c407c457972dce77b2648644"
+    for section, keys in LATER_KEYS.items():
+        assert not json.loads(study.canonical())[section].keys() & set(keys)
+        explicit = {key: getattr(getattr(study, section), key) for key in keys}
+        assert study.with_changes(section, **explicit).digest == study.digest, "stated or not, it is the same study"
 
 
 def test_the_digest_is_the_same_in_every_process() -> None:

@@ -110,6 +110,60 @@ def test_a_damaged_model_of_a_run_is_refused(folder: Path) -> None:
     assert "not a whole safetensors file" in refusal(lambda: run_metadata(file_of(run / "model.safetensors")))
 
 
+# --- by digest -------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_with_the_stated_digest_is_found_whatever_its_name(folder: Path) -> None:
+    touch(folder / "squeezenet1_1-imagenet.pth")
+    touch(folder / "notes.txt", b"warm")
+    start = touch(folder / "from-the-coordinator.safetensors", b"warm")
+    digest = hashlib.sha256(b"warm").hexdigest()
+    for expected in (digest, digest.upper()):
+        found = find_weights("squeezenet1_1", weights_dir=folder, expected_sha256=expected, download=False)
+        assert found == WeightsFile(start, digest, "--weights-dir")
+    assert find_weights("squeezenet1_1", weights_dir=folder, download=False).path.name == "squeezenet1_1-imagenet.pth"
+
+
+def test_two_files_of_one_backbone_are_told_apart_by_the_digest(folder: Path) -> None:
+    touch(folder / "vgg11-1.pth", b"one")
+    touch(folder / "vgg11-2.pth", b"two")
+    digest = hashlib.sha256(b"two").hexdigest()
+    assert find_weights("vgg11", weights_dir=folder, expected_sha256=digest, download=False).path.stem == "vgg11-2"
+    other = refusal(lambda: find_weights("vgg11", weights_dir=folder, expected_sha256="0" * 64, download=False))
+    assert "both named after vgg11" in other
+
+
+def test_a_run_in_the_folder_is_found_by_its_models_digest(folder: Path) -> None:
+    touch(folder / "simple_cnn-other.pth")
+    runs = [finished_run(folder / f"run{seed}", public_model(seed=seed)) for seed in (1, 2)]
+    (finished_run(folder / "broken", public_model(seed=3)) / "model.safetensors").unlink()
+    (folder / "no-run").mkdir()
+    touch(folder / "no-run" / "model.safetensors", b"stray")
+    for run in runs:
+        digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+        found = find_weights("simple_cnn", weights_dir=folder, expected_sha256=digest, download=False)
+        assert found.path == run / "model.safetensors"
+    stray = hashlib.sha256(b"stray").hexdigest()
+    message = refusal(lambda: find_weights("simple_cnn", weights_dir=folder, expected_sha256=stray, download=False))
+    assert f"but the study says {stray}" in message
+
+
+def test_a_file_that_cannot_be_read_hides_no_other(folder: Path) -> None:
+    (folder / "dangling.pth").symlink_to(folder / "none")
+    unreadable = touch(folder / "a.pth")
+    unreadable.chmod(0)
+    start = touch(folder / "b.safetensors", b"warm")
+    digest = hashlib.sha256(b"warm").hexdigest()
+    assert find_weights("resnet18", weights_dir=folder, expected_sha256=digest, download=False).path == start
+
+
+def test_where_nothing_is_found_the_digest_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MELFED_OFFLINE", "1")
+    message = refusal(lambda: find_weights("resnet18", weights_dir=folder, expected_sha256="0" * 64))
+    assert "downloads are off" in message
+    assert message.endswith(f"(the study's have SHA-256 {'0' * 64})")
+
+
 # --- files and folders that are named --------------------------------------------------------------------------------
 
 

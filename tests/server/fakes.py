@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.privacy.evaluation import noised_histograms
@@ -17,10 +18,12 @@ from common.noisy_histogram import NoisyHistogram
 from common.protocol import FederationSpec, PrivacySpec, StudyProtocol, validates
 from common.seeds import seed_for
 from server import exchange
+from server.conduct import Conduct
 from server.outcome import Outcome
 from server.rounds import Rounds
 from server.run_folder import RunFolder
 
+POLL_SECONDS = 0.002
 Answer = RecordDict | Error | None
 """What a node answers; an error is made by Flower's infrastructure, and None never comes."""
 Tamper = Callable[[RecordDict], Answer]
@@ -152,8 +155,8 @@ class FakeGrid:
         self.sent: list[Message] = []
         self.pulls = 0
 
-    def get_node_ids(self) -> list[int]:
-        return list(self.clinics)
+    def get_nodes(self) -> list[NodeInfo]:
+        return [NodeInfo(node_id=node) for node in self.clinics]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         identifiers = []
@@ -235,14 +238,16 @@ class Run:
         grid: FakeGrid,
         initial: Mapping[str, np.ndarray] = INITIAL,
         expected: int | None = None,
+        **conduct,
     ) -> None:
         self.study, self.grid, self.initial = study, grid, dict(initial)
         self.folder = RunFolder.create(path, study) if not path.exists() else RunFolder.open(path)
         self.observer, self.stop = Recorder(), threading.Event()
-        self.expected = len(grid.clinics) if expected is None else expected
+        expected = len(grid.clinics) if expected is None else expected
+        self.terms = Conduct(**{"expected": expected, "stop": self.stop, "poll_seconds": POLL_SECONDS, **conduct})
 
     def conduct(self) -> Outcome:
-        rounds = Rounds(self.study, self.folder, self.initial, self.expected, self.observer, self.stop)
+        rounds = Rounds(self.study, self.folder, self.initial, self.terms, self.observer)
         rounds.conduct(self.grid)
         assert rounds.outcome is not None
         return rounds.outcome
@@ -277,3 +282,8 @@ def changed(**records: Callable[[RecordDict], object]) -> Tamper:
 
 def metrics(**values: float) -> Tamper:
     return changed(metrics=lambda c: MetricRecord({**c.metric_records["metrics"], **values}))
+
+
+def counted_rounds(clinic: FakeClinic) -> list[int]:
+    """The rounds that a clinic was asked to train in, with repetitions."""
+    return [number for kind, number in clinic.asked if kind == exchange.TRAIN]

@@ -9,15 +9,18 @@ from time import monotonic
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from common.protocol import StudyProtocol
 from common.tensors import TensorError
 from server import exchange
-from server.exchange import Reply, ask, one_line, request, size
-from tests.server.fakes import Answer, FakeGrid
+from server.exchange import Node, Reply, Terms, ask, one_line, online, request, size
+from tests.server.fakes import Answer, FakeGrid, study_of
 
-CONTENT = request(3, "d" * 64, "run", {"w": np.ones((2, 3), np.float32)})
+STUDY = study_of()
+CONTENT = request(3, STUDY, "run", {"w": np.ones((2, 3), np.float32)})
 
 
 def says(text: str) -> Callable[[Message], Answer]:
@@ -28,10 +31,24 @@ def silent(_message: Message) -> None:
     return None
 
 
-def asked(grid: FakeGrid, seconds: float = 5.0, waits: list[int] | None = None) -> list[Reply]:
-    nodes = dict.fromkeys(grid.get_node_ids(), "")
-    passed = waits if waits is not None else []
-    return list(ask(grid, exchange.TRAIN, nodes, CONTENT, seconds, lambda: passed.append(1)))
+class Counting:
+    """An asker that counts its polling intervals, and sleeps through none."""
+
+    def __init__(self) -> None:
+        self.waits = 0
+
+    def wait(self) -> None:
+        self.waits += 1
+
+    def enough(self) -> bool:
+        raise AssertionError("nobody who is lost is waited for")
+
+    lost = returned = enough
+
+
+def asked(grid: FakeGrid, seconds: float = 5.0, asker: Counting | None = None) -> list[Reply]:
+    nodes = dict.fromkeys(grid.clinics, "")
+    return list(ask(grid, exchange.TRAIN, nodes, CONTENT, Terms(seconds), asker or Counting()))
 
 
 def answers(replies: list[Reply]) -> dict[int, str]:
@@ -46,18 +63,20 @@ def test_each_node_gets_the_request_and_its_answer_comes_back() -> None:
         assert message.metadata.message_type == "train"
         assert message.metadata.group_id == "3"
         assert message.metadata.ttl > 5, "a message must outlive the deadline"
-        assert message.content.config_records["request"] == {"round": 3, "digest": "d" * 64, "run": "run"}
+        request_ = dict(message.content.config_records["request"])
+        assert StudyProtocol.model_validate_json(str(request_.pop("study"))) == STUDY
+        assert request_ == {"round": 3, "protocol": 1, "digest": STUDY.digest, "run": "run"}
         np.testing.assert_array_equal(message.content.array_records["tensors"]["w"].numpy(), np.ones((2, 3)))
     assert grid.sent[0].content is grid.sent[1].content, "a model is in memory once, not once a clinic"
 
 
 def test_replies_are_yielded_as_they_arrive_in_any_order() -> None:
-    waits: list[int] = []
+    asker = Counting()
     clinics = {node: says(f"clinic {node}") for node in (5, 6, 7, 8)}
-    replies = asked(FakeGrid(clinics, order=lambda ready: ready[::-1], trickle=True), waits=waits)
+    replies = asked(FakeGrid(clinics, order=lambda ready: ready[::-1], trickle=True), asker=asker)
     assert [reply.node for reply in replies] == [8, 7, 6, 5]
     assert answers(replies) == {node: f"clinic {node}" for node in clinics}
-    assert len(waits) == 3, "one polling interval between two pulls, and none after the last"
+    assert asker.waits == 3, "one polling interval between two pulls, and none after the last"
 
 
 def test_an_error_is_told_by_the_message_that_it_answers_not_by_its_sender() -> None:
@@ -113,14 +132,15 @@ def test_a_refusal_carries_its_reason_and_keeps_apart_from_declining(kind: str, 
 
 
 def test_stopping_while_waiting_leaves_at_once() -> None:
-    class StoppedError(Exception):
+    class EndedError(Exception):
         pass
 
-    def wait() -> None:
-        raise StoppedError
+    class Ended(Counting):
+        def wait(self) -> None:
+            raise EndedError
 
-    with pytest.raises(StoppedError):
-        list(ask(FakeGrid({5: silent}), exchange.TRAIN, {5: ""}, CONTENT, 60, wait))
+    with pytest.raises(EndedError):
+        asked(FakeGrid({5: silent}), 60, Ended())
 
 
 def reply_of(**records) -> Reply:
@@ -150,7 +170,7 @@ def test_numbers_and_settings_of_other_types() -> None:
 
 def test_sizes_are_those_of_the_arrays() -> None:
     tensors = {"w": np.zeros((100, 50), np.float32), "b": np.zeros(50, np.float32)}
-    content = request(1, "d", "run", tensors)
+    content = request(1, STUDY, "run", tensors)
     assert 4 * 5050 <= size(content) <= 4 * 5050 + 300
     content["empty"] = ConfigRecord({"text": ""})  # Flower's own count raises at this
     assert size(content) < 4 * 5050 + 300
@@ -235,3 +255,18 @@ def test_altered_bytes_give_an_array_or_a_tensor_error(changes: list[tuple[int, 
     except TensorError:
         return
     assert isinstance(arrays["w"], np.ndarray)
+
+
+def test_who_is_online_is_known_by_name_and_by_when_it_came() -> None:
+    class Named(FakeGrid):
+        def get_nodes(self) -> list[NodeInfo]:
+            return [NodeInfo(node_id=5, name="a", last_activated_at="2026-01-01"), NodeInfo(node_id=6)]
+
+    assert online(Named({})) == {5: Node("a", "2026-01-01"), 6: Node("", "")}
+
+
+def test_the_path_of_a_clinics_weights_does_not_travel() -> None:
+    study = STUDY.with_changes("model", weights="/home/somebody/weights.pth", weights_sha256="a" * 64)
+    told = str(request(0, study, "run").config_records["request"]["study"])
+    assert "somebody" not in told
+    assert StudyProtocol.model_validate_json(told).digest == study.digest

@@ -7,6 +7,7 @@ from time import monotonic
 import numpy as np
 import pytest
 from flwr.app import Error, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
 
 from common.errors import QuorumError, RunError
 from common.histogram import ScoreHistogram
@@ -26,11 +27,6 @@ from tests.server.fakes import (
     scores_of,
     study_of,
 )
-
-
-@pytest.fixture(autouse=True)
-def _poll_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "POLL_SECONDS", 0.002)
 
 
 def by_hand(clinics: list[FakeClinic], rounds: int) -> dict[str, np.ndarray]:
@@ -218,9 +214,9 @@ def test_clinics_that_come_late_take_part(tmp_path: Path) -> None:
     class Filling(FakeGrid):
         looks = 0
 
-        def get_node_ids(self) -> list[int]:
+        def get_nodes(self) -> list[NodeInfo]:
             self.looks += 1
-            return list(self.clinics)[: self.looks]
+            return super().get_nodes()[: self.looks]
 
     study = study_of(rounds=1)
     grid = Filling(dict(enumerate(clinics_of(study), start=100)))

@@ -13,11 +13,6 @@ REASON = "of these patients' ε = 3, 2.9\nis spent"
 TOLD = "of these patients' ε = 3, 2.9 is spent"
 
 
-@pytest.fixture(autouse=True)
-def _poll_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "POLL_SECONDS", 0.002)
-
-
 def declines(reason: str = REASON) -> Tamper:
     return lambda _content: RecordDict({"declined": ConfigRecord({"reason": reason})})
 

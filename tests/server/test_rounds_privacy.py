@@ -29,11 +29,6 @@ NOISED, PUBLIC = {"evaluation": "noised"}, {"evaluation": "public"}
 SENSELESS = "its privacy account is missing or makes no sense"
 
 
-@pytest.fixture(autouse=True)
-def _poll_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "POLL_SECONDS", 0.002)
-
-
 def run_of(path: Path, privacy: dict[str, object], tamper: dict[str, Tamper] | None = None, rounds: int = 2) -> Run:
     """A run whose clinic c may be tampered with, and is not needed."""
     study = study_of(rounds=rounds, quorum=0.5, privacy=privacy)

@@ -20,12 +20,6 @@ from tests.server.fakes import (
     study_of,
 )
 
-
-@pytest.fixture(autouse=True)
-def _poll_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "POLL_SECONDS", 0.002)
-
-
 # Going on from a checkpoint.
 
 

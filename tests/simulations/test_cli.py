@@ -345,3 +345,23 @@ def test_a_neck_without_a_public_run(melfed_sim: Command, private: Path, images:
     answer = melfed_sim("run", private, "--data", images, "--out", tmp_path / "run", *settings)
     refused(answer, 3, "model.neck is 8", "no finished run")
     assert not (tmp_path / "run").exists()
+
+
+def test_phantom_renders_a_folder_for_several_clinics(melfed_sim: Command, tmp_path: Path) -> None:
+    options = ("--clinics", 2, "--images", 40, "--size", 32, "--seed", 3)
+    code, out, _ = melfed_sim("phantom", tmp_path / "data", *options)
+    assert code == 0
+    assert "40 synthetic images of phantom_north, phantom_south" in out
+    with (tmp_path / "data" / "metadata.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["source"] for row in rows} == {"phantom_north", "phantom_south"}
+    assert (tmp_path / "data" / "SYNTHETIC.txt").is_file()
+    with Image.open(tmp_path / "data" / rows[0]["image"]) as image:
+        assert image.size == (32, 32)
+    assert melfed_sim("phantom", tmp_path / "data", *options)[0] == 0
+    refused(melfed_sim("phantom", tmp_path / "data", *options[:-1], 4), 4, "another")
+
+
+def test_phantom_refuses_what_cannot_be_rendered(melfed_sim: Command, tmp_path: Path) -> None:
+    refused(melfed_sim("phantom", tmp_path / "data", "--images", 3), 4, "too few")
+    assert not (tmp_path / "data").exists()

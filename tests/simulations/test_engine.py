@@ -5,7 +5,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from client.guard import Safe
 from client.policy import ClinicPolicy
@@ -48,7 +48,8 @@ def test_each_partition_has_one_worker_a_process(phantom_clinics: VirtualClinics
 
     def worker(partition: int):
         config = {"partition-id": partition}
-        return worker_of(Context(run_id=1, node_id=9, node_config=config, state=RecordDict(), run_config={}))
+        context = Context(run_id=1, node_id=9, node_config=config, state=RecordDict(), run_config={})
+        return worker_of(context, Message(RecordDict(), dst_node_id=9, message_type="train"))
 
     assert worker(0) is worker(0)
     assert worker(0) is not worker(1)

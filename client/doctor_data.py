@@ -1,0 +1,176 @@
+"""The doctor's look at a clinic's data: folder, table, images, melanomas, patients. It tells counts, never names."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Final
+
+from client.config import ClinicConfig
+from client.parts import collect_groups, objection, split_clinic
+from client.policy import ClinicPolicy
+from client.privacy.units import privacy_units
+from common.checks import Finding, Step, bad, doubtful, good
+from common.errors import DataError
+from common.images import ImageProblem, decode
+from common.protocol import PartitionSpec
+from common.records import TABLE_DEPTH, LesionRecord, LesionTable, group_ids, read_table, select_sources
+from common.seeds import seed_for
+from common.tables import open_table
+
+SAMPLE: Final = 50
+"""How many images are decoded, spread over the table."""
+
+SAMPLE_SECONDS: Final = 15.0
+"""After this long no further image of the sample is begun."""
+
+FEW_TRAINING, FEW_TEST = 20, 5
+"""Fewer groups with a melanoma than these in the training and the test part say little."""
+
+NEAR: Final = 0.5
+"""A δ above this share of 1/N is warned about."""
+
+_DECODED_SIZE: Final = 32
+_WORKERS: Final = 4
+
+
+class DataDoctor:
+    """Examines the data folder of one clinic; the table is read once."""
+
+    def __init__(self, config: ClinicConfig) -> None:
+        self._section = config.file.data
+        self._policy: ClinicPolicy = config.policy
+        self._name = config.file.name or ""
+        self.root = config.data_folder if self._section else config.folder
+        self.images, self.units = 0, 0
+        self._records: tuple[LesionRecord, ...] = ()
+
+    def steps(self) -> Iterator[Step]:
+        """Yield the examinations, in order."""
+        yield Step("data folder", self.folder, 20)
+        yield Step("table", self.table, 60, needs=("data folder",))
+        yield Step("images", self.readable, SAMPLE_SECONDS + 30, needs=("table",))
+        yield Step("melanomas", self.melanomas, needs=("table",))
+        yield Step("patients", self.patients, needs=("table",))
+        yield Step("delta", self.delta, needs=("patients",))
+
+    def folder(self) -> Finding:
+        """Judge whether the folder is there and can be listed."""
+        if self._section is None:
+            return bad("clinic.yaml names no data", "add a section data: with folder: to clinic.yaml")
+        if not self.root.is_dir():
+            return bad(f"{self.root}: no such folder", "correct data.folder in clinic.yaml, or mount the folder")
+        if not os.access(self.root, os.R_OK | os.X_OK):
+            return bad(f"{self.root}: this user may not read it", "give the worker's user read access to the folder")
+        return good(str(self.root))
+
+    def table(self) -> Finding:
+        """Judge whether the table is one that melfed reads, and its rows have images."""
+        if not self._recognised():
+            known = "image,target, and patient_id where patients are known"
+            return bad("no csv file with known columns", f"give the table a header with at least {known} (README)")
+        try:
+            read = read_table(self.root)
+        except DataError:
+            # Without its text, which may name an image or a patient.
+            return bad("the table cannot be used", f"run `melfed-sim data {self.root}`, which says where and why")
+        return self._selected(read)
+
+    def readable(self) -> Finding:
+        """Decode a sample of the images."""
+        sample, end = _spread(self._records, SAMPLE), time.monotonic() + SAMPLE_SECONDS
+
+        def readable(record: LesionRecord) -> bool | None:
+            if time.monotonic() > end:
+                return None
+            try:
+                decode(self.root / record.image, _DECODED_SIZE)
+            except ImageProblem:
+                return False
+            return True
+
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            outcomes = list(pool.map(readable, sample))
+        tried, broken = len(outcomes) - outcomes.count(None), outcomes.count(False)
+        if not tried:
+            return bad(f"no image was read within {SAMPLE_SECONDS:g} s", "see to the disk or share that holds them")
+        if broken:
+            text = f"{broken} of {tried} images of a sample cannot be read"
+            mend = f"`melfed-sim data {self.root}` names each and why; convert them to 8-bit JPEG or PNG"
+            return bad(text, mend) if 2 * broken > tried else doubtful(f"{text}; such images are left out", mend)
+        return good(f"{tried} of {len(self._records)} images tried, all readable")
+
+    def melanomas(self) -> Finding:
+        """Judge whether a study that divides the data as is usual will find melanomas, and images, enough."""
+        records, usual = self._records, PartitionSpec()
+        split = split_clinic(self._name, collect_groups(records), usual, seed_for(0, "partition"))
+        text = f"{sum(record.target for record in records)} of {len(records)} images show a melanoma"
+        if reason := objection(split, records, usual):
+            return bad(f"{text}; {reason}", "add images of further patients, or correct the diagnoses in the table")
+        training, test = (self._patients_with_melanoma(part) for part in (split.train, split.test))
+        text = f"{text}; groups with one: {training} to train on, {test} to test"
+        if training < FEW_TRAINING or test < FEW_TEST:
+            return doubtful(
+                text, f"add melanoma patients: with fewer than {FEW_TRAINING} and {FEW_TEST} figures say little"
+            )
+        return good(text)
+
+    def patients(self) -> Finding:
+        """Judge whether the table names the units that the policy demands to be protected."""
+        unit = self._policy.unit
+        try:
+            units = privacy_units(self._records, unit)
+        except DataError as error:
+            reason, _, mend = str(error).partition("; ")
+            return bad(f"policy.unit is {unit}: {reason.partition(',')[0]}", mend)
+        self.units = len(set(units))
+        return good(f"{self.units} (policy.unit is {unit})")
+
+    def delta(self) -> Finding:
+        """Judge δ by the number of units: with 1/N or more, one of them could be published outright."""
+        delta, share = self._policy.delta, self._policy.delta * self.units
+        text = f"policy.delta {delta:g} for {self.units} units"
+        mend = f"set policy.delta in clinic.yaml to {0.1 / max(self.units, 1):.1g} or less"
+        if share >= 1:
+            return bad(f"{text}: not below 1/{self.units}", mend)
+        return good(text) if share <= NEAR else doubtful(f"{text}: hardly below 1/{self.units}", mend)
+
+    def _patients_with_melanoma(self, part: Sequence[int]) -> int:
+        return len({self._groups[index] for index in part if self._records[index].target})
+
+    def _selected(self, read: LesionTable) -> Finding:
+        """Keep the records of the clinic's sources, and judge what is left out."""
+        assert self._section is not None  # noqa: S101 (the step before saw to it)
+        try:
+            self._records = select_sources(read.records, self._section.sources)
+        except DataError:
+            sources = len({record.source for record in read.records})
+            return bad(
+                f"data.sources matches none of the {sources} sources, or leaves none",
+                "correct data.sources in clinic.yaml",
+            )
+        self.images = len(self._records)
+        text = f"{self.images} images ({read.layout}), {len({r.patient_id for r in self._records} - {None})} patients"
+        gaps = {"rows without an image": read.missing, "images without a row": read.unlisted}
+        found = [f"{len(names)} {what}" for what, names in gaps.items() if names]
+        if found:
+            mend = f"`melfed-sim data {self.root}` names them; complete the table or the folder"
+            return doubtful(f"{text}; {' and '.join(found)} are left out", mend)
+        return good(text)
+
+    def _recognised(self) -> bool:
+        patterns = ["/".join(["*"] * depth + ["*.[cC][sS][vV]"]) for depth in range(TABLE_DEPTH + 1)]
+        files = [path for pattern in patterns for path in self.root.glob(pattern) if not path.name.startswith(".")]
+        return any(open_table(path).truth for path in files)
+
+    @cached_property
+    def _groups(self) -> list[str]:
+        return group_ids(self._records)
+
+
+def _spread(records: Sequence[LesionRecord], most: int) -> list[LesionRecord]:
+    """Return up to so many records, evenly spread, the first and the last among them."""
+    if len(records) <= most:
+        return list(records)
+    return [records[round(i * (len(records) - 1) / (most - 1))] for i in range(most)]

@@ -1,0 +1,143 @@
+"""The doctor's look at the kit and at what the clinic keeps: configuration, secrets, folders, ledger, logs, weights."""
+
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from client.config import ClinicConfig
+from common.backbones import BACKBONES
+from common.checks import Finding, Step, bad, doubtful, good, skipped
+from common.checks_kit import certificate, only_owner_writes, private_folders, secrets, versions
+from common.errors import MelfedError, StorageError
+from common.weights import SUFFIXES
+
+NEW_KIT: Final = "put the kit's own file back, or ask the coordinator for a new kit of this clinic"
+MESSENGER: Final = "melfed-messenger"
+"""The user of the systemd units that carry messages."""
+
+LITTLE_LEFT: Final = 0.1
+"""Less than this part of the budget left is warned about."""
+
+
+def state_steps(config: ClinicConfig) -> Iterator[Step]:
+    """Yield the examinations of the kit and the state folder, in order."""
+    yield Step("clinic.yaml", lambda: configuration(config))
+    yield Step("versions", versions)
+    yield Step("secrets", lambda: secrets([config.certificate_key, config.node_key], NEW_KIT))
+    yield Step("certificate", lambda: own_certificate(config))
+    yield Step("state folder", lambda: state_folders(config))
+    yield Step("ledger", lambda: ledger(config), 60)
+    yield Step("audit log", lambda: audit_logs(config), 30)
+    yield Step("weights", lambda: weights(config))
+
+
+def configuration(config: ClinicConfig) -> Finding:
+    """Judge what `clinic.yaml` lacks for a clinic that is to take part, and who may write it."""
+    if wrong := only_owner_writes(config.path):
+        return wrong
+    lacking = [key for key in ("name", "coordinator", "data", "apps") if not getattr(config.file, key)]
+    if lacking:
+        return bad(f"lacks {', '.join(lacking)}", f"add {', '.join(lacking)}; the kit's clinic.yaml has an example")
+    policy = config.policy
+    if policy.non_private or policy.studies == "any":
+        open_ = "policy.non_private is true" if policy.non_private else "policy.studies is any"
+        return doubtful(f"clinic {config.file.name}; {open_}", "set it so only where all images are public")
+    return good(f"clinic {config.file.name}, ε {policy.epsilon:g} at δ {policy.delta:g}, unit {policy.unit}")
+
+
+def own_certificate(config: ClinicConfig) -> Finding:
+    """Judge the clinic's own TLS certificate."""
+    return certificate(config.certificate, config.certificate_key, config.ca_certificate, NEW_KIT)
+
+
+def state_folders(config: ClinicConfig) -> Finding:
+    """Judge who can enter the private folders, and whether the messenger is kept from the data."""
+    found = private_folders([config.worker_state, config.messenger_state])
+    user = config.file.messenger.user or MESSENGER
+    if found.status != "ok" or config.file.data is None:
+        return found
+    for folder in (config.data_folder, config.worker_state):
+        if folder.exists() and can_enter(user, folder):
+            return doubtful(
+                f"{found.detail}, but user {user} can read {folder}",
+                f"take the rights of others from it, or of a group that {user} is in: chmod o-rwx {folder}",
+            )
+    return found
+
+
+def can_enter(user: str, folder: Path) -> bool:
+    """Tell whether a user of this machine may list a folder, by owners, groups and modes; False for no such user."""
+    try:
+        entry = pwd.getpwnam(user)
+        groups = set(os.getgrouplist(user, entry.pw_gid))
+    except (KeyError, OSError):
+        return False
+
+    def allowed(path: Path, bits: int) -> bool:
+        status = path.stat()
+        shift = 6 if status.st_uid == entry.pw_uid else 3 if status.st_gid in groups else 0
+        return entry.pw_uid == 0 or (stat.S_IMODE(status.st_mode) >> shift) & bits == bits
+
+    real = folder.resolve()
+    return allowed(real, 0o5) and all(allowed(parent, 0o1) for parent in real.parents)
+
+
+def ledger(config: ClinicConfig) -> Finding:
+    """Verify the ledger, and tell how much of the budget is left."""
+    from client.privacy import accounting
+    from client.privacy.accounting import Mechanism
+    from client.privacy.ledger import verify
+
+    path, policy = config.ledger, config.policy
+    if not path.exists() and not path.with_name(f"{path.name}.head").exists():
+        return good(f"none yet: all of ε {policy.epsilon:g} is left")
+    try:
+        verified = verify(path)
+        reserved = [row for row in verified.rows if row.status == "reserved"]
+        history = [Mechanism(row.sampling_rate, row.noise_multiplier, row.steps) for row in reserved]
+        spent = accounting.epsilon(history, policy.delta)
+    except MelfedError as error:
+        return bad(str(error), "let those responsible for data protection look at it; train on nothing until then")
+    left = policy.epsilon - spent
+    text = (
+        f"{len(reserved)} charges, chain whole; ε {max(left, 0):.3g} of {policy.epsilon:g} left at δ {policy.delta:g}"
+    )
+    if left < LITTLE_LEFT * policy.epsilon:
+        return doubtful(text, "soon every private study is declined: decide whether policy.epsilon may be raised")
+    return good(f"{text}; {verified.mendable}, mended by the next start" if verified.mendable else text)
+
+
+def audit_logs(config: ClinicConfig) -> Finding:
+    """Verify the chains of the worker's audit log and of the messenger's."""
+    from common.audit_log import verify_log
+
+    kept = []
+    for path in (config.audit_log, config.messenger_state / "audit.jsonl"):
+        if not path.exists():
+            continue
+        try:
+            verified = verify_log(path)
+        except StorageError as error:
+            return bad(str(error), "give the log back to the user of the service")
+        if verified.error:
+            return bad(verified.error, "keep the file as it is, and find out who wrote to it")
+        kept.append(f"{verified.rows} records, head {verified.head[:12]}")
+    return good(f"chains whole: {'; '.join(kept)}") if kept else skipped("none yet")
+
+
+def weights(config: ClinicConfig) -> Finding:
+    """Count the pretrained weights that are here."""
+    folder = config.weights
+    files = [path for path in folder.glob("*") if path.suffix in SUFFIXES] if folder.is_dir() else []
+    packages = {spec.package for spec in BACKBONES.values() if spec.package and find_spec(spec.package)}
+    unreadable = [path for path in files if not os.access(path, os.R_OK)]
+    if unreadable:
+        return bad(f"{len(unreadable)} of {len(files)} files cannot be read", f"chmod a+r {folder}/*")
+    text = f"{len(files)} files in {folder}" + (f", {len(packages)} packages" if packages else "")
+    if not files and not packages:
+        return doubtful(text, f"copy the weights file of the study's backbone to {folder}, or let the worker download")
+    return good(text)

@@ -1,0 +1,159 @@
+"""The clinic's state folder: which half belongs to whom, and files that root writes for another user.
+
+    STATE/           0711, root's or the data user's
+      worker/        0700, the data user's: ledger, approvals, stored replies, audit log, caches
+      messenger/     0700, the messenger's: Flower's files, and the secret between SuperNode and messenger
+      run/           2750, the data user's, with the messenger's group: the socket, and what `status` reads
+
+Nothing below `run` tells of a patient. Root only makes folders in what is root's or the data user's, and hands files
+over by their descriptor, so that a link which somebody puts there changes nothing else.
+"""
+
+import os
+import pwd
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.config import ClinicConfig
+from common.errors import PolicyError, StorageError
+from common.files import atomic_write
+
+SECRET_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Account:
+    """An OS user: numeric ids, as processes and files have them."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def account(name: str) -> Account:
+    """Return an OS user. Raises PolicyError where this machine has none of that name."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise PolicyError(f"messenger.user: this machine has no user {name!r}; add it, or correct the name") from None
+    return Account(name, entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(name, entry.pw_gid)))
+
+
+def messenger_account(config: ClinicConfig) -> Account | None:
+    """Return whom `start` runs SuperNode and messenger as; None where it runs them as itself.
+
+    Raises:
+        PolicyError: the configured user does not exist.
+    """
+    name = config.file.messenger.user
+    if name is None or os.geteuid() != 0:
+        return None
+    return account(name)
+
+
+def prepare_worker(config: ClinicConfig) -> None:
+    """Make the folders that the worker writes to.
+
+    Raises:
+        PolicyError: messenger.user does not exist.
+        StorageError: a folder cannot be made.
+    """
+    _folder(config.state, 0o711)
+    _folder(config.worker_state, 0o700)
+    _folder(config.approvals, 0o700)
+    _log(config.audit_log)
+    # Files that are made in it get its group: so the messenger may use the socket.
+    _folder(config.run, 0o2750, gid=_shared_group(config))
+
+
+def prepare_messenger(config: ClinicConfig, messenger: Account | None = None) -> None:
+    """Make the messenger's folder, and the secret that its two processes share anew.
+
+    Raises:
+        StorageError: folder or secret cannot be made.
+    """
+    _folder(config.state, 0o711)
+    _folder(config.messenger_state, 0o700, messenger.uid if messenger else None, messenger.gid if messenger else None)
+    _log(config.messenger_audit_log)
+    write_private(config.superexec_secret, secrets.token_hex(SECRET_BYTES).encode())
+
+
+def hand_over_keys(config: ClinicConfig, messenger: Account) -> None:
+    """Give the keys that speak for the clinic to the user that speaks; 0600. Only root can.
+
+    Raises:
+        StorageError: a key is missing, or cannot be given.
+    """
+    for path in (config.node_key, config.certificate_key):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                os.fchown(descriptor, messenger.uid, messenger.gid)
+                os.fchmod(descriptor, 0o600)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            reason = f"{path}: cannot be given to {messenger.name}: {error.strerror}"
+            raise StorageError(f"{reason}; it comes with the clinic's kit, as a plain file") from error
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file of the state, 0600, atomically; root writes it for the folder's owner.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with atomic_write(path) as file:
+        if os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+        file.write(content)
+
+
+def _log(path: Path) -> None:
+    """Make an audit log that root would else make as its own, so that the folder's owner could not write to it."""
+    if os.geteuid() != 0 or path.exists():
+        return
+    owner = path.parent.stat()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(descriptor)
+
+
+def _shared_group(config: ClinicConfig) -> int | None:
+    """Return the messenger's group where this process may give files to it, else None."""
+    name = config.file.messenger.user
+    if name is None:
+        return None
+    group = account(name).gid
+    return group if os.geteuid() == 0 or group in (os.getegid(), *os.getgroups()) else None
+
+
+def _folder(path: Path, mode: int, uid: int | None = None, gid: int | None = None) -> None:
+    """Make a folder with exactly this mode; one that is there keeps its owner, and is never opened wider."""
+    try:
+        if path.is_dir():
+            _narrow(path, mode)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700)
+        parent = path.parent.stat()
+        if os.geteuid() == 0:
+            os.chown(path, parent.st_uid if uid is None else uid, parent.st_gid if gid is None else gid)
+        elif gid is not None:
+            os.chown(path, -1, gid)
+        path.chmod(mode)
+    except OSError as error:
+        reason = f"{path}: cannot be made: {error.strerror or error}"
+        raise StorageError(f"{reason}; see that the folder above it can be written to, or make it as root") from error
+
+
+def _narrow(path: Path, mode: int) -> None:
+    """Take permissions away that the folder should not give, if it is ours."""
+    status = path.stat()
+    if status.st_uid == os.geteuid() and status.st_mode & 0o777 & ~mode:
+        path.chmod(status.st_mode & 0o7000 | status.st_mode & mode & 0o777)

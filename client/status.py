@@ -1,0 +1,159 @@
+"""How the clinic is: what runs, whether the coordinator's server is there, what is approved, and what is spent.
+
+Each part is told apart: who may not read the worker's state (the messenger's user, say) still sees the rest.
+"""
+
+import math
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from client.approvals import effective_policy
+from client.config import ClinicConfig
+from client.daemon import ROLES, Running, read_status, worker_listens
+from client.health import ask_health
+from client.policy import ClinicPolicy
+from common.errors import MelfedError
+
+CONNECT_SECONDS = 3.0
+UNREADABLE = "this user may not read it"
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The clinic's ε: allowed, spent and left, at δ; infinite where a charge had no noise."""
+
+    epsilon: float
+    delta: float
+    spent: float
+
+    @property
+    def left(self) -> float:
+        """What is left, at least 0."""
+        return max(self.epsilon - self.spent, 0.0)
+
+
+@dataclass(frozen=True)
+class LastRound:
+    """The last charge of the ledger."""
+
+    study: str
+    run: str
+    round: int
+    purpose: str
+    status: str
+    time: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a clinic is.
+
+    Attributes:
+        running: whether every process does its work.
+        processes: what each does, in a word.
+        daemon: what the daemon says of itself; None where none runs, or this user may not know.
+        coordinator: address of the server.
+        unreachable: why no connection to it can be opened; None where one can.
+        approved: digests of the approved studies, or "any".
+        budget: None where it cannot be told.
+        last: None without any charge, or where it cannot be told.
+        problems: what could not be told, and why.
+    """
+
+    clinic: str
+    running: bool
+    processes: dict[str, str]
+    daemon: Running | None
+    coordinator: str
+    unreachable: str | None
+    approved: tuple[str, ...] | str | None
+    budget: Budget | None
+    last: LastRound | None
+    problems: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as what JSON can hold; an infinite ε is null."""
+        content = asdict(self)
+        if self.budget is not None:
+            numbers = {**content["budget"], "left": self.budget.left}
+            content["budget"] = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+        return content
+
+
+def status(config: ClinicConfig) -> Status:
+    """Return how a clinic is; what cannot be told is in `problems`. Takes a few seconds at most."""
+    problems: list[str] = []
+    daemon = _told("processes", lambda: read_status(config), problems)
+    processes = _processes(config, daemon)
+    policy = _told("approved studies", lambda: effective_policy(config), problems)
+    books = _told("ledger", lambda: _books(config, policy or config.policy), problems)
+    budget, last = books or (None, None)
+    return Status(
+        clinic=config.name,
+        running=all(word == "ready" for word in processes.values()),
+        processes=processes,
+        daemon=daemon,
+        coordinator=f"{config.coordinator.host}:{config.coordinator.port}",
+        unreachable=_unreachable(config.coordinator.host, config.coordinator.port),
+        approved=policy.studies if policy else None,
+        budget=budget,
+        last=last,
+        problems=tuple(problems),
+    )
+
+
+def _told(what: str, read: Callable[[], Value], problems: list[str]) -> Value | None:
+    try:
+        return read()
+    except PermissionError:
+        problems.append(f"{what}: {UNREADABLE}")
+    except MelfedError as error:
+        problems.append(f"{what}: {error}")
+    return None
+
+
+def _processes(config: ClinicConfig, daemon: Running | None) -> dict[str, str]:
+    """Return what each process does: from the daemon, else by asking."""
+    found = {"worker": "ready" if worker_listens(config) else "not running"}
+    port = config.file.health_port
+    answers = ask_health(port, ROLES) if port is not None else None
+    for role in ROLES:
+        if answers is not None and role in answers and (role != "worker" or not answers[role]):
+            found[role] = "ready" if answers[role] else "not ready"
+        found.setdefault(role, "not running")
+    for child in daemon.children if daemon else ():
+        found[str(child["name"])] = str(child["status"])
+    return found
+
+
+def _unreachable(host: str, port: int) -> str | None:
+    try:
+        socket.create_connection((host, port), CONNECT_SECONDS).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _books(config: ClinicConfig, policy: ClinicPolicy) -> tuple[Budget, LastRound | None]:
+    """Read the ledger as it is now; the worker may be writing to it. Raises LedgerError, PermissionError."""
+    from client.privacy import accounting
+    from client.privacy.accounting import Mechanism
+    from client.privacy.ledger import verify
+
+    path = config.ledger
+    # Unlike `exists`, this raises where the folder may not be entered.
+    names = {entry.name for entry in config.worker_state.iterdir()} if config.worker_state.is_dir() else set()
+    if not names & {path.name, f"{path.name}.head"}:
+        return Budget(policy.epsilon, policy.delta, 0.0), None
+    rows = verify(path).rows
+    reserved = [row for row in rows if row.status == "reserved"]
+    history = [Mechanism(row.sampling_rate, row.noise_multiplier, row.steps) for row in reserved]
+    budget = Budget(policy.epsilon, policy.delta, accounting.epsilon(history, policy.delta))
+    if not rows:
+        return budget, None
+    row = rows[-1]
+    return budget, LastRound(row.study, row.run, row.round, row.purpose, row.status, row.time)

@@ -1,0 +1,146 @@
+"""What a clinic agrees to when it approves a study, in plain words, and whether its policy would decline it anyway."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from client.config import ClinicConfig
+from client.policy import ClinicPolicy, check_study, check_tensors_may_leave
+from common.errors import DeclinedError, WeightsError
+from common.protocol import PrivacySpec, StudyProtocol, validates
+
+_TRAINS = {
+    "head": "the last layer alone; the rest stays as the weights below have it",
+    "affine": "the last layer and the scale and shift of the normalisation layers",
+    "last_block": "the last layer and the last block of the network",
+    "full": "the whole network",
+}
+_UNITS = {
+    "patient": "every patient: all images of a patient together",
+    "lesion": "every lesion; a patient with several lesions is protected less than ε says",
+    "image": "every image; a patient with several images is protected less than ε says",
+}
+_PLURALS = {"patient": "patients", "lesion": "lesions", "image": "images"}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a study would do here.
+
+    Attributes:
+        lines: heading and text; several in a row may have the same heading.
+        objection: why the policy would decline the study even when it is approved; None where it would not.
+    """
+
+    lines: tuple[tuple[str, str], ...]
+    objection: str | None
+
+
+def agreement(config: ClinicConfig, policy: ClinicPolicy, study: StudyProtocol) -> Agreement:
+    """Return what the clinic agrees to with a study, and what its policy would say.
+
+    Args:
+        config: where weights are looked for.
+        policy: the clinic's; its list of approved studies is of no account here.
+        study: with nothing left open (`client.approvals.study_to_approve`).
+
+    Raises:
+        StudyError: no noise is enough for the study's ε, so it cannot run anywhere.
+    """
+    lines = [
+        ("study", f"{study.name}, digest {study.digest}"),
+        ("positive", f"{', '.join(study.data.positive)} (images of {study.data.image_size} × {study.data.image_size})"),
+        ("divided", f"{study.partition.validation:.0%} for validation, {study.partition.test:.0%} for testing"),
+        ("trains", f"{_TRAINS[study.model.train]} ({study.model.backbone})"),
+        ("starts from", _start(study)),
+        ("rounds", _rounds(study)),
+        *_protection(study),
+        *(("leaves here", text) for text in _leaves(study)),
+        ("stays here", "images, names and ids, and what the model says of any single patient"),
+    ]
+    return Agreement(tuple(lines), _objection(config, policy, study))
+
+
+def _start(study: StudyProtocol) -> str:
+    if not study.model.pretrained:
+        return "random values"
+    return f"weights with SHA-256 {study.model.weights_sha256}"
+
+
+def _rounds(study: StudyProtocol) -> str:
+    federation, privacy = study.federation, study.privacy
+    hours = federation.deadline_seconds / 3600
+    longest = f"{hours:.3g} h" if hours >= 1 else f"{federation.deadline_seconds:.0f} s"
+    if privacy is None:
+        work = f"{study.training.local_epochs:g} passes over the training images"
+    else:
+        work = f"{privacy.steps} step{'' if privacy.steps == 1 else 's'}"
+    return f"up to {federation.rounds}, each of {work} and {longest} at most; combined by {federation.algorithm}"
+
+
+def _protection(study: StudyProtocol) -> Iterator[tuple[str, str]]:
+    from client.privacy.plan import plan_of
+
+    privacy = study.privacy
+    if privacy is None:
+        yield "protects", "nobody: no noise is added, and what leaves here may tell about single patients"
+        return
+    plan = plan_of(study)
+    if not math.isfinite(plan.epsilon):
+        yield "protects", "nobody: its noise multiplier σ is 0"
+        return
+    yield "protects", _UNITS[privacy.unit]
+    yield "ε, δ", f"at most ε = {plan.epsilon:.4g} of this clinic's data, at δ = {privacy.delta:g}"
+    noise = f"{plan.training.noise_multiplier:.4g} in each step, clipping norm C = {privacy.clipping_norm:g}"
+    taken = f"{privacy.sampling_rate:.3g} of the {_PLURALS[privacy.unit]} in each (q)"
+    yield "σ", f"{noise}, {taken}"
+    if plan.evaluation is not None:
+        yield "σ", f"{plan.evaluation.noise_multiplier:.4g} in each of {plan.releases} evaluations"
+
+
+def _leaves(study: StudyProtocol) -> Iterator[str]:
+    privacy = study.privacy
+    how = "made of clipped gradients with noise" if privacy else "without noise"
+    yield f"after each round, the new values of what trains, {how}"
+    times = sum(validates(study, number) for number in range(1, study.federation.rounds)) + 1
+    often = "once" if times == 1 else f"{times} times"
+    yield f"{often}, histograms of the scores on validation and test images, {_histograms(privacy)}"
+    counts = "exact" if privacy is None else f"rounded to multiples of {privacy.smallest_cell}"
+    if privacy is not None and privacy.evaluation == "public":
+        counts += " (exact for the evaluation images)"
+    yield f"numbers of images, positives and {_PLURALS[privacy.unit] if privacy else 'groups'}, {counts}"
+    if privacy is not None:
+        yield "the ledger's total ε and the hash of its last row"
+    yield "this clinic's name, the version of melfed, and the reason where it declines"
+
+
+def _histograms(privacy: PrivacySpec | None) -> str:
+    if privacy is None:
+        return "exact"
+    return "with noise" if privacy.evaluation == "noised" else "exact: the study declares these images public"
+
+
+def _objection(config: ClinicConfig, policy: ClinicPolicy, study: StudyProtocol) -> str | None:
+    """Say why the policy would decline the study once it is approved."""
+    from client.guard import smallest_noise
+
+    approved = policy.model_copy(update={"studies": "any"})
+    try:
+        check_study(approved, study, smallest_noise(study))
+        if policy.tensors != ("*",):
+            check_tensors_may_leave(policy, _tensor_names(config, study))
+    except DeclinedError as error:
+        return str(error)
+    except WeightsError as error:
+        return f"which tensors would leave cannot be told before the weights are here: {error}"
+    return None
+
+
+def _tensor_names(config: ClinicConfig, study: StudyProtocol) -> list[str]:
+    from common.study_model import build_study_classifier, study_weights
+
+    if study.model.pretrained:
+        # Raises where they would have to be downloaded.
+        study_weights(study, config.weights, download=False)
+    model = build_study_classifier(study, config.weights)
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]

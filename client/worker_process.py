@@ -1,0 +1,188 @@
+"""The worker as a process: it reads the clinic's images, trains, keeps the ledger, and answers on its socket.
+
+It opens no connection to anywhere: the socket of the messenger, health and metrics on loopback are all it has.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import sdnotify
+from grpc_health.v1 import health_pb2_grpc
+
+from client.answers import melfed_version
+from client.approvals import effective_policy
+from client.config import ClinicConfig
+from client.metrics import LOOPBACK, Metrics
+from client.outbox import Outbox
+from client.peer import Door, check_path
+from client.service import Service, StudyWorker
+from client.servicer import Servicer, WorkerServer
+from client.state_folders import account, prepare_worker
+from common.audit_log import AuditLog
+from common.errors import LedgerError, PolicyError, ServiceError, StorageError, StudyError
+from common.events import Event
+from common.protocol import StudyProtocol
+
+if TYPE_CHECKING:
+    import torch
+
+LEAVE_SECONDS = 5.0
+"""Within which a step of training usually ends; what does not is left to the ledger, which counts it."""
+ANSWER_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
+    """Answer until `stop` is set; then take no more questions, let the step finish, and return within seconds.
+
+    Args:
+        config: the clinic's.
+        stop: set it to end, for example on SIGTERM.
+        ready: called when questions are answered; systemd is told as well.
+
+    Raises:
+        ServiceError: another worker runs, or a socket or port cannot be made.
+        PolicyError: the configuration names a user that does not exist, or no data, or a device that is not there.
+        StorageError: the state folder cannot be written to.
+    """
+    prepare_worker(config)
+    inner = config.worker_state / "grpc.sock"
+    check_path(inner)
+    users = _users(config)
+    with _only_worker(config.worker_state / "worker.lock"), contextlib.ExitStack() as stack:
+        device = _device(config)
+        audit, metrics = AuditLog(config.audit_log, "worker"), Metrics()
+        _show_budget(config, metrics)
+
+        def refused(uid: int, pid: int) -> None:
+            _record(audit, Event.PEER_REFUSED, uid=uid, pid=pid, reason="not the messenger's user")
+
+        service = Service(
+            config.name,
+            _workers(config, device),
+            lambda: effective_policy(config),
+            Outbox(config.worker_state / "outbox"),
+            audit,
+            metrics,
+        )
+        server = WorkerServer(Servicer(service, lambda sent: metrics.traffic(sent=sent)), inner)
+        # Last of all, when the last question has been answered or written down.
+        stack.callback(_record, audit, Event.WORKER_STOPPED, reason="asked to stop, or could not begin")
+        server.start()
+        stack.callback(server.stop, ANSWER_SECONDS)
+        if config.file.metrics_port is not None:
+            stack.enter_context(metrics.served(config.file.metrics_port))
+        if config.file.health_port is not None:
+            stack.callback(_serve_health(server, config.file.health_port).stop, None)
+        stack.enter_context(Door(config.socket, inner, users, refused))
+        audit.record(Event.WORKER_STARTED, version=melfed_version(), device=str(device))
+        systemd = sdnotify.SystemdNotifier()
+        systemd.notify("READY=1")
+        ready()
+        stop.wait()
+        systemd.notify("STOPPING=1")
+        if not service.stop(LEAVE_SECONDS):
+            _log.warning("a step of training takes more than %g s; it is left undone", LEAVE_SECONDS)
+        # Before the door closes: those who wait hear that the worker stops.
+        server.stop(ANSWER_SECONDS)
+
+
+def _users(config: ClinicConfig) -> set[int]:
+    """Return the ids of the users whose processes may ask: the worker's own, root, and the messenger's."""
+    named = config.file.messenger.user
+    return {os.geteuid(), 0} | ({account(named).uid} if named else set())
+
+
+@contextlib.contextmanager
+def _only_worker(path: Path) -> Iterator[None]:
+    """Hold the lock of the worker's state: two workers would answer on one socket. Raises ServiceError."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ServiceError(f"another worker runs with {path.parent}; stop that one first") from None
+        yield
+
+
+def _device(config: ClinicConfig) -> "torch.device":
+    """Return where to train, with torch loaded and its threads set. Raises PolicyError."""
+    import torch
+
+    # Loaded now, so that the first question does not wait for it.
+    import client.worker  # noqa: F401
+    from common.scoring import pick_device
+
+    resources = config.file.resources
+    if resources.threads is not None:
+        torch.set_num_threads(resources.threads)
+    device = pick_device(None if resources.device == "auto" else resources.device)
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        found = torch.cuda.device_count()
+        raise PolicyError(f"{config.path}: resources.device is {resources.device}, but {found} GPUs can be used here")
+    return device
+
+
+def _workers(config: ClinicConfig, device: "torch.device") -> Callable[[StudyProtocol], StudyWorker]:
+    """Return what makes the worker of a study on the clinic's data."""
+    from client.clinic_data import clinic_data
+    from client.guard import Safe
+    from client.worker import ClinicWorker
+
+    def worker(study: StudyProtocol) -> StudyWorker:
+        if study.data.phantom is not None:
+            raise StudyError("the study is of synthetic lesions: it is for simulation alone")
+        safe = Safe(config.ledger, effective_policy(config))
+        data = clinic_data(config, study)
+        return ClinicWorker(data, study, config.weights, device, safe=safe, tell=config.file.tell)
+
+    return worker
+
+
+def _show_budget(config: ClinicConfig, metrics: Metrics) -> None:
+    """Tell the monitoring how much ε the ledger has, before the first request."""
+    from client.privacy.accounting import Mechanism, epsilon
+    from client.privacy.ledger import verify
+
+    if not config.ledger.exists():
+        return
+    try:
+        rows = [row for row in verify(config.ledger).rows if row.status == "reserved"]
+    except LedgerError as error:
+        # Every request will be refused for it, and health, metrics and log stay to be looked at.
+        _log.error("%s", error)
+        return
+    policy = effective_policy(config)
+    history = [Mechanism(row.sampling_rate, row.noise_multiplier, row.steps) for row in rows]
+    spent = epsilon(history, policy.delta)
+    metrics.privacy(spent, max(policy.epsilon - spent, 0.0))
+
+
+def _record(audit: AuditLog, event: Event, **fields: str | int) -> None:
+    """Write down what happens whether or not it can be written down: a full disk keeps no door open."""
+    with contextlib.suppress(StorageError):
+        audit.record(event, **fields)
+
+
+def _serve_health(server: WorkerServer, port: int) -> grpc.Server:
+    """Answer gRPC's health service, and nothing else, on a port of loopback.
+
+    Raises:
+        ServiceError: the port is taken.
+    """
+    health = grpc.server(ThreadPoolExecutor(2, "health-port"), options=(("grpc.so_reuseport", 0),))
+    health_pb2_grpc.add_HealthServicer_to_server(server.health, health)
+    try:
+        health.add_insecure_port(f"{LOOPBACK}:{port}")
+    except RuntimeError:
+        raise ServiceError(f"health_port {port} on {LOOPBACK} is taken; name another in clinic.yaml") from None
+    health.start()
+    return health

@@ -1,0 +1,97 @@
+"""What a run writes when its training has finished, simulated or deployed: models, summary, report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from common.classifier import Classifier, load_trainable
+from common.protocol import StudyProtocol
+from common.recipe import Choice
+from server.evaluation import public_data, save_model, summarise
+from server.observer import Counts
+from server.outcome import Outcome
+from server.privacy_summary import summarise_privacy
+from server.report import write_report
+from server.run_folder import RunFolder
+from server.summary import AT_CLINICS, DataSummary, PublicData, RunSummary
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run whose rounds and final evaluation are done.
+
+    Attributes:
+        study: as it was run.
+        model: the study's network; the outcome's tensors go into it.
+        outcome: models and histograms.
+        data: what the run was given.
+        used: what the models were trained on, for those who start from one of them.
+        seconds: what all of it took.
+        device: where models were evaluated.
+        choices: what the recipe chose.
+        warnings: about privacy, for the report.
+        weights_dir: where pretrained weights are looked for.
+    """
+
+    study: StudyProtocol
+    model: Classifier
+    outcome: Outcome
+    data: DataSummary
+    used: PublicData
+    seconds: float
+    device: str
+    choices: Sequence[Choice] = ()
+    warnings: Sequence[str] = ()
+    weights_dir: Path | None = None
+
+
+def finish(folder: RunFolder, done: Finished) -> RunSummary:
+    """Write the models, `summary.json` and `report.html` of a run, and return the summary.
+
+    Raises:
+        StorageError: something cannot be written.
+        RunError, StudyError: as `server.privacy_summary.summarise_privacy`.
+        WeightsError: the pretrained weights are gone.
+    """
+    _save_models(folder, done)
+    study, outcome = done.study, done.outcome
+    summary = summarise(study, folder, done.data, outcome, done.seconds, done.device)
+    privacy = summarise_privacy(study, outcome.accounts, done.choices, done.warnings)
+    summary = summary.model_copy(update={"privacy": privacy, "public": public_data(study, done.weights_dir)})
+    folder.write_outcome(outcome)
+    folder.write_summary(summary)
+    write_report(folder)
+    return summary
+
+
+def _save_models(folder: RunFolder, done: Finished) -> None:
+    for name, tensors in done.outcome.models.items():
+        load_trainable(done.model, tensors)
+        # The name of a source may hold a slash.
+        path = folder.path / f"model-{quote(name, safe=' ,()')}.safetensors" if name else folder.model
+        save_model(path, done.model, done.study, done.used)
+
+
+def told_data(study: StudyProtocol, clinics: Mapping[str, Counts]) -> DataSummary:
+    """Return what is known of a deployed run's data: the counts that its clinics told.
+
+    Args:
+        study: what was run; in a private study the counts are rounded.
+        clinics: counts by clinic, as `Outcome.clinics`.
+    """
+
+    def total(what: str) -> int:
+        return sum(counts[f"{part}_{what}"] for counts in clinics.values() for part in ("train", "validation", "test"))
+
+    by_patient = study.privacy is not None and study.privacy.unit == "patient"
+    return DataSummary(
+        folder=f"{len(clinics)} clinic{'' if len(clinics) == 1 else 's'}",
+        layout=AT_CLINICS,
+        images=total("images"),
+        melanomas=total("positives"),
+        groups=total("groups"),
+        groups_by="patient" if by_patient else "group",
+        synthetic=False,
+        left_out=(),
+    )

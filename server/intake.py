@@ -1,0 +1,158 @@
+"""What of a clinic's reply may be believed: every check that stands between a reply and the global model."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.errors import DataError, DeclinedError, StudyError
+from common.histogram import ScoreHistogram
+from common.noisy_histogram import Histogram, NoisyHistogram, histogram_from_arrays
+from common.protocol import StudyProtocol, validates
+from common.tensors import TensorError, Tensors, check_tensors, shapes
+from server.exchange import Reply
+from server.observer import Counts
+from server.outcome import Account
+from server.robust import update_norm
+
+MAX_LOSS = 1e12
+MAX_NAME = 200
+PARTS = ("train", "validation", "test")
+USELESS = (TensorError, DataError, StudyError, DeclinedError)
+"""What is raised for a reply that cannot be used; the round goes on without it."""
+_HEAD = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Update:
+    """A training reply that has passed all checks.
+
+    Attributes:
+        tensors: the clinic's model, float32.
+        images: how many it was trained on; its weight.
+        loss: the mean training loss; 0 in a private study, which tells none.
+        validation: the histogram of the model that the clinic was sent, where one is due.
+        account: what the clinic says of its privacy, in a private study.
+        size: bytes of the reply.
+    """
+
+    tensors: Tensors
+    images: float
+    loss: float
+    validation: Histogram | None
+    account: Account | None
+    size: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation reply that has passed all checks."""
+
+    test: Histogram
+    validation: Histogram
+    account: Account | None
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Checks replies to one run's requests. Every method raises one of `USELESS` where a reply cannot be used."""
+
+    study: StudyProtocol
+    run: str
+
+    def update(self, reply: Reply, number: int, counts: Counts, model: Tensors) -> Update:
+        """Return a training reply's content.
+
+        Args:
+            reply: of a clinic that was asked to train.
+            number: the round, 1-based.
+            counts: what the clinic said of itself.
+            model: the global model that it was sent.
+        """
+        self._check_request(reply, number)
+        images = reply.number("metrics", "images")
+        if not (1 <= images <= counts["train_images"] and images == int(images)):
+            raise DataError(f"claims {images:g} training images, said {counts['train_images']} before")
+        loss = 0.0 if self.study.privacy else reply.number("metrics", "loss")
+        if not 0 <= loss <= MAX_LOSS:
+            raise DataError(f"its training loss is {loss:g}; lower the learning rate")
+        account = self.account(reply)
+        tensors = reply.arrays("tensors")
+        check_tensors(tensors, shapes(model))
+        update = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
+        self._check_norm(update, model)
+        due = validates(self.study, number - 1)
+        validation = self._histogram(reply, "validation", counts["validation_images"]) if due else None
+        return Update(update, images, loss, validation, account, reply.size)
+
+    def evaluation(self, reply: Reply, number: int, counts: Counts) -> Evaluation:
+        """Return an evaluation reply's content; `number` is that of the last round."""
+        self._check_request(reply, number)
+        test = self._histogram(reply, "test", counts["test_images"])
+        validation = self._histogram(reply, "validation", counts["validation_images"])
+        return Evaluation(test, validation, self.account(reply))
+
+    def counts(self, reply: Reply, name: str) -> dict[str, int]:
+        """Return how many images, positives and groups a clinic has in each part."""
+        counts = {}
+        for part in PARTS:
+            for what in ("images", "positives", "groups"):
+                number = reply.number("counts", f"{part}_{what}")
+                if not (0 <= number <= self.study.federation.largest_clinic and number == int(number)):
+                    raise DataError(f"clinic {name} counts {number:g} {part} {what}")
+                counts[f"{part}_{what}"] = int(number)
+        return counts
+
+    def account(self, reply: Reply) -> Account | None:
+        """Return what a private study's clinic says of its privacy; None of a study without."""
+        if self.study.privacy is None:
+            return None
+        epsilon, noise, evaluation = (
+            reply.number("account", key) for key in ("epsilon", "noise_multiplier", "evaluation")
+        )
+        head = reply.text("ledger", "head")
+        # Each comparison is written so that a value that is not a number fails it.
+        said = epsilon >= 0 and 0 <= noise < math.inf and _HEAD.fullmatch(head)
+        noised = self.study.privacy.evaluation == "noised"
+        if not said or not (0 <= evaluation < math.inf if noised else math.isnan(evaluation)):
+            raise DataError("its privacy account is missing or makes no sense; use the same melfed version")
+        return Account(epsilon if epsilon < math.inf else None, head, noise, evaluation if noised else None)
+
+    def _check_request(self, reply: Reply, number: int) -> None:
+        raise_refusal(reply)
+        expected = {"digest": self.study.digest, "round": str(number)}
+        if any(reply.text("request", key) != value for key, value in expected.items()):
+            raise StudyError("the reply is to another study or round")
+        if reply.text("request", "run") != self.run:
+            raise StudyError("the reply is to another run")
+
+    def _check_norm(self, update: Tensors, model: Mapping[str, np.ndarray]) -> None:
+        largest = self.study.federation.largest_update_norm
+        if largest is not None and not (norm := update_norm(update, model)) <= largest:
+            raise DataError(f"its update has norm {norm:.4g}, more than federation.largest_update_norm ({largest:g})")
+
+    def _histogram(self, reply: Reply, part: str, images: int) -> Histogram:
+        histogram = histogram_from_arrays(reply.arrays(part))
+        noised = self.study.privacy is not None and self.study.privacy.evaluation == "noised"
+        if isinstance(histogram, NoisyHistogram) != noised:
+            raise DataError(f"its {part} histogram has {'no ' if noised else ''}noise, against the study")
+        if isinstance(histogram, ScoreHistogram) and histogram.images != images:
+            raise DataError(f"scored {histogram.images} {part} images, not {images}")
+        return histogram
+
+
+def raise_refusal(reply: Reply) -> None:
+    """Raise what a clinic gave as the reason for no answer."""
+    if reply.declined is not None:
+        raise DeclinedError(reply.declined)
+    if reply.error is not None:
+        raise DataError(reply.error)
+
+
+def check_name(name: str) -> str:
+    """Return what a clinic calls itself. Raises DataError where that cannot be printed as it is."""
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise DataError(f"calls itself {name[:MAX_NAME]!r}; a name has 1 to {MAX_NAME} printable characters")
+    return name

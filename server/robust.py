@@ -1,0 +1,102 @@
+"""Robust aggregation: means that a few false updates, whatever they hold, cannot lead astray.
+
+Trimmed mean and median: Yin et al., "Byzantine-robust distributed learning" (arXiv 1803.01498). Krum and Multi-Krum:
+Blanchard et al., "Machine learning with adversaries" (arXiv 1703.02757). They need all updates of a round at once:
+memory is O(clinics × model), where the weighted mean needs O(model). Beyond that they work on `BLOCK` values of each
+update at a time. They are tested against Flower's strategies of the same names.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from common.protocol import FederationSpec
+from common.tensors import Array, Tensors
+
+BLOCK = 1 << 16
+Float64 = npt.NDArray[np.float64]
+
+
+def replies_needed(spec: FederationSpec) -> int:
+    """Return how many updates the study's aggregation needs at least: for Krum 2 f + 3 (there: 2 f + 2 < n)."""
+    return 2 * spec.robust_byzantine + 3 if spec.robust in {"krum", "multi_krum"} else 1
+
+
+def update_norm(update: Mapping[str, Array], model: Mapping[str, Array]) -> float:
+    """Return the L2 norm of an update less the global model it began from (same names and shapes)."""
+    squares = 0.0
+    for name, tensor in update.items():
+        for ours, theirs in zip(_blocks(model[name]), _blocks(tensor), strict=True):
+            change = theirs.astype(np.float64) - ours
+            squares += float(change @ change)
+    return float(np.sqrt(squares))
+
+
+def clipped(update: Tensors, model: Tensors, longest: float) -> Tensors:
+    """Return an update, shortened towards the global model where it is further from it than `longest` (L2 norm)."""
+    norm = update_norm(update, model)
+    if norm <= longest:
+        return update
+    share = longest / norm
+    return {
+        name: (model[name] + share * (tensor.astype(np.float64) - model[name])).astype(np.float32)
+        for name, tensor in update.items()
+    }
+
+
+def trimmed_mean(updates: Sequence[Tensors], trim: float) -> Tensors:
+    """Return the mean of each value without the ⌊trim × n⌋ smallest and as many largest; clinics weigh the same."""
+    cut = int(trim * len(updates))
+    return _by_value(updates, lambda block: np.sort(block, axis=0)[cut : len(updates) - cut].mean(axis=0))
+
+
+def median(updates: Sequence[Tensors]) -> Tensors:
+    """Return the median of each value; clinics weigh the same."""
+    return _by_value(updates, lambda block: np.asarray(np.median(block, axis=0), np.float64))
+
+
+def krum_order(updates: Sequence[Tensors], byzantine: int) -> list[int]:
+    """Return the updates' indices, the most trustworthy first.
+
+    Each is scored by the sum of the squared distances to its n - f - 2 nearest others (at least one).
+    """
+    distances = _squared_distances(updates)
+    nearest = max(1, len(updates) - byzantine - 2)
+    # The nearest of all is an update itself, at distance zero.
+    scores = np.sort(distances, axis=1)[:, 1 : nearest + 1].sum(axis=1)
+    return [int(index) for index in np.argsort(scores, kind="stable")]
+
+
+def _squared_distances(updates: Sequence[Tensors]) -> Float64:
+    distances = np.zeros((len(updates), len(updates)))
+    for name in updates[0]:
+        for block in _stacks([update[name] for update in updates]):
+            for i, one in enumerate(block):
+                rest = block[i + 1 :] - one
+                squares = (rest * rest).sum(axis=1)
+                distances[i, i + 1 :] += squares
+                distances[i + 1 :, i] += squares
+    return distances
+
+
+def _by_value(updates: Sequence[Tensors], reduce: Callable[[Float64], Float64]) -> Tensors:
+    """Reduce n values to one at each place of the model."""
+    result: Tensors = {}
+    for name, first in updates[0].items():
+        blocks = [reduce(block) for block in _stacks([update[name] for update in updates])]
+        flat = np.concatenate(blocks) if blocks else np.zeros(0)
+        result[name] = flat.astype(np.float32).reshape(first.shape)
+    return result
+
+
+def _stacks(tensors: Sequence[Array]) -> Iterator[Float64]:
+    """Yield the same block of every tensor, as rows (n, values)."""
+    for blocks in zip(*(_blocks(tensor) for tensor in tensors), strict=True):
+        yield np.stack(blocks).astype(np.float64)
+
+
+def _blocks(tensor: Array) -> Iterator[Array]:
+    flat = tensor.reshape(-1)
+    for start in range(0, flat.size, BLOCK):
+        yield flat[start : start + BLOCK]

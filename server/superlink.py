@@ -1,0 +1,251 @@
+"""Flower's SuperLink, its superexec, and the processes of ServerApps: how the daemon starts them, and what they run.
+
+All of it stays on loopback. SuperLink's control interface knows no passwords, so whoever has an account on this machine
+and reads the CA certificate can submit an app: the superexec therefore starts melfed's own bundle and nothing else, as
+the clinics do.
+"""
+
+import functools
+import logging as log
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.errors import ServerConfigError
+from common.supervised import VARIABLE
+from server.bundle import bundle_digest
+from server.config import ServerConfig
+
+if TYPE_CHECKING:
+    from flwr.supercore.constant import TaskType
+    from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
+
+POLL_SECONDS = 0.2
+"""How often the superexec asks whether a ServerApp is to be started."""
+
+DATABASE_PATIENCE_MS = 120_000
+"""How long a write waits for another one. Flower's own 5 s are too few where a large model's arrays are written."""
+
+CONFIG_VARIABLE = "MELFED_SERVER"
+GRACE_SECONDS = 5
+RECONNECT_SECONDS = 2
+
+
+def quiet_environment(config: ServerConfig, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of everything that runs Flower here.
+
+    Nothing is reported home, no dependency is installed at run time, and no setting or proxy of whoever started the
+    daemon has a part in it: all connections are on loopback.
+    """
+    environment = {
+        name: value
+        for name, value in (os.environ if inherited is None else inherited).items()
+        if not name.startswith("FLWR_") and not name.lower().endswith("_proxy")
+    }
+    return environment | {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_HOME": str(config.state / "flower"),
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": str(POLL_SECONDS),
+        CONFIG_VARIABLE: str(config.path),
+    }
+
+
+def become_quiet(config: ServerConfig) -> None:
+    """Give this process that environment, before it imports Flower."""
+    environment = quiet_environment(config)
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+def command(config: ServerConfig, name: str) -> tuple[str, ...]:
+    """Return the command line of one of `melfed-server`'s own child processes, of this installation.
+
+    -P keeps the current folder out of the search for modules.
+    """
+    return (sys.executable, "-P", "-m", "server.cli", name, "--config", str(config.path))
+
+
+def superlink_arguments(config: ServerConfig) -> list[str]:
+    """Return the arguments of Flower's SuperLink."""
+    return [
+        "--host=127.0.0.1",
+        f"--port={config.file.superlink_port}",
+        f"--ssl-ca-certfile={config.ca_certificate}",
+        f"--ssl-certfile={config.certificate}",
+        f"--ssl-keyfile={config.certificate_key}",
+        "--enable-supernode-auth",
+        "--isolation=process",
+        f"--superexec-auth-secret-file={config.superexec_secret}",
+        f"--database={config.state / 'flower.db'}",
+        "--disable-runtime-dependency-installation",
+    ]
+
+
+def run_superlink(config: ServerConfig) -> None:
+    """Be the SuperLink until this process is ended."""
+    become_quiet(config)
+    from importlib import import_module
+
+    import uvicorn
+    from flwr.supercore import sql_mixin
+    from flwr.supercore.http_logging import get_uvicorn_log_config
+    from flwr.superlink.main import create_app
+
+    # Its package holds a function of the module's name.
+    flower = import_module("flwr.superlink.cli.flower_superlink")
+    settings = vars(sql_mixin)
+    pragmas = dict(settings["SQLITE_PRAGMAS"]) | {"busy_timeout": str(DATABASE_PATIENCE_MS)}
+    settings["SQLITE_PRAGMAS"] = tuple(pragmas.items())
+    _let_keys_come_back()
+    # Below that are lines for every look of the daemon.
+    log.getLogger("flwr").setLevel(log.WARNING)
+    sys.argv = ["flower-superlink", *superlink_arguments(config)]
+    flags = flower._parse_superlink_lifespan_config()
+    uvicorn.run(
+        create_app(flags, flower.SuperLinkLifespan),
+        host=flags.host,
+        port=flags.port,
+        ssl_certfile=flags.ssl_certfile,
+        ssl_keyfile=flags.ssl_keyfile,
+        log_config=get_uvicorn_log_config(flower.console_handler.level),
+        access_log=False,  # several lines a second and clinic
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+def _let_keys_come_back() -> None:
+    """Have SuperLink register a key again that was unregistered: a clinic that is let in again keeps its kit."""
+    from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+
+    create: Callable[..., int] = SqlLinkState.create_node
+
+    @functools.wraps(create)
+    def create_node(
+        self: SqlLinkState, owner_aid: str, owner_name: str, public_key: bytes, *rest: object, **more: object
+    ) -> int:
+        gone = "UPDATE node SET public_key = NULL WHERE public_key = :key AND status = 'unregistered'"
+        self.query(gone, {"key": public_key})
+        return create(self, owner_aid, owner_name, public_key, *rest, **more)
+
+    SqlLinkState.create_node = create_node  # type: ignore[method-assign]
+
+
+class ServerApps:
+    """Starts a process a ServerApp, for Flower's superexec; its methods are those of Flower's `Executor`.
+
+    The token that lets a process act for its run goes through its standard input, not on its command line. The
+    processes outlive a superexec that crashes, but not the daemon above it.
+    """
+
+    def __init__(self, config: ServerConfig, bundle: str) -> None:
+        self.config, self.bundle = config, bundle
+        self.children: list[subprocess.Popen[bytes]] = []
+        self.daemon = os.getppid()
+
+    def get_eligible_capacity(self, *_: object, **__: object) -> "tuple[set[TaskType], set[str]]":
+        """Return what may be started: ServerApps, of any bundle (others fail in `launch`)."""
+        from flwr.supercore.constant import TaskType
+
+        return {TaskType.SERVER_APP}, set()
+
+    def wait_for_capacity(self, *_: object, **__: object) -> None:
+        """Return at once."""
+
+    def launch(self, spec: "ExecutionSpec") -> "LaunchResult":
+        """Start a ServerApp, where it is of melfed's bundle."""
+        from flwr.supercore.superexec.executor.types import LaunchResult
+
+        if spec.fab_hash != self.bundle:
+            return LaunchResult.failed(f"bundle {spec.fab_hash} is not melfed's, {self.bundle}")
+        child = subprocess.Popen(  # noqa: S603 (our own command)
+            [*command(self.config, "serverapp"), "--daemon", str(self.daemon)],
+            stdin=subprocess.PIPE,
+            env=_outliving_environment(),
+            start_new_session=True,
+        )
+        assert child.stdin is not None  # noqa: S101
+        child.stdin.write(spec.token.encode() + b"\n")
+        child.stdin.close()
+        self.children.append(child)
+        return LaunchResult.accepted()
+
+    def reconcile(self) -> None:
+        """Let go of processes that have ended."""
+        self.children = [child for child in self.children if child.poll() is None]
+
+    def close(self) -> None:
+        """Leave ServerApps running."""
+
+
+def _outliving_environment() -> dict[str, str]:
+    """Return an environment in which a process belongs to the daemon's supervisor, but not to one of its children."""
+    marks = os.environ.get(VARIABLE, "").split("/")
+    marks[-1] = marks[-1].partition(".")[0] + ".serverapp"
+    return {**os.environ, VARIABLE: "/".join(marks)}
+
+
+def run_superexec(config: ServerConfig) -> None:
+    """Be the superexec until this process is ended."""
+    become_quiet(config)
+    from importlib import import_module
+
+    _reconnect_soon()
+    flower = import_module("flwr.supercore.superexec.run_superexec")
+    executor = ServerApps(config, bundle_digest(read_file(config.bundle)))
+    vars(flower)["get_executor"] = lambda *_, **__: executor
+    flower.run_superexec(
+        runtime_api_address=config.superlink,
+        insecure=False,
+        root_certificates_path=str(config.ca_certificate),
+        superexec_auth_secret=read_file(config.superexec_secret),
+        runtime_dependency_install=False,
+    )
+
+
+def run_serverapp(config: ServerConfig, token: str, daemon: int) -> None:
+    """Be the process of one ServerApp until its run ends.
+
+    Args:
+        config: the coordinator's.
+        token: lets this process act for its run.
+        daemon: process id; when it ends, so does this one.
+    """
+    become_quiet(config)
+    from queue import Queue
+
+    from flwr.superlink.runtime import run_serverapp as flower
+
+    _reconnect_soon()
+    # Nobody writes to the queue: logs stay in a file, and out of Flower's database.
+    flower(
+        runtime_api_address=config.superlink,
+        log_queue=Queue(),
+        token=token,
+        insecure=False,
+        certificates=read_file(config.ca_certificate),
+        parent_pid=daemon,
+        runtime_dependency_install=False,
+    )
+
+
+def _reconnect_soon() -> None:
+    """Have Flower try every few seconds to reach a SuperLink that was restarted, not every minute."""
+    from flwr.supercore.retry import http_retry
+
+    vars(http_retry)["MAX_RETRY_DELAY"] = RECONNECT_SECONDS
+    log.getLogger("httpx").setLevel(log.WARNING)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of one of the kit's files. Raises ServerConfigError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ServerConfigError(f"{path}: cannot be read: {reason}; put the kit's file back") from None

@@ -1,0 +1,184 @@
+"""The doctor's look at a clinic's data, in good and bad state; it never tells a name."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import client.doctor_data
+from client.config import ClinicConfig
+from client.doctor_data import DataDoctor
+from common.checks import Check, examine_steps
+from tests.client.doctors import edit, make_kit
+
+Rows = list[dict[str, str]]
+
+
+@pytest.fixture
+def config(tmp_path: Path, phantom: Path) -> ClinicConfig:
+    """A kit whose data are a copy of the phantom: 96 images of three sources."""
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    for image in (phantom / "images").iterdir():
+        (tmp_path / "data" / "images" / image.name).hardlink_to(image)
+    shutil.copy(phantom / "metadata.csv", tmp_path / "data")
+    return make_kit(tmp_path / "kit", tmp_path / "data")
+
+
+def examined(config: ClinicConfig) -> dict[str, Check]:
+    return {check.name: check for check in examine_steps(DataDoctor(config).steps())}
+
+
+def change(config: ClinicConfig, how: Callable[[Rows], object]) -> None:
+    path = config.data_folder / "metadata.csv"
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    how(rows)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def replace_image(path: Path, content: bytes) -> None:
+    """Write another file: the image itself is a link to the phantom's."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def no_name(checks: dict[str, Check]) -> None:
+    text = " ".join(f"{check.detail} {check.mend}" for check in checks.values())
+    assert "synthetic_" not in text
+    assert "_p0" not in text
+
+
+def test_all_is_well(config: ClinicConfig) -> None:
+    checks = examined(config)
+    assert {name: check.status for name, check in checks.items() if check.status != "ok"} == {"melanomas": "warning"}
+    assert "96 images (melfed)" in checks["table"].detail
+    assert checks["images"].detail == "50 of 96 images tried, all readable"
+    no_name(checks)
+
+
+def test_melanomas_in_plenty(config: ClinicConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.doctor_data, "FEW_TRAINING", 3)
+    monkeypatch.setattr(client.doctor_data, "FEW_TEST", 1)
+    assert examined(config)["melanomas"].status == "ok"
+
+
+def test_no_such_folder(config: ClinicConfig) -> None:
+    shutil.rmtree(config.data_folder)
+    checks = examined(config)
+    assert checks["data folder"].status == "failed"
+    assert {check.status for name, check in checks.items() if name != "data folder"} == {"skipped"}
+
+
+def test_a_configuration_without_data(config: ClinicConfig) -> None:
+    file = config.file.model_copy(update={"data": None})
+    checks = examined(ClinicConfig(config.path, file))
+    assert checks["data folder"].status == "failed"
+    assert "data" in checks["data folder"].mend
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "image,age\nx,3\n", "\x00\xff", "image\n"])
+def test_missing_columns(config: ClinicConfig, content: str) -> None:
+    (config.data_folder / "metadata.csv").write_text(content)
+    found = examined(config)["table"]
+    assert found.status == "failed"
+    assert "image,target" in found.mend
+
+
+def test_no_table_at_all(config: ClinicConfig) -> None:
+    (config.data_folder / "metadata.csv").unlink()
+    assert examined(config)["table"].status == "failed"
+
+
+def test_a_cell_that_cannot_be_used_is_not_repeated(config: ClinicConfig) -> None:
+    change(config, lambda rows: rows[3].update(target="both"))
+    checks = examined(config)
+    assert checks["table"].status == "failed"
+    assert "melfed-sim data" in checks["table"].mend
+    no_name(checks)
+
+
+def test_rows_and_images_without_each_other_are_counted(config: ClinicConfig) -> None:
+    change(config, lambda rows: rows.pop())
+    next((config.data_folder / "images").glob("*_000000.jpg")).unlink()
+    checks = examined(config)
+    assert checks["table"].status == "warning"
+    assert "1 rows without an image and 1 images without a row" in checks["table"].detail
+    assert checks["images"].status == "ok"
+    no_name(checks)
+
+
+@pytest.mark.parametrize(("share", "status"), [(0.1, "warning"), (0.9, "failed")])
+def test_unreadable_images_are_counted(config: ClinicConfig, share: float, status: str) -> None:
+    images = sorted((config.data_folder / "images").iterdir())
+    for image in images[: int(share * len(images))]:
+        replace_image(image, b"no image")
+    checks = examined(config)
+    assert checks["images"].status == status
+    assert "of 50 images" in checks["images"].detail
+    no_name(checks)
+
+
+def test_slow_images_do_not_hold_the_doctor_up(config: ClinicConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.doctor_data, "SAMPLE_SECONDS", -1.0)
+    found = examined(config)["images"]
+    assert found.status == "failed"
+    assert "no image was read" in found.detail
+
+
+@pytest.mark.parametrize("target", ["0", "1"])
+def test_one_class_only(config: ClinicConfig, target: str) -> None:
+    change(config, lambda rows: [row.update(target=target, diagnosis="") for row in rows])
+    checks = examined(config)
+    assert checks["melanomas"].status == "failed"
+    assert "both classes" in checks["melanomas"].detail
+
+
+def test_too_few_images(config: ClinicConfig) -> None:
+    def few(rows: Rows) -> None:
+        del rows[12:]
+        rows[0].update(target="1", diagnosis="mel")
+
+    change(config, few)
+    assert "minimum_images" in examined(config)["melanomas"].detail
+
+
+def test_images_without_patient(config: ClinicConfig) -> None:
+    change(config, lambda rows: [row.update(patient_id="") for row in rows[:7]])
+    checks = examined(config)
+    assert checks["patients"].status == "failed"
+    assert "7 of 96 images have no patient id" in checks["patients"].detail
+    assert "patient_id" in checks["patients"].mend
+    assert checks["delta"].status == "skipped"
+    no_name(checks)
+    lesions = edit(config, "policy: {", "policy: {unit: lesion, ")
+    assert examined(lesions)["patients"].status == "ok"
+
+
+@pytest.mark.parametrize(("delta", "status"), [("1.0e-5", "ok"), ("0.015", "warning"), ("0.3", "failed")])
+def test_delta_by_the_number_of_patients(config: ClinicConfig, delta: str, status: str) -> None:
+    found = examined(edit(config, "delta: 1.0e-5", f"delta: {delta}"))["delta"]
+    assert found.status == status, found
+
+
+def test_sources(config: ClinicConfig) -> None:
+    one = edit(config, "data: {", "data: {sources: [phantom_north], ")
+    assert "48 images" in examined(one)["table"].detail
+    other = edit(config, "phantom_north", "ward")
+    checks = examined(other)
+    assert checks["table"].status == "failed"
+    assert "3 sources" in checks["table"].detail
+
+
+def test_a_link_out_of_the_folder_is_refused_without_its_name(config: ClinicConfig, tmp_path: Path) -> None:
+    image = sorted((config.data_folder / "images").iterdir())[5]
+    image.unlink()
+    (tmp_path / "outside.jpg").write_bytes(b"x")
+    image.symlink_to(tmp_path / "outside.jpg")
+    checks = examined(config)
+    assert checks["table"].status == "failed"
+    no_name(checks)

@@ -1,0 +1,24 @@
+"""A small consortium for tests: its file, and the paths of its kits."""
+
+import socket
+from pathlib import Path
+
+import yaml
+
+from common.yaml_file import Dumper
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def consortium_file(folder: Path, *clinics: str, **changes: object) -> Path:
+    """Write a consortium file for these clinics; `changes` replace its sections."""
+    path = folder / "consortium.yaml"
+    server = {"names": ["edge.example.org", "192.0.2.7"], "address": "127.0.0.1"}
+    content = {"name": "test", "server": server, "clinics": [{"name": name} for name in clinics], **changes}
+    path.write_text(yaml.dump(content, Dumper=Dumper))
+    return path

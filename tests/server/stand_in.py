@@ -1,0 +1,64 @@
+"""Clinics without melfed's client: Flower's own SuperNode and a ClientApp that is scripted as `tests.server.fakes` is.
+
+They connect to SuperLink itself, not to nginx, as Flower's SuperNode has no client certificate.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from server.config import ServerConfig
+from server.superlink import quiet_environment
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+PACKAGE = f"""
+__path__.append({str(REPOSITORY / "client")!r})
+"""
+
+APP = """
+import os, time
+from flwr.clientapp import ClientApp
+from flwr.app import Message
+from common.protocol import StudyProtocol
+from tests.server.fakes import FakeClinic
+
+app = ClientApp()
+
+def answer(message, context):
+    study = StudyProtocol.model_validate_json(str(message.content.config_records["request"]["study"]))
+    time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
+    return Message(FakeClinic(os.environ["STAND_IN"], study)(message), reply_to=message)
+
+app.query("describe")(answer)
+app.train()(answer)
+app.evaluate()(answer)
+"""
+
+
+def write_package(folder: Path) -> Path:
+    """A package that stands before melfed's `client`, and holds this app in place of `client.deployed`."""
+    package = folder / "stand-in" / "client"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(PACKAGE)
+    (package / "deployed.py").write_text(APP)
+    return package.parent
+
+
+def start_clinic(
+    config: ServerConfig, name: str, key: Path, package: Path, log: Path, port: int, seconds: float = 0.0
+) -> subprocess.Popen[bytes]:
+    """A clinic's SuperNode; each answer takes so many seconds more."""
+    environment = quiet_environment(config) | {
+        "FLWR_HOME": str(package.parent / f"home-{name}"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{package}:{REPOSITORY}",
+        "STAND_IN": name,
+        "STAND_IN_SECONDS": str(seconds),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = ["flower-supernode", "--superlink", config.superlink, "--root-certificates", str(config.ca_certificate)]
+    command += ["--auth-supernode-private-key", str(key), "--port", str(port)]
+    with log.open("ab") as output:
+        return subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)

@@ -1,0 +1,90 @@
+"""What a finished run writes."""
+
+import pytest
+
+from common.protocol import FederationSpec, ModelSpec, PrivacySpec, StudyProtocol
+from common.tensors import load_tensors
+from server.finish import Finished, finish, told_data
+from server.outcome import Outcome
+from server.run_folder import RunFolder
+from server.summary import AT_CLINICS, DataSummary, LeftOutImage, PublicData
+from tests.server.fakes import scores_of
+from tests.server.finished import network
+
+COUNTS = {
+    f"{part}_{what}": number
+    for part, images in (("train", 70), ("validation", 10), ("test", 20))
+    for what, number in (("images", images), ("positives", images // 10), ("groups", images // 2))
+}
+USED = PublicData(study="small", digest="1" * 64, images=200, sources=("a", "b"))
+
+
+def study(**sections) -> StudyProtocol:
+    return StudyProtocol(
+        name="small",
+        model=ModelSpec(backbone="simple_cnn", pretrained=False),
+        federation=FederationSpec(rounds=1),
+        **sections,
+    )
+
+
+def done(protocol: StudyProtocol, data: DataSummary, models: tuple[str, ...] = ("",)) -> Finished:
+    model = network(protocol)
+    tensors = {name: t.detach().numpy() for name, t in model.named_parameters() if t.requires_grad}
+    test = {name: scores_of(name, "test", 20) for name in ("a", "b")}
+    outcome = Outcome(dict.fromkeys(models, tensors), {"a": COUNTS, "b": COUNTS}, test)
+    return Finished(protocol, model, outcome, data, USED, 12.0, "cpu")
+
+
+def test_a_deployed_run_knows_of_its_data_what_clinics_told():
+    data = told_data(study(), {"a": COUNTS, "b": COUNTS})
+    assert (data.folder, data.layout) == ("2 clinics", AT_CLINICS)
+    assert (data.images, data.melanomas, data.groups, data.groups_by) == (200, 20, 100, "group")
+    assert data.left_out == ()
+    private = study(privacy=PrivacySpec(unit="patient", epsilon=1.0))
+    assert told_data(private, {"a": COUNTS}).groups_by == "patient"
+    assert told_data(private, {"a": COUNTS}).folder == "1 clinic"
+
+
+def test_models_summary_and_report_are_written(tmp_path):
+    protocol = study()
+    folder = RunFolder.create(tmp_path / "run", protocol)
+    summary = finish(folder, done(protocol, told_data(protocol, {"a": COUNTS, "b": COUNTS})))
+    assert folder.summary() == summary
+    assert [clinic.images for clinic in summary.clinics] == [100, 100]
+    assert load_tensors(folder.model)[1]["data"] == USED.model_dump(mode="json")
+    assert {event["clinic"] for event in folder.events() if event["event"] == "test"} == {"a", "b"}
+
+
+def test_the_report_of_a_deployed_run_names_no_folder(tmp_path):
+    protocol = study()
+    folder = RunFolder.create(tmp_path / "run", protocol)
+    finish(folder, done(protocol, told_data(protocol, {"a": COUNTS, "b": COUNTS})))
+    page = folder.report.read_text()
+    assert "2 clinics: images stayed where they are" in page
+    assert "what a clinic could not use is in its own log" in page
+    assert "Layout" not in page
+    assert "no image</" not in page
+
+
+def test_the_report_of_a_folder_is_as_before(tmp_path):
+    protocol = study()
+    folder = RunFolder.create(tmp_path / "run", protocol)
+    left_out = (LeftOutImage(image="a.jpg", reason="truncated"),)
+    data = told_data(protocol, {"a": COUNTS}).model_copy(
+        update={"folder": "ham", "layout": "HAM10000", "left_out": left_out}
+    )
+    finish(folder, done(protocol, data))
+    page = folder.report.read_text()
+    assert "HAM10000" in page
+    assert "1 image" in page
+    assert "stayed where they are" not in page
+
+
+@pytest.mark.parametrize("name", ["north", "a/b"])
+def test_a_model_a_clinic_has_its_name(tmp_path, name):
+    protocol = study()
+    folder = RunFolder.create(tmp_path / "run", protocol)
+    finish(folder, done(protocol, told_data(protocol, {"a": COUNTS}), (name,)))
+    assert len(list(folder.path.glob("model-*.safetensors"))) == 1
+    assert not folder.model.exists()
