@@ -12,7 +12,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.answers import Account, Worker
+from client.answers import Account, Worker, melfed_version
 from client.rpc import RemoteWorker
 from common.errors import DeclinedError, MelfedError, StudyError
 from common.tensors import TensorError
@@ -32,7 +32,7 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
     Messages (`server.exchange` is the other end): query `describe` gives counts; train gives tensors, the validation
     histogram of the model that came, and metrics; evaluate gives the histograms of validation and test part. What the
     worker cannot do comes back as a reply with the reason in `refused`, what its policy forbids with the reason in
-    `declined`, and with the clinic's name in `identity` where it is known.
+    `declined`, and `identity` has the version of melfed then, and the clinic's name where it is known.
     """
     app = ClientApp()
 
@@ -43,9 +43,11 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
             content = ask(worker, message)
         except MelfedError as error:
             kind = "declined" if isinstance(error, DeclinedError) else "refused"
-            content = RecordDict({kind: ConfigRecord({"reason": str(error)})})
+            # The version above all: it may be the reason.
+            identity = ConfigRecord({"version": melfed_version()})
             if worker is not None and worker.clinic is not None:
-                content["identity"] = ConfigRecord({"clinic": worker.clinic})
+                identity["clinic"] = worker.clinic
+            content = RecordDict({kind: ConfigRecord({"reason": str(error)}), "identity": identity})
         return Message(content, reply_to=message)
 
     @app.query("describe")

@@ -86,7 +86,7 @@ def study_to_approve(config: ClinicConfig, study_file_or_digest: str | Path) -> 
     from common.study_model import seal
 
     # A path on the coordinator's machine; here the weights folder counts. A clinic connects to its coordinator alone.
-    return seal(study.with_changes("model", weights=None), config.weights, download=False)
+    return seal(study.with_changes("model", weights=None), config.weights_folder, download=False)
 
 
 def revoke(config: ClinicConfig, digest_or_prefix: str, by: str) -> Approval:

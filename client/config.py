@@ -188,6 +188,11 @@ class ClinicConfig:
         return self._inside(self.file.weights)
 
     @property
+    def weights_folder(self) -> Path | None:
+        """That folder, where there is one: weights may also be in an installed package."""
+        return self.weights if self.weights.is_dir() else None
+
+    @property
     def ca_certificate(self) -> Path:
         """The consortium's CA certificate."""
         return self._inside("ca.crt")

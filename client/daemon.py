@@ -167,7 +167,7 @@ class Daemon:
         _log.log(level, "%s %s%s", child, kind, f": {detail}" if detail else "")
         if kind in ("ended", "failed") and not self._stop.is_set():
             restarts = self._supervisor.states()[child].restarts
-            self._audit.record(Event.CLINIC_CHILD_ENDED, child=child, reason=detail, restarts=restarts)
+            self._audit.record_or_hold(Event.CLINIC_CHILD_ENDED, child=child, reason=detail, restarts=restarts)
         self._tell()
 
     def _look(self) -> None:

@@ -136,7 +136,7 @@ class Jobs:
             raise CancelledError(LATE) if job.begun else ServiceError(BUSY)
         if isinstance(job.error, MelfedError):
             # Several may wait for it: each raises an error of its own.
-            raise type(job.error)(str(job.error))
+            raise type(job.error)(str(job.error)) from job.error
         if job.error is not None:
             raise job.error
         assert job.answer is not None  # noqa: S101 (a computation has an answer or an error)

@@ -243,27 +243,28 @@ class Service:
             "flower_run": question.flower_run,
         }
 
-        def record(outcome: str, **more: str | int) -> None:
-            seconds = round(time.monotonic() - started, 3)
-            self._audit.record(OUTCOMES[outcome], **about, seconds=seconds, **more)
-            self._metrics.request(kind, outcome)
-
         def stated(outcome: str, **more: str | int) -> None:
             # Nothing leaves that is not in the audit log.
             with discretion(True):
-                record(outcome, **more)
+                self._audit.record(OUTCOMES[outcome], **about, seconds=_since(started), **more)
+            self._metrics.request(kind, outcome)
+
+        def unanswered(outcome: str, reason: str, error: Exception) -> None:
+            told = {"reason": reason, "error": type(error).__name__}
+            self._audit.record_or_hold(OUTCOMES[outcome], **about, seconds=_since(started), **told)
+            self._metrics.request(kind, outcome)
 
         try:
             study = read_sealed(question.study)
             about |= {"study": study.name, "digest": study.digest}
             yield study, stated
         except MelfedError as error:
-            with contextlib.suppress(StorageError):
-                record(_outcome(error), reason=str(error), error=type(error).__name__)
+            if isinstance(error, StorageError):
+                self._audit.record_or_hold(Event.CLINIC_DISK_FULL, reason=_unwritable(error))
+            unanswered(_outcome(error), str(error), error)
             raise
         except Exception as error:
-            with contextlib.suppress(StorageError):
-                record("refused", reason="a bug", error=type(error).__name__)
+            unanswered("refused", "a bug", error)
             raise
 
 
@@ -355,6 +356,17 @@ def _outcome(error: MelfedError) -> str:
     if isinstance(error, CancelledError):
         return "cancelled"
     return "declined" if isinstance(error, DeclinedError) else "refused"
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)
+
+
+def _unwritable(error: BaseException) -> str:
+    """Return what could not be written, though the text that leaves the clinic says nothing of it (`discretion`)."""
+    while isinstance(before := error.__cause__ or error.__context__, StorageError):
+        error = before
+    return str(error)
 
 
 def _finite(account: Account) -> float | None:

@@ -27,7 +27,7 @@ from client.service import Service, StudyWorker
 from client.servicer import Servicer, WorkerServer
 from client.state_folders import account, prepare_worker
 from common.audit_log import AuditLog
-from common.errors import LedgerError, PolicyError, ServiceError, StorageError, StudyError
+from common.errors import LedgerError, PolicyError, ServiceError, StudyError
 from common.events import Event
 from common.protocol import StudyProtocol
 
@@ -64,7 +64,7 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
         _show_budget(config, metrics)
 
         def refused(uid: int, pid: int) -> None:
-            _record(audit, Event.PEER_REFUSED, uid=uid, pid=pid, reason="not the messenger's user")
+            audit.record_or_hold(Event.PEER_REFUSED, uid=uid, pid=pid, reason="not the messenger's user")
 
         service = Service(
             config.name,
@@ -76,7 +76,7 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
         )
         server = WorkerServer(Servicer(service, lambda sent: metrics.traffic(sent=sent)), inner)
         # Last of all, when the last question has been answered or written down.
-        stack.callback(_record, audit, Event.WORKER_STOPPED, reason="asked to stop, or could not begin")
+        stack.callback(audit.record_or_hold, Event.WORKER_STOPPED, reason="asked to stop, or could not begin")
         server.start()
         stack.callback(server.stop, ANSWER_SECONDS)
         if config.file.metrics_port is not None:
@@ -142,7 +142,7 @@ def _workers(config: ClinicConfig, device: "torch.device") -> Callable[[StudyPro
             raise StudyError("the study is of synthetic lesions: it is for simulation alone")
         safe = Safe(config.ledger, effective_policy(config))
         data = clinic_data(config, study)
-        return ClinicWorker(data, study, config.weights, device, safe=safe, tell=config.file.tell)
+        return ClinicWorker(data, study, config.weights_folder, device, safe=safe, tell=config.file.tell)
 
     return worker
 
@@ -164,12 +164,6 @@ def _show_budget(config: ClinicConfig, metrics: Metrics) -> None:
     history = [Mechanism(row.sampling_rate, row.noise_multiplier, row.steps) for row in rows]
     spent = epsilon(history, policy.delta)
     metrics.privacy(spent, max(policy.epsilon - spent, 0.0))
-
-
-def _record(audit: AuditLog, event: Event, **fields: str | int) -> None:
-    """Write down what happens whether or not it can be written down: a full disk keeps no door open."""
-    with contextlib.suppress(StorageError):
-        audit.record(event, **fields)
 
 
 def _serve_health(server: WorkerServer, port: int) -> grpc.Server:

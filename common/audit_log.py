@@ -9,7 +9,8 @@ Records name no patient: an event lists its fields (`common.events`), values are
 names of images in a text are left out.
 
 Several processes may write: each record locks the file, and is on the disk when `record` returns. What a crash has left
-of a record is removed by the next one, which says so in `mended` (bytes).
+of a record is removed by the next one, which says so in `mended` (bytes). What a full disk keeps out of the file can be
+held back until the next record (`record_or_hold`).
 """
 
 import fcntl
@@ -20,7 +21,9 @@ import math
 import os
 import re
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +45,9 @@ MOST_ITEMS = 1000
 
 LOCK_SECONDS = 10.0
 """How long to wait for other writers, each of whom needs some milliseconds."""
+
+MOST_HELD = 100
+"""Records that are held back; of more, the oldest are dropped (the journal has had them)."""
 
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -79,6 +85,8 @@ class AuditLog:
             who: which process writes, or which user gave the order.
         """
         self.path, self.who = path, who
+        self._held: deque[tuple[Event, Mapping[str, Value], str]] = deque(maxlen=MOST_HELD)
+        self._mutex = threading.RLock()
 
     def record(self, event: Event, **fields: Value) -> None:
         """Append a record, durably, and tell the logger "melfed.audit".
@@ -89,26 +97,49 @@ class AuditLog:
             StorageError: it is not, or not for sure, in the file; what was there before is whole.
             TypeError: the event has no such field, or the value is of another type (a fault of the program).
         """
-        unknown = sorted(set(fields) - set(event.fields))
-        if unknown:
-            raise TypeError(f"event {event.id} {event.short_name} has no field {', '.join(unknown)}")
-        clean = {name: _clean(name, value) for name, value in fields.items()}
-        # The journal first: where the disk is full, it alone has it.
-        logger.log(LEVELS[event.severity], "%d %s%s", event.id, event.short_name, _in_words(clean))
+        clean = _cleaned(event, fields)
+        with self._mutex:
+            # The journal first: where the disk is full, it alone has it.
+            logger.log(LEVELS[event.severity], "%d %s%s", event.id, event.short_name, _in_words(clean))
+            self.write_held()
+            with self._writing():
+                self._append(event, clean)
+
+    def record_or_hold(self, event: Event, **fields: Value) -> None:
+        """Append a record; where that is impossible, hold it back until the next one, with the time of now.
+
+        The journal has it at once. A hundred records are held at most, and by this object alone: they end with the
+        process. Raises TypeError as `record`.
+        """
+        with self._mutex:
+            try:
+                self.record(event, **fields)
+            except StorageError:
+                self._held.append((event, _cleaned(event, fields), _now()))
+
+    def write_held(self) -> None:
+        """Append what was held back. Raises StorageError as `record`."""
+        with self._mutex, self._writing():
+            while self._held:
+                self._append(*self._held[0])
+                self._held.popleft()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            self._append(event, clean)
+            yield
         except OSError as error:
             reason = f"cannot be written: {error.strerror or error}"
             advice = "free space, or see that its folder exists and can be written to"
             raise StorageError(f"{self.path}: {reason}; {advice}, and try again") from error
 
-    def _append(self, event: Event, fields: Mapping[str, Value]) -> None:
+    def _append(self, event: Event, fields: Mapping[str, Value], at: str | None = None) -> None:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             _lock(descriptor, fcntl.LOCK_EX)
             size, head, torn = _end_of(descriptor)
-            now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            row: Row = {"time": now, "id": event.id, "event": event.short_name, "who": _text(self.who), **fields}
+            about: Row = {"time": at or _now(), "id": event.id, "event": event.short_name, "who": _text(self.who)}
+            row: Row = {**about, **fields}
             if torn:
                 os.ftruncate(descriptor, size)
                 row["mended"] = torn
@@ -281,6 +312,18 @@ def _end_of(descriptor: int) -> tuple[int, str, int]:
 def _line(row: Row) -> bytes:
     body = json.dumps(row, separators=(",", ":"), allow_nan=False).encode("ascii")[:-1]
     return body + f',"hash":"{hashlib.sha256(body).hexdigest()}"}}\n'.encode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _cleaned(event: Event, fields: Mapping[str, object]) -> dict[str, Value]:
+    """Return an event's fields as they may stand in a record. Raises TypeError."""
+    unknown = sorted(set(fields) - set(event.fields))
+    if unknown:
+        raise TypeError(f"event {event.id} {event.short_name} has no field {', '.join(unknown)}")
+    return {name: _clean(name, value) for name, value in fields.items()}
 
 
 def _clean(name: str, value: object) -> Value:

@@ -113,12 +113,14 @@ class Daemon:
         self.audit = AuditLog(self.config.audit_log, "daemon")
         self.health = Health()
         self.notifier = SystemdNotifier()
+        if self.notifier.socket is not None:
+            self.notifier.socket.setblocking(False)  # the server does not wait for whoever should hear this
         self.reconciler: Reconciler | None = None
         self.days: dict[str, float] = {}
         self._failure: BaseException | None = None
         self._told: tuple[float, DaemonState | None] = (0.0, None)
         self._looked = -DAY
-        self._ready = False
+        self._ready, self._status = False, ""
 
     def run(self) -> None:
         """Run until `stop` is set; raises as `start`."""
@@ -204,7 +206,7 @@ class Daemon:
         _log.log(logging.INFO if usual else logging.WARNING, "%s %s %s", child, kind, detail)
         if kind in {"ended", "failed", "unready"}:
             restarts = self.supervisor.states()[child].restarts
-            self.audit.record(Event.SERVER_CHILD_ENDED, child=child, reason=detail, restarts=restarts)
+            self.audit.record_or_hold(Event.SERVER_CHILD_ENDED, child=child, reason=detail, restarts=restarts)
 
     def state(self) -> DaemonState:
         """Return how everything is now."""
@@ -243,7 +245,10 @@ class Daemon:
             _log.info("ready: port %d is open", self.config.file.edge.port)
             self.notifier.notify("READY=1")
         online = sum(row.online for row in state.clinics)
-        self.notifier.notify(f"STATUS={online} of {sum(not row.revoked for row in state.clinics)} clinics online")
+        status = f"STATUS={online} of {sum(not row.revoked for row in state.clinics)} clinics online"
+        if status != self._status:
+            self._status = status
+            self.notifier.notify(status)
 
 
 def _clinic_rows(found: Reconciler) -> tuple[ClinicRow, ...]:

@@ -1,6 +1,7 @@
 """Commands of `melfed-server` about the server and its clinics."""
 
 import json
+import os
 import sys
 from collections import deque
 from pathlib import Path
@@ -45,6 +46,8 @@ def start(
     from server.daemon import start as run
     from server.superlink import become_quiet
 
+    # Flower's database holds what lets a ServerApp act, and nginx's logs name the clinics.
+    os.umask(0o077)
     server = configuration(path or config)
     become_quiet(server)
     configure_logging()

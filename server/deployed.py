@@ -24,6 +24,7 @@ from server import exchange
 from server.conduct import Conduct, completed, standing
 from server.config import ServerConfig, read_server
 from server.observer import Silent
+from server.reception import received
 from server.report import write_report
 from server.run_folder import RunFolder
 from server.run_lock import CONDUCTED, held
@@ -137,7 +138,7 @@ class Listening:
 
 def listening(grid: Grid, said: Path) -> Grid:
     """Return the grid; what clinics say of themselves is written down in a file."""
-    return cast(Grid, Listening(grid, said))
+    return cast(Grid, Listening(received(grid), said))
 
 
 def _identity(message: Message) -> dict[str, Any] | None:

@@ -233,6 +233,8 @@ class Members:
             name, counts = self._introduction(reply, info)
         except USELESS as error:
             label = self._labels[reply.node] = before or self._label(reply, info)
+            if version := reply.text("identity", "version"):
+                self._note_version(label, version)
             self.absent.note(label, reply, error)
             self.tell(reply, label, self.absent)
             return False

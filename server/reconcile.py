@@ -5,7 +5,6 @@ Wanted is what is written down: which clinics are let in (`clinics/*.json`), and
 it does not matter what has crashed in between, or in which order: the next steps mend it.
 """
 
-import contextlib
 import logging
 import shutil
 import time
@@ -115,15 +114,15 @@ class Reconciler:
     def _tell(self, problem: str, error: MelfedError) -> None:
         _log.error("%s", problem)
         if isinstance(error, StorageError):
-            with contextlib.suppress(StorageError):  # of a full disk, the log above is all that can be told
-                self.audit.record(Event.SERVER_DISK_FULL, reason=problem)
+            self.audit.record_or_hold(Event.SERVER_DISK_FULL, reason=problem)
 
     def look_at_disk(self) -> None:
-        """Raise StorageError where there is hardly any space left."""
-        free = shutil.disk_usage(self.config.state).free
-        if free < LOW_BYTES:
-            mebibytes = LOW_BYTES // 2**20
-            raise StorageError(f"{self.config.state}: less than {mebibytes} MiB of disk are left; free space")
+        """Raise StorageError where there is hardly any space left, or the audit log cannot be written."""
+        self.audit.write_held()
+        folders = [folder for folder in (self.config.state, self.config.runs) if folder.is_dir()]
+        low = [str(folder) for folder in folders if shutil.disk_usage(folder).free < LOW_BYTES]
+        if low:
+            raise StorageError(f"{', '.join(low)}: less than {LOW_BYTES // 2**20} MiB of disk are left; free space")
 
     def let_in(self) -> None:
         """Have SuperLink and nginx let in the approved clinics, and nobody else.
@@ -136,19 +135,19 @@ class Reconciler:
         # First nginx: whom it shuts out is out.
         if self.gate.write(self.clinics) and self.gate.reload():
             names = [record.name for record in self.clinics if not record.revoked]
-            self.audit.record(Event.EDGE_RELOADED, clinics=names)
+            self.audit.record_or_hold(Event.EDGE_RELOADED, clinics=names)
         wanted = {public_key(record): record for record in self.clinics if not record.revoked}
         self.nodes = self.control.nodes()
         for node in self.nodes:
             record = wanted.get(node.public_key)
             if record is None or record.name != node.name:
                 self.control.unregister(node.node_id)
-                self.audit.record(Event.CLINIC_REVOKED, clinic=node.name)
+                self.audit.record_or_hold(Event.CLINIC_REVOKED, clinic=node.name)
         known = {(node.public_key, node.name) for node in self.nodes}
         missing = [record for key, record in wanted.items() if (key, record.name) not in known]
         for record in missing:
             self.control.register(record)
-            self.audit.record(Event.CLINIC_APPROVED, clinic=record.name, certificate=record.serial)
+            self.audit.record_or_hold(Event.CLINIC_APPROVED, clinic=record.name, certificate=record.serial)
         if missing:
             self.nodes = self.control.nodes()
 
@@ -204,7 +203,7 @@ class Reconciler:
             now = read_state(path)
             if now is not None and now.status in {"queued", "running"}:
                 change_state(path, status="stopped", reason="stopped by the coordinator")
-                self.audit.record(
+                self.audit.record_or_hold(
                     Event.RUN_STOPPED, run=RunFolder(path).identity, round=now.round, by="the coordinator"
                 )
             self.tries.pop(path.name, None)
@@ -246,7 +245,7 @@ class Reconciler:
         attempt.submitted = self.clock()
         attempt.due = self.clock() + min(FIRST_PAUSE * 2.0 ** (attempt.number - 1), LONGEST_PAUSE)
         change_state(path, flower_run=flower_run)
-        self.audit.record(
+        self.audit.record_or_hold(
             Event.RUN_SUBMITTED, run=identity, flower_run=flower_run, study=study.name, digest=study.digest
         )
 
@@ -256,6 +255,6 @@ class Reconciler:
             f"go on with melfed-server run --resume {path.name}"
         )
         change_state(path, wanted=False, status="failed", reason=reason)
-        self.audit.record(Event.RUN_FAILED, run=RunFolder(path).identity, round=state.round, reason=reason)
+        self.audit.record_or_hold(Event.RUN_FAILED, run=RunFolder(path).identity, round=state.round, reason=reason)
         self.tries.pop(path.name, None)
         _log.error("run %s: %s", path.name, reason)

@@ -199,6 +199,7 @@ class Rounds:
             self.members.remember()
         save_checkpoint(self.folder.checkpoints, state)
         if self.terms.deployed:
+            self.pending.clear()
             change_state(self.folder.path, round=state.round)
 
     def _check_finite(self, number: int, model: Tensors, optimizer: Tensors) -> None:

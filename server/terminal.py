@@ -4,15 +4,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from common.errors import MelfedError, ServerConfigError
-from common.metrics import EvaluationMetrics, Interval
-from server.config import ServerConfig, read_server
+
+if TYPE_CHECKING:
+    from common.metrics import EvaluationMetrics, Interval
+    from server.config import ServerConfig
 
 INTERVAL_WIDTH = len("(0.123–0.456)")
 NOTICE = "melfed is research software and no medical device: do not use it for diagnosis."
@@ -30,12 +32,14 @@ Config = Annotated[
 ]
 
 
-def configuration(path: Path | None) -> ServerConfig:
+def configuration(path: Path | None) -> "ServerConfig":
     """Return the coordinator's configuration: of the file named, else $MELFED_SERVER, else ./server.yaml.
 
     Raises:
         ServerConfigError: there is none, or something is wrong with it.
     """
+    from server.config import read_server
+
     found = path or Path(os.environ.get("MELFED_SERVER") or "server.yaml")
     if not found.is_file():
         raise ServerConfigError(f"{found}: no such file; name the server's configuration with --config server.yaml")
@@ -51,19 +55,19 @@ def run_app(app: typer.Typer) -> None:
         sys.exit(error.exit_code)
 
 
-def interval_text(interval: Interval) -> str:
+def interval_text(interval: "Interval") -> str:
     """Return a value with its 95 % interval, or "undefined"."""
     if interval.value is None:
         return "undefined"
     return f"{interval.value:.3f} ({interval.low:.3f}–{interval.high:.3f})"
 
 
-def metrics_cells(metrics: EvaluationMetrics) -> tuple[str, str]:
+def metrics_cells(metrics: "EvaluationMetrics") -> tuple[str, str]:
     """Return AUROC and AUPRC as table cells."""
     return interval_text(metrics.auroc), interval_text(metrics.auprc)
 
 
-def metrics_table(metrics: EvaluationMetrics, group: str) -> Table:
+def metrics_table(metrics: "EvaluationMetrics", group: str) -> Table:
     """Return a table of one evaluation, a row a quantity."""
     table = Table(title=f"{metrics.images} images of {metrics.patients} {group}s, {metrics.melanomas} melanomas")
     table.add_column("")

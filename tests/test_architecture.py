@@ -26,7 +26,7 @@ FORBIDDEN = {
 
 ONLY_IN = {
     "flwr": {f"client/{name}.py" for name in ("app", "carrier", "fleet", "fleet_probe", "messenger", "supernode")}
-    | {f"server/{name}.py" for name in ("app", "bundle", "control", "deployed", "exchange", "superlink")}
+    | {f"server/{name}.py" for name in ("app", "bundle", "control", "deployed", "exchange", "reception", "superlink")}
     | {"simulations/engine.py"},
     "ray": {"simulations/engine.py"},
     "dp_accounting": {"client/privacy/accounting.py"},

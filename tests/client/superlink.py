@@ -221,7 +221,7 @@ class Wire:
         self._pump(near, far, True)
 
     def _pump(self, source: socket.socket, target: socket.socket, upward: bool) -> None:
-        with contextlib.suppress(OSError), source, target:
+        with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if upward:
                     self.passed += len(data)
@@ -229,6 +229,9 @@ class Wire:
                         self.cut()
                 self._whole.wait()
                 target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # the other direction waits for this end
 
 
 @dataclass

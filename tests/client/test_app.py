@@ -87,9 +87,9 @@ def arrays(content: RecordDict, name: str) -> dict[str, np.ndarray]:
 
 
 def refusal(content: RecordDict, clinic: str | None = "phantom_north") -> str:
-    assert set(content) == {"refused", *(["identity"] if clinic else [])}
-    if clinic:
-        assert dict(content.config_records["identity"]) == {"clinic": clinic}
+    assert set(content) == {"refused", "identity"}
+    expected = {"version": melfed_version(), **({"clinic": clinic} if clinic else {})}
+    assert dict(content.config_records["identity"]) == expected
     return str(content.config_records["refused"]["reason"])
 
 
@@ -316,7 +316,7 @@ def test_a_deployed_app_asks_the_worker_on_its_socket(clinic: tuple[Path, Clinic
     served_clinic.limits["studies"] = ()
     declined = ask(app, exchange.TRAIN, question(2, FAKE, "run", FAKE_TENSORS))
     assert set(declined) == {"declined", "identity"}
-    assert dict(declined.config_records["identity"]) == {"clinic": "north"}
+    assert dict(declined.config_records["identity"]) == {"clinic": "north", "version": melfed_version()}
 
 
 @pytest.mark.parametrize(

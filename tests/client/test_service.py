@@ -1,6 +1,8 @@
 """What the worker's process answers: to whom, once, and not for longer than anybody waits."""
 
+import errno
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from prometheus_client import generate_latest
 from client import wire
 from client.jobs import StoppingError
 from client.wire import Packed
-from common.audit_log import verify_log
+from common.audit_log import read_log, verify_log
 from common.errors import (
     CancelledError,
     DataError,
@@ -302,6 +304,9 @@ def test_a_policy_counts_from_the_next_question_on(clinic: Clinic) -> None:
     clinic.service.describe(asked())
     assert clinic.ready().policies[-1].studies == (STUDY.digest,)
     assert events(clinic) == [1005, 1006, 1006, 1006, 1006, 1005]
+    clinic.limits["epsilon"] = 3.0
+    clinic.service.train(asked(2), tensors())
+    assert clinic.ready().policies[-1].epsilon == 3.0
 
 
 def test_a_stored_answer_does_not_leave_either_if_its_tensors_may_not(clinic: Clinic) -> None:
@@ -425,6 +430,22 @@ def test_nothing_leaves_while_the_disk_is_full_and_all_goes_on_afterwards(
     clinic.service.train(asked(1), tensors())
     # What was stored, and only not written down, is not trained again.
     assert len(clinic.ready().trained) == (2 if where == "outbox" else 1)
+
+
+def test_a_full_disk_is_in_the_audit_log_once_there_is_space(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageError):
+            clinic.service.train(asked(1), tensors())
+    assert events(clinic) == []
+    clinic.service.train(asked(1), tensors())
+    assert events(clinic) == [1014, 1007, 1005]
+    told = next(read_log(clinic.log))
+    assert "No space left on device; free space" in str(told["reason"])
+    assert str(clinic.log.parent) not in str(told["reason"])
 
 
 def test_charges_are_written_down_and_shown_also_where_the_work_was_called_off(clinic: Clinic) -> None:

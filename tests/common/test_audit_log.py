@@ -13,7 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -229,6 +229,43 @@ def test_a_record_that_is_not_durable_is_none(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(StorageError, match="No space left on device"):
             log.record(Event.WORKER_STOPPED)
     assert path.read_bytes() == before
+
+
+def test_what_a_full_disk_kept_out_is_written_with_its_own_time_before_the_next_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "audit.jsonl"
+    log = filled(path)
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "melfed.audit"):
+        patch.setattr(os, "fsync", full)
+        log.record_or_hold(Event.CLINIC_DISK_FULL, reason="first")
+        assert "1014 disk-full reason=first" in caplog.text
+        log.record_or_hold(Event.CLINIC_DISK_FULL, reason="second")
+        with pytest.raises(StorageError, match="No space left on device"):
+            log.record(Event.WORKER_STOPPED, reason="is not held")
+        with pytest.raises(StorageError, match="No space left on device"):
+            log.write_held()
+        with pytest.raises(TypeError):
+            log.record_or_hold(Event.CLINIC_DISK_FULL, patient="IP_1")
+    held_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    log.record(Event.WORKER_STARTED)
+    rows = list(read_log(path))[5:]
+    assert [row.get("reason") for row in rows] == ["first", "second", None]
+    assert str(rows[0]["time"]) <= str(rows[1]["time"]) <= held_at <= str(rows[2]["time"])
+    assert verify_log(path).error is None
+
+
+def test_not_more_is_held_than_memory_is_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_log, "MOST_HELD", 3)
+    log = AuditLog(tmp_path / "later" / "audit.jsonl")
+    for number in range(5):
+        log.record_or_hold(Event.WORKER_STOPPED, reason=str(number))
+    log.path.parent.mkdir()
+    log.write_held()
+    assert [row["reason"] for row in read_log(log.path)] == ["2", "3", "4"]
 
 
 def test_every_record_is_synced_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

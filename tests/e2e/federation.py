@@ -24,6 +24,8 @@ from tests.e2e.place import CLIENT, SERVER, SIM
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 SECONDS = 240
+DAEMON = "MELFED_TEST_DAEMON"
+"""Names the daemon that a process descends from."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -152,8 +154,9 @@ class Federation:
         """Start a daemon; its output goes to NAME.log."""
         log = (self.folder / f"{name}.log").open("ab")
         command = [str(program), *(str(argument) for argument in arguments)]
+        environment = {**self.environment, DAEMON: name}
         self.daemons[name] = subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
         log.close()
 
@@ -201,6 +204,16 @@ class Federation:
         assert found, f"no process with {markers}"
         os.kill(min(found), number)
         return min(found)
+
+    def descendants(self, name: str) -> dict[int, str]:
+        """What runs below a daemon, and the daemon itself: ids and command lines."""
+        mark, home = f"{DAEMON}={name}".encode(), f"HOME={self.environment['HOME']}".encode()
+        found = {}
+        for pid, command in processes():
+            with contextlib.suppress(OSError):
+                if {mark, home} <= set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")):
+                    found[pid] = command
+        return found
 
     def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> int:
         """End a daemon and return its exit code."""

@@ -14,8 +14,8 @@ from common.errors import ServiceError
 from server.config import ServerConfig, read_server
 from server.control import Control, public_key
 from server.superlink import quiet_environment, superlink_arguments
-from tests.server.flower import child, superlink, until
 from tests.server.coordinator import make_kits, node_key, record_of
+from tests.server.flower import child, superlink, until
 
 
 @pytest.fixture(scope="module")

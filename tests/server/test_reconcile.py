@@ -1,13 +1,16 @@
 """The daemon's loop, with a SuperLink and an nginx that are scripted."""
 
+import errno
+import os
 import shutil
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from common.audit_log import AuditLog, read_log
-from common.errors import ServiceError, StorageError
+from common.errors import ServiceError
 from common.protocol import StudyProtocol
 from server.clinics import ClinicRecord, approve, revoke
 from server.config import ServerConfig, read_server
@@ -233,7 +236,7 @@ def test_starts_back_off_and_end_where_the_run_gets_no_further(place):
             times.append(place.now)
             change_state(folder.path, status="running")
             place.control.end(read_state(folder.path).flower_run, "failed")
-    gaps = [round(later - earlier) for earlier, later in zip(times[:-1], times[1:], strict=True)]
+    gaps = [round(later - earlier) for earlier, later in pairwise(times)]
     assert gaps == [2, 4, 8, 16, 32, 60, 60]
     assert len(times) == ATTEMPTS
     state = read_state(folder.path)
@@ -327,10 +330,26 @@ def test_want_of_space_is_an_event_and_told_of_once(place, monkeypatch):
     assert any("free space" in problem for problem in place.reconciler.problems)
 
 
-def test_a_full_disk_does_not_end_the_loop(place, monkeypatch):
-    def full(*_, **__):
-        raise StorageError("audit.jsonl: cannot be written: No space left on device")
+def test_want_of_space_for_runs_is_told_of_as_well(place, monkeypatch):
+    usage = shutil.disk_usage
 
-    monkeypatch.setattr(AuditLog, "record", full)
+    def low(path):
+        return usage(path)._replace(free=0) if path == place.config.runs else usage(path)
+
+    monkeypatch.setattr("server.reconcile.LOW_BYTES", 1)
+    monkeypatch.setattr(shutil, "disk_usage", low)
+    place.config.runs.mkdir(exist_ok=True)
+    place.step()
+    assert [problem.partition(":")[0] for problem in place.reconciler.problems] == [str(place.config.runs)]
+
+
+def test_a_full_disk_does_not_end_the_loop(place, monkeypatch):
+    def full(*_):
+        raise StorageError("nginx.conf: cannot be written: No space left on device")
+
+    folder = place.queue()
+    monkeypatch.setattr(place.gate, "write", full)
     place.step()
     assert any("No space" in problem for problem in place.reconciler.problems)
+    assert read_state(folder.path).flower_run is not None  # the other parts go on
+    assert "disk-full" in place.events()

@@ -90,6 +90,27 @@ def test_a_restart_between_two_looks_is_seen_by_the_time_of_its_return(tmp_path:
     assert run.events("round")[0]["answered"] == ["a", "b", "c"]
 
 
+def test_an_earlier_attempt_that_was_forgotten_is_not_waited_for(tmp_path: Path) -> None:
+    """Its SuperNode was started anew, and then the ClientApp of the second attempt crashed."""
+    run = run_of(tmp_path / "run", Trouble(away=[(14, 17)], slow=6, crashes=1), rounds=1)
+    run.conduct()
+    assert [row["reason"] for row in run.terms.audit.of(2009)] == ["offline", "ClientApp stopped responding."]
+    (event,) = run.events("round")
+    assert event["answered"] == ["a", "b", "c"]
+    assert event["seconds"] < run.study.federation.deadline_seconds * exchange.REMINDER / 2
+
+
+def test_the_answer_of_an_earlier_attempt_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SuperNode that was cut off goes on working, and answers what it was asked before."""
+    monkeypatch.setattr(exchange, "FIRST_PAUSE_SECONDS", 100.0)
+    run = run_of(tmp_path / "run", Trouble(away=[(14, 17)], slow=6, forgets=False), rounds=1, deadline_seconds=3.0)
+    run.conduct()
+    assert run.events("round")[0]["answered"] == ["a", "b", "c"]
+    assert [(row["clinic"], row["round"]) for row in run.terms.audit.of(2010)] == [("b", 1)]
+    sent = [m for m in run.grid.sent if m.metadata.message_type == exchange.TRAIN and m.metadata.dst_node_id == 101]
+    assert len(sent) == 1
+
+
 def test_a_clinic_whose_app_raises_three_times_has_failed(tmp_path: Path) -> None:
     run = run_of(
         tmp_path / "run",

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from flwr.app import ConfigRecord, RecordDict
@@ -145,6 +146,24 @@ def test_a_clinic_of_another_version_is_told_of_once_and_takes_part(tmp_path: Pa
     assert [(row["clinic"], row["version"]) for row in audit(run).of(2019)] == [("b", "2.0 ?")]
 
 
+def test_the_version_of_a_clinic_that_is_not_let_in_is_told(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", version="1.0")
+    for each in run.grid.clinics.values():
+        each.tamper = {exchange.DESCRIBE: identity(version="1.0")}
+
+    def refuse(_content: RecordDict) -> RecordDict:
+        words, old = (
+            ConfigRecord({"reason": "the coordinator speaks another protocol"}),
+            ConfigRecord({"version": "0.9"}),
+        )
+        return RecordDict({"refused": words, "identity": old})
+
+    clinic(run, "b").tamper = {exchange.DESCRIBE: refuse}
+    run.conduct()
+    assert answered(run)[-1] == "ac"
+    assert [(row["clinic"], row["version"], row["expected"]) for row in audit(run).of(2019)] == [("b", "0.9", "1.0")]
+
+
 def refusing(kind: str, name: str, times: int) -> Tamper:
     """Refuse or decline the first times, under a name."""
     asked: list[str] = []
@@ -222,7 +241,9 @@ def test_the_clinics_of_a_run_are_remembered(tmp_path: Path) -> None:
         first.conduct()
     del clinics[101]
     second = deployed(tmp_path / "run", study, LossyGrid(clinics, names=grid.names), expected=NAMES)
+    started = monotonic()
     outcome = second.conduct()
+    assert monotonic() - started < study.federation.deadline_seconds / 2, "who is gone is waited for no longer"
     assert answered(second) == ["abc", "ac", "ac"]
     assert second.events("round")[1]["failed"] == {"b": "offline"}
     assert list(outcome.clinics) == list(outcome.accounts) == ["a", "b", "c"]

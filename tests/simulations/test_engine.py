@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 from client.guard import Safe
 from client.policy import ClinicPolicy
@@ -46,10 +47,13 @@ def test_each_partition_has_one_worker_a_process(phantom_clinics: VirtualClinics
     (tmp_path / "simulation.pickle").write_bytes(pickle.dumps(simulation))
     worker_of = engine.WorkerOfPartition(tmp_path)
 
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    message = Message(RecordDict(), dst_node_id=9, message_type="train")
+
     def worker(partition: int):
         config = {"partition-id": partition}
         context = Context(run_id=1, node_id=9, node_config=config, state=RecordDict(), run_config={})
-        return worker_of(context, Message(RecordDict(), dst_node_id=9, message_type="train"))
+        return worker_of(context, message)
 
     assert worker(0) is worker(0)
     assert worker(0) is not worker(1)

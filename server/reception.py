@@ -1,0 +1,224 @@
+"""Replies, fetched from SuperLink so that no clinic can hold up, overfill or end the process that conducts a run.
+
+Flower's own grid fetches one reply after the other, however large, waits up to minutes for each part that a clinic has
+announced and not sent, believes a message's own word for whom it is from and what it answers, and lets out whatever
+comes of bytes that are no message. Here each reply has a thread, which keeps what is parsed within bounds and says in
+the reply's place what is wrong with it; sender and request are those that SuperLink has checked.
+"""
+
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.common.serde_utils import metadata_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.proto.message_pb2 import Message as Header
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import (
+    get_object_body,
+    get_object_head_values_from_object_content,
+    iterate_object_tree,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectUnavailableError,
+    inflate_object_from_contents,
+)
+from flwr.superlink.grid.http_grid import HttpGrid
+from httpx import HTTPError
+
+ROOM_BYTES = 16 * 2**20
+"""What a reply may hold beside tensors: histograms, metrics, names."""
+MODELS = 2
+"""How many times the model that was sent a reply's tensors may hold: whoever sends float64 is told that, not this."""
+PART_BYTES = 64
+"""What a part costs beyond its content."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between two looks for parts that a clinic has yet to send."""
+TRIES = 8
+"""How many parts are asked for in vain before a pause."""
+SOON_SECONDS = 0.2
+"""What is fetched within them is returned at once, and not by the next look."""
+
+_log = logging.getLogger(__name__)
+
+
+class UnreadableError(Exception):
+    """What a clinic sent is no reply."""
+
+
+class Reception:
+    """Flower's grid of a deployment, with replies fetched as the module says."""
+
+    def __init__(self, grid: HttpGrid) -> None:
+        self._grid = grid
+        self._most = ROOM_BYTES
+        self._lock = threading.Lock()
+        self._arrived: dict[str, tuple[Message, float]] = {}
+        self._fetched: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the grid's own."""
+        return getattr(self._grid, name)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages; their size says how large a reply may be."""
+        kept = list(messages)
+        for message in kept:
+            tensors = sum(record.count_bytes() for record in message.content.array_records.values())
+            self._most = max(self._most, ROOM_BYTES + MODELS * tensors)
+        return self._grid.push_messages(kept)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return what has arrived whole by now of the replies to these messages; each is returned once."""
+        asked = list(message_ids)
+        with self._lock:
+            # SuperLink hands out a reply once; whoever asks again while it is fetched is told that there is none.
+            unknown = [identifier for identifier in asked if identifier not in self._fetched | self._arrived.keys()]
+        answer = self._grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unknown))
+        with self._lock:
+            self._fetched |= {header.metadata.reply_to_message_id for header in answer.messages_list}
+        threads = [
+            threading.Thread(target=self._fetch, args=(header, tree), name="reply", daemon=True)
+            for header, tree in zip(answer.messages_list, answer.message_object_trees, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        soon = time.monotonic() + SOON_SECONDS
+        for thread in threads:
+            thread.join(max(soon - time.monotonic(), 0.0))
+        with self._lock:
+            found = [self._arrived.pop(identifier)[0] for identifier in asked if identifier in self._arrived]
+            # Late ones, which nobody asks for any more.
+            self._arrived = {key: value for key, value in self._arrived.items() if value[1] > time.time()}
+        return found
+
+    def _fetch(self, header: Header, tree: ObjectTree) -> None:
+        metadata = metadata_from_proto(header.metadata)
+        expiry = metadata.created_at + metadata.ttl
+        try:
+            contents = self._contents(tree, expiry)
+            message = readable(tree.object_id, contents, self._most)
+            content, error = (None, message.error) if message.has_error() else (message.content, None)
+        except UnreadableError as problem:
+            content, error = RecordDict({"refused": ConfigRecord({"reason": str(problem)})}), None
+        except (ObjectPullError, HTTPError) as problem:
+            _log.info("a reply did not arrive whole: %s", problem)
+            content, error = None, Error(ErrorCode.MESSAGE_UNAVAILABLE, "its reply did not arrive whole")
+        self._forget(tree)
+        # Flower has no public way to make a message with given metadata.
+        made = cast(Callable[..., Message], Message)(metadata=metadata, content=content, error=error)
+        with self._lock:
+            self._fetched.discard(metadata.reply_to_message_id)
+            self._arrived[metadata.reply_to_message_id] = (made, expiry)
+
+    def _contents(self, tree: ObjectTree, expiry: float) -> dict[str, bytes]:
+        """Return a reply's parts by their ids, waiting for those that are yet to come.
+
+        Parts are asked for in any order, so that nobody can have SuperLink store much by holding back the first.
+
+        Raises:
+            UnreadableError: they are more than a reply may hold.
+            ObjectPullError: they do not come.
+            HTTPError: SuperLink does not answer.
+        """
+        pull = make_pull_object_fn_protobuf(self._grid._runtime_client.PullObject, self._grid.node, self._run_id())
+        missing = list({part.object_id for part in iterate_object_tree(tree)})
+        contents: dict[str, bytes] = {}
+        size, pause = len(missing) * PART_BYTES, FIRST_PAUSE
+        while missing:
+            random.shuffle(missing)
+            found = _available(pull, missing, self._most - size)
+            size += sum(map(len, found.values()))
+            if size > self._most:
+                raise UnreadableError(f"its reply is larger than {self._most // 2**20} MiB")
+            contents |= found
+            missing = [part for part in missing if part not in found]
+            if found:
+                pause = FIRST_PAUSE
+            elif missing:
+                if time.time() > expiry:
+                    raise ObjectPullError(missing[0], "it was announced and not sent")
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        return contents
+
+    def _forget(self, tree: ObjectTree) -> None:
+        """Have SuperLink delete a reply's parts."""
+        request = ConfirmMessageReceivedRequest(
+            node=self._grid.node, run_id=self._run_id(), message_object_id=tree.object_id
+        )
+        try:
+            self._grid._runtime_client.ConfirmMessageReceived(request)
+        except HTTPError as error:
+            _log.info("a reply's parts stay in the database until the run ends: %s", type(error).__name__)
+
+    def _run_id(self) -> int:
+        return int(self._grid.run.run_id)
+
+
+def received(grid: Grid) -> Grid:
+    """Return the grid, with replies fetched as the module says; one that is not a deployment's stays as it is."""
+    return cast(Grid, Reception(grid)) if isinstance(grid, HttpGrid) else grid
+
+
+def _available(pull: Callable[[str], bytes], missing: list[str], most: int) -> dict[str, bytes]:
+    """Return those parts that are there; not all, where many are not or they are too large together."""
+    found: dict[str, bytes] = {}
+    vain = 0
+    for part in missing:
+        try:
+            found[part] = pull(part)
+        except ObjectUnavailableError:
+            vain += 1
+        most -= len(found.get(part, b""))
+        if vain == TRIES or most < 0:
+            break
+    return found
+
+
+def readable(identifier: str, contents: Mapping[str, bytes], most: int) -> Message:
+    """Return the message that a reply's parts make.
+
+    Args:
+        identifier: of the message itself.
+        contents: all parts, by their ids.
+        most: bytes that its arrays may hold.
+
+    Raises:
+        UnreadableError: they make none.
+    """
+    try:
+        size = unfolded(contents)
+        message = inflate_object_from_contents(identifier, dict(contents)) if size <= most else None
+    except Exception as error:  # noqa: BLE001 (bytes from outside, and Flower's parsers)
+        raise UnreadableError(f"it sent no reply that can be read ({type(error).__name__})") from None
+    if size > most:
+        raise UnreadableError(f"its reply is larger than {most // 2**20} MiB")
+    if not isinstance(message, Message) or not (message.has_error() or isinstance(message.content, RecordDict)):
+        raise UnreadableError("it sent no reply that can be read")
+    return message
+
+
+def unfolded(contents: Mapping[str, bytes]) -> int:
+    """Return the bytes of all arrays once parsed: a chunk may be many times in an array, an array in a record.
+
+    Raises anything where a part is not what it says.
+    """
+    kinds = {part: get_object_head_values_from_object_content(content) for part, content in contents.items()}
+    sizes: dict[str, int] = {}
+    for part, (kind, children, _) in kinds.items():
+        if kind == Array.__qualname__:
+            chunks = json.loads(get_object_body(contents[part], Array))["arraychunk_ids"]
+            sizes[part] = sum(len(contents[children[index]]) for index in chunks)
+    records = [part for part, (kind, _, _) in kinds.items() if kind == ArrayRecord.__qualname__]
+    named = [array for part in records for array in json.loads(get_object_body(contents[part], ArrayRecord)).values()]
+    return sum(sizes[array] for array in named)

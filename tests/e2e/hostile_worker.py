@@ -1,0 +1,237 @@
+"""A hostile clinic: its real worker's answers, tampered with on each of the ways to the coordinator.
+
+`python hostile_worker.py ROLE --config clinic.yaml`, where `start` runs the clinic as melfed's own daemon would, with
+these processes in the places of its own. What is done in a round is told by the variable DEEDS: names with commas, one
+a round; each that was done is appended to the file DONE. A worker alone can tamper with what its socket carries; what
+melfed's own messenger would not pass on, the messenger does, and what SuperNode would not send, SuperNode.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from client import wire
+from client import worker_pb2 as pb
+from client.approvals import effective_policy
+from client.config import ClinicConfig, read_clinic
+from client.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
+
+DEEDS = os.environ.get("DEEDS", "").split(",")
+MEGABYTES = 200
+Arrays = dict[str, np.ndarray]
+
+
+def deed_of(round_number: object) -> str:
+    """What is done in a round; nothing after the last."""
+    index = int(str(round_number)) - 1
+    return DEEDS[index] if 0 <= index < len(DEEDS) else ""
+
+
+def done(deed: str) -> None:
+    """Say that something was done."""
+    with Path(os.environ["DONE"]).open("a") as file:
+        file.write(f"{deed}\n")
+
+
+# At the worker's socket.
+
+
+def _one(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Arrays, Arrays], Arrays]:
+    """Change the last tensor."""
+    return lambda ours, _: {**ours, list(ours)[-1]: np.asarray(change(ours[list(ours)[-1]]), np.float32)}
+
+
+TENSORS: dict[str, Callable[[Arrays, Arrays], Arrays]] = {
+    "nan": _one(lambda tensor: tensor * np.nan),
+    "infinite": _one(lambda tensor: tensor + np.inf),
+    "shape": _one(lambda tensor: tensor[..., None]),
+    "names": lambda ours, _: {f"{name}.bad": tensor for name, tensor in ours.items()},
+    "norm": _one(lambda tensor: tensor + 1e6),
+    "large": lambda ours, _: {
+        name: np.random.default_rng(0).standard_normal(MEGABYTES * 250_000 // len(ours), np.float32) for name in ours
+    },
+    "poison": lambda ours, sent: {name: sent[name] - 10 * (ours[name] - sent[name]) for name in ours},
+}
+IMAGES = {"examples": 10**12, "zero": 0}
+
+
+class HostileWorker(WorkerServicer):
+    """Answers as the clinic's worker would, and tampers with what it has trained."""
+
+    def __init__(self, config: ClinicConfig) -> None:
+        self.config = config
+        self.workers: dict[str, Any] = {}
+
+    def _worker(self, question: pb.Question) -> Any:
+        from client.clinic_data import clinic_data
+        from client.guard import Safe
+        from client.worker import ClinicWorker
+        from common.protocol import StudyProtocol
+
+        study = StudyProtocol.model_validate_json(question.study)
+        if study.digest not in self.workers:
+            safe = Safe(self.config.ledger, effective_policy(self.config))
+            self.workers[study.digest] = ClinicWorker(clinic_data(self.config, study), study, safe=safe)
+        return self.workers[study.digest]
+
+    def Describe(self, request: pb.Question, _context: grpc.ServicerContext) -> pb.DescribeReply:
+        return pb.DescribeReply(description=wire.pack_description(self._worker(request).describe()))
+
+    def Train(self, request_iterator: Iterator[pb.QuestionPart], context: grpc.ServicerContext) -> Iterator[Any]:
+        question, sent = _asked(request_iterator)
+        deed = deed_of(question.round)
+        reply = self._worker(question).train(sent, question.round, question.digest, question.run)
+        if deed in TENSORS:
+            reply = replace(reply, tensors=TENSORS[deed](reply.tensors, sent))
+        if deed in IMAGES:
+            reply = replace(reply, images=IMAGES[deed])
+        if deed in TENSORS or deed in IMAGES:
+            done(deed)
+        if deed == "endless":
+            done(deed)
+            yield pb.AnswerPart(answer=pb.Answer(clinic=self.config.name, images=reply.images, size=2**30))
+            while context.is_active():
+                yield pb.AnswerPart(tensors=bytes(1))
+                threading.Event().wait(0.2)
+        yield from _parts(wire.pack_trained(reply, self.config.name))
+
+    def Evaluate(self, request_iterator: Iterator[pb.QuestionPart], _context: grpc.ServicerContext) -> Iterator[Any]:
+        question, sent = _asked(request_iterator)
+        scored = self._worker(question).evaluate(sent, question.digest, question.run)
+        yield from _parts(wire.pack_scored(scored, None, self.config.name, 0.1))
+
+    def Cancel(self, _request: pb.CancelRequest, _context: grpc.ServicerContext) -> pb.Cancelled:
+        return pb.Cancelled()
+
+
+def _asked(questions: Iterator[pb.QuestionPart]) -> tuple[pb.Question, Arrays]:
+    question = next(questions).question
+    return question, wire.from_bytes(wire.join(question.size, (part.tensors for part in questions)))
+
+
+def _parts(packed: wire.Packed) -> Iterator[pb.AnswerPart]:
+    content = wire.to_bytes(packed.arrays)
+    packed.head.size = len(content)
+    yield pb.AnswerPart(answer=packed.head)
+    yield from (pb.AnswerPart(tensors=part) for part in wire.parts(content))
+
+
+def worker(config: ClinicConfig) -> None:
+    from client.rpc import address
+    from client.state_folders import prepare_worker
+
+    prepare_worker(config)
+    config.socket.unlink(missing_ok=True)
+    server = grpc.server(ThreadPoolExecutor(8))
+    add_WorkerServicer_to_server(HostileWorker(config), server)
+    server.add_insecure_port(address(config.socket))
+    server.start()
+    server.wait_for_termination()
+
+
+# In the messenger, where Flower's message is made.
+
+
+def messenger(config: ClinicConfig) -> None:
+    from flwr.app import Array, ArrayRecord, ConfigRecord
+
+    import client.messenger
+    from client import app
+
+    honest, honestly_scored = app._train, app._evaluate
+
+    def train(remote: Any, message: Any) -> Any:
+        deed, content = deed_of(message.content["request"]["round"]), honest(remote, message)
+        asked = content["request"]
+        garbage = {"negatives": Array(np.full(7, -1.0)), "what": Array(np.zeros((2, 2)))}
+        deeds: dict[str, Mapping[str, Any]] = {
+            "float64": {
+                "tensors": ArrayRecord(
+                    {name: Array(array.numpy().astype(np.float64)) for name, array in content["tensors"].items()}
+                )
+            },
+            "digest": {"request": ConfigRecord({**asked, "digest": "0" * 64})},
+            "round": {"request": ConfigRecord({**asked, "round": int(asked["round"]) - 1})},
+            "run": {"request": ConfigRecord({**asked, "run": "another"})},
+            "histogram": {"validation": ArrayRecord(garbage)},
+        }
+        content.update(deeds.get(deed, {}))
+        if deed == "negative":
+            content["metrics"]["images"] = -5
+        if deed == "loss":
+            content["metrics"]["loss"] = float("nan")
+        if deed in deeds or deed in ("negative", "loss"):
+            done(deed)
+        return content
+
+    def evaluate(remote: Any, message: Any) -> Any:
+        content = honestly_scored(remote, message)
+        if "histogram" in DEEDS:
+            content["test"] = ArrayRecord({name: Array(-array.numpy()) for name, array in content["test"].items()})
+        return content
+
+    app._train, app._evaluate = train, evaluate
+    client.messenger.main(config)
+
+
+# In SuperNode, which announces a reply and sends its parts.
+
+
+def supernode(config: ClinicConfig) -> None:
+    # Not before its own `main` has set the environment does this one load Flower.
+    import client.supernode
+
+    adapt = client.supernode.adapt
+
+    def adapted(*arguments: Any) -> None:
+        adapt(*arguments)
+        from client import carrier
+
+        carrier._send = partial(_send, carrier._send)
+
+    client.supernode.adapt = adapted
+    client.supernode.main(config)
+
+
+def _send(honest: Callable[..., bool], contents: Any, announce: Any, push_object: Any) -> bool:
+    from flwr.app import ConfigRecord
+    from flwr.proto.message_pb2 import ObjectTree
+
+    reply, _, seconds = announce.args
+    deed = deed_of(reply.metadata.group_id or 0) if reply.metadata.message_type == "train" else ""
+    if deed == "silence":
+        done(deed)
+        announce()
+        return True
+    if deed == "nonsense":
+        done(deed)
+        record = ConfigRecord({"no": "message"})
+        reply.metadata.__dict__["_message_id"] = record.object_id
+        tree = ObjectTree(object_id=record.object_id)
+        return honest({record.object_id: record.deflate()}, partial(announce.func, reply, tree, seconds), push_object)
+    return honest(contents, announce, push_object)
+
+
+def start(config: ClinicConfig) -> None:
+    from client.daemon import Daemon
+    from client.daemon_commands import _until_told
+
+    def command(here: ClinicConfig, role: str) -> tuple[str, ...]:
+        return (sys.executable, __file__, role, "--config", str(here.path))
+
+    Daemon(config, command=command).run(_until_told())
+
+
+if __name__ == "__main__":
+    role, _, path = sys.argv[1:]
+    os.umask(0o077)
+    {"start": start, "worker": worker, "messenger": messenger, "supernode": supernode}[role](read_clinic(Path(path)))
