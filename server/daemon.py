@@ -37,6 +37,9 @@ STEP_SECONDS = 1.0
 TELL_SECONDS = 10.0
 """Longest between two writings of daemon.json."""
 
+LOCK_SECONDS = 2.0
+"""For those that look, for a moment, whether the daemon runs: `status`, and whoever follows a run."""
+
 DAY = 86_400.0
 CONNECT_SECONDS = 1.0
 _log = logging.getLogger("melfed.server")
@@ -51,7 +54,7 @@ def start(config: ServerConfig) -> None:
         StorageError: the state folder cannot be written.
     """
     _make_folders(config)
-    with held(config.daemon_lock, "the server is run"):
+    with held(config.daemon_lock, "the server is run", LOCK_SECONDS):
         Daemon(config).run()
 
 
@@ -127,6 +130,8 @@ class Daemon:
         clinics = read_clinics(self.config.clinics)
         self.look_at_certificates(clinics)
         self.edge.write(clinics)
+        if left := self.edge.end_leftovers():
+            _log.warning("ended %d processes of an nginx that was left over", left)
         self.supervisor = Supervisor(children(self.config, self.edge), self._heard)
         metrics = Metrics(self.config.runs, self.standing)
         with (

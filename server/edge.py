@@ -5,6 +5,7 @@ nothing else, and only with the node key that the certificate belongs to: Flower
 request, so that a signature caught from one clinic would otherwise do for another for five minutes.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -93,6 +94,25 @@ class Edge:
             path.replace(path.with_name(f"{path.name}.1"))
         return bool(large) and self._signal(signal.SIGUSR1)
 
+    def end_leftovers(self) -> int:
+        """End the processes of an nginx before this one; return how many there were.
+
+        Workers outlive a master that was killed: they keep the port, and go by the clinics that were let in then.
+        """
+        left = [process for process in _nginx_processes() if self._is_ours(process)]
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        return len(left)
+
+    def _is_ours(self, process: int) -> bool:
+        """Tell whether a process has one of this edge's logs open; nginx writes over its arguments."""
+        logs = {str((self.folder / name).resolve()) for name in ("error.log", "access.log")}
+        try:
+            return any(os.readlink(link) in logs for link in Path(f"/proc/{process}/fd").iterdir())
+        except OSError:  # another user's, or it has ended
+            return False
+
     def _test(self, configuration: Path) -> None:
         try:
             done = subprocess.run(  # noqa: S603 (the program that server.yaml names)
@@ -135,6 +155,16 @@ def edge_ready(config: ServerConfig, timeout: float = 1.0) -> bool:
             return True
     except OSError:
         return False
+
+
+def _nginx_processes() -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if (entry / "cmdline").read_bytes().startswith(b"nginx: "):
+                    found.append(int(entry.name))
+    return found
 
 
 def _certificates_digest(config: ServerConfig) -> str:

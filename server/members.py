@@ -23,6 +23,8 @@ from server.run_folder import RunFolder
 
 INTRODUCTION_SECONDS = 60.0
 """Longest that a round's start waits for clinics to describe themselves."""
+TOLD_SECONDS = 10.0
+"""How long a run waits at its start before it says for whom."""
 AGAIN_SECONDS = 60.0
 """Before a clinic that was not let in is asked again, at the start of a round."""
 
@@ -90,11 +92,11 @@ class Members:
         self._versions: dict[str, str] = {}
         self._round = 0
 
-    def gather(self, grid: Channel, round_number: int) -> None:
-        """Wait for the expected clinics until the deadline, and ask each for its name, its study and its counts.
+    def gather(self, grid: Channel) -> None:
+        """Wait for the expected clinics, and ask each for its name, its study and its counts.
 
-        A run that goes on after `round_number` rounds waits for those that have not come back no longer than a round
-        would: the grace period, once there are enough.
+        As in a round, the wait is over when all are there, at the end of the grace period once there are enough, and at
+        the deadline. Whoever comes later joins before the next round.
 
         Raises:
             QuorumError: too few came, or were let in.
@@ -103,9 +105,12 @@ class Members:
         if self.conduct.deployed:
             self._recall()
         started = monotonic()
-        enough_since = None
+        enough_since, told = None, False
         while not self._all_there(nodes := exchange.online(grid)) and monotonic() - started < spec.deadline_seconds:
-            if not round_number or len(nodes) < self.needed(self.conduct.clinics):
+            if monotonic() - started >= TOLD_SECONDS and not told:
+                told = True
+                self._miss(nodes)
+            if len(nodes) < self.needed(self.conduct.clinics):
                 enough_since = None
             elif enough_since is None:
                 enough_since = monotonic()
@@ -197,6 +202,14 @@ class Members:
         # A node without a registered name may be any of them.
         unnamed = sum(not node.name for node in nodes.values())
         return len(expected - {node.name for node in nodes.values()}) <= unnamed
+
+    def _miss(self, nodes: Mapping[int, Node]) -> None:
+        """Tell which of the expected clinics are not there."""
+        if isinstance(self.conduct.expected, int):
+            return
+        for name in sorted(self.conduct.expected - {node.name for node in nodes.values()}):
+            self.absent.failed[name] = exchange.OFFLINE
+            self.record(Event.CLINIC_LOST, clinic=name, round=self._round, reason=exchange.OFFLINE)
 
     def _is_invited(self, name: str) -> bool:
         return isinstance(self.conduct.expected, int) or name in self.conduct.expected

@@ -19,7 +19,7 @@ from flwr.common.constant import ErrorCode
 from flwr.common.serde_utils import metadata_from_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.message_pb2 import Message as Header
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import (
     get_object_body,
@@ -83,7 +83,8 @@ class Reception:
         with self._lock:
             # SuperLink hands out a reply once; whoever asks again while it is fetched is told that there is none.
             unknown = [identifier for identifier in asked if identifier not in self._fetched | self._arrived.keys()]
-        answer = self._grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unknown))
+        request = PullAppMessagesRequest(message_ids=unknown)
+        answer = self._grid._runtime_client.PullMessages(request) if unknown else PullAppMessagesResponse()
         with self._lock:
             self._fetched |= {header.metadata.reply_to_message_id for header in answer.messages_list}
         threads = [
@@ -110,8 +111,8 @@ class Reception:
             content, error = (None, message.error) if message.has_error() else (message.content, None)
         except UnreadableError as problem:
             content, error = RecordDict({"refused": ConfigRecord({"reason": str(problem)})}), None
-        except (ObjectPullError, HTTPError) as problem:
-            _log.info("a reply did not arrive whole: %s", problem)
+        except Exception as problem:  # noqa: BLE001 (a thread's last word; whatever it is, the clinic is asked again)
+            _log.warning("a reply did not arrive whole: %s: %s", type(problem).__name__, problem)
             content, error = None, Error(ErrorCode.MESSAGE_UNAVAILABLE, "its reply did not arrive whole")
         self._forget(tree)
         # Flower has no public way to make a message with given metadata.

@@ -83,7 +83,7 @@ class Rounds:
         """
         with standing(self.folder, self.terms):
             state = self._begin()
-            self.members.gather(grid, state.round)
+            self.members.gather(grid)
             rounds = self.study.federation.rounds
             self.observer.started(self.members.counts, state.round + 1, rounds)
             for number in range(state.round + 1, rounds + 1):

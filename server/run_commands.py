@@ -77,7 +77,7 @@ def run(
         errors.print(f"run {name} is queued; see melfed-server status")
         output.print(name)
         return
-    _follow(folder, tail)
+    _follow(server, folder, tail)
 
 
 def stop(
@@ -193,12 +193,12 @@ def _want(folder: "RunFolder") -> None:
         change_state(folder.path, wanted=True, status="queued", reason="")
 
 
-def _follow(folder: "RunFolder", tail: "Tail") -> None:
+def _follow(config: "ServerConfig", folder: "RunFolder", tail: "Tail") -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from server.privacy_words import terminal_line
     from server.run_table import summary_table
-    from server.watch import Row, follow, raise_unless_completed, words_of
+    from server.watch import Presence, Row, follow, raise_unless_completed, words_of
 
     name, rounds = folder.path.name, folder.study().federation.rounds
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -209,7 +209,17 @@ def _follow(folder: "RunFolder", tail: "Tail") -> None:
         if words := words_of(row):
             errors.print(words[0], style=words[1] or None)
 
+    def say(runs: bool) -> None:
+        if runs:
+            errors.print("the server runs again", style="green")
+        else:
+            again = f"melfed-server start {config.path}"
+            errors.print(f"the server has ended; run {name} goes on once it is started again: {again}", style="yellow")
+
+    presence = Presence(config.daemon_lock, say)
+
     def see(state: "RunState") -> None:
+        presence.look()
         words = "final evaluation" if state.status == "running" and state.round == rounds else state.status
         progress.update(task, completed=state.round, description=words)
 

@@ -46,7 +46,8 @@ def is_held(path: Path) -> bool:
         return False
     descriptor = _open(path)
     try:
-        return not _lock(descriptor)
+        # Shared, so that two that ask at the same moment do not take each other for the holder.
+        return not _lock(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
 
@@ -58,9 +59,9 @@ def _open(path: Path) -> int:
         raise StorageError(f"{path}: cannot be opened: {error.strerror}; see who owns the folder") from None
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

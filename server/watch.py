@@ -10,6 +10,7 @@ from typing import Any
 from common.errors import CancelledError, QuorumError, RunError
 from common.events import Event
 from server.run_folder import RunFolder
+from server.run_lock import is_held
 from server.run_state import RunState, read_state
 
 PAUSE = 0.3
@@ -72,6 +73,22 @@ def _round_words(row: Row) -> str:
     parts = [f"round {row.get('round')}: {row.get('seconds', 0):.1f} s, answered: {', '.join(row.get('answered', []))}"]
     parts += [f"{kind}: {', '.join(names)}" for kind in ("declined", "failed") if (names := row.get(kind))]
     return "; ".join(parts)
+
+
+@dataclass
+class Presence:
+    """Whether the daemon runs; `say` is told each time that this changes. Runs go on without whoever follows them."""
+
+    lock: Path
+    say: Callable[[bool], None]
+    runs: bool = True
+
+    def look(self) -> None:
+        """See whether it runs. Raises StorageError where that cannot be found out."""
+        runs = is_held(self.lock)
+        if runs != self.runs:
+            self.runs = runs
+            self.say(runs)
 
 
 def follow(

@@ -65,6 +65,7 @@ class Federation:
         lesions: a data folder whose sources are the clinics' names.
         clinics: names; each uses the images of the source of its own name.
         gate: where clinics connect to, in place of nginx's own port (a forwarder that a test can cut).
+        weights: files that go into every kit.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class Federation:
         clinics: tuple[str, ...],
         policy: Mapping[str, Any] | None = None,
         gate: int | None = None,
+        weights: tuple[Path, ...] = (),
     ) -> None:
-        self.folder, self.lesions, self.clinics = folder, lesions, clinics
+        self.folder, self.lesions, self.clinics, self.weights = folder, lesions, clinics, weights
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {
             **os.environ,
@@ -120,6 +122,7 @@ class Federation:
                 "metrics_port": self.ports["metrics"],
             },
             "clinics": rows,
+            "weights": [str(path) for path in self.weights],
         }
         path = self.folder / "consortium.yaml"
         path.write_text(yaml.safe_dump(content))
@@ -177,7 +180,7 @@ class Federation:
 
     def wait_online(self, *clinics: str) -> None:
         """Wait until the coordinator sees these clinics."""
-        until(f"{clinics} online", lambda: set(clinics) <= self.online())
+        until(f"{clinics} online", lambda: set(clinics) <= self.online(), every=1.5)  # a command each time
 
     def status(self) -> dict[str, Any]:
         """What `melfed-server status --json` says."""
@@ -253,5 +256,6 @@ class Federation:
 
     def simulate(self, study: Path, out: str) -> Path:
         """Run the same study in simulation on the same lesions; return its run folder."""
-        self.run(SIM, "run", study, "--data", self.lesions, "--out", self.folder / out)
+        weights = ("--weights-dir", self.weights[0].parent) if self.weights else ()
+        self.run(SIM, "run", study, "--data", self.lesions, "--out", self.folder / out, *weights)
         return self.folder / out

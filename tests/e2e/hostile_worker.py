@@ -1,9 +1,9 @@
 """A hostile clinic: its real worker's answers, tampered with on each of the ways to the coordinator.
 
 `python hostile_worker.py ROLE --config clinic.yaml`, where `start` runs the clinic as melfed's own daemon would, with
-these processes in the places of its own. What is done in a round is told by the variable DEEDS: names with commas, one
-a round; each that was done is appended to the file DONE. A worker alone can tamper with what its socket carries; what
-melfed's own messenger would not pass on, the messenger does, and what SuperNode would not send, SuperNode.
+these processes in the places of its own. What is done in a round is told by the file that the variable DEEDS names: a
+line a round; each that was done is appended to the file DONE. A worker alone can tamper with what its socket carries;
+what melfed's own messenger would not pass on, the messenger does, and what SuperNode would not send, SuperNode.
 """
 
 import os
@@ -25,15 +25,18 @@ from client.approvals import effective_policy
 from client.config import ClinicConfig, read_clinic
 from client.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
 
-DEEDS = os.environ.get("DEEDS", "").split(",")
 MEGABYTES = 200
 Arrays = dict[str, np.ndarray]
 
 
+def deeds() -> list[str]:
+    """What is done, a round each."""
+    return Path(os.environ["DEEDS"]).read_text().split()
+
+
 def deed_of(round_number: object) -> str:
     """What is done in a round; nothing after the last."""
-    index = int(str(round_number)) - 1
-    return DEEDS[index] if 0 <= index < len(DEEDS) else ""
+    return dict(enumerate(deeds(), 1)).get(int(str(round_number)), "")
 
 
 def done(deed: str) -> None:
@@ -153,7 +156,7 @@ def messenger(config: ClinicConfig) -> None:
         deed, content = deed_of(message.content["request"]["round"]), honest(remote, message)
         asked = content["request"]
         garbage = {"negatives": Array(np.full(7, -1.0)), "what": Array(np.zeros((2, 2)))}
-        deeds: dict[str, Mapping[str, Any]] = {
+        changes: dict[str, Mapping[str, Any]] = {
             "float64": {
                 "tensors": ArrayRecord(
                     {name: Array(array.numpy().astype(np.float64)) for name, array in content["tensors"].items()}
@@ -164,18 +167,18 @@ def messenger(config: ClinicConfig) -> None:
             "run": {"request": ConfigRecord({**asked, "run": "another"})},
             "histogram": {"validation": ArrayRecord(garbage)},
         }
-        content.update(deeds.get(deed, {}))
+        content.update(changes.get(deed, {}))
         if deed == "negative":
             content["metrics"]["images"] = -5
         if deed == "loss":
             content["metrics"]["loss"] = float("nan")
-        if deed in deeds or deed in ("negative", "loss"):
+        if deed in changes or deed in ("negative", "loss"):
             done(deed)
         return content
 
     def evaluate(remote: Any, message: Any) -> Any:
         content = honestly_scored(remote, message)
-        if "histogram" in DEEDS:
+        if "histogram" in deeds():
             content["test"] = ArrayRecord({name: Array(-array.numpy()) for name, array in content["test"].items()})
         return content
 

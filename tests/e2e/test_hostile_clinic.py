@@ -7,7 +7,7 @@ What was lost is nothing: every one of its answers is refused with a reason, or 
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tests.e2e.place import SERVER, SIM
 pytestmark = [needs_nginx, pytest.mark.xdist_group("hostile_clinic"), pytest.mark.timeout(600)]
 
 HOSTILE, *HONEST = CLINICS = ("phantom_north", "phantom_south", "phantom_east")
-DEADLINE = 45
+DEADLINE = 40
 REFUSED = {
     "nan": "not finite",
     "infinite": "not finite",
@@ -39,10 +39,10 @@ REFUSED = {
     "histogram": "score histogram: missing or unknown arrays",
     "nonsense": "no reply that can be read",
     "large": "larger than",
-    "silence": f"no answer within {DEADLINE} s",
-    "endless": f"no answer within {DEADLINE} s",
 }
 """What the clinic does, one a round, and a part of the reason with which it is refused."""
+UNENDING = ("silence", "endless")
+"""A reply that is announced and not sent, and one that the worker does not come to the end of."""
 
 STUDY = """\
 name: {name}
@@ -50,7 +50,7 @@ data: {{image_size: 48{sources}}}
 partition: {{by: source, minimum_images: 4}}
 model: {{backbone: simple_cnn, pretrained: false}}
 training: {{optimizer: sgd, learning_rate: 0.05, warmup_steps: 0, augment: false, batch_size: 8}}
-federation: {{rounds: {rounds}, quorum: 0.6, deadline_seconds: {deadline}, grace_seconds: 60{more}}}
+federation: {{rounds: {rounds}, quorum: 0.6, grace_seconds: 60{more}}}
 privacy: null
 """
 Model = dict[str, np.ndarray[Any, Any]]
@@ -66,26 +66,28 @@ class Hostility:
         place.run(SIM, "phantom", folder / "lesions", "--clinics", 3, "--images", 120, "--size", 48)
         (folder / "all").mkdir()
         self.federation = Federation(folder / "all", folder / "lesions", CLINICS, {"non_private": True})
-        self.done = folder / "done"
+        self.deeds, self.done = folder / "deeds", folder / "done"
+        self.plan(())
 
-    def start(self, deeds: tuple[str, ...]) -> None:
-        """Start everybody; the hostile clinic does these things, one a round."""
+    def start(self) -> None:
+        """Start everybody."""
         federation = self.federation
-        self.done.write_text("")
-        federation.environment |= {"DEEDS": ",".join(deeds), "DONE": str(self.done)}
-        if "server" not in federation.daemons:
-            federation.start_server()
-            for clinic in HONEST:
-                federation.start_clinic(clinic)
-        config = federation.kit(HOSTILE) / "clinic.yaml"
-        federation.start(
-            HOSTILE, Path(sys.executable), Path(__file__).with_name("hostile_worker.py"), "start", "--config", config
-        )
+        federation.environment |= {"DEEDS": str(self.deeds), "DONE": str(self.done)}
+        federation.start_server()
+        for clinic in HONEST:
+            federation.start_clinic(clinic)
+        script, config = Path(__file__).with_name("hostile_worker.py"), federation.kit(HOSTILE) / "clinic.yaml"
+        federation.start(HOSTILE, Path(sys.executable), script, "start", "--config", config)
         federation.wait_online(*CLINICS)
 
-    def run(self, name: str, rounds: int, more: str = "") -> str:
+    def plan(self, deeds: Sequence[str]) -> None:
+        """Have the hostile clinic do these things, one a round."""
+        self.deeds.write_text("\n".join(deeds))
+        self.done.write_text("")
+
+    def run(self, name: str, rounds: int, more: str = "", deadline: float = 300) -> str:
         """Run a study with all three; return what follows it on the terminal."""
-        study = self._study(name, rounds, more)
+        study = self._study(name, rounds, f", deadline_seconds: {deadline}{more}")
         sealed = self.federation.folder / f"{name}-sealed.yaml"
         self.federation.run(SERVER, "study", study, "--out", sealed)
         for clinic in CLINICS:
@@ -118,15 +120,18 @@ class Hostility:
 
     def _study(self, name: str, rounds: int, more: str = "", sources: str = "") -> Path:
         path = self.federation.folder / f"{name}.yaml"
-        path.write_text(STUDY.format(name=name, rounds=rounds, deadline=DEADLINE, more=more, sources=sources))
+        path.write_text(STUDY.format(name=name, rounds=rounds, more=more, sources=sources))
         return path
 
 
 @pytest.fixture(scope="module")
 def hostility(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hostility]:
     made = Hostility(tmp_path_factory.mktemp("h") / "h")
-    yield made
-    made.federation.close()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.federation.close()
 
 
 def distance(one: Model, other: Model) -> float:
@@ -142,10 +147,11 @@ def test_whatever_a_clinic_sends_is_refused_with_its_reason_and_the_model_is_the
     deeds = tuple(REFUSED)
     # Its first request of a round comes with a histogram to be judged from the second on.
     assert deeds[0] != "histogram"
-    hostility.start(deeds)
+    hostility.plan(deeds)
     told = hostility.run("hostile", len(deeds), ", largest_update_norm: 1000.0")
     federation = hostility.federation
-    assert hostility.done.read_text().split() == list(deeds)
+    # Some may be done twice: where a round is slow, the clinic is reminded.
+    assert list(dict.fromkeys(hostility.done.read_text().split())) == list(deeds)
 
     rounds = [event for event in federation.events("hostile") if event["event"] == "round"]
     assert [event["round"] for event in rounds] == list(range(1, len(deeds) + 1))
@@ -159,8 +165,7 @@ def test_whatever_a_clinic_sends_is_refused_with_its_reason_and_the_model_is_the
         assert event["answered"] == sorted(HONEST), deed
         assert set(event["failed"]) == {HOSTILE}, deed
         assert reason in event["failed"][HOSTILE], deed
-        if not reason.startswith("no answer"):
-            assert reason in refused[event["round"]], deed
+        assert reason in refused[event["round"]], deed
         assert any(reason in line for line in lines), deed
 
     summary = json.loads((federation.server / "runs" / "hostile" / "summary.json").read_text())
@@ -168,12 +173,28 @@ def test_whatever_a_clinic_sends_is_refused_with_its_reason_and_the_model_is_the
     assert same(hostility.model("hostile"), hostility.without(len(deeds)))
 
 
+def test_a_reply_that_never_ends_is_given_up_at_the_deadline(hostility: Hostility) -> None:
+    """What was lost: nothing but time. A reply of which no part comes holds up neither the others nor the deadline."""
+    hostility.plan(UNENDING)
+    told = hostility.run("unending", len(UNENDING), deadline=DEADLINE)
+    federation = hostility.federation
+    # Nobody having answered, it is asked again within a round.
+    assert set(hostility.done.read_text().split()) == set(UNENDING)
+    rounds = [event for event in federation.events("unending") if event["event"] == "round"]
+    for event in rounds:
+        assert event["answered"] == sorted(HONEST)
+        assert event["failed"] == {HOSTILE: f"no answer within {DEADLINE} s"}
+        assert event["seconds"] < DEADLINE + 20
+    lost = [row for row in federation.audit("server") if row["id"] == 2009 and row["clinic"] == HOSTILE]
+    assert [row["reason"] for row in lost] == [f"no answer within {DEADLINE} s"] * len(UNENDING)
+    assert told.count(f"clinic {HOSTILE} is lost: no answer within {DEADLINE} s") == len(UNENDING)
+    assert same(hostility.model("unending"), hostility.without(len(UNENDING)))
+
+
 def test_a_robust_mean_outvotes_a_clinic_that_lies_plausibly(hostility: Hostility) -> None:
     """An update of the right form, ten times as long, the wrong way: the plain mean follows it, the others do not."""
     rounds = 4
-    if HOSTILE in hostility.federation.daemons:
-        hostility.federation.stop(HOSTILE)
-    hostility.start(("poison",) * rounds)
+    hostility.plan(("poison",) * rounds)
     models = {}
     for name, more in (
         ("plain", ""),
@@ -184,7 +205,7 @@ def test_a_robust_mean_outvotes_a_clinic_that_lies_plausibly(hostility: Hostilit
         last = [event for event in hostility.federation.events(name) if event["event"] == "round"][-1]
         assert last["answered"] == sorted(CLINICS)
         models[name] = hostility.model(name)
-    assert hostility.done.read_text().split() == ["poison"] * rounds * 3
+    assert hostility.done.read_text().count("poison") >= rounds * 3
     honest, first = hostility.without(rounds), hostility.first()
     way = distance(honest, first)
     off = {name: distance(model, honest) / way for name, model in models.items()}

@@ -558,6 +558,26 @@ def test_nginx_can_be_killed_and_started_again(tmp_path: Path) -> None:
 
 
 @needs_nginx
+def test_workers_that_outlive_their_master_are_ended(tmp_path: Path) -> None:
+    stack, other = make_stack(tmp_path_below(tmp_path, "a")), make_stack(tmp_path_below(tmp_path, "b"))
+    try:
+        assert stack.process is not None
+        workers = children(stack.process.pid)
+        stack.process.kill()
+        stack.process.wait(10)
+        assert edge_ready(stack.config)
+        assert stack.edge.end_leftovers() == len(workers)
+        assert until(lambda: not edge_ready(stack.config))
+        assert stack.edge.end_leftovers() == 0
+        stack.start()
+        assert stack.clinic("berlin").status() == 200
+        assert other.clinic("berlin").status() == 200
+    finally:
+        end_stack(stack)
+        end_stack(other)
+
+
+@needs_nginx
 def test_what_nginx_refuses_is_not_written(tmp_path: Path) -> None:
     stack = make_stack(tmp_path)
     try:

@@ -39,6 +39,7 @@ class Runtime:
     parts: dict[str, bytes] = field(default_factory=dict)
     announced: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
+    inquiries: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     broken: bool = False
 
@@ -51,6 +52,7 @@ class Runtime:
             self.parts[identifier] = part.deflate()
 
     def PullMessages(self, request: Any) -> Any:
+        self.inquiries += request.message_ids
         found = [self.waiting.pop(asked) for asked in request.message_ids if asked in self.waiting]
         return SimpleNamespace(messages_list=[h for h, _ in found], message_object_trees=[t for _, t in found])
 
@@ -96,7 +98,8 @@ def tensors(*arrays: np.ndarray) -> RecordDict:
 
 @pytest.fixture(autouse=True)
 def _in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TaskIdentity, "_run_id", RUN)
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, RUN)
 
 
 @pytest.fixture
@@ -131,6 +134,22 @@ def test_a_reply_is_what_was_sent_by_whom_superlink_says_to_what_it_says(grid):
     assert message.metadata.src_node_id == NODE
     assert (message.content["tensors"]["w0"].numpy() == np.arange(5.0)).all()
     assert len(grid.runtime.forgotten) == 1
+
+
+def test_superlink_is_not_asked_again_for_a_reply_that_is_being_fetched(grid, monkeypatch):
+    """It would say then that there is no such message, and the clinic would be asked again, for ever."""
+    monkeypatch.setattr(reception, "SOON_SECONDS", 0.01)
+    sent = message_of(tensors(np.zeros(3)))
+    grid.runtime.add(sent, "a")
+    late = dict(grid.runtime.parts)
+    grid.runtime.announced, grid.runtime.parts = set(late), {}
+    there = Reception(grid)
+    for _ in range(3):
+        assert there.pull_messages(["a", "b"]) == []
+    assert grid.runtime.inquiries == ["a", "b", "b", "b"]
+    grid.runtime.parts = late
+    assert reply(there).has_content()
+    assert grid.runtime.inquiries.count("a") == 1
 
 
 def test_a_reply_is_returned_once_and_at_once(grid):

@@ -1,7 +1,5 @@
 """The daemon's loop, with a SuperLink and an nginx that are scripted."""
 
-import errno
-import os
 import shutil
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -10,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.audit_log import AuditLog, read_log
-from common.errors import ServiceError
+from common.errors import ServiceError, StorageError
 from common.protocol import StudyProtocol
 from server.clinics import ClinicRecord, approve, revoke
 from server.config import ServerConfig, read_server

