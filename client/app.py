@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from client.answers import Account, Worker, melfed_version
 from client.rpc import RemoteWorker
 from common.errors import DeclinedError, MelfedError, StudyError
-from common.tensors import TensorError
+from common.tensors import PACKED, TensorError, from_array, to_array
 
 PROTOCOL = 1
 """Version of the requests that this messenger understands."""
@@ -137,12 +137,15 @@ def _with_account(content: RecordDict, account: Account | None) -> RecordDict:
 
 
 def _record(arrays: Mapping[str, npt.NDArray[np.generic]]) -> ArrayRecord:
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+    return ArrayRecord({PACKED: Array(to_array(arrays))})
 
 
 def _tensors(message: Message) -> dict[str, npt.NDArray[np.generic]]:
     record = message.content.array_records.get("tensors", ArrayRecord())
+    if not record:
+        return {}
     try:
-        return {name: array.numpy() for name, array in record.items()}
+        packed = record[PACKED].numpy()
     except Exception as error:  # noqa: BLE001 (bytes from outside: NumPy lets its tokenizer's and allocator's out)
         raise TensorError(f"tensors cannot be read: {error}") from None
+    return from_array(packed)

@@ -7,7 +7,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from flwr.app import Error, Message
@@ -44,6 +46,16 @@ PushObject = Callable[[int, str, str, bytes], None]
 _log = logging.getLogger(__name__)
 
 
+@dataclass
+class Moments:
+    """When (`time.monotonic`) the message in hand was announced, here whole, answered whole, and its reply sent."""
+
+    announced: float
+    received: float = 0.0
+    answered: float = 0.0
+    sent: float = 0.0
+
+
 class Carrier:
     """Takes the place of two functions of Flower's SuperNode, which would lose messages.
 
@@ -56,6 +68,7 @@ class Carrier:
         self.cancel, self.check = cancel, check
         self.client: ClinicFleetClient | None = None
         self._message: Message | None = None
+        self._moments = Moments(time.monotonic())
         self._busy_until = time.monotonic() + BUSY_SECONDS
 
     def idle(self, _seconds: float) -> None:
@@ -76,6 +89,7 @@ class Carrier:
             received = receive()
             if received is not None:
                 self._message = received[0]
+                self._moments = Moments(time.monotonic())
             return received
 
         def checked(*asked: Any) -> Any:
@@ -91,6 +105,7 @@ class Carrier:
         except DeclinedError as declined:
             error = Error(ErrorCode.INVALID_FAB, str(declined))
         message: Message | None = self._message
+        self._moments.received = time.monotonic()
         if run is not None or message is None:
             return run
         _insert_message(Message(error, reply_to=message), state, store)
@@ -163,16 +178,29 @@ class Carrier:
         store.delete(identifier)
         if contents is None:
             return False
+        self._moments.answered = time.monotonic()
         asked = reply.metadata.reply_to_message_id
         seconds = 0.0 if reply.has_error() else state.get_message_processing_duration(asked)
         try:
             taken = _send(contents, partial(send, reply, tree, seconds), partial(push_object, run))
             _log.info("reply %s in Flower run %d", "sent" if taken else "not taken", run)
+            self._moments.sent = time.monotonic()
+            if self._message is not None and asked == self._message.metadata.message_id:
+                _log.info("%s", timing(self._message, self._moments))
         except RunNotRunningException:
             _log.info("Flower run %d is over; reply not sent", run)
         except HTTPError as error:
             _log.error("reply in Flower run %d not taken: %s", run, said(error))
         return True
+
+
+def timing(message: Message, moments: Moments) -> str:
+    """Return where the time of one message has gone, milliseconds: the request's way, the answer, the reply's way."""
+    asked = message.metadata
+    parts = (moments.announced, moments.received, moments.answered, moments.sent)
+    request, answer, reply = (round(1000 * (after - before)) for before, after in pairwise(parts))
+    where = f"run={asked.run_id} round={asked.group_id} kind={asked.message_type}"
+    return f"timing supernode {where} request={request} answer={answer} reply={reply}"
 
 
 def _send(

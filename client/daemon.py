@@ -117,6 +117,7 @@ class Daemon:
         self._ready = False
         self._stop = threading.Event()
         self._telling = threading.Lock()
+        self._problem = ""
 
     @property
     def health_port(self) -> int:
@@ -191,10 +192,7 @@ class Daemon:
                 self._ready = True
                 self._systemd.notify("READY=1")
             self._systemd.notify(f"STATUS={words}")
-            try:
-                self._write_status()
-            except StorageError as error:
-                _log.warning("%s", error)
+            self._write_status()
 
     def _serving(self) -> dict[str, bool]:
         serving = {name: state.status == "ready" for name, state in self._supervisor.states().items()}
@@ -204,7 +202,14 @@ class Daemon:
         children = [_described(state) for state in self._supervisor.states().values()]
         content = {"pid": os.getpid(), "since": self._since.isoformat(timespec="seconds")}
         text = json.dumps({**content, "version": melfed_version(), "children": children}, indent=1)
-        write_private(status_file(self.config), f"{text}\n".encode())
+        problem = ""
+        try:
+            write_private(status_file(self.config), f"{text}\n".encode())
+        except StorageError as error:
+            problem = str(error)
+        if problem and problem != self._problem:  # once, and not every few seconds
+            _log.warning("%s", problem)
+        self._problem = problem
 
 
 def status_file(config: ClinicConfig) -> Path:
@@ -292,8 +297,7 @@ def _only_one(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: cannot be opened: {error.strerror}; see who owns it") from error
     try:
         if os.geteuid() == 0:
-            owner = path.parent.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            _give_to_owner_of(path.parent, descriptor, path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -303,6 +307,14 @@ def _only_one(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _give_to_owner_of(folder: Path, descriptor: int, path: Path) -> None:
+    """Give an open file to its folder's owner, unless that is a name that they have given to somebody else's file."""
+    if os.fstat(descriptor).st_nlink > 1:
+        raise StorageError(f"{path}: is another file's name as well; find out who has made it, and remove it")
+    owner = folder.stat()
+    os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _check_readable(config: ClinicConfig, messenger: Account) -> None:

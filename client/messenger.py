@@ -40,6 +40,7 @@ RELIED_ON = {
     "flwr.supercore.superexec.executor.types:Executor": "c6d3173df690f03e",
     "flwr.supercore.superexec.run_superexec:run_superexec": "d11f4e7fbc8f0b12",
     "flwr.supernode.runtime.run_clientapp:pull_task_input": "5607a23e1673ee87",
+    "flwr.supernode.runtime.run_clientapp:push_message": "07cb512c93e065a9",
     "flwr.supernode.runtime.run_clientapp:run_clientapp": "6ce09559f3a2f5dc",
 }
 """Flower's parts that this file replaces or calls, and SHA-256 (16 digits) of their source."""
@@ -90,13 +91,13 @@ class Forks:
         """Start a process for a message."""
         from flwr.supercore.superexec.executor.types import LaunchResult
 
-        parent = os.getpid()
+        parent, began = os.getpid(), time.monotonic()
         try:
             child = os.fork()
         except OSError as error:
             return LaunchResult.failed(f"no process can be started: {error.strerror}")
         if child == 0:
-            self._be_child(spec, parent)
+            self._be_child(spec, parent, began)
         self.children[child] = spec
         return LaunchResult.accepted()
 
@@ -123,12 +124,12 @@ class Forks:
             os.waitpid(child, 0)
         self.children.clear()
 
-    def _be_child(self, spec: "ExecutionSpec", parent: int) -> NoReturn:
+    def _be_child(self, spec: "ExecutionSpec", parent: int, began: float) -> NoReturn:
         code = NOT_RUN
         try:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == parent:
-                self._run_clientapp(spec)
+                self._run_clientapp(spec, began)
         except SystemExit as leaving:
             code = leaving.code if isinstance(leaving.code, int) else 0
         except Exception:  # noqa: BLE001 (nothing above would log it)
@@ -139,7 +140,7 @@ class Forks:
             sys.stderr.flush()
             os._exit(code)
 
-    def _run_clientapp(self, spec: "ExecutionSpec") -> None:
+    def _run_clientapp(self, spec: "ExecutionSpec", began: float) -> None:
         from flwr.supercore.exit.exit_handler import registered_exit_handlers
 
         registered_exit_handlers.clear()
@@ -150,7 +151,9 @@ class Forks:
         flower.install_from_fab = bundles.install
         flower.get_load_client_app_fn = bundles.loader
         flower.pull_and_inflate_object_from_tree = quick_pulls(flower.pull_and_inflate_object_from_tree)
-        flower.pull_task_input = _limited(flower.pull_task_input)
+        clock = Clock(began)
+        flower.pull_task_input = clock.input(_limited(flower.pull_task_input))
+        flower.push_message = clock.output(flower.push_message)
         flower.run_clientapp(
             runtime_api_address=spec.runtime_api_address,
             token=spec.token,
@@ -198,6 +201,55 @@ def deployed_app() -> "ClientApp":
     from client.deployed import app
 
     return app
+
+
+class Clock:
+    """Notes when the steps of one ClientApp process begin and end, and logs that once its reply is handed over.
+
+    Args:
+        began: when the process was asked for, `time.monotonic`.
+    """
+
+    def __init__(self, began: float) -> None:
+        self._last, self._steps = began, list[str]()
+
+    def input(self, pull: "Callable[[Any], TaskInput]") -> "Callable[[Any], TaskInput]":
+        """Return Flower's function that fetches the message; timed."""
+
+        def timed(client: Any) -> "TaskInput":
+            self._note("start")
+            content = pull(client)
+            self._note("input")
+            return content
+
+        return timed
+
+    def output(self, push: "Callable[[Any, Message, Context], None]") -> "Callable[[Any, Message, Context], None]":
+        """Return Flower's function that hands over the reply; timed, with the line in the log."""
+
+        def timed(client: Any, reply: "Message", context: "Context") -> None:
+            self._note("work")
+            about, seconds = reply.metadata, _trained(reply)
+            push(client, reply, context)
+            self._note("output")
+            if seconds is not None:
+                self._steps.append(f"training={round(1000 * seconds)}")
+            where = f"run={about.run_id} round={about.group_id} kind={about.message_type}"
+            _log.info("timing messenger %s %s", where, " ".join(self._steps))
+
+        return timed
+
+    def _note(self, step: str) -> None:
+        now = time.monotonic()
+        self._steps.append(f"{step}={round(1000 * (now - self._last))}")
+        self._last = now
+
+
+def _trained(reply: "Message") -> float | None:
+    """Return for how long the worker says it has trained."""
+    metrics = None if reply.has_error() else reply.content.metric_records.get("metrics")
+    seconds = metrics.get("seconds") if metrics else None
+    return seconds if isinstance(seconds, int | float) else None
 
 
 def _limited(pull: "Callable[[Any], TaskInput]") -> "Callable[[Any], TaskInput]":

@@ -19,6 +19,7 @@ from client import worker_pb2 as pb
 from client.answers import Account, Description, Received, Scored, TrainReply
 from client.worker_pb2_grpc import WorkerStub
 from common.errors import CancelledError, MelfedError, ServiceError, StudyError
+from common.tensors import from_bytes, to_bytes
 
 GRACE_SECONDS = 5.0
 """By how much the worker's own word on a deadline may be late."""
@@ -102,7 +103,7 @@ class RemoteWorker:
         return self._account
 
     def _ask(self, method: str, tensors: Mapping[str, Received], asked: pb.Question) -> wire.Packed:
-        content = wire.to_bytes(tensors)
+        content = to_bytes(tensors)
 
         def questions(seconds: float) -> Iterator[pb.QuestionPart]:
             question = self._question(seconds)
@@ -126,7 +127,7 @@ class RemoteWorker:
             raise self._failure(first.failure)
         self._clinic = first.answer.clinic
         content = wire.join(first.answer.size, (part.tensors for part in replies))
-        return wire.Packed(first.answer, wire.from_bytes(content))
+        return wire.Packed(first.answer, from_bytes(content))
 
     def _question(self, seconds: float) -> pb.Question:
         return pb.Question(study=self.study_text, deadline_seconds=seconds, flower_run=self.flower_run & (2**64 - 1))

@@ -19,6 +19,7 @@ from client.rpc import address
 from client.service import Receive, Service
 from client.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
 from common.errors import CancelledError, MelfedError, ServiceError
+from common.tensors import from_bytes, to_bytes
 
 NAME = "melfed.Worker"
 WAITING = 8
@@ -76,7 +77,7 @@ class Servicer(WorkerServicer):
             with self._place():
                 question = next(questions, pb.QuestionPart()).question
                 packed = ask(question, lambda: _received(question, questions))
-                content = wire.to_bytes(packed.arrays)
+                content = to_bytes(packed.arrays)
         except Exception as error:  # noqa: BLE001 (told apart there)
             yield pb.AnswerPart(failure=self._failure(error, context))
             return
@@ -112,7 +113,7 @@ class Servicer(WorkerServicer):
 
 def _received(question: pb.Question, questions: Iterator[pb.QuestionPart]) -> Mapping[str, Received]:
     try:
-        return wire.from_bytes(wire.join(question.size, (part.tensors for part in questions)))
+        return from_bytes(wire.join(question.size, (part.tensors for part in questions)))
     except grpc.RpcError:
         raise CancelledError("the messenger left before its question was complete") from None
 

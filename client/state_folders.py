@@ -117,7 +117,10 @@ def _log(path: Path) -> None:
     if os.geteuid() != 0 or path.exists():
         return
     owner = path.parent.stat()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except OSError as error:  # a link to nowhere, or a full disk
+        raise StorageError(f"{path}: cannot be made: {error.strerror}; see what is there") from error
     try:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
     finally:

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.numpy
 
 from client import worker_pb2 as pb
 from client.answers import Account, Description, Received, Scored, TrainReply
@@ -119,23 +117,6 @@ def pack_failure(error: MelfedError, clinic: str) -> pb.Failure:
 def unpack_failure(sent: pb.Failure) -> MelfedError:
     """Return the error that was packed."""
     return _CLASSES.get(sent.kind, ServiceError)(sent.reason)
-
-
-def to_bytes(arrays: Arrays) -> bytes:
-    """Return tensors as one safetensors file. Raises TensorError where one is of no kind that has a place there."""
-    try:
-        return safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise TensorError(f"tensors cannot be sent: {error}") from None
-
-
-def from_bytes(content: bytes) -> dict[str, Received]:
-    """Return the tensors of a safetensors file. Raises TensorError."""
-    try:
-        # Bytes from outside: kinds of number that NumPy lacks are a KeyError there.
-        return safetensors.numpy.load(content)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise TensorError(f"tensors cannot be read: {error}") from None
 
 
 def parts(content: bytes) -> Iterator[bytes]:

@@ -109,7 +109,7 @@ class Edge:
         """Tell whether a process has one of this edge's logs open; nginx writes over its arguments."""
         logs = {str((self.folder / name).resolve()) for name in ("error.log", "access.log")}
         try:
-            return any(os.readlink(link) in logs for link in Path(f"/proc/{process}/fd").iterdir())
+            return any(str(link.readlink()) in logs for link in Path(f"/proc/{process}/fd").iterdir())
         except OSError:  # another user's, or it has ended
             return False
 

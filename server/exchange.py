@@ -13,7 +13,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from common.protocol import StudyProtocol
-from common.tensors import TensorError, Tensors
+from common.tensors import PACKED, TensorError, Tensors, from_array, to_array
 
 PROTOCOL = 1
 """Version of what server and clinics say to each other."""
@@ -62,14 +62,16 @@ class Reply:
     def arrays(self, name: str) -> dict[str, npt.NDArray[np.generic]]:
         """Return a record of arrays by its name; empty where the reply lacks it. Raises TensorError."""
         record = self.content.array_records.get(name, ArrayRecord())
+        if not record:
+            return {}
         try:
-            arrays = {key: array.numpy() for key, array in record.items()}
+            packed = record[PACKED].numpy()
         except Exception as error:  # noqa: BLE001 (bytes from outside: NumPy lets its tokenizer's and allocator's out)
             raise TensorError(f"{name} cannot be read: {error}") from None
         # What looks like a zip file is read as an archive.
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        if not isinstance(packed, np.ndarray):
             raise TensorError(f"{name} cannot be read: not an array")
-        return arrays
+        return from_array(packed)
 
     def number(self, record: str, key: str) -> float:
         """Return a metric; NaN where the reply lacks it."""
@@ -94,7 +96,7 @@ def request(round_number: int, study: StudyProtocol, run: str, tensors: Tensors 
     words = {"digest": study.digest, "run": run, "study": told.model_dump_json()}
     content = RecordDict({"request": ConfigRecord({"round": round_number, "protocol": PROTOCOL, **words})})
     if tensors is not None:
-        content["tensors"] = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
+        content["tensors"] = ArrayRecord({PACKED: Array(to_array(tensors))})
     return content
 
 

@@ -96,6 +96,8 @@ class Rounds:
         if state is None:
             state = Checkpoint(0, self.study.digest, self.initial, {})
             save_checkpoint(self.folder.checkpoints, state)
+        else:
+            self.members.record(Event.RUN_RESUMED, round=state.round, flower_run=self.terms.flower_run)
         check_tensors(state.model, shapes(self.initial))
         self.folder.forget_after(state.round)
         if self.terms.deployed:

@@ -25,7 +25,7 @@ from common.errors import DataError
 from common.histogram import ScoreHistogram
 from common.noisy_histogram import NoisyHistogram
 from common.protocol import StudyProtocol
-from common.tensors import Tensors
+from common.tensors import PACKED, Tensors, from_array
 from server import exchange
 from simulations.virtual_clinics import VirtualClinics
 from tests.client.fake_worker import STUDY as FAKE
@@ -83,7 +83,7 @@ def question(
 
 
 def arrays(content: RecordDict, name: str) -> dict[str, np.ndarray]:
-    return {key: array.numpy() for key, array in content.array_records[name].items()}
+    return from_array(content.array_records[name][PACKED].numpy())
 
 
 def refusal(content: RecordDict, clinic: str | None = "phantom_north") -> str:
@@ -162,8 +162,7 @@ def test_a_message_without_tensors_is_refused(worker: ClinicWorker) -> None:
 
 
 def test_damaged_tensors_are_refused(worker: ClinicWorker, tensors: Tensors) -> None:
-    record = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
-    record["head.bias"] = Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=b"no array")
+    record = ArrayRecord({PACKED: Array(dtype="uint8", shape=(8,), stype="numpy.ndarray", data=b"no array")})
     config = ConfigRecord({"round": 1, "digest": worker.study.digest, "run": "run"})
     content = RecordDict({"request": config, "tensors": record})
     assert refusal(ask(app_of(worker), exchange.TRAIN, content)).startswith("tensors cannot be read: ")

@@ -18,11 +18,11 @@ import pytest
 
 import client.daemon
 from client.config import ClinicConfig
-from client.daemon import CARRIERS, Daemon, Role, own_command, read_status, status_file, worker_listens
+from client.daemon import CARRIERS, Daemon, Role, lock_file, own_command, read_status, status_file, worker_listens
 from client.health import HealthServer, ask_health
 from client.state_folders import messenger_account, prepare_messenger, prepare_worker
 from common.audit_log import read_log
-from common.errors import PolicyError, ServiceError
+from common.errors import PolicyError, ServiceError, StorageError
 from common.supervisor import Backoff
 from tests.client.clinics import a_clinic
 
@@ -271,3 +271,42 @@ def test_children_find_this_code_and_nothing_in_the_kit(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, "Run the worker alone" in done.stdout) == (0, True), done.stderr
     assert json.dumps(dict(child.environment)).count("MELFED_OFFLINE") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives files away")
+def test_links_in_the_messengers_folder_give_it_no_file_of_others(config: ClinicConfig) -> None:
+    """The folder is the messenger's own: whoever has taken it over can put anything there."""
+    prepare_messenger(config)
+    treasure = config.state / "treasure"
+    treasure.write_text("root's")
+    owner = config.messenger_state.stat().st_uid + 1
+    os.chown(config.messenger_state, owner, -1)
+    daemon = Daemon(config, command=fake, backoff=QUICK)
+    for link in (lock_file(config).hardlink_to, lock_file(config).symlink_to):
+        lock_file(config).unlink(missing_ok=True)
+        link(treasure)
+        with pytest.raises(StorageError, match=lock_file(config).name):
+            daemon.run(threading.Event())
+    config.messenger_audit_log.unlink()
+    config.messenger_audit_log.symlink_to(config.state / "made")
+    with pytest.raises(StorageError, match="cannot be made"):
+        prepare_messenger(config)
+    assert not (config.state / "made").exists()
+    assert treasure.stat().st_uid != owner
+    assert treasure.read_text() == "root's"
+
+
+def test_a_full_disk_is_told_of_once_each_time(
+    config: ClinicConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("status.json: cannot be written: No space left on device")
+
+    daemon = Daemon(config, command=fake)
+    for times in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(client.daemon, "write_private", full)
+            daemon._tell()
+            daemon._tell()
+        assert caplog.text.count("No space left on device") == times
+        daemon._tell()

@@ -93,6 +93,8 @@ class Federation:
         self.gate = gate or self.ports["edge"]
         self._provision()
         for name in clinics:
+            # As a virtual clinic: with other numbers of threads, sums are rounded in another order.
+            self.configure(name, {"resources": {"threads": 1}})
             self.configure(name, {"policy": {"studies": [], "epsilon": 20, "noise_multiplier": 0.1, **(policy or {})}})
 
     @property

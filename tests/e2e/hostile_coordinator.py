@@ -13,7 +13,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-SECONDS = 180.0
+SECONDS = 400.0
 
 app = ServerApp()
 

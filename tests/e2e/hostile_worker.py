@@ -24,6 +24,7 @@ from client import worker_pb2 as pb
 from client.approvals import effective_policy
 from client.config import ClinicConfig, read_clinic
 from client.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
+from common.tensors import PACKED, from_array, from_bytes, to_array, to_bytes
 
 MEGABYTES = 200
 Arrays = dict[str, np.ndarray]
@@ -118,11 +119,11 @@ class HostileWorker(WorkerServicer):
 
 def _asked(questions: Iterator[pb.QuestionPart]) -> tuple[pb.Question, Arrays]:
     question = next(questions).question
-    return question, wire.from_bytes(wire.join(question.size, (part.tensors for part in questions)))
+    return question, from_bytes(wire.join(question.size, (part.tensors for part in questions)))
 
 
 def _parts(packed: wire.Packed) -> Iterator[pb.AnswerPart]:
-    content = wire.to_bytes(packed.arrays)
+    content = to_bytes(packed.arrays)
     packed.head.size = len(content)
     yield pb.AnswerPart(answer=packed.head)
     yield from (pb.AnswerPart(tensors=part) for part in wire.parts(content))
@@ -149,23 +150,26 @@ def messenger(config: ClinicConfig) -> None:
 
     import client.messenger
     from client import app
-
     honest, honestly_scored = app._train, app._evaluate
+
+    def held(record: Any) -> dict[str, Any]:
+        return from_array(record[PACKED].numpy())
+
+    def packed(arrays: Mapping[str, Any]) -> Any:
+        return ArrayRecord({PACKED: Array(to_array(arrays))})
 
     def train(remote: Any, message: Any) -> Any:
         deed, content = deed_of(message.content["request"]["round"]), honest(remote, message)
         asked = content["request"]
-        garbage = {"negatives": Array(np.full(7, -1.0)), "what": Array(np.zeros((2, 2)))}
+        garbage = {"negatives": np.full(7, -1.0), "what": np.zeros((2, 2))}
         changes: dict[str, Mapping[str, Any]] = {
             "float64": {
-                "tensors": ArrayRecord(
-                    {name: Array(array.numpy().astype(np.float64)) for name, array in content["tensors"].items()}
-                )
+                "tensors": packed({name: array.astype(np.float64) for name, array in held(content["tensors"]).items()})
             },
             "digest": {"request": ConfigRecord({**asked, "digest": "0" * 64})},
             "round": {"request": ConfigRecord({**asked, "round": int(asked["round"]) - 1})},
             "run": {"request": ConfigRecord({**asked, "run": "another"})},
-            "histogram": {"validation": ArrayRecord(garbage)},
+            "histogram": {"validation": packed(garbage)},
         }
         content.update(changes.get(deed, {}))
         if deed == "negative":
@@ -179,7 +183,7 @@ def messenger(config: ClinicConfig) -> None:
     def evaluate(remote: Any, message: Any) -> Any:
         content = honestly_scored(remote, message)
         if "histogram" in deeds():
-            content["test"] = ArrayRecord({name: Array(-array.numpy()) for name, array in content["test"].items()})
+            content["test"] = packed({name: -array for name, array in held(content["test"]).items()})
         return content
 
     app._train, app._evaluate = train, evaluate

@@ -36,6 +36,7 @@ VICTIM, *OTHERS = CLINICS = ("phantom_north", "phantom_south", "phantom_east")
 ROUNDS = 7
 DELTA = 1e-5
 LIMIT = 20.0
+PATIENCE = 500
 LEFT_BEHIND_SECONDS = 5.0
 BACK_SECONDS = 150.0
 """Longest that a round may take in which something was killed, on a busy machine. One whose request is lost for good
@@ -46,7 +47,7 @@ name: deaths
 data: {{image_size: 48}}
 partition: {{by: source, minimum_images: 4}}
 model: {{backbone: simple_cnn, pretrained: false}}
-training: {{learning_rate: 1.0e-3, warmup_steps: 0, augment: false, batch_size: 16, local_epochs: 40}}
+training: {{learning_rate: 1.0e-3, warmup_steps: 0, augment: false, batch_size: 16, local_epochs: 80}}
 federation: {{rounds: {ROUNDS}, deadline_seconds: 900}}
 privacy: null
 """
@@ -107,11 +108,11 @@ def seconds_used(pid: int) -> float:
 
 def await_training(federation: Federation, run: str, number: int) -> None:
     """Wait until the victim trains in a round: its worker computes, and a ClientApp waits for it."""
-    until(f"round {number - 1}", lambda: len(rounds_done(federation, run)) == number - 1)
+    until(f"round {number - 1}", lambda: len(rounds_done(federation, run)) == number - 1, PATIENCE)
     worker = process_of(federation, "worker")
     idle = seconds_used(worker)
     until("a ClientApp", lambda: clientapp(federation), every=0.02)
-    until("training", lambda: seconds_used(worker) > idle + 0.3, every=0.02)
+    until("training", lambda: seconds_used(worker) > idle + 0.2, every=0.02)
     assert clientapp(federation), "the training was over before it could be disturbed"
 
 
@@ -194,9 +195,11 @@ def disturbed(federation: Federation) -> Disturbed:
     for number, (name, death) in enumerate(deaths.items(), 2):
         await_training(federation, "deaths", number)
         death()
-        until(f"the round of the {name}'s death", lambda n=number: len(rounds_done(federation, "deaths")) == n)
+        until(
+            f"the round of the {name}'s death", lambda n=number: len(rounds_done(federation, "deaths")) == n, PATIENCE
+        )
         result.rounds[name] = rounds_done(federation, "deaths")[-1]
-    result.code = federation.daemons.pop("run").wait(timeout=120)
+    result.code = federation.daemons.pop("run").wait(timeout=PATIENCE)
     undisturbed(federation, result.simulated)
     return result
 
@@ -293,16 +296,16 @@ def private(federation: Federation) -> str:
         rows = [row for row in ledger_rows(federation, VICTIM) if row["run"] == identity and row["round"] == number]
         return [row["status"] for row in rows if row["purpose"] == "training"] == ["reserved"]
 
-    until("training of round 2", lambda: reserved(2), every=0.01)
+    until("training of round 2", lambda: reserved(2), PATIENCE, every=0.01)
     os.kill(process_of(federation, "worker"), signal.SIGKILL)
     assert reserved(2), "the training was over before the worker was killed"
-    until("training of round 3", lambda: reserved(3), every=0.01)
+    until("training of round 3", lambda: reserved(3), PATIENCE, every=0.01)
     supernode = process_of(federation, "supernode")
     os.kill(supernode, signal.SIGSTOP)
     answered = {"kind": "train", "run": identity, "round": 3}
-    until("the answer of round 3", lambda: audited(federation, VICTIM, 1005, **answered), every=0.01)
+    until("the answer of round 3", lambda: audited(federation, VICTIM, 1005, **answered), PATIENCE, every=0.01)
     os.kill(supernode, signal.SIGKILL)
-    assert federation.daemons.pop("run").wait(timeout=240) == 0
+    assert federation.daemons.pop("run").wait(timeout=PATIENCE) == 0
     return identity
 
 
@@ -349,7 +352,7 @@ def test_a_used_up_budget_declines_and_the_run_goes_on_at_quorum(private: str, f
     # The same mechanisms as in the run before: enough for training, evaluation, training.
     allow(federation, charges_of(federation, VICTIM, "private")[:3])
     study = written(federation, PRIVATE.format(name="two-of-three", quorum=0.6), "two-of-three")
-    federation.run(SERVER, "run", study, "--out", "two-of-three")
+    federation.run(SERVER, "run", study, "--out", "two-of-three", seconds=PATIENCE)
     assert federation.state("two-of-three")["status"] == "completed"
     done = rounds_done(federation, "two-of-three")
     assert [event["round"] for event in done] == [1, 2, 3]
@@ -369,7 +372,7 @@ def test_a_used_up_budget_declines_and_the_run_goes_on_at_quorum(private: str, f
 def test_a_used_up_budget_fails_a_run_that_needs_all_clinics(private: str, federation: Federation) -> None:
     allow(federation, charges_of(federation, VICTIM, "private")[:1])
     study = written(federation, PRIVATE.format(name="all-of-three", quorum=1.0), "all-of-three")
-    said = federation.run(SERVER, "run", study, "--out", "all-of-three", code=7)
+    said = federation.run(SERVER, "run", study, "--out", "all-of-three", code=7, seconds=PATIENCE)
     state = federation.state("all-of-three")
     assert (state["status"], state["round"], state["wanted"]) == ("failed", 1, False)
     assert state["reason"].startswith("quorum: 2 of 3 clinics answered, 3 are needed")

@@ -1,7 +1,7 @@
 """A deployed federation as it should be: what the README says, and the same result as the simulation.
 
-SqueezeNet from ImageNet weights on real lesions where they are at hand (`shared`), else on synthetic ones and from random
-weights.
+SqueezeNet from ImageNet weights on real lesions where they are at hand (`shared`), else from random ones on synthetic
+lesions.
 """
 
 import contextlib
@@ -47,16 +47,24 @@ privacy: {unit: lesion, epsilon: 8, delta: 1.0e-5, recipe: manual}
 
 
 def real_lesions(data: Path, folder: Path) -> Path:
-    """A few dozen lesions of the three largest sources with both classes, as one data folder."""
+    """A few dozen lesions of the three largest sources with both classes, as one data folder.
+
+    Lesions with images of two sources are left out: a simulation gives them to one clinic, two clinics cannot know.
+    """
+    records = read_table(data).records
+    sources = defaultdict(set)
+    for record in records:
+        sources[record.lesion_id].add(record.source)
     by_source = defaultdict(list)
-    for record in read_table(data).records:
-        by_source[record.source].append(record)
+    for record in records:
+        if len(sources[record.lesion_id]) == 1:
+            by_source[record.source].append(record)
     (folder / "images").mkdir(parents=True)
     rows = []
     for source in sorted(by_source, key=lambda name: (-len(by_source[name]), name))[:SOURCES]:
-        records = sorted(by_source[source], key=lambda record: record.image)
-        chosen = [r for r in records if r.target][: LESIONS_EACH // 2]
-        chosen += [r for r in records if not r.target][: LESIONS_EACH - len(chosen)]
+        own = sorted(by_source[source], key=lambda record: record.image)
+        chosen = [r for r in own if r.target][: LESIONS_EACH // 2]
+        chosen += [r for r in own if not r.target][: LESIONS_EACH - len(chosen)]
         for record in chosen:
             name = f"images/{Path(record.image).name}"
             shutil.copy(data / record.image, folder / name)

@@ -41,7 +41,7 @@ from common.study_file import read_study
 from tests.e2e.federation import Federation, needs_nginx, processes, until
 from tests.e2e.place import CLIENT, SERVER, SIM
 
-pytestmark = [needs_nginx, pytest.mark.xdist_group("hostile_bundle"), pytest.mark.timeout(600)]
+pytestmark = [needs_nginx, pytest.mark.xdist_group("hostile_bundle"), pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
 CLINIC = "phantom_north"
@@ -58,8 +58,8 @@ federation: {rounds: 1, deadline_seconds: 300}
 privacy: {unit: patient, epsilon: 4, delta: 1.0e-5, recipe: manual, sampling_rate: 0.5, steps: 2}
 """
 WISHES: dict[str, tuple[dict[str, Any] | None, str]] = {
-    "no noise": ({"noise_multiplier": 0, "epsilon": None}, "its noise multiplier σ is 0"),
-    "hardly any noise": ({"noise_multiplier": 1e-3, "epsilon": None}, "its noise multiplier σ is 0.001"),
+    "no noise": ({"noise_multiplier": 0, "epsilon": None}, "its noise multiplier σ is 0,"),
+    "too little noise": ({"noise_multiplier": 0.4, "epsilon": None}, "its noise multiplier σ is 0."),
     "a huge epsilon": ({"epsilon": 10_000}, "it asks for ε 10000"),
     "no privacy": (None, "it has no privacy section"),
     "scores of public images": ({"evaluation": "public"}, "it declares the images public"),
@@ -69,6 +69,7 @@ WISHES: dict[str, tuple[dict[str, Any] | None, str]] = {
 }
 """What a study states in place of its privacy, and what the clinic's policy says to that."""
 KINDS = ("describe", "train", "evaluate")
+LONGEST = 400.0
 DRAINS = 5
 """So often is the study asked for that the clinic has really agreed to: more than its budget allows."""
 
@@ -180,6 +181,7 @@ def asks_for(agreed: StudyProtocol, wishes: dict[str, StudyProtocol], shapes: di
     ]
     unknown = agreed.model_copy(update={"name": "unknown"})
     path = json.loads(travelling(agreed))
+    path["model"] |= {"backbone": "squeezenet1_1", "pretrained": True, "weights_sha256": "0" * 64}
     path["model"]["weights"] = "/etc/passwd"
     asks += [ask(f"unknown: {kind}", kind, travelling(unknown), digest=unknown.digest) for kind in KINDS]
     return [
@@ -232,6 +234,7 @@ class Attack:
     executed_unlisted: bool = True
     listed: list[dict[str, Any]] = field(default_factory=list)
     charges_before: int = 0
+    rows_before: int = 0
     secrets: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -242,7 +245,7 @@ class Attack:
 
     def audited(self, *events: int) -> list[dict[str, Any]]:
         """Rows of the worker's audit log about the bundle's questions."""
-        return [row for row in self.federation.audit(CLINIC) if row["id"] in events and "hostile" in row.get("run", "")]
+        return [row for row in self.federation.audit(CLINIC)[self.rows_before :] if row["id"] in events]
 
 
 def worker_of(federation: Federation) -> int:
@@ -266,7 +269,7 @@ def ship(federation: Federation, bundle: bytes, name: str) -> list[dict[str, Any
     try:
         command = (HERE / "hostile_coordinator.py", federation.server / "server.yaml")
         federation.start("hostile", Path(sys.executable), *command, federation.folder / f"{name}.fab", loot)
-        until(f"the answers to {name}", loot.exists)
+        until(f"the answers to {name}", loot.exists, LONGEST)
         answers: list[dict[str, Any]] = json.loads(loot.read_text())
     finally:
         federation.stop("hostile", signal.SIGKILL)
@@ -283,8 +286,9 @@ def wishes_of(federation: Federation, agreed: StudyProtocol) -> dict[str, StudyP
         path = federation.folder / f"wish-{number}.yaml"
         path.write_text(yaml.safe_dump({**content, "name": f"wish-{number}"}))
         studies[name] = read_study(path)
-        federation.clinic(CLINIC, "approve", studies[name].digest)
-    return {"agreed": agreed, **studies}
+    approved = [study.digest for study in (agreed, *studies.values())]
+    federation.configure(CLINIC, {"policy": {"studies": approved}})
+    return studies
 
 
 def orders_of(federation: Federation, attack_on: int, stranger: int, canaries: Path) -> dict[str, Any]:
@@ -320,7 +324,7 @@ def shapes_of(model: Path) -> dict[str, list[int]]:
 @pytest.fixture(scope="module")
 def attack() -> Iterator[Attack]:
     # Another user must get to the kit: pytest's own folders let nobody in.
-    folder = Path(tempfile.mkdtemp(prefix="melfed-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
     folder.chmod(0o755)
     listener, federation = Listener(), None
     try:
@@ -346,18 +350,17 @@ def attacked(federation: Federation, listener: Listener) -> Attack:
     (federation.folder / "study.yaml").write_text(STUDY)
     sealed = federation.folder / "sealed.yaml"
     federation.run(SERVER, "study", federation.folder / "study.yaml", "--out", sealed)
+    agreed = read_study(sealed)
+    wishes = wishes_of(federation, agreed)
     federation.start_server()
-    federation.clinic(CLINIC, "approve", sealed)
     start_clinic(federation)
     federation.run(SERVER, "run", sealed, "--out", "agreed")
 
-    studies = wishes_of(federation, read_study(sealed))
     worker = worker_of(federation)
     shapes = shapes_of(federation.server / "runs/agreed/model.safetensors")
-    agreed, wishes = studies["agreed"], {name: study for name, study in studies.items() if name != "agreed"}
     asks = asks_for(agreed, wishes, shapes)
     bundle = bundle_of({**orders_of(federation, worker, listener.port, canaries), "asks": asks})
-    attack = Attack(federation, canaries, worker, bundle, listener, studies)
+    attack = Attack(federation, canaries, worker, bundle, listener, wishes)
     attack.unlisted = ship(federation, bundle, "unlisted")
     attack.executed_unlisted = any(canaries.iterdir())
 
@@ -372,7 +375,7 @@ def attacked(federation: Federation, listener: Listener) -> Attack:
     until("they are back", lambda: len([r for r in federation.audit(CLINIC) if r["id"] == 1013]) >= 2)
     until("connected", lambda: connections(kit) >= 2)
     federation.wait_online(CLINIC)
-    attack.charges_before = len(charges(federation))
+    attack.charges_before, attack.rows_before = len(charges(federation)), len(federation.audit(CLINIC))
     attack.secrets = secrets_of(federation)
     attack.listed = ship(federation, bundle, "listed")
     return attack

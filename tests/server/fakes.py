@@ -17,6 +17,7 @@ from common.histogram import ScoreHistogram
 from common.noisy_histogram import NoisyHistogram
 from common.protocol import FederationSpec, PrivacySpec, StudyProtocol, validates
 from common.seeds import seed_for
+from common.tensors import PACKED, from_array, to_array
 from server import exchange
 from server.conduct import Conduct
 from server.outcome import Outcome
@@ -55,7 +56,12 @@ def noised_scores_of(clinic: str, part: str, images: int) -> NoisyHistogram:
 
 
 def arrays(tensors: Mapping[str, np.ndarray]) -> ArrayRecord:
-    return ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
+    return ArrayRecord({PACKED: Array(to_array(tensors))})
+
+
+def held(record: ArrayRecord) -> dict[str, np.ndarray]:
+    """The tensors of a record."""
+    return from_array(record[PACKED].numpy())
 
 
 @dataclass
@@ -84,7 +90,7 @@ class FakeClinic:
 
     def train(self, request: RecordDict) -> RecordDict:
         number = int(str(request.config_records["request"]["round"]))
-        model = {name: array.numpy() for name, array in request.array_records["tensors"].items()}
+        model = held(request.array_records["tensors"])
         numbers = MetricRecord({"images": self.images, "seconds": 0.1})
         content = RecordDict(
             {

@@ -14,10 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common.protocol import StudyProtocol
-from common.tensors import TensorError
+from common.tensors import PACKED, TensorError, to_array
 from server import exchange
 from server.exchange import Node, Reply, Terms, ask, one_line, online, request, size
-from tests.server.fakes import Answer, FakeGrid, study_of
+from tests.server.fakes import Answer, FakeGrid, held, study_of
 
 STUDY = study_of()
 CONTENT = request(3, STUDY, "run", {"w": np.ones((2, 3), np.float32)})
@@ -66,7 +66,7 @@ def test_each_node_gets_the_request_and_its_answer_comes_back() -> None:
         request_ = dict(message.content.config_records["request"])
         assert StudyProtocol.model_validate_json(str(request_.pop("study"))) == STUDY
         assert request_ == {"round": 3, "protocol": 1, "digest": STUDY.digest, "run": "run"}
-        np.testing.assert_array_equal(message.content.array_records["tensors"]["w"].numpy(), np.ones((2, 3)))
+        np.testing.assert_array_equal(held(message.content.array_records["tensors"])["w"], np.ones((2, 3)))
     assert grid.sent[0].content is grid.sent[1].content, "a model is in memory once, not once a clinic"
 
 
@@ -209,7 +209,7 @@ def zipped() -> bytes:
     return file.getvalue()
 
 
-GOOD = saved(np.arange(12, dtype=np.float32).reshape(3, 4))
+GOOD = saved(to_array({"w": np.arange(12, dtype=np.float32).reshape(3, 4)}))
 HEADER = "{{'descr': '{}', 'fortran_order': False, 'shape': {}}}"
 MALFORMED = {
     "empty": b"",
@@ -229,7 +229,7 @@ MALFORMED = {
 
 
 def sent(content: bytes, stype: str = "numpy.ndarray") -> Reply:
-    return reply_of(tensors=ArrayRecord({"w": Array(dtype="float32", shape=(3, 4), stype=stype, data=content)}))
+    return reply_of(tensors=ArrayRecord({PACKED: Array(dtype="uint8", shape=(3, 4), stype=stype, data=content)}))
 
 
 @pytest.mark.parametrize("name", MALFORMED)

@@ -1,5 +1,7 @@
 """The daemon's loop, with a SuperLink and an nginx that are scripted."""
 
+import errno
+import os
 import shutil
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -351,3 +353,20 @@ def test_a_full_disk_does_not_end_the_loop(place, monkeypatch):
     assert any("No space" in problem for problem in place.reconciler.problems)
     assert read_state(folder.path).flower_run is not None  # the other parts go on
     assert "disk-full" in place.events()
+
+
+def test_a_full_disk_keeps_no_event_out_of_the_log_for_good(place, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "_append", full)
+        place.queue()
+        place.step()
+        assert any("No space" in problem for problem in place.reconciler.problems)
+        assert place.control.flower
+        place.step()
+    place.step()
+    assert place.reconciler.problems == ()
+    assert place.events().count("disk-full") == 1
+    assert {"clinic-approved", "edge-reloaded", "run-submitted"} <= set(place.events())

@@ -197,3 +197,6 @@ def test_a_run_that_failed_for_want_of_a_quorum_keeps_the_answers_that_it_has(tm
     state = read_state(run.folder.path)
     assert (state.status, state.wanted, state.reason, state.round) == ("completed", False, "", 1)
     assert again.terms.audit.of(2011)[0]["rounds"] == 1
+    # Whoever goes on says so, also where the first round was not over; whoever begins does not.
+    assert run.terms.audit.of(2020) == []
+    assert [row["round"] for row in again.terms.audit.of(2020)] == [0]

@@ -17,6 +17,7 @@ from tests.server.fakes import (
     assert_equal,
     clinics_of,
     grid_of,
+    held,
     study_of,
 )
 
@@ -140,5 +141,5 @@ def test_what_is_evaluated_and_kept_is_the_mean_of_the_last_models(
     for message in grid.sent:
         kind, number = message.metadata.message_type, int(message.metadata.group_id)
         if kind != exchange.DESCRIBE:
-            sent = {name: array.numpy() for name, array in message.content.array_records["tensors"].items()}
+            sent = held(message.content.array_records["tensors"])
             assert_equal(sent, found if kind == exchange.EVALUATE else models[number - 1])

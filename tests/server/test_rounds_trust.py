@@ -20,6 +20,7 @@ from tests.server.fakes import (
     changed,
     clinics_of,
     grid_of,
+    held,
     metrics,
     noised_scores_of,
     scores_of,
@@ -31,9 +32,9 @@ from tests.server.fakes import (
 
 def tensors(change: Callable[[dict[str, np.ndarray]], object]) -> Tamper:
     def make(content: RecordDict) -> ArrayRecord:
-        held = {name: array.numpy().copy() for name, array in content.array_records["tensors"].items()}
-        change(held)
-        return arrays(held)
+        sent = {name: array.copy() for name, array in held(content.array_records["tensors"]).items()}
+        change(sent)
+        return arrays(sent)
 
     return changed(tensors=make)
 
@@ -48,9 +49,9 @@ def settings_(**values: object) -> Tamper:
 
 def validation(change: Callable[[dict[str, np.ndarray]], object]) -> Tamper:
     def make(_content: RecordDict) -> ArrayRecord:
-        held = {name: array.copy() for name, array in scores_of("c", "validation", 9).to_arrays().items()}
-        change(held)
-        return arrays(held)
+        sent = {name: array.copy() for name, array in scores_of("c", "validation", 9).to_arrays().items()}
+        change(sent)
+        return arrays(sent)
 
     return changed(validation=make)
 

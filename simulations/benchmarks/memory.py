@@ -1,0 +1,109 @@
+"""Memory of the processes below a daemon, from Linux's /proc."""
+
+import contextlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.supervised import processes
+
+MEGABYTE = 1e6
+_ROLE = re.compile(r"-m (client|server)\.cli (\w+)")
+_START = re.compile(r"melfed-(client|server)\S* start")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of one process, bytes: resident; the same with shared pages divided among those who share them; its peak."""
+
+    resident: int
+    proportional: int
+    peak: int
+
+
+def role(command: str, parent: str) -> str:
+    """Return what a process is called in the tables.
+
+    Args:
+        command: its command line.
+        parent: the role of its parent; empty where that is none of ours.
+    """
+    if command.startswith("nginx:"):
+        return "server: nginx " + ("master" if "master" in command else "workers")
+    if found := _ROLE.search(command):
+        name = f"{found[1]}: {found[2]}"
+        return "client: ClientApp" if name == parent == "client: messenger" else name
+    if found := _START.search(command):
+        return f"{found[1]}: supervisor"
+    return f"{parent.partition(':')[0] or 'other'}: keeper" if "supervised.py watch" in command else ""
+
+
+def roles(roots: Iterable[int]) -> dict[int, str]:
+    """Return the roles of some processes and all below them."""
+    below: dict[int, list[int]] = defaultdict(list)
+    for process in processes():
+        below[process.parent].append(process.pid)
+    found: dict[int, str] = {}
+    queue = [(root, "") for root in roots]
+    while queue:
+        pid, parent = queue.pop()
+        found[pid] = role(_command(pid), parent) or parent
+        queue += [(child, found[pid]) for child in below[pid]]
+    return found
+
+
+def memory(pid: int) -> Memory | None:
+    """Return a process's memory; None where it has ended."""
+    with contextlib.suppress(OSError, KeyError):
+        rollup = numbers(Path(f"/proc/{pid}/smaps_rollup").read_text())
+        status = numbers(Path(f"/proc/{pid}/status").read_text())
+        return Memory(rollup["Rss"], rollup["Pss"], status["VmHWM"])
+    return None
+
+
+def numbers(text: str) -> dict[str, int]:
+    """Return the entries of one of /proc's files that are in kB, in bytes."""
+    found = re.finditer(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)
+    return {match[1]: int(match[2]) * 1024 for match in found}
+
+
+def by_role(roots: Iterable[int]) -> dict[str, Memory]:
+    """Return the memory of each role's largest process, below these daemons and they themselves."""
+    found: dict[str, Memory] = {}
+    for pid, name in roles(roots).items():
+        if (now := memory(pid)) is not None:
+            found[name] = larger(found.get(name), now)
+    return dict(sorted(found.items()))
+
+
+def larger(one: Memory | None, other: Memory) -> Memory:
+    """Return the larger of each number."""
+    if one is None:
+        return other
+    pairs = ((getattr(one, name), getattr(other, name)) for name in Memory.__dataclass_fields__)
+    return Memory(*(max(pair) for pair in pairs))
+
+
+class Peaks:
+    """The largest memory of each role that was seen, however short its processes live."""
+
+    def __init__(self) -> None:
+        self.roles: dict[str, Memory] = {}
+
+    def look(self, roots: Iterable[int]) -> None:
+        """Look now."""
+        for name, now in by_role(roots).items():
+            self.roles[name] = larger(self.roles.get(name), now)
+
+
+def growth(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """Return by how many bytes each role grew that was there both times."""
+    return {name: after[name] - before[name] for name in before if name in after}
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return ""
