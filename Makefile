@@ -35,11 +35,12 @@ system:
 	  && { apt-get update -qq; apt-get install -y -qq chromium chromium-driver nginx-light >/dev/null; } \
 	  || echo "no chromium, chromedriver or nginx: their tests will be skipped"; }
 
-# Most of the tests with whole processes wait, so more run at a time than there are cores. One thread each.
+# One thread each: tests run side by side. Those with whole processes mostly wait, so more of them than there are cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadgroup
 
 test: $(STAMP) system
-	$(PYTEST) -n 4
+	$(PYTEST) -n 2 --ignore tests/e2e
+	$(PYTEST) -n 3 tests/e2e
 
 e2e: $(STAMP) system
 	$(PYTEST) -n 3 tests/e2e

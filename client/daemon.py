@@ -53,6 +53,9 @@ PROGRAM = Path(sys.executable)
 STOP_SECONDS = {"worker": 10.0, "supernode": 3.0, "messenger": 3.0}
 """From SIGTERM to SIGKILL: the worker may finish its step."""
 
+READY_SECONDS = 300.0
+"""From start to readiness: PyTorch from a network disk, or on a machine with much else to do, takes minutes."""
+
 Command = Callable[[ClinicConfig, Role], tuple[str, ...]]
 
 _log = logging.getLogger(__name__)
@@ -160,6 +163,7 @@ class Daemon:
             user=messenger.name if messenger is not None and role in CARRIERS else None,
             ready=probes.get(role),
             after=tuple(name for name in after.get(role, ()) if name in self.roles),
+            ready_seconds=READY_SECONDS,
             stop_seconds=STOP_SECONDS[role],
         )
 

@@ -119,10 +119,11 @@ class Reconciler:
     def look_at_disk(self) -> None:
         """Raise StorageError where there is hardly any space left, or the audit log cannot be written."""
         self.audit.write_held()
-        folders = [folder for folder in (self.config.state, self.config.runs) if folder.is_dir()]
-        low = [str(folder) for folder in folders if shutil.disk_usage(folder).free < LOW_BYTES]
+        folders = {"state": self.config.state, "runs": self.config.runs}
+        low = [name for name, at in folders.items() if at.is_dir() and shutil.disk_usage(at).free < LOW_BYTES]
         if low:
-            raise StorageError(f"{', '.join(low)}: less than {LOW_BYTES // 2**20} MiB of disk are left; free space")
+            left = f"less than {LOW_BYTES // 2**20} MiB of disk are left for {' and '.join(low)}"
+            raise StorageError(f"{self.config.path}: {left}; free space")
 
     def let_in(self) -> None:
         """Have SuperLink and nginx let in the approved clinics, and nobody else.

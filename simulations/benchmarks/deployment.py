@@ -12,6 +12,8 @@ its 94 MB.
 import json
 import os
 import platform
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +26,7 @@ from simulations.benchmarks.split import clinic_parts, round_seconds, split, tim
 from simulations.benchmarks.stack import CLINICS, Stack, has_nginx, rows
 
 STUDY = Path(__file__).parents[1] / "studies" / "deployment.yaml"
-IMAGES, LARGE_IMAGES = 900, 90
+IMAGES, LARGE_IMAGES = 900, 120
 LARGE_STUDY = """\
 name: large
 data: {image_size: 32}
@@ -164,6 +166,8 @@ def main(
     """Measure a deployed federation of three clinics."""
     if not has_nginx():
         raise typer.BadParameter("nginx is not installed")
+    # All daemons have sessions of their own: whoever ends this must not leave them behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="melfed-") as temporary:
         place = (folder or Path(temporary)).resolve()
         place.mkdir(parents=True, exist_ok=True)

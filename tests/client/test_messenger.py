@@ -86,7 +86,7 @@ def forks(clinic: ClinicConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 
     def make(work: Callable[[], None]) -> Forks:
         executor = Forks(clinic)
-        monkeypatch.setattr(executor, "_run_clientapp", lambda _spec: work())
+        monkeypatch.setattr(executor, "_run_clientapp", lambda _spec, _began: work())
         made.append(executor)
         return executor
 

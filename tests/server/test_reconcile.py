@@ -340,7 +340,9 @@ def test_want_of_space_for_runs_is_told_of_as_well(place, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", low)
     place.config.runs.mkdir(exist_ok=True)
     place.step()
-    assert [problem.partition(":")[0] for problem in place.reconciler.problems] == [str(place.config.runs)]
+    assert [problem.partition(": ")[2] for problem in place.reconciler.problems] == [
+        "less than 0 MiB of disk are left for runs; free space"
+    ]
 
 
 def test_a_full_disk_does_not_end_the_loop(place, monkeypatch):
