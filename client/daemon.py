@@ -35,6 +35,7 @@ from client.state_folders import (
     write_private,
 )
 from common.audit_log import AuditLog
+from common.children import ALLOCATOR
 from common.errors import ServiceError, StorageError
 from common.events import Event
 from common.supervisor import Backoff, Child, ChildState, Supervisor
@@ -159,7 +160,8 @@ class Daemon:
         return Child(
             name=role,
             command=command(self.config, role),
-            environment=_environment(),
+            # Not the worker: what trains takes and gives the same memory at every step.
+            environment=_environment() | (ALLOCATOR if role in CARRIERS else {}),
             user=messenger.name if messenger is not None and role in CARRIERS else None,
             ready=probes.get(role),
             after=tuple(name for name in after.get(role, ()) if name in self.roles),

@@ -68,9 +68,8 @@ def _make_folders(config: ServerConfig) -> None:
 
 def children(config: ServerConfig, edge: Edge) -> tuple[Child, ...]:
     """Return the processes that make the server. Raises ServiceError where nginx is not installed."""
-    environment = {
-        name: value for name, value in quiet_environment(config).items() if name.startswith(("FLWR_", "MELFED_"))
-    }
+    passed_on = ("FLWR_", "MELFED_", "MALLOC_")
+    environment = {name: value for name, value in quiet_environment(config).items() if name.startswith(passed_on)}
     return (
         Child(
             "superlink",

@@ -62,6 +62,7 @@ class Reception:
         self._grid = grid
         self._most = ROOM_BYTES
         self._lock = threading.Lock()
+        self._parsing = threading.Lock()
         self._arrived: dict[str, tuple[Message, float]] = {}
         self._fetched: set[str] = set()
 
@@ -107,7 +108,9 @@ class Reception:
         expiry = metadata.created_at + metadata.ttl
         try:
             contents = self._contents(tree, expiry)
-            message = readable(tree.object_id, contents, self._most)
+            # Parsing takes a few times the reply's memory, and waits for nobody.
+            with self._parsing:
+                message = readable(tree.object_id, contents, self._most)
             content, error = (None, message.error) if message.has_error() else (message.content, None)
         except UnreadableError as problem:
             content, error = RecordDict({"refused": ConfigRecord({"reason": str(problem)})}), None
@@ -186,12 +189,12 @@ def _available(pull: Callable[[str], bytes], missing: list[str], most: int) -> d
     return found
 
 
-def readable(identifier: str, contents: Mapping[str, bytes], most: int) -> Message:
+def readable(identifier: str, contents: dict[str, bytes], most: int) -> Message:
     """Return the message that a reply's parts make.
 
     Args:
         identifier: of the message itself.
-        contents: all parts, by their ids.
+        contents: all parts, by their ids; they are used up.
         most: bytes that its arrays may hold.
 
     Raises:
@@ -199,7 +202,7 @@ def readable(identifier: str, contents: Mapping[str, bytes], most: int) -> Messa
     """
     try:
         size = unfolded(contents)
-        message = inflate_object_from_contents(identifier, dict(contents)) if size <= most else None
+        message = inflate_object_from_contents(identifier, contents) if size <= most else None
     except Exception as error:  # noqa: BLE001 (bytes from outside, and Flower's parsers)
         raise UnreadableError(f"it sent no reply that can be read ({type(error).__name__})") from None
     if size > most:

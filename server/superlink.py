@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.children import ALLOCATOR
 from common.errors import ServerConfigError
 from common.supervised import VARIABLE
 from server.bundle import bundle_digest
@@ -22,12 +23,32 @@ from server.config import ServerConfig
 if TYPE_CHECKING:
     from flwr.supercore.constant import TaskType
     from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
+    from starlette.middleware import Middleware
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 POLL_SECONDS = 0.2
 """How often the superexec asks whether a ServerApp is to be started."""
 
-DATABASE_PATIENCE_MS = 120_000
-"""How long a write waits for another one. Flower's own 5 s are too few where a large model's arrays are written."""
+PRAGMAS = {
+    # How long a write waits for another one, ms. Flower's own 5 s are too few where a large model's arrays are written.
+    "busy_timeout": "120000",
+    # A connection's memory, KiB. Flower's own 64 MB, in each of up to thirty connections, is more than all arrays.
+    "cache_size": "-8000",
+    # Each connection would map the same file; it is read no faster.
+    "mmap_size": "0",
+    # Pages in the journal before they are moved into the database: 64 MB. At Flower's 4 MB each piece of an array would
+    # be written twice, and waited for on the disk.
+    "wal_autocheckpoint": "16384",
+    # What is left of the journal when a large model is through, bytes.
+    "journal_size_limit": "67108864",
+}
+"""Settings of SuperLink's database that differ from Flower's."""
+
+CONTROL_PATH = "/v1/control/"
+CONTROL_LAYERS = frozenset(
+    f"Control{name}Middleware" for name in ("SensitiveResponse", "Authentication", "License", "EventLog")
+)
+UNUSED_LAYERS = frozenset({"RuntimeTracingMiddleware", "FleetEventLogMiddleware"})
 
 CONFIG_VARIABLE = "MELFED_SERVER"
 GRACE_SECONDS = 5
@@ -52,6 +73,7 @@ def quiet_environment(config: ServerConfig, inherited: Mapping[str, str] | None 
         "FLWR_HOME": str(config.state / "flower"),
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": str(POLL_SECONDS),
         CONFIG_VARIABLE: str(config.path),
+        **ALLOCATOR,
     }
 
 
@@ -100,9 +122,9 @@ def run_superlink(config: ServerConfig) -> None:
     # Its package holds a function of the module's name.
     flower = import_module("flwr.superlink.cli.flower_superlink")
     settings = vars(sql_mixin)
-    pragmas = dict(settings["SQLITE_PRAGMAS"]) | {"busy_timeout": str(DATABASE_PATIENCE_MS)}
-    settings["SQLITE_PRAGMAS"] = tuple(pragmas.items())
+    settings["SQLITE_PRAGMAS"] = tuple((dict(settings["SQLITE_PRAGMAS"]) | PRAGMAS).items())
     _let_keys_come_back()
+    _take_the_short_way()
     # Below that are lines for every look of the daemon.
     log.getLogger("flwr").setLevel(log.WARNING)
     sys.argv = ["flower-superlink", *superlink_arguments(config)]
@@ -134,6 +156,44 @@ def _let_keys_come_back() -> None:
         return create(self, owner_aid, owner_name, public_key, *rest, **more)
 
     SqlLinkState.create_node = create_node  # type: ignore[method-assign]
+
+
+class OnlyFor:
+    """A layer of SuperLink's HTTP application that only requests below a path go through."""
+
+    def __init__(self, app: "ASGIApp", layer: "Middleware", path: str) -> None:
+        self.app, self.path = app, path
+        self.layer = layer.cls(app, *layer.args, **layer.kwargs)
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Pass a request on."""
+        ours = str(scope.get("path", "")).startswith(self.path)
+        await (self.layer if ours else self.app)(scope, receive, send)
+
+
+def short_way(layers: "list[Middleware]") -> "list[Middleware]":
+    """Return SuperLink's layers, in their order, so that messages go through those alone that do something with them.
+
+    Each layer costs a request about as much as all that SuperLink does to answer it. Four have to do with the control
+    interface alone; two write to event logs and traces, for which nothing is configured here.
+    """
+    from starlette.middleware import Middleware
+
+    kept = [layer for layer in layers if getattr(layer.cls, "__name__", "") not in UNUSED_LAYERS]
+    return [
+        Middleware(OnlyFor, layer=layer, path=CONTROL_PATH)
+        if getattr(layer.cls, "__name__", "") in CONTROL_LAYERS
+        else layer
+        for layer in kept
+    ]
+
+
+def _take_the_short_way() -> None:
+    from importlib import import_module
+
+    flower = vars(import_module("flwr.superlink.main"))
+    layers: Callable[[], list[Middleware]] = flower["_get_middleware"]
+    flower["_get_middleware"] = lambda: short_way(layers())
 
 
 class ServerApps:

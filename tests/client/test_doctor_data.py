@@ -21,7 +21,7 @@ def config(tmp_path: Path, phantom: Path) -> ClinicConfig:
     """A kit whose data are a copy of the phantom: 96 images of three sources."""
     (tmp_path / "data" / "images").mkdir(parents=True)
     for image in (phantom / "images").iterdir():
-        (tmp_path / "data" / "images" / image.name).hardlink_to(image)
+        shutil.copy2(image, tmp_path / "data" / "images" / image.name)
     shutil.copy(phantom / "metadata.csv", tmp_path / "data")
     return make_kit(tmp_path / "kit", tmp_path / "data")
 

@@ -259,5 +259,5 @@ class Federation:
     def simulate(self, study: Path, out: str) -> Path:
         """Run the same study in simulation on the same lesions; return its run folder."""
         weights = ("--weights-dir", self.weights[0].parent) if self.weights else ()
-        self.run(SIM, "run", study, "--data", self.lesions, "--out", self.folder / out, *weights)
+        self.run(SIM, "run", study, "--data", self.lesions, "--out", self.folder / out, *weights, seconds=2 * SECONDS)
         return self.folder / out

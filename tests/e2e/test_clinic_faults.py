@@ -38,9 +38,9 @@ DELTA = 1e-5
 LIMIT = 20.0
 PATIENCE = 500
 LEFT_BEHIND_SECONDS = 5.0
-BACK_SECONDS = 150.0
-"""Longest that a round may take in which something was killed, on a busy machine. One whose request is lost for good
-takes twice as long: only then is an online clinic reminded."""
+BACK_SECONDS = 250.0
+"""Longest that a round may take in which something was killed, on a busy machine. Where a request is lost for good, it
+takes longer: an online clinic is reminded after a third of the deadline."""
 
 STUDY = f"""\
 name: deaths

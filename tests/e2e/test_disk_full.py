@@ -213,9 +213,12 @@ def fill_runs(federation: Narrow, told: Told) -> None:
 
 
 def fill_state(federation: Narrow, told: Told) -> None:
-    """Neither Flower's database nor the audit log can be written."""
+    """Neither Flower's database nor the audit log can be written.
+
+    Somebody reads the database all the while (a backup, say), so that no place in its log is used again.
+    """
     before = federation.log("server").count("2017 disk-full")
-    with federation.disks["state"].full():
+    with reading(federation.server / "state/flower.db"), federation.disks["state"].full():
         until("it is told", lambda: federation.log("server").count("2017 disk-full") > before)
         # Long enough for several requests of each clinic to fail.
         began = time.monotonic()
@@ -234,6 +237,16 @@ def lock_database(federation: Narrow, told: Told) -> None:
         until("it has lasted", lambda: time.monotonic() - began > LOCKED_SECONDS, LOCKED_SECONDS + 10)
         database.execute("ROLLBACK")
     told.state = federation.state("full")
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.isolation_level = None
+        database.execute("BEGIN")
+        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        yield
+        database.execute("ROLLBACK")
 
 
 def locked(database: sqlite3.Connection) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.e2e.federation import Federation, needs_nginx
+from tests.e2e.federation import SECONDS, Federation, needs_nginx
 from tests.e2e.place import SERVER, SIM
 
 pytestmark = [needs_nginx, pytest.mark.xdist_group("hostile_clinic"), pytest.mark.timeout(600)]
@@ -97,7 +97,7 @@ class Hostility:
     def _followed(self, sealed: Path, name: str) -> str:
         log = self.federation.folder / f"{name}.log"
         self.federation.start(name, SERVER, "run", sealed, "--out", name)
-        assert self.federation.daemons.pop(name).wait(timeout=400) == 0, log.read_text()
+        assert self.federation.daemons.pop(name).wait(timeout=2 * SECONDS) == 0, log.read_text()
         return log.read_text()
 
     def without(self, rounds: int) -> Model:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def change_table(source: Path, target: Path, change: Callable[[list[dict[str, st
     target.mkdir()
     (target / "images").mkdir()
     for image in (source / "images").iterdir():
-        (target / "images" / image.name).hardlink_to(image)
+        shutil.copy2(image, target / "images" / image.name)
     with (source / "metadata.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = list(rows[0])

@@ -1,0 +1,71 @@
+"""What melfed changes in Flower's SuperLink, and in the memory that its processes keep."""
+
+import importlib
+import sqlite3
+from pathlib import Path
+
+from starlette.middleware import Middleware
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from common.children import ALLOCATOR
+from server import superlink
+from server.daemon import children
+from server.edge import Edge
+from server.superlink import CONTROL_LAYERS, PRAGMAS, UNUSED_LAYERS, short_way
+from tests.server.coordinator import make_kits
+
+
+def test_sqlite_takes_the_databases_settings(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "x.db") as database:
+        for name, value in PRAGMAS.items():
+            database.execute(f"PRAGMA {name} = {value}")
+            assert str(database.execute(f"PRAGMA {name}").fetchone()[0]) == value, name
+
+
+class Noting:
+    """A layer that notes which requests it sees."""
+
+    def __init__(self, app: ASGIApp, seen: list[str]) -> None:
+        self.app, self.seen = app, seen
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self.seen.append(scope["path"])
+        await self.app(scope, receive, send)
+
+
+def layer(name: str, seen: list[str]) -> Middleware:
+    return Middleware(type(name, (Noting,), {}), seen=seen)
+
+
+def test_messages_go_past_the_control_interfaces_layers_and_all_else_as_before() -> None:
+    from starlette.applications import Starlette
+
+    names = ["First", *sorted(CONTROL_LAYERS), *sorted(UNUSED_LAYERS), "NodeAuthMiddleware"]
+    seen: dict[str, list[str]] = {name: [] for name in names}
+    paths = ["/v1/control/list-nodes", "/v1/fleet/pull-object", "/v1/runtime/push-object", "/v1/control", "/"]
+    with TestClient(Starlette(middleware=short_way([layer(name, seen[name]) for name in names]))) as client:
+        for path in paths:
+            client.post(path)
+    assert seen["First"] == seen["NodeAuthMiddleware"] == paths
+    assert all(seen[name] == paths[:1] for name in CONTROL_LAYERS)
+    assert not any(seen[name] for name in UNUSED_LAYERS)
+
+
+def test_flowers_layers_are_those_that_this_was_written_for() -> None:
+    layers = [kept.cls.__name__ for kept in importlib.import_module("flwr.superlink.main")._get_middleware()]
+    assert [name for name in layers if name not in CONTROL_LAYERS | UNUSED_LAYERS] == [
+        "BaseHTTPMiddleware",
+        "ProtobufTranslationMiddleware",
+        "NodeAuthMiddleware",
+    ]
+    assert set(layers) > CONTROL_LAYERS | UNUSED_LAYERS
+    assert superlink.CONTROL_PATH == "/v1/control/"
+
+
+def test_flowers_processes_give_memory_back(tmp_path: Path) -> None:
+    config = make_kits(tmp_path)
+    for child in children(config, Edge(config)):
+        if child.name != "nginx":
+            assert child.environment.items() >= ALLOCATOR.items(), child.name
