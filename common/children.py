@@ -21,7 +21,7 @@ from common.errors import ServiceError
 Status = Literal["starting", "ready", "waiting", "stopped", "failed"]
 
 ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576"}
-"""Environment that has the C library give memory of large arrays back; else each of many threads keeps some for long."""
+"""Environment that has the C library give large arrays' memory back; else each of many threads keeps some for long."""
 
 _NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 """The supervisor's own channel to systemd: a child must not report in its name."""

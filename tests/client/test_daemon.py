@@ -273,6 +273,12 @@ def test_children_find_this_code_and_nothing_in_the_kit(tmp_path: Path) -> None:
     assert json.dumps(dict(child.environment)).count("MELFED_OFFLINE") == 1
 
 
+def test_what_carries_gives_memory_back_and_what_trains_keeps_it(tmp_path: Path) -> None:
+    daemon = Daemon(a_clinic(tmp_path), command=fake)
+    thrifty = {role for role in ROLES if ALLOCATOR.items() <= daemon._child(role, fake, None).environment.items()}
+    assert thrifty == {"supernode", "messenger"}
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="root gives files away")
 def test_links_in_the_messengers_folder_give_it_no_file_of_others(config: ClinicConfig) -> None:
     """The folder is the messenger's own: whoever has taken it over can put anything there."""
