@@ -18,10 +18,21 @@ import pytest
 
 import client.daemon
 from client.config import ClinicConfig
-from client.daemon import CARRIERS, Daemon, Role, lock_file, own_command, read_status, status_file, worker_listens
+from client.daemon import (
+    CARRIERS,
+    ROLES,
+    Daemon,
+    Role,
+    lock_file,
+    own_command,
+    read_status,
+    status_file,
+    worker_listens,
+)
 from client.health import HealthServer, ask_health
 from client.state_folders import messenger_account, prepare_messenger, prepare_worker
 from common.audit_log import read_log
+from common.children import ALLOCATOR
 from common.errors import PolicyError, ServiceError, StorageError
 from common.supervisor import Backoff
 from tests.client.clinics import a_clinic

@@ -150,6 +150,7 @@ def messenger(config: ClinicConfig) -> None:
 
     import client.messenger
     from client import app
+
     honest, honestly_scored = app._train, app._evaluate
 
     def held(record: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Noting:
 
 
 def layer(name: str, seen: list[str]) -> Middleware:
-    return Middleware(type(name, (Noting,), {}), seen=seen)
+    return Middleware(type(name, (Noting,), {}), seen=seen)  # type: ignore[arg-type]
 
 
 async def asked(app: ASGIApp, path: str) -> None:
