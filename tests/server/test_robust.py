@@ -79,7 +79,7 @@ def test_krum_and_multi_krum_choose_what_flowers_choose(byzantine: int, more: in
     n = 2 * byzantine + 3 + more
     held = updates(n, seed)
     images = [int(i) for i in np.random.default_rng(seed).integers(1, 100, n)]
-    contents = [RecordDict({"arrays": record_of(u)}) for u in held]
+    contents = [RecordDict({"arrays": ArrayRecord({name: Array(t) for name, t in u.items()})}) for u in held]
     (chosen,) = select_multikrum(contents, num_malicious_nodes=byzantine, num_nodes_to_select=1)
     found = aggregated("krum", held, images, robust_byzantine=byzantine)
     assert_equal(found, held[next(i for i, content in enumerate(contents) if content is chosen)])
