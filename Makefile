@@ -36,14 +36,14 @@ system:
 	  || echo "no chromium, chromedriver or nginx: their tests will be skipped"; }
 
 # One thread each: tests run side by side. Those with whole processes mostly wait, so more of them than there are cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadgroup
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test: $(STAMP) system
 	$(PYTEST) -n 2 --ignore tests/e2e
-	$(PYTEST) -n 2 -m "not faults" tests/e2e
+	$(PYTEST) -n 2 --dist loadfile -m "not faults" tests/e2e
 
 e2e: $(STAMP) system
-	$(PYTEST) -n 3 tests/e2e
+	$(PYTEST) -n 3 --dist loadfile tests/e2e
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

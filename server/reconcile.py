@@ -222,7 +222,9 @@ class Reconciler:
             # Queued: not begun yet. Running, and nobody conducts it: its process has died, and Flower will see later.
             if attempt.submitted is None:  # by a daemon before this one
                 attempt.submitted = self.clock()
-            if state.status == "queued" and self.clock() - attempt.submitted < START_SECONDS:
+            # Longer each time: what is slow to start on a busy machine is not made faster by starting it anew.
+            patience = START_SECONDS * max(attempt.number, 1)
+            if state.status == "queued" and self.clock() - attempt.submitted < patience:
                 return
             now = read_state(path)
             if now is None or now.status not in {"queued", "running"} or is_held(path / CONDUCTED):

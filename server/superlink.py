@@ -10,6 +10,7 @@ import logging as log
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,9 @@ PRAGMAS = {
     "journal_size_limit": "67108864",
 }
 """Settings of SuperLink's database that differ from Flower's."""
+
+LOOK_SECONDS = 0.5
+"""How often SuperLink looks for ServerApps whose heartbeat has stopped, which it does for every request by itself."""
 
 CONTROL_PATH = "/v1/control/"
 CONTROL_LAYERS = frozenset(
@@ -125,6 +129,7 @@ def run_superlink(config: ServerConfig) -> None:
     settings["SQLITE_PRAGMAS"] = tuple((dict(settings["SQLITE_PRAGMAS"]) | PRAGMAS).items())
     _let_keys_come_back()
     _take_the_short_way()
+    _write_seldom()
     # Below that are lines for every look of the daemon.
     log.getLogger("flwr").setLevel(log.WARNING)
     sys.argv = ["flower-superlink", *superlink_arguments(config)]
@@ -156,6 +161,28 @@ def _let_keys_come_back() -> None:
         return create(self, owner_aid, owner_name, public_key, *rest, **more)
 
     SqlLinkState.create_node = create_node  # type: ignore[method-assign]
+
+
+def _write_seldom() -> None:
+    """Have SuperLink write to its database for what matters: one write waits for another, and each for the disk.
+
+    Every piece of an array, on its way in or out, would add its size to a sum that nobody looks at, and look for dead
+    ServerApps, which would be writes as well.
+    """
+    from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+
+    look: Callable[[SqlLinkState], None] = SqlLinkState._cleanup_expired_task_tokens
+    last: dict[SqlLinkState, float] = {}
+
+    def look_seldom(self: SqlLinkState) -> None:
+        now = time.monotonic()
+        if now - last.get(self, -LOOK_SECONDS) >= LOOK_SECONDS:
+            last[self] = now
+            look(self)
+
+    replaced = {"_cleanup_expired_task_tokens": look_seldom, "store_traffic": lambda *_, **__: None}
+    for name, part in replaced.items():
+        setattr(SqlLinkState, name, part)
 
 
 class OnlyFor:

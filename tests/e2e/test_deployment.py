@@ -21,7 +21,7 @@ from common.records import read_table
 from tests.e2e.federation import Federation, needs_nginx
 from tests.e2e.place import SERVER
 
-pytestmark = [needs_nginx, pytest.mark.xdist_group("deployment"), pytest.mark.timeout(900)]
+pytestmark = [needs_nginx, pytest.mark.timeout(900)]
 
 SOURCES = 3
 LESIONS_EACH = 40

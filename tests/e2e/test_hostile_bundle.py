@@ -41,7 +41,7 @@ from common.study_file import read_study
 from tests.e2e.federation import Federation, needs_nginx, processes, until
 from tests.e2e.place import CLIENT, SERVER, SIM
 
-pytestmark = [needs_nginx, pytest.mark.xdist_group("hostile_bundle"), pytest.mark.timeout(900)]
+pytestmark = [needs_nginx, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
 CLINIC = "phantom_north"

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.e2e.federation import free_ports, needs_nginx, processes, until
 
-pytestmark = [needs_nginx, pytest.mark.xdist_group("readme"), pytest.mark.timeout(700)]
+pytestmark = [needs_nginx, pytest.mark.timeout(700)]
 
 
 def readme_commands() -> list[str]:

@@ -298,3 +298,26 @@ def test_what_is_no_deployment_stays_as_it_is():
     scripted = FakeGrid({})
     assert received(scripted) is scripted
     assert isinstance(received(Grid()), Reception)
+
+
+def test_one_reply_is_parsed_at_a_time_and_its_parts_are_used_up(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing takes a few times a reply's memory: with all clinics at once, that many times as much."""
+    there, now, left = Reception(grid), [0], list[tuple[int, int]]()
+
+    def parse(identifier: str, contents: dict[str, bytes], most: int) -> Message:
+        now[0] += 1
+        time.sleep(0.02)
+        message = readable(identifier, contents, most)
+        left.append((now[0], len(contents)))
+        now[0] -= 1
+        return message
+
+    monkeypatch.setattr(reception, "readable", parse)
+    for index, name in enumerate("abc"):
+        grid.runtime.add(message_of(tensors(np.full(1000, index))), name)
+    found: list[Message] = []
+    end = time.monotonic() + 5
+    while len(found) < 3 and time.monotonic() < end:
+        found += there.pull_messages(["a", "b", "c"])
+    assert {int(message.content["tensors"]["w0"].numpy()[0]) for message in found} == {0, 1, 2}
+    assert left == [(1, 0)] * 3

@@ -4,8 +4,10 @@ import asyncio
 import importlib
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -76,6 +78,26 @@ def test_flowers_layers_are_those_that_this_was_written_for() -> None:
     ]
     assert set(layers) > CONTROL_LAYERS | UNUSED_LAYERS
     assert superlink.CONTROL_PATH == "/v1/control/"
+
+
+def test_dead_serverapps_are_looked_for_twice_a_second_and_no_traffic_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+
+    looks: list[object] = []
+    monkeypatch.setattr(SqlLinkState, "_cleanup_expired_task_tokens", looks.append)
+    monkeypatch.setattr(SqlLinkState, "store_traffic", None)
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(superlink, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    superlink._write_seldom()
+    one, other = (SqlLinkState.__new__(SqlLinkState) for _ in range(2))
+    for seconds in (0.0, 0.2, 0.2, 0.2, 0.2):
+        clock.now += seconds
+        one._cleanup_expired_task_tokens()
+    other._cleanup_expired_task_tokens()
+    assert looks == [one, one, other]
+    one.store_traffic(7, bytes_sent=1, bytes_recv=0)
 
 
 def test_flowers_processes_give_memory_back(tmp_path: Path) -> None:
