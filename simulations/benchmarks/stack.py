@@ -121,6 +121,7 @@ class Stack:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         running.wait(every)
                         break
+                    self._check_daemons()
                     meanwhile()
             finally:
                 running.kill()
@@ -149,9 +150,9 @@ class Stack:
         """A worker's audit log."""
         return rows(self.kit(clinic) / "state" / "worker" / "audit.jsonl")
 
-    def log(self, clinic: str) -> str:
-        """What a clinic's processes have printed."""
-        return (self.folder / f"{clinic}.log").read_text(encoding="utf-8", errors="replace")
+    def log(self, name: str) -> str:
+        """What a clinic's processes have printed, or the server's."""
+        return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
     def database_bytes(self) -> int:
         """Bytes of SuperLink's database on disk, with its journal."""
@@ -194,10 +195,13 @@ class Stack:
                 start_new_session=True,
             )
 
-    def _online(self) -> set[str]:
+    def _check_daemons(self) -> None:
         for name, daemon in self.daemons.items():
             if daemon.poll() is not None:
-                raise RuntimeError(f"{name} has ended:\n{(self.folder / f'{name}.log').read_text()}")
+                raise RuntimeError(f"{name} has ended:\n{self.log(name)[-2000:]}")
+
+    def _online(self) -> set[str]:
+        self._check_daemons()
         with contextlib.suppress(RuntimeError):
             clinics = json.loads(self.command(SERVER, "status", "--json"))["clinics"]
             return {clinic["name"] for clinic in clinics if clinic["online"]}

@@ -152,7 +152,9 @@ class Faults:
         self.federation.start_server()
 
     def charges(self, clinic: str, run: str, status: str) -> list[tuple[str, int]]:
-        """Purpose and round of the rows of a clinic's ledger about a run."""
+        """Purpose and round of the rows of a clinic's ledger about a run; none before the run has begun."""
+        if not (self.federation.server / "runs" / run / "run-id").exists():
+            return []
         rows = []
         for path in sorted(self.federation.kit(clinic).glob("state/**/*.jsonl")):
             if path.name != "audit.jsonl":

@@ -354,7 +354,7 @@ def test_too_few_clinics_say_why_each_declines(clinics: tuple[ClinicData, ...], 
     policies = {"*": ClinicPolicy(epsilon=2.0), "phantom_east": ClinicPolicy(epsilon=8.0, studies="any")}
     with pytest.raises(QuorumError) as caught:
         run(grid_of(study, clinics, folder, policies), study, folder)
-    assert str(caught.value).startswith("1 of 3 clinics answered, 2 are needed: node 100 declined: study private is ")
+    assert str(caught.value).startswith("1 of 3 clinics answered, 2 are needed: phantom_north declined: study private is ")
     assert f"it is not approved here (digest {study.digest})" in str(caught.value)
 
 
@@ -367,7 +367,7 @@ def test_a_ledger_that_was_tampered_with_stops_its_clinic(clinics: tuple[ClinicD
         run(grid, study, folder)
     path = folder.ledgers / f"{clinics[0].name}.jsonl"
     path.write_text(path.read_text().replace('"steps":2', '"steps":1', 1))
-    with pytest.raises(QuorumError, match=r"2 of 3 clinics answered, 3 are needed: node 100: .*it was changed"):
+    with pytest.raises(QuorumError, match=r"2 of 3 clinics answered, 3 are needed: phantom_north: .*it was changed"):
         run(grid_of(study, clinics, folder), study, folder)
 
 
