@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from common.errors import DataError
-from server import child_commands, daemon_commands, run_commands
+from server import child_commands, daemon_commands, log_commands, run_commands
 from server.terminal import NOTICE, Bar, errors, metrics_table, output, run_app
 
 app = typer.Typer(
@@ -72,7 +72,7 @@ def predict(
         raise typer.Exit(DataError.exit_code)
 
 
-for group in (daemon_commands, run_commands, child_commands):
+for group in (daemon_commands, run_commands, log_commands, child_commands):
     group.add_to(app)
 
 

@@ -3,16 +3,13 @@
 import json
 import os
 import sys
-from collections import deque
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from common.errors import AuditError, ServerConfigError, ServiceError
-from server.terminal import Config, configuration, errors, output
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+from common.errors import ServerConfigError, ServiceError
+from server.terminal import Config, Json, configuration, errors, output
 
 
 def provision(
@@ -137,33 +134,7 @@ def doctor(as_json: Json = False, config: Config = None) -> None:
         raise typer.Exit(ServerConfigError.exit_code)
 
 
-def log(
-    last: Annotated[int, typer.Option("--last", "-n", min=1, max=100_000, help="How many records.")] = 50,
-    verify: Annotated[bool, typer.Option("--verify", help="Check the whole log's chain of hashes.")] = False,
-    head: Annotated[str | None, typer.Option(help="With --verify: a hash kept elsewhere.", show_default=False)] = None,
-    as_json: Json = False,
-    config: Config = None,
-) -> None:
-    """Show the audit log."""
-    from common.audit_log import read_log, verify_log
-
-    path = configuration(config).audit_log
-    if verify:
-        found = verify_log(path, head)
-        if found.error:
-            raise AuditError(f"{found.error}; keep the file as evidence, and find out who changed it")
-        output.print(f"{found.rows} records, whole; head {found.head}", soft_wrap=True)
-        return
-    for row in deque(read_log(path), maxlen=last):
-        if as_json:
-            sys.stdout.write(json.dumps(row) + "\n")
-            continue
-        about = {k: v for k, v in row.items() if k not in {"time", "id", "event", "who", "previous", "hash"}}
-        words = " ".join(f"{key}={value}" for key, value in about.items() if value not in ("", None, []))
-        output.print(f"{row['time']} {row['id']} {row['event']} {words}", soft_wrap=True)
-
-
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for function in (provision, start, status, approve, revoke, clinics, doctor, log):
+    for function in (provision, start, status, approve, revoke, clinics, doctor):
         app.command()(function)

@@ -323,7 +323,7 @@ class _Errands:
         """Take an error for an answer where it is final; else, of the last attempt, its node is lost."""
         errand = self.open[node]
         errand.attempts.discard(attempt)
-        reason = str(error.reason or "unknown error")
+        reason = OFFLINE if error.code == ErrorCode.NODE_UNAVAILABLE else str(error.reason or "unknown error")
         errand.raised += error.code not in LOST
         if not self.terms.again or error.code == ErrorCode.INVALID_FAB or errand.raised >= ATTEMPTS:
             return Reply(node, RecordDict(), reason, 0)

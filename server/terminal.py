@@ -26,6 +26,7 @@ if not output.is_terminal and "COLUMNS" not in os.environ:
     # A file or a pipe has no width that a table must fit into.
     output.width = 120
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Config = Annotated[
     Path | None,
     typer.Option("--config", help="server.yaml; else $MELFED_SERVER, else ./server.yaml.", show_default=False),

@@ -43,7 +43,7 @@ class Tail:
         for line in whole.splitlines():
             try:
                 row = json.loads(line)
-            except ValueError:  # damage is for `melfed-server log --verify` to tell
+            except ValueError:  # damage is for `melfed-server log verify` to tell
                 continue
             if isinstance(row, dict) and row.get("run") == self.run:
                 yield row

@@ -80,9 +80,9 @@ class Members(Federation):
         """Rows of the server's audit log."""
         return [row for row in self.audit("server") if row["id"] == event and fields.items() <= row.items()]
 
-    def asked(self, clinic: str, run: str) -> set[str]:
-        """What a clinic was asked for in a run, by its own audit log."""
-        return {row["kind"] for row in self.audit(clinic) if row.get("run") == run and "kind" in row}
+    def asked(self, clinic: str, study: str) -> set[str]:
+        """What a clinic was asked for in a study, by its own audit log."""
+        return {row["kind"] for row in self.audit(clinic) if row.get("study") == study and "kind" in row}
 
     def line(self, clinic: str) -> list[dict[str, Any]]:
         """What a clinic's SuperNode has told of its connection: rows 1016 and 1017."""
@@ -199,7 +199,7 @@ def test_a_clinic_that_has_not_approved_the_study_is_named_and_not_asked_to_trai
     assert [(row["answered"], row["declined"].keys()) for row in federation.rounds("disliked")] == [
         (sorted(STEADY), {GUEST})
     ] * 2
-    assert federation.asked(GUEST, run) == {"describe"}
+    assert federation.asked(GUEST, "disliked") == {"describe"}
 
 
 def test_a_run_for_some_clinics_asks_no_other(federation: Members) -> None:
@@ -207,13 +207,13 @@ def test_a_run_for_some_clinics_asks_no_other(federation: Members) -> None:
     federation.wait_online(*CLINICS)
     chosen = sorted((STEADY[0], GUEST))
     study = federation.sealed("some", 2, 1.0)
-    run = federation.follow(study, "some", "--clinics", ",".join(chosen))
+    federation.follow(study, "some", "--clinics", ",".join(chosen))
     assert federation.ended("some") == 0
     assert [(row["answered"], row["failed"], row["declined"]) for row in federation.rounds("some")] == [
         (chosen, {}, {})
     ] * 2
-    assert federation.asked(STEADY[1], run) == set()
-    assert {"train", "evaluate"} <= federation.asked(GUEST, run)
+    assert federation.asked(STEADY[1], "some") == set()
+    assert {"train", "evaluate"} <= federation.asked(GUEST, "some")
 
 
 def test_a_clinic_is_added_revoked_in_mid_run_and_let_in_again(federation: Members) -> None:

@@ -298,9 +298,9 @@ def test_each_charge_is_made_once(faults: Faults, private: str) -> None:
 def test_the_audit_logs_are_whole(faults: Faults, private: str) -> None:
     """Lost: not a line of what happened, though its writers were killed."""
     assert faults.federation.state(private)["status"] == "completed"
-    assert "whole; head" in faults.federation.run(SERVER, "log", "--verify")
+    assert "chain whole" in faults.federation.run(SERVER, "log", "verify")
     for clinic in CLINICS:
-        assert "whole; head" in faults.federation.clinic(clinic, "log", "--verify")
+        assert "chain whole" in faults.federation.clinic(clinic, "log", "verify")
     ended: dict[str, Any] = Counter(
         row["child"] for row in faults.federation.audit("server") if row["id"] == Event.SERVER_CHILD_ENDED.id
     )

@@ -179,10 +179,10 @@ def test_status_joins_what_clinics_said(running):
 def test_the_log_is_shown_and_verified(config):
     AuditLog(config.audit_log).record(Event.RUN_STOPPED, run="x", by="me")
     assert "2013 run-stopped run=x by=me" in call("log")
-    assert "1 records, whole" in call("log", "--verify")
+    assert "1 records, chain whole" in call("log", "verify")
     config.audit_log.write_text(config.audit_log.read_text().replace('"me"', '"you"'))
-    with pytest.raises(MelfedError, match="keep the file as evidence"):
-        call("log", "--verify")
+    with pytest.raises(MelfedError, match="keep the file as it is"):
+        call("log", "verify")
 
 
 @pytest.mark.parametrize(
