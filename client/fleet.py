@@ -84,6 +84,8 @@ class Line:
         if status == codes.FORBIDDEN and not refused_by_edge(error):
             raise RunNotRunningException
         if status != codes.INTERNAL_SERVER_ERROR:
+            if status not in RETRIED:
+                self.lost(error)
             return status not in RETRIED
         with self._lock:
             self._server_errors += 1
@@ -104,6 +106,8 @@ class Line:
 
 def said(error: Exception | None) -> str:
     """Return what an error of a request says, on one line, without the body of an answer."""
+    if isinstance(error, HTTPStatusError) and error.response.status_code == codes.FORBIDDEN and refused_by_edge(error):
+        return "HTTP 403: the coordinator does not let this clinic's certificate and key in, or has revoked them"
     return " ".join(str(error).split("\n")[0].split())[:200] or type(error).__name__
 
 

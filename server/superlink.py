@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.children import ALLOCATOR
-from common.errors import ServerConfigError
+from common.errors import RunError, ServerConfigError
 from common.supervised import VARIABLE
 from server.bundle import bundle_digest
 from server.config import ServerConfig
+from server.run_state import read_state
 
 if TYPE_CHECKING:
+    from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse
     from flwr.supercore.constant import TaskType
     from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
     from starlette.middleware import Middleware
@@ -130,6 +132,7 @@ def run_superlink(config: ServerConfig) -> None:
     _let_keys_come_back()
     _take_the_short_way()
     _write_seldom()
+    _tell_of_stops(config)
     # Below that are lines for every look of the daemon.
     log.getLogger("flwr").setLevel(log.WARNING)
     sys.argv = ["flower-superlink", *superlink_arguments(config)]
@@ -183,6 +186,48 @@ def _write_seldom() -> None:
     replaced = {"_cleanup_expired_task_tokens": look_seldom, "store_traffic": lambda *_, **__: None}
     for name, part in replaced.items():
         setattr(SqlLinkState, name, part)
+
+
+def is_given_up(runs: Path, flower_run: int) -> bool:
+    """Tell whether nobody will go on with what one of Flower's runs was for.
+
+    A Flower run whose ServerApp has died is over as well; but another goes on with its work.
+
+    Args:
+        runs: the folder of the runs' folders.
+        flower_run: Flower's id.
+    """
+    for path in runs.iterdir() if runs.is_dir() else ():
+        try:
+            state = read_state(path)
+        except RunError as error:
+            log.warning("%s", error)
+            continue
+        if state is not None and state.flower_run == flower_run:
+            return not state.wanted
+    return False
+
+
+def _tell_of_stops(config: ServerConfig) -> None:
+    """Have SuperLink tell a clinic that asks after a run which is over whether it was stopped.
+
+    The clinic then ends the training at once, which otherwise goes on for a while: a failed run is soon resumed.
+    """
+    from flwr.supercore.error import ApiErrorCode, FlowerError
+    from flwr.superlink.servicer.fleet import fleet_handlers
+
+    ask: Callable[..., GetRunResponse] = fleet_handlers.get_run
+
+    @functools.wraps(ask)
+    def get_run(request: "GetRunRequest", state: object) -> "GetRunResponse":
+        try:
+            return ask(request=request, state=state)
+        except FlowerError as error:
+            if error.code == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED and is_given_up(config.runs, request.run_id):
+                error.public_details = "stopped"
+            raise
+
+    fleet_handlers.get_run = get_run
 
 
 class OnlyFor:

@@ -49,18 +49,19 @@ def test_a_broken_line_is_told_once_and_tried_until_it_is_back() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413])
-def test_a_refusal_is_not_tried_again(status: int) -> None:
+def test_a_refusal_is_told_and_not_tried_again(status: int) -> None:
     from client.fleet import Line
 
-    calls = []
+    calls, audit = [], Audit()
 
     def call() -> None:
         calls.append(1)
         raise refusal(status, "<html>nginx</html>")
 
     with pytest.raises(httpx.HTTPStatusError):
-        Line("there", Audit()).invoker().invoke(call)  # type: ignore[arg-type]
+        Line("there", audit).invoker().invoke(call)  # type: ignore[arg-type]
     assert len(calls) == 1
+    assert audit.events == [1016]
 
 
 def test_a_run_that_is_over_is_flowers_own_error() -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flwr.proto.run_pb2 import GetRunRequest
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,6 +16,7 @@ from common.children import ALLOCATOR
 from server import superlink
 from server.daemon import children
 from server.edge import Edge
+from server.run_state import RunState, write_state
 from server.superlink import CONTROL_LAYERS, PRAGMAS, UNUSED_LAYERS, short_way
 from tests.server.coordinator import make_kits
 
@@ -105,3 +107,32 @@ def test_flowers_processes_give_memory_back(tmp_path: Path) -> None:
     for child in children(config, Edge(config)):
         if child.name != "nginx":
             assert child.environment.items() >= ALLOCATOR.items(), child.name
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (RunState(wanted=False, status="stopped", flower_run=7), "stopped"),
+        (RunState(wanted=True, status="running", flower_run=7), None),  # its ServerApp has died
+        (RunState(wanted=True, status="running", flower_run=8), None),  # another goes on with it already
+    ],
+)
+def test_a_clinic_that_asks_after_a_run_that_is_over_is_told_whether_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: RunState, told: str | None
+) -> None:
+    from flwr.supercore.error import ApiErrorCode, FlowerError
+    from flwr.superlink.servicer.fleet import fleet_handlers
+
+    def over(request: object, state: object) -> None:
+        raise FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, "over")
+
+    config = make_kits(tmp_path)
+    for name in ("other", "run"):
+        (config.runs / name).mkdir(parents=True)
+    (config.runs / "other" / "state.json").write_text("{")  # damaged: said in the log, and no answer fails by it
+    write_state(config.runs / "run", state)
+    monkeypatch.setattr(fleet_handlers, "get_run", over)
+    superlink._tell_of_stops(config)
+    with pytest.raises(FlowerError) as caught:
+        fleet_handlers.get_run(request=GetRunRequest(run_id=7), state=None)
+    assert caught.value.public_details == told
