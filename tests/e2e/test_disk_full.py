@@ -30,6 +30,7 @@ pytestmark = [needs_nginx, pytest.mark.faults, pytest.mark.timeout(900)]
 VICTIM, OTHER = CLINICS = ("phantom_north", "phantom_south")
 MEGABYTES = 300
 """Of each file system. The server warns below 256."""
+PIECE_BYTES = 2**24
 LOCKED_SECONDS = 20.0
 ROUNDS = 5
 AT_CLINIC, AT_RUNS, AT_STATE, LOCKED = 2, 3, 4, 5
@@ -73,16 +74,20 @@ class Disk:
     def full(self) -> Iterator[None]:
         """Nothing more can be written meanwhile."""
         ballast = self.folder / "ballast"
-        # Others write at the same time: so often, until nothing is left.
-        with ballast.open("wb") as file, contextlib.suppress(OSError):
-            while True:
-                usage = os.statvfs(self.folder)
-                os.posix_fallocate(file.fileno(), file.tell(), max(usage.f_bavail * usage.f_frsize, usage.f_frsize))
-                file.seek(0, os.SEEK_END)
+        with ballast.open("wb") as file:
+            # Others write at the same time, and what does not fit whole is not there in part.
+            while free := self.free():
+                with contextlib.suppress(OSError):
+                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, min(free, PIECE_BYTES))
         try:
             yield
         finally:
             ballast.unlink()
+
+    def free(self) -> int:
+        """Bytes that can still be written."""
+        usage = os.statvfs(self.folder)
+        return usage.f_bavail * usage.f_frsize
 
     def close(self) -> None:
         subprocess.run(["umount", "-l", str(self.folder)], check=False, capture_output=True)
@@ -325,7 +330,7 @@ def test_the_server_goes_on_by_itself_when_there_is_space_for_its_state(
     assert any("MiB of disk are left for state; free space" in line for line in told.problems)
     # Held back where it could not be written while the disk was full.
     assert any("are left for state; free space" in row["reason"] for row in federation.audited("server", 2017))
-    federation.run(SERVER, "log", "--verify")
+    federation.run(SERVER, "log", "verify")
     assert check_database(federation.server / "state" / "flower.db") == "ok"
 
 

@@ -155,21 +155,24 @@ def test_whatever_a_clinic_sends_is_refused_with_its_reason_and_the_model_is_the
 
     rounds = [event for event in federation.events("hostile") if event["event"] == "round"]
     assert [event["round"] for event in rounds] == list(range(1, len(deeds) + 1))
-    refused = {
-        row["round"]: row["reason"]
+    refused = [
+        (row["round"], row["reason"])
         for row in federation.audit("server")
-        if row["event"] == "update-refused" and row["clinic"] == HOSTILE and row["round"]
-    }
+        if row["event"] == "update-refused" and row["clinic"] == HOSTILE
+    ]
     lines = " ".join(told.split()).split(f"clinic {HOSTILE}")[1:]
     for event, (deed, reason) in zip(rounds, REFUSED.items(), strict=True):
         assert event["answered"] == sorted(HONEST), deed
         assert set(event["failed"]) == {HOSTILE}, deed
         assert reason in event["failed"][HOSTILE], deed
-        assert reason in refused[event["round"]], deed
+        assert any(number == event["round"] and reason in said for number, said in refused), deed
         assert any(reason in line for line in lines), deed
 
+    # In the end it lies about its test images as well.
+    assert refused[-1][0] == len(deeds)
+    assert "score histogram: positives has a negative entry" in refused[-1][1]
     summary = json.loads((federation.server / "runs" / "hostile" / "summary.json").read_text())
-    assert {clinic["name"] for clinic in summary["clinics"] if clinic["test"]["auroc"]} <= set(HONEST)
+    assert {clinic["name"] for clinic in summary["clinics"] if clinic["test"]["images"]} == set(HONEST)
     assert same(hostility.model("hostile"), hostility.without(len(deeds)))
 
 
