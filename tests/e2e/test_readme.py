@@ -66,12 +66,12 @@ def test_the_readmes_commands_make_a_federation(folder: Path) -> None:
         assert 0 < content["privacy"]["epsilon_spent"] <= 3
         assert (summary.parent / "report.html").exists()
     finally:
-        for pid in started(folder, " start try/kits"):
+        for pid in started(folder, " start"):
             os.kill(pid, signal.SIGTERM)
-        until("everything has ended", lambda: not started(folder, "try/kits"), 90)
+        until("everything has ended", lambda: not started(folder), 90)
 
 
-def started(folder: Path, marker: str) -> list[int]:
+def started(folder: Path, marker: str = "") -> list[int]:
     """The processes that the README's commands have started in a folder, and that have a marker in their command."""
     found = []
     for pid, command in processes():
