@@ -10,8 +10,8 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make demo     train a federated model on synthetic lesions and write a report"
-	@echo "make test     run all tests but those that break a federation on purpose"
-	@echo "make e2e      all tests with whole processes, those as well (half an hour)"
+	@echo "make test     run all tests"
+	@echo "make e2e      only the tests with whole processes: a federation that is killed, cut off, filled up, attacked"
 	@echo "make lint     ruff, mypy"
 	@echo "make install  set up $(VENV) only"
 
@@ -35,15 +35,18 @@ system:
 	  && { apt-get update -qq; apt-get install -y -qq chromium chromium-driver nginx-light >/dev/null; } \
 	  || echo "no chromium, chromedriver or nginx: their tests will be skipped"; }
 
-# One thread each: tests run side by side. Those with whole processes mostly wait, so more of them than there are cores.
+# One thread each: tests run side by side.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# One federation a file. First those that wait for minutes (a network that is cut off), so that nothing waits for them.
+E2E := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder tests/e2e/test_network.py tests/e2e
 
 test: $(STAMP) system
 	$(PYTEST) -n 2 --ignore tests/e2e
-	$(PYTEST) -n 2 --dist loadfile -m "not faults" tests/e2e
+	$(E2E)
 
 e2e: $(STAMP) system
-	$(PYTEST) -n 3 --dist loadfile tests/e2e
+	$(E2E)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

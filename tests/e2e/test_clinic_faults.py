@@ -30,7 +30,7 @@ from tests import in_process
 from tests.e2e.federation import Federation, needs_nginx, processes, until
 from tests.e2e.place import SERVER, SIM
 
-pytestmark = [needs_nginx, pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [needs_nginx, pytest.mark.timeout(600)]
 
 VICTIM, *OTHERS = CLINICS = ("phantom_north", "phantom_south", "phantom_east")
 ROUNDS = 7

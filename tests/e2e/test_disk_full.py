@@ -25,7 +25,7 @@ import safetensors.numpy
 from tests.e2e.federation import Federation, needs_nginx, until
 from tests.e2e.place import SERVER, SIM
 
-pytestmark = [needs_nginx, pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [needs_nginx, pytest.mark.timeout(900)]
 
 VICTIM, OTHER = CLINICS = ("phantom_north", "phantom_south")
 MEGABYTES = 300

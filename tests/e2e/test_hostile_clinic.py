@@ -18,7 +18,7 @@ import safetensors.numpy
 from tests.e2e.federation import SECONDS, Federation, needs_nginx
 from tests.e2e.place import SERVER, SIM
 
-pytestmark = [needs_nginx, pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [needs_nginx, pytest.mark.timeout(600)]
 
 HOSTILE, *HONEST = CLINICS = ("phantom_north", "phantom_south", "phantom_east")
 DEADLINE = 40

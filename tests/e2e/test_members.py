@@ -19,7 +19,7 @@ from client.app import PROTOCOL
 from tests.e2e.federation import Federation, needs_nginx, until
 from tests.e2e.place import SERVER, SIM
 
-pytestmark = [needs_nginx, pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [needs_nginx, pytest.mark.timeout(600)]
 
 STEADY = ("phantom_north", "phantom_south")
 GUEST, ADDED = "phantom_east", "phantom_west"

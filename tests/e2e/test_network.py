@@ -21,7 +21,7 @@ from tests.e2e.gate import Gate
 from tests.e2e.place import SERVER, SIM
 
 OUTAGE = float(os.environ.get("MELFED_OUTAGE_SECONDS", "300"))
-pytestmark = [needs_nginx, pytest.mark.faults, pytest.mark.timeout(OUTAGE + 600)]
+pytestmark = [needs_nginx, pytest.mark.timeout(OUTAGE + 600)]
 
 VICTIM, *OTHERS = CLINICS = ("phantom_north", "phantom_south", "phantom_east")
 """The victim has most images: it trains for seconds."""

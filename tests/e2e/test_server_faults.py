@@ -22,7 +22,7 @@ from common.events import Event
 from tests.e2e.federation import Federation, needs_nginx, processes, until
 from tests.e2e.place import SERVER, SIM
 
-pytestmark = [needs_nginx, pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [needs_nginx, pytest.mark.timeout(900)]
 
 CLINICS = ("phantom_north", "phantom_south")
 WORKING_SECONDS = 0.4

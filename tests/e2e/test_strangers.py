@@ -34,7 +34,7 @@ from server.certificates import Pair, make_authority, make_clinic_certificate, m
 from tests.e2e.federation import Federation, needs_nginx, until
 from tests.e2e.place import SERVER, SIM
 
-pytestmark = [needs_nginx, pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [needs_nginx, pytest.mark.timeout(600)]
 
 A, B, REVOKED = CLINICS = ("phantom_north", "phantom_south", "phantom_east")
 STUDY = f"""\
