@@ -25,7 +25,7 @@ from tests.e2e.place import SERVER, SIM
 pytestmark = [needs_nginx, pytest.mark.timeout(900)]
 
 CLINICS = ("phantom_north", "phantom_south")
-WORKING_SECONDS = 0.4
+WORKING_SECONDS = 0.3
 """Of processor time since the round began: a worker has its model and data by then, and trains."""
 CANCEL_SECONDS = 20.0
 """SuperNodes ask every 5 s whether the run goes on; the rest is for a machine that is busy."""
@@ -41,7 +41,7 @@ federation: {{rounds: {rounds}, deadline_seconds: 600}}
 privacy: {privacy}
 """
 LONG = STUDY.format(name="long", training="batch_size: 8, local_epochs: 250", rounds=1, privacy="null")
-OPEN = STUDY.format(name="open", training="batch_size: 8, local_epochs: 30", rounds=ROUNDS, privacy="null")
+OPEN = STUDY.format(name="open", training="batch_size: 8, local_epochs: 100", rounds=ROUNDS, privacy="null")
 PRIVATE = STUDY.format(
     name="private",
     training="batch_size: 8",
