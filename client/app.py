@@ -86,7 +86,7 @@ def _remote(socket: Path, context: Context, message: Message) -> RemoteWorker:
     # An answer is of use until the message expires, by the coordinator's clock, which may differ from the clinic's.
     age = max(time.time() - metadata.created_at - CLOCK_SECONDS, 0.0)
     left = max(metadata.ttl - age, 1.0)
-    return RemoteWorker(socket, study, left, context.run_id)
+    return RemoteWorker(socket, study, left, context.run_id, str(request.get("run", "")))
 
 
 def _describe(worker: Worker, _message: Message) -> RecordDict:

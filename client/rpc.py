@@ -60,9 +60,9 @@ class RemoteWorker:
     - DeclinedError, StudyError, TensorError and the other classes of `common.errors`, as the worker raised them.
     """
 
-    def __init__(self, socket: Path, study_text: str, deadline_seconds: float, flower_run: int) -> None:
-        """Take what goes with every question: the study as JSON, how long answers are of use, and Flower's run."""
-        self.socket, self.study_text, self.flower_run = socket, study_text, flower_run
+    def __init__(self, socket: Path, study_text: str, deadline_seconds: float, flower_run: int, run: str = "") -> None:
+        """Take what goes with every question: the study as JSON, how long answers are of use, Flower's run and ours."""
+        self.socket, self.study_text, self.flower_run, self.run = socket, study_text, flower_run, run
         self._deadline = time.monotonic() + deadline_seconds
         self._clinic: str | None = None
         self._account: Account | None = None
@@ -130,7 +130,8 @@ class RemoteWorker:
         return wire.Packed(first.answer, from_bytes(content))
 
     def _question(self, seconds: float) -> pb.Question:
-        return pb.Question(study=self.study_text, deadline_seconds=seconds, flower_run=self.flower_run & (2**64 - 1))
+        flower_run = self.flower_run & (2**64 - 1)
+        return pb.Question(study=self.study_text, deadline_seconds=seconds, flower_run=flower_run, run=self.run)
 
     def _failure(self, failure: pb.Failure) -> MelfedError:
         self._clinic = failure.clinic or None

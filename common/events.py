@@ -150,7 +150,7 @@ class Event(Enum):
         "update-refused",
         "warning",
         "A clinic's update failed a check and is not in the model.",
-        (*_ROUND, "check"),
+        _ROUND,
     )
     CLINIC_DECLINED = EventInfo(
         2008, "clinic-declined", "warning", "A clinic declined a round by its own policy or budget.", _ROUND

@@ -345,9 +345,9 @@ def test_the_deadline_is_the_life_of_the_message_whatever_the_clocks_say(
     class Remote:
         clinic = None
 
-        def __init__(self, _socket: Path, _study: str, deadline: float, flower_run: int) -> None:
+        def __init__(self, _socket: Path, _study: str, deadline: float, flower_run: int, run: str) -> None:
             seen.append(deadline)
-            assert flower_run == 1
+            assert (flower_run, run) == (1, "run")
 
         def describe(self) -> None:
             raise DataError("enough")

@@ -48,7 +48,7 @@ def clinic(folder: Path) -> Iterator[Clinic]:
 
 
 def remote(folder: Path, seconds: float = 20.0, study: StudyProtocol = STUDY, flower_run: int = 7) -> RemoteWorker:
-    return RemoteWorker(folder / "w.sock", study.model_dump_json(), seconds, flower_run)
+    return RemoteWorker(folder / "w.sock", study.model_dump_json(), seconds, flower_run, "run")
 
 
 def until(condition, seconds: float = 20.0) -> None:
@@ -64,6 +64,8 @@ def test_describe(clinic: Clinic, folder: Path) -> None:
     expected = Description("north", STUDY.digest, {"train_images": 120}, "1.2", 3.5, ("any",))
     assert worker.describe() == expected
     assert worker.clinic == "north"
+    row = json.loads((folder / "audit.jsonl").read_text())
+    assert (row["kind"], row["run"], row["flower_run"]) == ("describe", "run", 7)
 
 
 def test_train(clinic: Clinic, folder: Path) -> None:
