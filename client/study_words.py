@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from client.config import ClinicConfig
 from client.policy import ClinicPolicy, check_study, check_tensors_may_leave
-from common.errors import DeclinedError, WeightsError
+from common.errors import DataError, DeclinedError, PolicyError, WeightsError
 from common.protocol import PrivacySpec, StudyProtocol, validates
 
 _TRAINS = {
@@ -55,6 +55,7 @@ def agreement(config: ClinicConfig, policy: ClinicPolicy, study: StudyProtocol) 
         ("starts from", _start(study)),
         ("rounds", _rounds(study)),
         *_protection(study),
+        *_protected_here(config, study),
         *(("leaves here", text) for text in _leaves(study)),
         ("stays here", "images, names and ids, and what the model says of any single patient"),
     ]
@@ -96,6 +97,26 @@ def _protection(study: StudyProtocol) -> Iterator[tuple[str, str]]:
     yield "σ", f"{noise}, {taken}"
     if plan.evaluation is not None:
         yield "σ", f"{plan.evaluation.noise_multiplier:.4g} in each of {plan.releases} evaluations"
+
+
+def _protected_here(config: ClinicConfig, study: StudyProtocol) -> Iterator[tuple[str, str]]:
+    """Say how many this clinic's table has of what is protected: δ is to be small against that."""
+    from client.clinic_data import study_records
+    from client.privacy.accounting import delta_warning
+    from client.privacy.units import privacy_units
+
+    if study.privacy is None:
+        return
+    many = _PLURALS[study.privacy.unit]
+    try:
+        units = len(set(privacy_units(study_records(config, study), study.privacy.unit)))
+    except (DataError, PolicyError) as error:
+        yield "of them here", f"unknown: {error}"
+        return
+    trained = round(units * (1 - study.partition.validation - study.partition.test))
+    yield "of them here", f"{units} {many} in this clinic's table, about {trained} of them to train on"
+    if warning := delta_warning(study.privacy.delta, trained):
+        yield "of them here", warning
 
 
 def _leaves(study: StudyProtocol) -> Iterator[str]:

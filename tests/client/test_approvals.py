@@ -189,6 +189,33 @@ def test_the_words_say_what_is_agreed_to(tmp_path: Path) -> None:
     assert objection is None
 
 
+@pytest.mark.parametrize(
+    ("delta", "column", "expected"),
+    [
+        (1e-5, "patient_id", ["of them here: 40 patients in this clinic's table, about 28 of them to train on"]),
+        (0.04, "patient_id", ["about 28 of them", "delta 0.04 is not below 1/N for N = 28 units"]),
+        (1e-5, "lesion_id", ["of them here: unknown: 80 of 80 images have no patient id"]),
+    ],
+)
+def test_the_words_hold_delta_against_the_clinics_patients(
+    tmp_path: Path, delta: float, column: str, expected: list[str]
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(80):
+        (folder / f"{number}.png").touch()
+    rows = [f"{number}.png,{number % 2},p{number % 40}" for number in range(80)]
+    (folder / "table.csv").write_text("\n".join([f"image,target,{column}", *rows]) + "\n")
+    spec = PrivacySpec(unit="patient", noise_multiplier=2.0, delta=delta, sampling_rate=1.0, steps=1, recipe="manual")
+    said, _ = words(
+        a_clinic(tmp_path, data={"folder": str(folder)}),
+        a_study(privacy=spec).with_changes("federation", rounds=2, validate_every=2),
+    )
+    for part in expected:
+        assert part in said
+    assert ("is not below" in said) == (delta > 0.01)
+
+
 def test_the_words_say_what_is_not_protected_and_what_the_policy_says_to_it(tmp_path: Path) -> None:
     said, objection = words(a_clinic(tmp_path), a_study())
     assert "protects: nobody: no noise is added" in said
