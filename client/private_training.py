@@ -18,11 +18,10 @@ from torch.nn import functional as F
 
 from client.inputs import Inputs
 from client.local_optimizer import LocalOptimizer
-from client.privacy.gradients import Clipping, NotFiniteError, PrivateGradients
+from client.privacy.gradients import Clipping, PrivateGradients
 from client.privacy.noise import NoiseSource
 from client.privacy.sampling import poisson_sample, secure_generator
 from common.classifier import Classifier
-from common.errors import StudyError
 from common.protocol import PrivacySpec, StudyProtocol
 from common.scoring import Progress
 
@@ -126,7 +125,7 @@ class PrivateTrainer:
             on_progress: called with the number of rows (image and view) so far.
 
         Raises:
-            StudyError: the model has a layer whose private gradients are not known, or its parameters overflowed.
+            StudyError: the model has a layer whose private gradients are not known.
         """
         rows = UnitRows.of(units, inputs.views if inputs.views > 1 else self.privacy.views)
         # Dropout too: by a known seed, one patient more would change the others' masks, and so the sum by more than C.
@@ -138,15 +137,23 @@ class PrivateTrainer:
                 gradients.reset()
                 chosen = poisson_sample(rows.count, self.privacy.sampling_rate, self.random)
                 for batch, numbers in rows.batches(chosen, inputs.micro_batch):
-                    self._add(gradients, inputs, targets, rows, batch, numbers)
+                    self._add(gradients, inputs, targets, rows.images[batch], rows.views[batch], numbers)
                     done += len(batch)
                     if on_progress:
                         on_progress(done)
                 self._release(gradients.sums, noise_multiplier, self.privacy.sampling_rate * expected_units)
                 self.optimizer.step(round_number, step, self.privacy.steps)
-        if not all(bool(torch.isfinite(p).all()) for p in self.parameters.values()):
-            raise StudyError(f"round {round_number}: a parameter is not finite; lower training.learning_rate")
+        self._make_finite()
         return PrivateResult(self.privacy.steps)
+
+    @torch.no_grad()
+    def _make_finite(self) -> None:
+        """Replace what overflowed: whether that happens hangs on the patients, so an error would tell about them.
+
+        The numbers that take its place are made of what is protected already. The server refuses them as too large.
+        """
+        for parameter in self.parameters.values():
+            parameter.nan_to_num_()
 
     def _clipping(self) -> Clipping:
         return Clipping(self.privacy.clipping_norm, normalised=self.privacy.clipping == "normalised")
@@ -156,15 +163,11 @@ class PrivateTrainer:
         gradients: PrivateGradients,
         inputs: Inputs,
         targets: npt.NDArray[np.float32],
-        rows: UnitRows,
-        batch: Indices,
+        images: Indices,
+        views: Indices,
         numbers: Indices,
     ) -> None:
-        """Add the clipped gradients of some whole units; one that is not finite counts as 0.
-
-        To fail on it would tell whoever sent the model something about that unit, without any noise.
-        """
-        images, views = rows.images[batch], rows.views[batch]
+        """Add the clipped gradients of some whole units."""
         wanted = torch.from_numpy(targets[images]).to(self.device)
         weight = torch.tensor(self.study.training.positive_weight, device=self.device)
 
@@ -172,15 +175,9 @@ class PrivateTrainer:
             logits = inputs.logits(images, views)
             return F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight, reduction="none")
 
-        try:
-            gradients.add(losses, torch.from_numpy(numbers).to(self.device))
-        except NotFiniteError:
-            if len(present := np.unique(numbers)) == 1:
-                _log.warning("study %s: the gradient of a %s is not finite", self.study.name, self.privacy.unit)
-                return
-            for unit in present:
-                mine = numbers == unit
-                self._add(gradients, inputs, targets, rows, batch[mine], np.zeros(mine.sum(), np.int64))
+        norms = gradients.add(losses, torch.from_numpy(numbers).to(self.device))
+        if lost := int(norms.isinf().sum()):
+            _log.warning("study %s: %d gradients are not finite and count as 0", self.study.name, lost)
 
     def _release(self, sums: dict[str, torch.Tensor], noise_multiplier: float, expected: float) -> None:
         """Put the noisy mean of the clipped gradients where the optimiser looks for it."""

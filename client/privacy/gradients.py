@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from client.privacy.layers import FrozenNormRule, Rule, rule_for
+from client.privacy.layers import FrozenNormRule, Rule, Total, rule_for
 from common.errors import StudyError
 
 NORMALISED_SLACK: Final = 0.01
@@ -30,10 +30,6 @@ NORMALISED_SLACK: Final = 0.01
 
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
-
-
-class NotFiniteError(StudyError):
-    """A patient's gradient is not finite. Which patients that happens to is as private as their images are."""
 
 
 @dataclass(frozen=True)
@@ -129,17 +125,17 @@ class PrivateGradients:
                 images are averaged.
 
         Returns:
-            The norms of the gradients before clipping, (largest patient + 1,), on the losses' device; 0 for a patient
-            without images.
+            The norms of the gradients before clipping, float64 (largest patient + 1,), on the losses' device; 0 for a
+            patient without images. One that is not finite is infinite here, and was left out: to fail on it, or to
+            begin anew, would tell whoever made the weights something about that patient.
 
         Raises:
             StudyError: a layer that learns ran twice, not at all, or without gradients; a parameter was used outside
                 its layer; an input was overwritten. `sums` are then as before.
-            NotFiniteError: a patient's gradient is not finite. `sums` are then as before.
         """
         numbers = np.asarray(torch.as_tensor(patients).cpu())
         if not numbers.size:
-            return torch.zeros(0)
+            return torch.zeros(0, dtype=torch.float64)
         anchor = torch.zeros_like(next(iter(self.sums.values())).new_empty(()), requires_grad=True)
         current = _Pass(_order(numbers), anchor)
         weight = current.order.weights if weights is None else weights
@@ -204,7 +200,7 @@ class PrivateGradients:
         x, version = current.inputs.pop(name)
         if x._version != version:
             raise StudyError(f"model: {name} learns, but its input was overwritten; choose another backbone")
-        with torch.autocast(x.device.type, enabled=False):
+        with _single_precision(x.device):
             x, gradient = (current.order.sorted(value.to(_exact(gradient))) for value in (x, gradient))
             for run in current.order.runs:
                 for share in rule(x[run.images], gradient[run.images], run.each):
@@ -214,14 +210,14 @@ class PrivateGradients:
     @torch.no_grad()
     def _clip(self, current: "_Pass") -> Tensor:
         """Add a pass to the sums, every patient's gradient times its factor; returns the norms."""
-        norms = current.squares.clamp(min=0).sqrt()
-        if not torch.isfinite(norms).all():
-            raise NotFiniteError("training: a patient's gradient is not finite; lower training.learning_rate")
-        factors = self.clipping.factors(norms)
-        with torch.autocast(norms.device.type, enabled=False):
+        norms = current.squares.sqrt().nan_to_num(nan=torch.inf)
+        factors, infinite = self.clipping.factors(norms), norms.isinf()
+        some_left_out = bool(infinite.any())
+        with _single_precision(norms.device):
             while current.totals:
                 name, patients, total = current.totals.pop()
-                self.sums[name] += total(factors[patients].to(self.sums[name].dtype))
+                left_out = infinite[patients] if some_left_out else None
+                self.sums[name] += total(factors[patients].to(self.sums[name].dtype), left_out)
         return norms
 
     @contextlib.contextmanager
@@ -239,6 +235,18 @@ class PrivateGradients:
                     "it, or choose another backbone"
                 )
         self._uses_checked = True
+
+
+@contextlib.contextmanager
+def _single_precision(device: torch.device) -> Iterator[None]:
+    """Compute norms and sums alike: neither in half precision, nor with the ten bits that convolutions may do with."""
+    shortened = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = shortened
 
 
 class _Run(NamedTuple):
@@ -288,12 +296,12 @@ class _Pass:
     ran: set[str] = field(default_factory=set)
     inputs: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
     """Inputs of the layers whose gradient has not arrived yet, and the versions that they had then."""
-    totals: list[tuple[str, slice, Callable[[Tensor], Tensor]]] = field(default_factory=list)
+    totals: list[tuple[str, slice, Total]] = field(default_factory=list)
     squares: Tensor = field(init=False)
     """Squared norms of the sorted patients so far."""
 
     def __post_init__(self) -> None:
-        self.squares = torch.zeros_like(self.anchor).detach().expand(len(self.order.patients)).clone()
+        self.squares = torch.zeros(len(self.order.patients), dtype=torch.float64, device=self.anchor.device)
 
 
 class _Anchor(torch.autograd.Function):

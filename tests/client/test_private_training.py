@@ -1,6 +1,7 @@
 """Private training: what a step does to the parameters, that no unit is split, and where the noise comes from."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from client.privacy.units import privacy_units
 from client.private_training import PrivateTrainer, UnitRows, rounded_count
 from common import scoring
 from common.classifier import Classifier, set_trainable
-from common.errors import StudyError
 from common.image_set import Images
 from common.prefix import split
 from common.protocol import StudyProtocol
@@ -195,7 +195,8 @@ def test_a_patient_whose_gradient_is_not_finite_counts_as_nobody(
     assert len(norms) == len(set(units)) - 2
     for name, expected in total.items():
         torch.testing.assert_close(moved[name], -expected / 10, rtol=1e-4, atol=1e-7)
-    assert [record.message for record in caplog.records] == ["study small: the gradient of a patient is not finite"] * 2
+    told = re.findall(r"study small: (\d) gradients are not finite and count as 0", caplog.text)
+    assert sum(map(int, told)) == 2
 
 
 def test_dropout_does_not_follow_a_seed_that_others_know(images: Images) -> None:
@@ -297,10 +298,12 @@ def test_views_are_averaged_before_clipping(images: Images) -> None:
         torch.testing.assert_close(three[name], value, rtol=1e-4, atol=1e-7)
 
 
-def test_an_overflow_is_an_error(images: Images) -> None:
+def test_an_overflow_is_no_error(images: Images) -> None:
+    """Whether parameters overflow hangs on the patients' sum, by as little as the study's author likes."""
     study = private_study(clipping_norm=1e6).with_changes("training", learning_rate=100.0)
-    with pytest.raises(StudyError, match=r"round 1: a parameter is not finite; lower training\.learning_rate"):
-        train(study, images, sigma=1e38, expected=1)
+    learnt = train(study, images, sigma=1e38, expected=1)
+    assert all(value.isfinite().all() for value in learnt.values())
+    assert any((value.abs() > 1e38).any() for value in learnt.values())
 
 
 @given(

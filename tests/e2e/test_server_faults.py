@@ -41,7 +41,7 @@ federation: {{rounds: {rounds}, deadline_seconds: 600}}
 privacy: {privacy}
 """
 LONG = STUDY.format(name="long", training="batch_size: 8, local_epochs: 250", rounds=1, privacy="null")
-OPEN = STUDY.format(name="open", training="batch_size: 8, local_epochs: 100", rounds=ROUNDS, privacy="null")
+OPEN = STUDY.format(name="open", training="batch_size: 8, local_epochs: 60", rounds=ROUNDS, privacy="null")
 PRIVATE = STUDY.format(
     name="private",
     training="batch_size: 8",
