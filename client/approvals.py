@@ -74,8 +74,9 @@ def study_to_approve(config: ClinicConfig, study_file_or_digest: str | Path) -> 
         return None
     path = Path(text).expanduser()
     if not path.exists():
-        what = "a part of a digest; give all 64 digits" if _PART_OF_DIGEST.match(text.lower()) else "no study file"
-        raise StudyError(f"{text}: {what}, or the study's YAML file")
+        if _PART_OF_DIGEST.match(text.lower()):
+            raise StudyError(f"{text}: a part of a digest; give all 64 digits, or the study's YAML file")
+        raise StudyError(f"{text}: no such file; give the study's YAML file, or all 64 digits of its digest")
     study = resolve(read_study(path / "study.yaml" if path.is_dir() else path))[0]
     if study.federation.mode != "federated":
         raise StudyError(f"{path}: federation.mode is {study.federation.mode}: clinics run federated studies alone")

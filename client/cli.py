@@ -4,7 +4,7 @@ import typer
 
 from client import daemon_commands, log_commands, study_commands
 from client.ledger_commands import ledger_app
-from client.terminal import NOTICE, run_app
+from client.terminal import NOTICE, VersionOption, run_app
 
 app = typer.Typer(
     name="melfed-client",
@@ -16,7 +16,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def _root() -> None:
+def _root(version: VersionOption = False) -> None:
     """Keep the commands as sub-commands."""
 
 

@@ -15,11 +15,12 @@ from client.parts import collect_groups, objection, split_clinic
 from common.errors import DataError
 from common.image_store import ImageStore
 from common.protocol import StudyProtocol
-from common.records import LesionRecord, read_table, select_sources
+from common.records import LesionRecord, read_table, select_sources, table_stamp
 from common.seeds import seed_for
 from common.tables import short_list
 
 Progress = Callable[[int, int], None]
+MELANOMA = ("mel",)
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def clinic_data(config: ClinicConfig, study: StudyProtocol, progress: Progress |
         DataError: the folder cannot be used, or too few usable images are left for the study; says what to do.
         StorageError: the cache cannot be written.
     """
-    own = _own_records(config, study)
+    own = _own_records(config, study.data.positive)
     records = _taken(own, study.data.sources)
     root, size = config.data_folder.resolve(), study.data.image_size
     names = [record.image for record in records]
@@ -57,10 +58,32 @@ def clinic_data(config: ClinicConfig, study: StudyProtocol, progress: Progress |
             f"{root}: {reason}: add images, see in data.sources that all of this clinic's are taken, or ask the "
             "coordinator for another partition.minimum_images or data.positive"
         )
+    # What a table says too little of for other diagnoses is the clinic's all the same.
+    everything = own if tuple(study.data.positive) == MELANOMA else population(config)
     train, validation, test = (
         tuple(usable[index] for index in part) for part in (split.train, split.validation, split.test)
     )
-    return ClinicData(config.name, root, config.cache, size, train, validation, test, population=own)
+    return ClinicData(config.name, root, config.cache, size, train, validation, test, population=everything)
+
+
+def population(config: ClinicConfig) -> tuple[LesionRecord, ...]:
+    """Return everything that the clinic has, which is what its ledger is of.
+
+    Raises:
+        PolicyError: the configuration names no data.
+        DataError: the folder has no table that can be used.
+    """
+    return _own_records(config, MELANOMA)
+
+
+def stamp(config: ClinicConfig) -> str:
+    """Return a digest that is another one as soon as the clinic's table or the names of its images have changed.
+
+    Raises:
+        PolicyError: the configuration names no data.
+        DataError: the folder cannot be read.
+    """
+    return table_stamp(config.data_folder.resolve())
 
 
 def study_records(config: ClinicConfig, study: StudyProtocol) -> tuple[LesionRecord, ...]:
@@ -70,12 +93,12 @@ def study_records(config: ClinicConfig, study: StudyProtocol) -> tuple[LesionRec
         PolicyError: the configuration names no data.
         DataError: the folder has no table, or no row is the clinic's own and the study's.
     """
-    return _taken(_own_records(config, study), study.data.sources)
+    return _taken(_own_records(config, study.data.positive), study.data.sources)
 
 
-def _own_records(config: ClinicConfig, study: StudyProtocol) -> tuple[LesionRecord, ...]:
+def _own_records(config: ClinicConfig, positive: Sequence[str]) -> tuple[LesionRecord, ...]:
     """Return the rows of the clinic's table that are its own, whatever the study takes of them."""
-    table = read_table(config.data_folder.resolve(), study.data.positive)
+    table = read_table(config.data_folder.resolve(), positive)
     return tuple(select_sources(table.records, config.data.sources))
 
 

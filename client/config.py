@@ -57,7 +57,7 @@ class MessengerSection(Section):
 class TellSection(Section):
     """What the coordinator's `status` may show of this clinic, beyond what a study needs."""
 
-    budget: bool = Field(False, description="how much ε is left")
+    budget: bool = Field(False, description="how much ε is left (not: what all studies have cost)")
     approved: bool = Field(True, description="digests of the approved studies")
 
 
@@ -236,6 +236,17 @@ def read_policy(path: Path) -> ClinicPolicy:
         PolicyError: in one line, with file, line and key of what is wrong and what is allowed.
     """
     return _read(path).policy
+
+
+def read_apps(path: Path) -> tuple[Digest, ...]:
+    """Read which app bundles a clinic lets run, as its `clinic.yaml` lists them now. Raises PolicyError."""
+    return _read(path).apps
+
+
+def without_folder(error: PolicyError) -> str:
+    """Return what an error says of a file, by its name alone: an audit log would leave its path out, line and all."""
+    place, colon, text = str(error).partition(": ")
+    return f"{Path(place).name}{colon}{text}"
 
 
 def find_clinic(option: Path | None = None) -> Path:

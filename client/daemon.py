@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -26,10 +25,13 @@ import client
 from client.answers import melfed_version
 from client.config import ClinicConfig
 from client.health import HealthServer
+from client.peer import knock
 from client.state_folders import (
     Account,
     hand_over_keys,
+    may_read,
     messenger_account,
+    new_secret,
     prepare_messenger,
     prepare_worker,
     write_private,
@@ -47,7 +49,9 @@ CARRIERS: tuple[Role, ...] = ("supernode", "messenger")
 LOOK_SECONDS = 5.0
 """How often the daemon looks how the processes are; what its own children do it hears at once."""
 
-PROBE_SECONDS = 1.0
+PROBE_SECONDS = 2.0
+"""A worker that trains on all cores may take a while to answer the door."""
+
 PROGRAM = Path(sys.executable)
 """The interpreter that children run with."""
 
@@ -89,7 +93,7 @@ class Daemon:
         command: Command = own_command,
         backoff: Backoff | None = None,
     ) -> None:
-        """Prepare the state folders and the children; nothing is started.
+        """Prepare the children; nothing is started, and nothing is written.
 
         Args:
             config: the clinic's.
@@ -99,17 +103,9 @@ class Daemon:
 
         Raises:
             PolicyError: the messenger's user does not exist.
-            StorageError: a folder, the secret or a key cannot be prepared.
-            ServiceError: the messenger's user cannot read what it needs.
         """
         self.config, self.roles = config, roles
-        messenger = messenger_account(config)
-        if "worker" in roles:
-            prepare_worker(config)
-        prepare_messenger(config, messenger)
-        if messenger is not None:
-            hand_over_keys(config, messenger)
-            _check_readable(config, messenger)
+        self._messenger = messenger = messenger_account(config)
         self._supervisor = Supervisor(
             [self._child(role, command, messenger) for role in roles], self._on_event, backoff
         )
@@ -132,11 +128,16 @@ class Daemon:
         """Run the children until `stop` is set; on return all of them have ended.
 
         Raises:
-            ServiceError: a daemon of this clinic runs already, or the health port is taken.
+            ServiceError: a daemon of this clinic runs already, the messenger's user cannot read what it needs, or the
+                health port is taken.
+            StorageError: a folder, the secret or a key cannot be prepared.
         """
         self._stop = stop
         with contextlib.ExitStack() as stack:
+            prepare_messenger(self.config, self._messenger)  # the lock lies in that folder
             stack.enter_context(_only_one(lock_file(self.config)))
+            # Not before: a daemon that runs already goes by the secret that it has made.
+            self._prepare()
             if self.config.file.health_port is not None:
                 stack.enter_context(self._health)
             looking = threading.Thread(target=self._look, name="look", daemon=True)
@@ -154,9 +155,18 @@ class Daemon:
         """Return how the children are."""
         return self._supervisor.states()
 
+    def _prepare(self) -> None:
+        """Make what the children need. Raises StorageError, ServiceError."""
+        if "worker" in self.roles:
+            prepare_worker(self.config)
+        new_secret(self.config)
+        if self._messenger is not None:
+            hand_over_keys(self.config, self._messenger)
+            _check_readable(self.config, self._messenger)
+
     def _child(self, role: Role, command: Command, messenger: Account | None) -> Child:
         after: dict[Role, tuple[str, ...]] = {"supernode": ("worker",), "messenger": ("supernode",)}
-        probes = {"worker": lambda: worker_listens(self.config), "supernode": lambda: supernode_listens(self.config)}
+        probes = {"worker": lambda: worker_answers(self.config), "supernode": lambda: supernode_listens(self.config)}
         return Child(
             name=role,
             command=command(self.config, role),
@@ -202,7 +212,7 @@ class Daemon:
 
     def _serving(self) -> dict[str, bool]:
         serving = {name: state.status == "ready" for name, state in self._supervisor.states().items()}
-        return serving if "worker" in serving else {"worker": worker_listens(self.config), **serving}
+        return serving if "worker" in serving else {"worker": worker_answers(self.config), **serving}
 
     def _write_status(self) -> None:
         children = [_described(state) for state in self._supervisor.states().values()]
@@ -246,23 +256,18 @@ def read_status(config: ClinicConfig) -> Running | None:
     return None
 
 
-def worker_listens(config: ClinicConfig) -> bool:
-    """Tell whether a worker listens at the clinic's socket."""
-    with socket.socket(socket.AF_UNIX) as line:
-        line.settimeout(PROBE_SECONDS)
-        return _connects(lambda: line.connect(str(config.socket)))
+def worker_answers(config: ClinicConfig) -> bool:
+    """Tell whether a worker answers this process's user at the clinic's socket."""
+    try:
+        return knock(config.socket, PROBE_SECONDS) == "answers"
+    except PermissionError:
+        return False
 
 
 def supernode_listens(config: ClinicConfig) -> bool:
     """Tell whether a SuperNode listens for the messenger on loopback."""
-    with socket.socket() as line:
-        line.settimeout(PROBE_SECONDS)
-        return _connects(lambda: line.connect(("127.0.0.1", config.file.messenger.port)))
-
-
-def _connects(connect: Callable[[], None]) -> bool:
     try:
-        connect()
+        socket.create_connection(("127.0.0.1", config.file.messenger.port), PROBE_SECONDS).close()
     except OSError:
         return False
     return True
@@ -332,15 +337,7 @@ def _check_readable(config: ClinicConfig, messenger: Account) -> None:
     needed = (config.path, config.ca_certificate, config.certificate, config.certificate_key, config.node_key)
     code = Path(client.__file__).resolve()
     for path in (*needed, code, PROGRAM):
-        done = subprocess.run(  # noqa: S603 (no shell, and the paths are the configuration's own)
-            ["/usr/bin/test", "-r", str(path)],
-            user=messenger.uid,
-            group=messenger.gid,
-            extra_groups=messenger.groups,
-            timeout=10,
-            check=False,
-        )
-        if done.returncode != 0:
+        if not may_read(messenger, path):
             raise ServiceError(
                 f"{path}: the messenger's user {messenger.name} cannot read it; let that user read it and enter the "
                 "folders above it, or move it to a place such as /etc/melfed or /opt"

@@ -11,6 +11,7 @@ import typer
 
 from client.terminal import ConfigArgument, ConfigOption, JsonOption, clinic, errors, output
 from common.errors import ServiceError
+from common.when import ago
 
 if TYPE_CHECKING:
     from client.config import ClinicConfig
@@ -160,14 +161,15 @@ def _print_status(found: "Status") -> None:
     if found.last is not None:
         last = found.last
         words = f"round {last.round} ({last.purpose}, {last.status}) of study {last.study[:16]}, run {last.run}"
-        table.add_row("last round", f"{words}, {last.time}")
+        table.add_row("last round", f"{words}, {ago(last.time)}")
     output.print(table)
     for problem in found.problems:
         errors.print(problem, style="yellow")
 
 
 def _of_child(child: "dict[str, str | int | None]") -> str:
-    words = [f"pid {child['pid']}" if child["pid"] else "", f"since {child['since']}"]
+    words = [f"pid {child['pid']}" if child["pid"] else "", f"for {ago(str(child['since'])).removesuffix(' ago')}"]
     if child["restarts"]:
-        words.append(f"restarted {child['restarts']} times, last: {child['reason']}")
+        times = "once" if child["restarts"] == 1 else f"{child['restarts']} times"
+        words.append(f"restarted {times}, last: {child['reason']}")
     return ", ".join(word for word in words if word)

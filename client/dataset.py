@@ -53,8 +53,17 @@ def fingerprint(data: ClinicData, key: bytes) -> str:
     whole population is known. The clinic's secret key keeps others from testing guesses about its patients against what
     a ledger shows (HMAC-SHA-256, 64 hexadecimal digits).
     """
-    everything = [replace(record, target=0) for record in data.population]
-    records = everything or [record for part in PARTS for record in getattr(data, part)]
+    if data.population:
+        return population_fingerprint(data.population, key)
+    return _fingerprint([record for part in PARTS for record in getattr(data, part)], key)
+
+
+def population_fingerprint(population: Sequence[LesionRecord], key: bytes) -> str:
+    """Return the same digest of everything that a clinic has."""
+    return _fingerprint([replace(record, target=0) for record in population], key)
+
+
+def _fingerprint(records: Sequence[LesionRecord], key: bytes) -> str:
     records = sorted(records, key=lambda record: record.image)
     text = json.dumps([asdict(record) for record in records], sort_keys=True, ensure_ascii=True)
     return hmac.new(key, text.encode(), "sha256").hexdigest()

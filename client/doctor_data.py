@@ -5,12 +5,15 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import Final
 
+from client import units
 from client.config import ClinicConfig
 from client.parts import collect_groups, objection, split_clinic
 from client.policy import ClinicPolicy
 from client.privacy.units import privacy_units
+from client.state_folders import may_read, owner
 from common.checks import Finding, Step, bad, doubtful, good
 from common.errors import DataError
 from common.images import ImageProblem, decode
@@ -24,6 +27,15 @@ SAMPLE: Final = 50
 
 SAMPLE_SECONDS: Final = 15.0
 """After this long no further image of the sample is begun."""
+
+OPENED: Final = 10
+"""How many images the worker's user tries to open, where root asks: a process each."""
+
+HOMES: Final = (Path("/home"), Path("/root"), Path("/run/user"))
+"""What `ProtectHome` hides from a unit."""
+
+SEEN: Final = ("no", "false", "off", "0", "read-only")
+"""Values of `ProtectHome` with which it does not."""
 
 FEW_TRAINING, FEW_TEST = 20, 5
 """Fewer groups with a melanoma than these in the training and the test part say little."""
@@ -43,6 +55,7 @@ class DataDoctor:
         self._policy: ClinicPolicy = config.policy
         self._name = config.file.name or ""
         self.root = config.data_folder if self._section else config.folder
+        self._worker = owner(config.worker_state)
         self.images, self.units = 0, 0
         self._records: tuple[LesionRecord, ...] = ()
 
@@ -63,13 +76,22 @@ class DataDoctor:
             return bad(f"{self.root}: no such folder", "correct data.folder in clinic.yaml, or mount the folder")
         if not os.access(self.root, os.R_OK | os.X_OK):
             return bad(f"{self.root}: this user may not read it", "give the worker's user read access to the folder")
+        if self._closed([self.root]):
+            return bad(f"{self.root}: {self._whose()} may not read it", self._open())
+        protects = (units.setting(units.WORKER, "ProtectHome") or "no").lower()
+        if protects not in SEEN and any(self.root.resolve().is_relative_to(home) for home in HOMES):
+            mend = "set ProtectHome=read-only (systemctl edit melfed-worker), or move the images"
+            return bad(f"{self.root}: the unit melfed-worker does not see it (ProtectHome)", mend)
         return good(str(self.root))
 
     def table(self) -> Finding:
         """Judge whether the table is one that melfed reads, and its rows have images."""
-        if not self._recognised():
+        tables = self._tables()
+        if not tables:
             known = "image,target, and patient_id where patients are known"
             return bad("no csv file with known columns", f"give the table a header with at least {known} (README)")
+        if self._closed(tables):
+            return bad(f"{self._whose()} may not read it", self._open())
         try:
             read = read_table(self.root)
         except DataError:
@@ -78,7 +100,9 @@ class DataDoctor:
         return self._selected(read)
 
     def readable(self) -> Finding:
-        """Decode a sample of the images."""
+        """Decode a sample of the images, and see whether the worker's user may open some of them."""
+        if closed := self._closed([self.root / record.image for record in _spread(self._records, OPENED)]):
+            return bad(f"{self._whose()} may not read {closed} images of a sample", self._open())
         sample, end = _spread(self._records, SAMPLE), time.monotonic() + SAMPLE_SECONDS
 
         def readable(record: LesionRecord) -> bool | None:
@@ -159,10 +183,21 @@ class DataDoctor:
             return doubtful(f"{text}; {' and '.join(found)} are left out", mend)
         return good(text)
 
-    def _recognised(self) -> bool:
+    def _closed(self, paths: Sequence[Path]) -> int:
+        """Return how many files the worker's user cannot read, where root asks; for others 0."""
+        return sum(not may_read(self._worker, path) for path in paths) if self._worker else 0
+
+    def _whose(self) -> str:
+        return f"the worker's user {self._worker.name}" if self._worker else "this user"
+
+    def _open(self) -> str:
+        name = self._worker.name if self._worker else ""
+        return f"setfacl -R -m u:{name}:rX {self.root}, and let {name} enter the folders above it"
+
+    def _tables(self) -> list[Path]:
         patterns = ["/".join(["*"] * depth + ["*.[cC][sS][vV]"]) for depth in range(TABLE_DEPTH + 1)]
         files = [path for pattern in patterns for path in self.root.glob(pattern) if not path.name.startswith(".")]
-        return any(open_table(path).truth for path in files)
+        return [path for path in files if open_table(path).truth]
 
     @cached_property
     def _groups(self) -> list[str]:

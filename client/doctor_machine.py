@@ -2,14 +2,16 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from client import units
 from client.config import ClinicConfig
+from client.health import ask_health
+from client.peer import knock
 from common.checks import Finding, Step, bad, doubtful, good, skipped
 from common.checks_kit import GIB, disk_space
 from common.checks_ports import ports
@@ -29,7 +31,6 @@ MARGIN_BYTES: Final = 2 * GIB
 LONGEST_SOCKET: Final = 107
 """Bytes of the path of a Unix socket (Linux)."""
 
-UNIT_FOLDERS: Final = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 _MEMINFO: Final = Path("/proc/meminfo")
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
@@ -47,7 +48,7 @@ def machine_steps(config: ClinicConfig, images: Callable[[], int]) -> Iterator[S
     yield Step("disk", lambda: disk(config, images()))
     yield Step("ports", lambda: loopback_ports(config))
     yield Step("worker socket", lambda: worker_socket(config))
-    yield Step("systemd", systemd)
+    yield Step("systemd", lambda: systemd(config))
 
 
 def gpu(config: ClinicConfig, program: tuple[str, ...] = ("-m", "client.doctor_gpu")) -> Finding:
@@ -119,28 +120,43 @@ def loopback_ports(config: ClinicConfig) -> Finding:
 
 
 def worker_socket(config: ClinicConfig) -> Finding:
-    """Judge whether the worker's socket can be made, and whether somebody answers it."""
+    """Judge whether the worker's socket can be made, and whether a worker answers this user and the messenger."""
     path = config.socket
     length = len(os.fsencode(path))
     if length > LONGEST_SOCKET:
         return bad(f"its path has {length} bytes, {LONGEST_SOCKET} are possible", "name a shorter state folder")
     if not path.exists():
         return skipped("the worker does not run")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(3)
-        try:
-            connection.connect(str(path))
-        except PermissionError:
-            return doubtful("it is not for this user", "run the doctor as root or as the worker's user")
-        except OSError:
-            return doubtful("nobody answers it", "start the worker; it replaces the socket of one that has died")
+    try:
+        heard = knock(path, 3)
+    except PermissionError:
+        heard = "refuses"
+    if heard == "refuses":
+        return doubtful("it is not for this user", "run the doctor as root or as the worker's user")
+    if heard == "silent":
+        return doubtful("nobody answers it", "start the worker; it replaces the socket of one that has died")
+    port = config.file.health_port
+    # Root is always answered: what the messenger's side hears is another question.
+    if port is not None and (ask_health(port, ("worker",)) or {}).get("worker") is False:
+        return doubtful(
+            "the worker answers, but not the messenger",
+            "see that messenger.user in clinic.yaml is the messenger's user, and start the worker again",
+        )
     return good("the worker answers")
 
 
-def systemd() -> Finding:
-    """Tell whether melfed's units are installed."""
-    units = {path.name for folder in UNIT_FOLDERS for path in folder.glob("melfed-*.service")}
-    return good(f"{len(units)} units installed") if units else skipped("no units; start by hand")
+def systemd(config: ClinicConfig) -> Finding:
+    """Tell whether melfed's units are installed, and judge whether their worker answers their messenger."""
+    found = units.installed()
+    if not found:
+        return skipped("no units; start by hand")
+    user, named = units.setting(units.MESSENGER, "User"), config.file.messenger.user
+    if user is not None and named != user and units.setting(units.WORKER, "User") != user:
+        return doubtful(
+            f"{units.MESSENGER} runs as {user}, but messenger.user is {named or 'null'}: the worker refuses it",
+            f"set messenger.user in clinic.yaml to {user}, then systemctl restart melfed-worker",
+        )
+    return good(f"{len(found)} units installed")
 
 
 def _available_memory() -> int | None:

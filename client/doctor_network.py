@@ -116,7 +116,7 @@ class NetworkDoctor:
         where = f"{self.host}, port {self.port}"
         mend = f"let this machine connect to {where} (firewall, proxy); nothing needs to come in"
         try:
-            self._connect().close()
+            self.connect().close()
         except TimeoutError:
             return bad(f"{where}: no answer within {self._seconds:g} s", mend)
         except ConnectionRefusedError:
@@ -132,7 +132,7 @@ class NetworkDoctor:
         except OSError:
             return bad("ca.crt is missing, or no certificate", "put the kit's own ca.crt back")
         try:
-            with context.wrap_socket(self._connect(), server_hostname=self.host) as connection:
+            with context.wrap_socket(self.connect(), server_hostname=self.host) as connection:
                 certificate = connection.getpeercert() or {}
                 self._answer = self._ask(connection)
         except ssl.SSLCertVerificationError as error:
@@ -174,7 +174,7 @@ class NetworkDoctor:
         except (OSError, ValueError):
             return bad("the clinic's certificate or keys cannot be used", "see the checks secrets and certificate")
         try:
-            with context.wrap_socket(self._connect(), server_hostname=self.host) as connection:
+            with context.wrap_socket(self.connect(), server_hostname=self.host) as connection:
                 answer = self._ask(connection, headers)
         except ssl.SSLError:
             return bad("the server refuses this clinic's certificate", ASK_COORDINATOR)
@@ -212,7 +212,7 @@ class NetworkDoctor:
             return None
         return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
 
-    def _connect(self) -> socket.socket:
+    def connect(self) -> socket.socket:
         """Return a connection to the coordinator's port, through the proxy where there is one. Raises OSError."""
         proxy = self._proxy()
         if proxy is None:

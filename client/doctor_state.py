@@ -6,14 +6,18 @@ import stat
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from client.config import ClinicConfig
+from client.state_folders import may_read, owner
 from common.backbones import BACKBONES
 from common.checks import Finding, Step, bad, doubtful, good, skipped
 from common.checks_kit import certificate, only_owner_writes, private_folders, secrets, versions
-from common.errors import MelfedError, StorageError
+from common.errors import DataError, MelfedError, PolicyError, StorageError
 from common.weights import SUFFIXES
+
+if TYPE_CHECKING:
+    from client.privacy.ledger import Verified
 
 NEW_KIT: Final = "put the kit's own file back, or ask the coordinator for a new kit of this clinic"
 MESSENGER: Final = "melfed-messenger"
@@ -27,7 +31,7 @@ def state_steps(config: ClinicConfig) -> Iterator[Step]:
     """Yield the examinations of the kit and the state folder, in order."""
     yield Step("clinic.yaml", lambda: configuration(config))
     yield Step("versions", versions)
-    yield Step("secrets", lambda: secrets([config.certificate_key, config.node_key], NEW_KIT))
+    yield Step("secrets", lambda: keys(config))
     yield Step("certificate", lambda: own_certificate(config))
     yield Step("state folder", lambda: state_folders(config))
     yield Step("ledger", lambda: ledger(config), 60)
@@ -47,6 +51,21 @@ def configuration(config: ClinicConfig) -> Finding:
         open_ = "policy.non_private is true" if policy.non_private else "policy.studies is any"
         return doubtful(f"clinic {config.file.name}; {open_}", "set it so only where all images are public")
     return good(f"clinic {config.file.name}, ε {policy.epsilon:g} at δ {policy.delta:g}, unit {policy.unit}")
+
+
+def keys(config: ClinicConfig) -> Finding:
+    """Judge the clinic's keys: for nobody but their owner, who must be whom the messenger runs as."""
+    files = [config.certificate_key, config.node_key]
+    found, user = secrets(files, NEW_KIT), owner(config.messenger_state)
+    if found.status != "ok" or user is None:
+        return found
+    if closed := [path for path in files if not may_read(user, path)]:
+        names, paths = ", ".join(path.name for path in closed), " ".join(map(str, closed))
+        return bad(
+            f"{names}: the messenger's user {user.name} cannot read it",
+            f"chown {user.name} {paths}, and let {user.name} enter the folders above",
+        )
+    return found
 
 
 def own_certificate(config: ClinicConfig) -> Finding:
@@ -88,6 +107,7 @@ def can_enter(user: str, folder: Path) -> bool:
 
 def ledger(config: ClinicConfig) -> Finding:
     """Verify the ledger, and tell how much of the budget is left."""
+    from client.guard import Safe
     from client.privacy import accounting
     from client.privacy.accounting import Mechanism
     from client.privacy.ledger import verify
@@ -97,18 +117,39 @@ def ledger(config: ClinicConfig) -> Finding:
         return good(f"none yet: all of ε {policy.epsilon:g} is left")
     try:
         verified = verify(path)
+        key = Safe(path).key()
+        if changed := _other_data(config, verified, key):
+            return changed
         reserved = [row for row in verified.rows if row.status == "reserved"]
         history = [Mechanism(row.sampling_rate, row.noise_multiplier, row.steps) for row in reserved]
         spent = accounting.epsilon(history, policy.delta)
     except MelfedError as error:
         return bad(str(error), "let those responsible for data protection look at it; train on nothing until then")
     left = policy.epsilon - spent
-    text = (
-        f"{len(reserved)} charges, chain whole; ε {max(left, 0):.3g} of {policy.epsilon:g} left at δ {policy.delta:g}"
-    )
+    data = f" on {len(verified.changes) + 1} states of the data" if verified.changes else ""
+    charges = f"{len(reserved)} charge{'s' * (len(reserved) != 1)}{data}"
+    text = f"{charges}, chain whole; ε {max(left, 0):.3g} of {policy.epsilon:g} left at δ {policy.delta:g}"
     if left < LITTLE_LEFT * policy.epsilon:
         return doubtful(text, "soon every private study is declined: decide whether policy.epsilon may be raised")
     return good(f"{text}; {verified.mendable}, mended by the next start" if verified.mendable else text)
+
+
+def _other_data(config: ClinicConfig, verified: "Verified", key: bytes) -> Finding | None:
+    """Return what is wrong where the ledger is not of the data as they are."""
+    from client.clinic_data import population
+    from client.dataset import population_fingerprint
+
+    try:
+        data = population_fingerprint(population(config), key)
+    except (DataError, PolicyError):
+        # The checks of the data say more.
+        return None
+    if verified.data in (None, data):
+        return None
+    return bad(
+        "the images or patients are not those that the ledger is of: private studies are refused",
+        "bring the data back, or, if the change was meant: melfed-client ledger continue --by NAME",
+    )
 
 
 def audit_logs(config: ClinicConfig) -> Finding:
@@ -125,7 +166,7 @@ def audit_logs(config: ClinicConfig) -> Finding:
             return bad(str(error), "give the log back to the user of the service")
         if verified.error:
             return bad(verified.error, "keep the file as it is, and find out who wrote to it")
-        kept.append(f"{verified.rows} records, head {verified.head[:12]}")
+        kept.append(f"{verified.counted}, head {verified.head[:12]}")
     return good(f"chains whole: {'; '.join(kept)}") if kept else skipped("none yet")
 
 
@@ -134,10 +175,16 @@ def weights(config: ClinicConfig) -> Finding:
     folder = config.weights
     files = [path for path in folder.glob("*") if path.suffix in SUFFIXES] if folder.is_dir() else []
     packages = {spec.package for spec in BACKBONES.values() if spec.package and find_spec(spec.package)}
-    unreadable = [path for path in files if not os.access(path, os.R_OK)]
+    worker = owner(config.worker_state)
+    unreadable = [path for path in files if not (may_read(worker, path) if worker else os.access(path, os.R_OK))]
     if unreadable:
-        return bad(f"{len(unreadable)} of {len(files)} files cannot be read", f"chmod a+r {folder}/*")
-    text = f"{len(files)} files in {folder}" + (f", {len(packages)} packages" if packages else "")
+        who = f" by {worker.name}" if worker else ""
+        mend = f"chmod a+r {folder}/*, and chmod a+x on it and the folders above it"
+        return bad(f"{len(unreadable)} of {len(files)} files cannot be read{who}", mend)
+    installed = f", {len(packages)} package{'s' * (len(packages) != 1)}" if packages else ""
+    text = f"{len(files)} file{'s' * (len(files) != 1)} in {folder}{installed}"
     if not files and not packages:
-        return doubtful(text, f"copy the weights file of the study's backbone to {folder}, or let the worker download")
+        return doubtful(
+            text, f"copy the weights file of the study's backbone to {folder}: the worker downloads nothing"
+        )
     return good(text)

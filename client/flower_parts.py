@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from client.config import ClinicConfig
+from client.config import ClinicConfig, read_apps, without_folder
 from common.audit_log import AuditLog, configure_logging
-from common.errors import DeclinedError, ServiceError
+from common.errors import DeclinedError, PolicyError, ServiceError
 from common.events import Event
 
 FLOWER = "1.41.0"
@@ -75,21 +75,27 @@ def prepare(config: ClinicConfig) -> Path:
 
 
 def check_bundle(config: ClinicConfig, bundle: bytes, who: str) -> None:
-    """Check that the clinic has listed an app bundle; one that it has not is told in the audit log.
+    """Check that the clinic lists an app bundle now; one that it does not is told in the audit log.
 
     Args:
-        config: the clinic's, with its list.
+        config: the clinic's; its list is read anew.
         bundle: as it came from the coordinator.
         who: which process asks.
 
     Raises:
-        DeclinedError: it is not listed.
+        DeclinedError: it is not listed, or the list cannot be read.
         StorageError: that could not be written to the audit log.
     """
     digest = hashlib.sha256(bundle).hexdigest()
-    if digest not in config.file.apps:
+    audit = AuditLog(config.messenger_audit_log, who)
+    try:
+        apps = read_apps(config.path)
+    except PolicyError as error:
+        audit.record(Event.CONFIGURATION_REFUSED, reason=without_folder(error))
+        raise DeclinedError("this clinic's configuration cannot be used; its own log says why") from None
+    if digest not in apps:
         reason = "app bundle SHA is not approved at this clinic"
-        AuditLog(config.messenger_audit_log, who).record(Event.BUNDLE_REFUSED, sha256=digest, reason=reason)
+        audit.record(Event.BUNDLE_REFUSED, sha256=digest, reason=reason)
         raise DeclinedError(f"{reason}: {digest}")
 
 

@@ -1,7 +1,10 @@
 """What stands between a request and a clinic's patients: its policy, its ledger, and the replies it has paid for."""
 
 import contextlib
+import glob
+import hashlib
 import secrets
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,8 +25,8 @@ from client.policy import (
 )
 from client.privacy.ledger import Charge, Ledger
 from client.privacy.plan import PrivacyPlan, plan_of
-from client.replies import ReplyStore, reply_key
-from common.errors import DeclinedError, LedgerError, StorageError
+from client.replies import ReplyStore, keep_newest, reply_key
+from common.errors import CancelledError, DeclinedError, LedgerError, StorageError
 from common.files import atomic_write
 from common.protocol import StudyProtocol
 
@@ -31,6 +34,10 @@ Received = Mapping[str, npt.NDArray[np.generic]]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Purpose = Literal["training", "evaluation"]
 KEY_BYTES = 32
+_UNTOLD = (CancelledError, DeclinedError, StorageError)
+"""What ends a computation for reasons that no patient has a part in: called off, forbidden, or the disk is full."""
+KEPT = 4
+"""Runs of which the last reply of each purpose is kept: a run that pauses while others go on finds its own again."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,8 @@ class Guard:
 
     def __init__(self, study: StudyProtocol, safe: Safe, data: ClinicData) -> None:
         self.study, self.safe, self.data = study, safe, data
+        self._opened: Ledger | None = None
+        self._paying = threading.Lock()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -119,7 +128,15 @@ class Guard:
                 records = [record for part in PARTS for record in getattr(self.data, part)]
                 check_patient_ids(self.safe.policy, records)
         if self.study.privacy is not None:
-            Ledger.open(self.safe.ledger, self.fingerprint)
+            self._ledger()
+
+    def _ledger(self) -> Ledger:
+        """Return the ledger as it is now; it is read as a whole once. Raises LedgerError, StorageError."""
+        if self._opened is None:
+            self._opened = Ledger.open(self.safe.ledger, self.fingerprint)
+        else:
+            self._opened.refresh()
+        return self._opened
 
     def check_counts(self, counts: Mapping[str, int], cell: int) -> None:
         """Check rounded counts that are about to leave. Raises DeclinedError where the policy wants larger cells."""
@@ -131,7 +148,8 @@ class Guard:
 
         The order is what makes a crash harmless: the reservation is on disk before any patient is looked at, and the
         result is kept before it is written down as released. A crash between the two leaves a reservation that the same
-        request takes up again, since nothing has left; a crash afterwards leaves a result to be sent again.
+        request takes up again, since nothing has left; a crash afterwards leaves a result to be sent again. An error of
+        the computation is a result too, and paid for; a computation that was called off is none.
 
         Raises:
             DeclinedError: the budget does not allow it; says how much is left.
@@ -143,23 +161,45 @@ class Guard:
             raise DeclinedError(f"study {self.study.name} has no evaluation to pay for")
         privacy = plan.privacy
         charge = Charge(self.study.digest, request.run, request.round, purpose, privacy.unit, mechanism, privacy.delta)
-        store = ReplyStore(self.safe.ledger.with_suffix(f".{purpose}.safetensors"))
-        key = reply_key(self.study.digest, request.run, request.round, purpose, request.tensors)
-        with Ledger.open(self.safe.ledger, self.fingerprint) as ledger:
+        store = self._store(purpose, request.run)
+        # With the data's fingerprint: what was learnt from others is no answer to the same question.
+        run = f"{self.fingerprint} {request.run}"
+        key = reply_key(self.study.digest, run, request.round, purpose, request.tensors)
+        # One at a time: two that took up the same reservation would both compute for one price.
+        with self._paying, self._ledger() as ledger:
             kept = store.find(key)
             if kept is not None:
                 ledger.settle(charge)
                 return kept[0]
             reservation = ledger.reserve(charge, budget(self.safe.policy, self.study))
-            result = compute()
+            try:
+                result = compute()
+            except _UNTOLD:
+                raise
+            except Exception:
+                # That it failed may hang on the patients, and whoever asked learns of it: so it is paid for, as often
+                # as it happens.
+                ledger.mark(reservation, "spent")
+                ledger.mark(reservation, "released")
+                raise
             ledger.mark(reservation, "spent")
             store.save(key, result, {})
             ledger.mark(reservation, "released")
+            keep_newest(store.path.parent.glob(self._stores(purpose)), KEPT)
             return result
+
+    def _store(self, purpose: Purpose, run: str) -> ReplyStore:
+        """Return where the last reply to a run of this study is kept."""
+        name = hashlib.sha256(f"{self.study.digest} {run}".encode()).hexdigest()[:16]
+        return ReplyStore(self.safe.ledger.with_suffix(f".{purpose}-{name}.safetensors"))
+
+    def _stores(self, purpose: Purpose) -> str:
+        """Return the pattern of the names of all such files; no other clinic's ledger beside it has such."""
+        return f"{glob.escape(self.safe.ledger.stem)}.{purpose}-{'[0-9a-f]' * 16}.safetensors"
 
     def account(self) -> tuple[float, str]:
         """Return the ledger's total ε at the study's delta (infinite without noise), and the hash of its last row."""
-        ledger = Ledger.open(self.safe.ledger, self.fingerprint)
+        ledger = self._ledger()
         return ledger.epsilon(self.plan.privacy.delta), ledger.head
 
     def left(self) -> float | None:
@@ -167,7 +207,7 @@ class Guard:
         if self.safe.policy is None:
             return None
         limit = budget(self.safe.policy, self.study)
-        spent = Ledger.open(self.safe.ledger, self.fingerprint).epsilon(limit.delta)
+        spent = self._ledger().epsilon(limit.delta)
         return max(self.safe.policy.epsilon - spent, 0.0)
 
 

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from client.study_commands import ByOption, user
 from client.terminal import ConfigOption, JsonOption, clinic, errors, output
 from common.errors import LedgerError
 
 if TYPE_CHECKING:
-    from client.privacy.book import LedgerRow
     from client.privacy.ledger import Verified
+
+LONGEST_NAME = 200
+TABLE_WIDTH = 130
 
 ledger_app = typer.Typer(name="ledger", help="What was charged to the privacy of a clinic's patients.")
 
@@ -37,13 +40,19 @@ def show(path: Ledgers = None, as_json: JsonOption = False, config: ConfigOption
     ledgers = _read(_place(path, config))
     if as_json:
         content = [
-            {"ledger": str(file), "rows": len(ledger.rows), "head": ledger.head, "charges": charges(ledger.rows)}
+            {
+                "ledger": str(file),
+                "rows": len(ledger.rows) + len(ledger.changes),
+                "head": ledger.head,
+                "charges": charges(ledger.rows),
+                "continued": [{"time": row.time, "by": row.by, "data": row.data} for row in ledger.changes],
+            }
             for file, ledger in ledgers
         ]
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return
     for file, ledger in ledgers:
-        _print_ledger(file, ledger.rows)
+        _print_ledger(file, ledger)
 
 
 @ledger_app.command()
@@ -60,7 +69,8 @@ def verify(
     report, or one that this command has printed before.
     """
     for file, ledger in _read(_place(path, config), head):
-        sys.stdout.write(f"{file}: {len(ledger.rows)} rows, chain whole, head {ledger.head}\n")
+        rows = _counted(len(ledger.rows) + len(ledger.changes), "row")
+        sys.stdout.write(f"{file}: {rows}, chain whole, head {ledger.head}\n")
         if ledger.mendable:
             errors.print(f"{file}: {ledger.mendable}; the next worker mends it")
 
@@ -77,6 +87,38 @@ def export(path: Ledgers = None, config: ConfigOption = None) -> None:
     for file, ledger in _read(_place(path, config)):
         for charge in charges(ledger.rows):
             sys.stdout.write(json.dumps({"ledger": file.stem, **charge}) + "\n")
+
+
+@ledger_app.command("continue")
+def continue_(by: ByOption = None, config: ConfigOption = None) -> None:
+    """Go on with this clinic's ledger after its images or patients have changed on purpose.
+
+    A ledger is of one data set: since the change every private study is refused. Nothing is given back: a patient who
+    is still there was charged before, so all that was spent counts on against policy.epsilon. The worker may run on.
+    """
+    from client.clinic_data import population
+    from client.dataset import population_fingerprint
+    from client.guard import Safe
+    from client.privacy.ledger import continue_with, verify
+    from client.state_folders import acting_as_owner
+    from common.audit_log import AuditLog
+    from common.events import Event
+
+    here, name = clinic(config), by or user()
+    if not (name.isprintable() and len(name) <= LONGEST_NAME):
+        raise typer.BadParameter(f"give up to {LONGEST_NAME} printable characters", param_hint="--by")
+    with acting_as_owner(here.worker_state):
+        if not here.ledger.exists():
+            raise LedgerError(f"{here.ledger}: there is no ledger yet; it begins with the first charge")
+        data = population(here)
+        if not continue_with(here.ledger, population_fingerprint(data, Safe(here.ledger).key()), name):
+            output.print(f"{here.ledger}: is of these data already; nothing was written", soft_wrap=True)
+            return
+        ledger = verify(here.ledger)
+        charged = sum(row.status == "reserved" for row in ledger.rows)
+        AuditLog(here.audit_log).record(Event.LEDGER_CONTINUED, by=name, charges=charged, head=ledger.head)
+    before = f"{_counted(charged, 'charge')} before {'counts' if charged == 1 else 'count'} on"
+    output.print(f"{here.ledger}: goes on with {_counted(len(data), 'image')}; {before}", soft_wrap=True)
 
 
 def _place(path: Path | None, config: Path | None) -> Path:
@@ -102,32 +144,43 @@ def _read(path: Path, head: str | None = None) -> list[tuple[Path, "Verified"]]:
     return [(file, verify_ledger(file, head)) for file in files]
 
 
-def _print_ledger(file: Path, rows: Sequence["LedgerRow"]) -> None:
+def _print_ledger(file: Path, ledger: "Verified") -> None:
     from rich import box
+    from rich.console import Console
     from rich.table import Table
 
     from client.privacy.book import charges
+    from common.audit_log import printable
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("study", "run", "round", "purpose", "unit", "q", "σ", "steps", "status", "ε so far", "δ"):
         number = column in {"round", "q", "σ", "steps", "ε so far", "δ"}
         table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=column != "run")
-    lines = charges(rows)
+    lines = charges(ledger.rows)
     for line in lines:
-        texts = (str(line[name]) for name in ("run", "round", "purpose", "unit"))
+        texts = (printable(str(line[name])) for name in ("run", "round", "purpose", "unit"))
         mechanism = (f"{line['sampling_rate']:.4g}", f"{line['noise_multiplier']:.4g}", str(line["steps"]))
         table.add_row(line["study"][:12], *texts, *mechanism, line["status"], *_strength(line))
-    output.print(table, crop=False)
-    output.print(f"{file}: {_total(lines)}", soft_wrap=True)
+    # A narrower terminal wraps its lines, which is easier to read than numbers that are cut to a few digits.
+    width = max(output.width, TABLE_WIDTH)
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table, crop=False)
+    for change in ledger.changes:
+        text = f"continued by {change.by} with other data, {change.data[:12]}; what was spent before counts"
+        output.print(f"{change.time}: {text}", soft_wrap=True)
+    output.print(f"{file}: {_total(lines, ledger.data)}", soft_wrap=True)
 
 
-def _total(lines: Sequence[dict[str, Any]]) -> str:
-    if not lines:
+def _total(lines: Sequence[dict[str, Any]], data: str | None) -> str:
+    if not lines or data is None:
         return "no charges"
     epsilon, delta = _strength(lines[-1])
     kept = sum(line["status"] != "released" for line in lines)
     never = f", {kept} of them never released" if kept else ""
-    return f"data {lines[0]['data'][:12]}: total ε = {epsilon} at δ = {delta}, {len(lines)} charges{never}"
+    return f"data {data[:12]}: total ε = {epsilon} at δ = {delta}, {_counted(len(lines), 'charge')}{never}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _strength(line: dict[str, Any]) -> tuple[str, str]:

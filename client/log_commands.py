@@ -1,10 +1,9 @@
 """`melfed-client log`: the clinic's audit logs, that of the worker and that of the processes that carry messages."""
 
 import json
-import re
 import sys
+from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from heapq import merge
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,14 +19,15 @@ if TYPE_CHECKING:
 
 log_app = typer.Typer(name="log", help="What was asked of this clinic, and what became of it (the audit log).")
 
-_AGO = re.compile(r"^(\d{1,6})([smhd])$")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_OF_THE_CHAIN = frozenset({"time", "id", "event", "who", "previous", "hash"})
+_OF_THE_CHAIN = frozenset({"log", "time", "id", "event", "who", "previous", "hash"})
 _STYLES = {"info": None, "warning": "yellow", "error": "red"}
 
 SinceOption = Annotated[
     str | None,
     typer.Option(metavar="WHEN", help="From then on: 30m, 12h, 7d, or a date and time (UTC).", show_default=False),
+]
+LastOption = Annotated[
+    int | None, typer.Option("--last", "-n", min=1, max=100_000, help="How many records.", show_default="all")
 ]
 
 
@@ -38,24 +38,31 @@ def add_to(app: typer.Typer) -> None:
 
 @log_app.callback(invoke_without_command=True)
 def log(
-    context: typer.Context, since: SinceOption = None, as_json: JsonOption = False, config: ConfigOption = None
+    context: typer.Context,
+    since: SinceOption = None,
+    last: LastOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
-    """Show what was asked of this clinic, and what became of it. docs/events has a page for each number."""
+    """Show what was asked of this clinic, and what became of it. docs/events has a page for each number.
+
+    Each line names the log that it is in: whoever runs the messenger can write what they like into that one.
+    """
     if context.invoked_subcommand is not None:
-        if since is not None or as_json or config is not None:
+        if since is not None or last is not None or as_json or config is not None:
             raise typer.BadParameter("give options after the sub-command")
         return
     from common.events import Event
 
     severities = {event.id: event.severity for event in Event}
     first = _moment(since) if since is not None else ""
-    for row in _rows(clinic(config)):
-        if str(row.get("time", "")) < first:
-            continue
+    rows = (row for row in _rows(clinic(config)) if not _is_ours(row) or str(row["time"]) >= first)
+    for row in rows if last is None else deque(rows, maxlen=last):
         if as_json:
-            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(row) + "\n")
             continue
-        severity = severities.get(int(str(row["id"])), "info")
+        number = row.get("id")
+        severity = severities.get(number, "info") if isinstance(number, int) else "error"
         output.print(_in_words(row), style=_STYLES[severity], soft_wrap=True)
 
 
@@ -79,7 +86,7 @@ def verify(
     for path, verified in found.items():
         if verified.error is not None:
             raise LedgerError(f"{verified.error}; keep the file as it is, and find out who wrote to it")
-        sys.stdout.write(f"{path}: {verified.rows} records, chain whole, head {verified.head}\n")
+        sys.stdout.write(f"{path}: {verified.counted}, chain whole, head {verified.head}\n")
         if verified.torn:
             errors.print(f"{path}: a crash has left {verified.torn} bytes of a record; the next record removes them")
     if head is not None and not any(verify_log(path, head).error is None for path in paths):
@@ -102,27 +109,36 @@ def _rows(here: "ClinicConfig") -> "Iterator[Row]":
     """Yield the records of all logs, in the order of their times."""
     from common.audit_log import read_log
 
-    return merge(*(read_log(path) for path in _logs(here)), key=lambda row: str(row.get("time", "")))
+    names = {here.audit_log: "worker", here.messenger_audit_log: "messenger"}
+
+    def named(path: Path) -> "Iterator[Row]":
+        return ({**row, "log": names[path]} for row in read_log(path))
+
+    return merge(*map(named, _logs(here)), key=lambda row: str(row.get("time", "")))
 
 
 def _moment(since: str) -> str:
     """Return a point in time as the logs write it. Raises typer.BadParameter."""
-    ago = _AGO.match(since)
+    from common.when import moment
+
     try:
-        if ago is not None:
-            moment = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        else:
-            moment = datetime.fromisoformat(since)
-            moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(f"{since}: write 30m, 12h, 7d, or 2030-01-31T12:00", param_hint="--since") from None
-    return moment.isoformat(timespec="milliseconds")
+        return moment(since)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from None
+
+
+def _is_ours(row: "Row") -> bool:
+    """Tell whether a record has what melfed gives each."""
+    return isinstance(row.get("id"), int) and isinstance(row.get("time"), str)
 
 
 def _in_words(row: "Row") -> str:
+    from common.audit_log import printable
+
     fields = (f"{name}={_text(value)}" for name, value in row.items() if name not in _OF_THE_CHAIN)
-    start = (str(row.get(name, "")) for name in ("id", "event", "who"))
-    return " ".join([str(row["time"])[:19], *(word for word in start if word), *fields])
+    start = (str(row.get(name, "")) for name in ("log", "id", "event", "who"))
+    mark = () if _is_ours(row) else ("NOT WRITTEN BY MELFED:",)
+    return printable(" ".join([*mark, str(row.get("time", ""))[:19], *(word for word in start if word), *fields]))
 
 
 def _text(value: object) -> str:

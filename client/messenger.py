@@ -229,11 +229,9 @@ class Clock:
 
         def timed(client: Any, reply: "Message", context: "Context") -> None:
             self._note("work")
-            about, seconds = reply.metadata, _trained(reply)
+            about = reply.metadata
             push(client, reply, context)
             self._note("output")
-            if seconds is not None:
-                self._steps.append(f"training={round(1000 * seconds)}")
             where = f"run={about.run_id} round={about.group_id} kind={about.message_type}"
             _log.info("timing messenger %s %s", where, " ".join(self._steps))
 
@@ -243,13 +241,6 @@ class Clock:
         now = time.monotonic()
         self._steps.append(f"{step}={round(1000 * (now - self._last))}")
         self._last = now
-
-
-def _trained(reply: "Message") -> float | None:
-    """Return for how long the worker says it has trained."""
-    metrics = None if reply.has_error() else reply.content.metric_records.get("metrics")
-    seconds = metrics.get("seconds") if metrics else None
-    return seconds if isinstance(seconds, int | float) else None
 
 
 def _limited(pull: "Callable[[Any], TaskInput]") -> "Callable[[Any], TaskInput]":

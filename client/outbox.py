@@ -12,7 +12,7 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from client import worker_pb2 as pb
-from client.replies import ReplyStore
+from client.replies import ReplyStore, keep_newest
 from client.wire import Packed
 from common.errors import StorageError
 
@@ -66,10 +66,7 @@ class Outbox:
         """
         head = json_format.MessageToJson(answer.head, indent=None)
         ReplyStore(self._path(kind, key)).save(key, answer.arrays, {"head": head})
-        files = sorted(self.folder.glob(f"{kind}-*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
-        for old in files[: -self.kept]:
-            with contextlib.suppress(OSError):
-                old.unlink()
+        keep_newest(self.folder.glob(f"{kind}-*.safetensors"), self.kept)
 
     def _path(self, kind: str, key: str) -> Path:
         return self.folder / f"{kind}-{key[:32]}.safetensors"

@@ -10,9 +10,10 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from common.errors import ServiceError
 
@@ -21,9 +22,54 @@ MOST_CONNECTIONS = 32
 BUFFER_BYTES = 1 << 18
 LONGEST_PATH: Final = 107
 """Of a Unix socket, in bytes: a limit of Linux."""
+REFUSAL: Final = b"melfed: not you\n"
+"""What is said to a peer that may not come in, so that it need not guess. A worker's gRPC begins otherwise."""
+QUIET_SECONDS = 60.0
+"""A refused messenger tries several times a second: of one user, no more is told within this time."""
 _CREDENTIALS = struct.Struct("3i")
 
 Refused = Callable[[int, int], None]
+Heard = Literal["answers", "refuses", "silent"]
+
+
+def knock(public: Path, seconds: float = 1.0) -> Heard:
+    """Tell whether a worker answers this user at its socket, without asking it anything.
+
+    Raises:
+        PermissionError: the folder's or the socket's own mode keeps this user out.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(seconds)
+            line.connect(str(public))
+            # A gRPC server speaks first (HTTP/2's SETTINGS).
+            first = line.recv(len(REFUSAL))
+    except PermissionError:
+        raise
+    except OSError:
+        return "silent"
+    return "silent" if not first else "refuses" if first == REFUSAL else "answers"
+
+
+class Refusals:
+    """Tells of refused peers: of each user at once, and then once in a while with how many tries there were."""
+
+    def __init__(self, tell: Callable[[int, int, int], None]) -> None:
+        """Take what is told the user id, the process id of the last try, and the tries since it was told before."""
+        self._tell, self._mutex = tell, threading.Lock()
+        self._untold: dict[int, int] = {}
+        self._next: dict[int, float] = {}
+
+    def __call__(self, uid: int, pid: int) -> None:
+        """Note a try."""
+        with self._mutex:
+            count, now = self._untold.get(uid, 0) + 1, time.monotonic()
+            quiet = now < self._next.get(uid, now)
+            self._untold[uid] = count if quiet else 0
+            if not quiet:
+                self._next[uid] = now + QUIET_SECONDS
+        if not quiet:
+            self._tell(uid, pid, count)
 
 
 class Door:
@@ -101,6 +147,8 @@ class Door:
                 if uid in self.users:
                     self._pass_on(connection)
                 else:
+                    with contextlib.suppress(OSError):
+                        connection.sendall(REFUSAL)
                     self.refused(uid, pid)
         finally:
             self._places.release()

@@ -38,7 +38,9 @@ class ClinicPolicy(Section):
     )
     smallest_cell: int = Field(10, ge=1, le=10_000, description="counts leave as multiples of no less than this")
     public_evaluation: bool = Field(
-        False, description="whether a study may declare the images public that it evaluates on, and add no noise"
+        False,
+        description="whether a study may declare the images public that it evaluates on, and add no noise; it chooses "
+        "them, so that over several studies all images of the clinic may be among them",
     )
     non_private: bool = Field(
         False, description="whether studies without a privacy section may train; no ε is counted for them"

@@ -4,10 +4,11 @@ A coordinator that dies before its checkpoint asks the same question anew. Train
 cost ε a second time; the same bytes, sent again, tell nobody anything new.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,13 @@ class ReplyStore:
             _log.warning("the last reply cannot be used again, so the same question will cost anew: %s", error)
             return None
         return (tensors, metrics) if about["key"] == key else None
+
+
+def keep_newest(files: Iterable[Path], kept: int) -> None:
+    """Remove files but the newest few; one that cannot be removed stays."""
+    for old in sorted(files, key=lambda path: path.stat().st_mtime_ns)[:-kept]:
+        with contextlib.suppress(OSError):
+            old.unlink()
 
 
 def reply_key(study_digest: str, run: str, round_number: int, purpose: str, tensors: Arrays) -> str:

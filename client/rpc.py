@@ -5,6 +5,7 @@ worker answers a repeated one from what it has stored.
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ import grpc
 from client import wire
 from client import worker_pb2 as pb
 from client.answers import Account, Description, Received, Scored, TrainReply
+from client.peer import knock
 from client.worker_pb2_grpc import WorkerStub
 from common.errors import CancelledError, MelfedError, ServiceError, StudyError
 from common.tensors import from_bytes, to_bytes
@@ -139,6 +141,10 @@ class RemoteWorker:
 
     def _until_answered(self, ask: Callable[[WorkerStub, float], Result]) -> Result:
         """Ask, again where the worker went away meanwhile, until there is an answer or no time is left."""
+        with contextlib.suppress(PermissionError):  # a worker that just starts makes its socket, and then opens it
+            if knock(self.socket) == "refuses":
+                # No waiting mends that: somebody has to.
+                raise ServiceError(_silence(self.socket))
         while True:
             left = self._deadline - time.monotonic()
             try:
@@ -155,7 +161,7 @@ class RemoteWorker:
     def _overdue(self) -> MelfedError:
         if reachable(self.socket):
             return CancelledError("the worker did not answer before the deadline")
-        return ServiceError(f"the worker does not answer on {self.socket}; is melfed-client worker running?")
+        return ServiceError(_silence(self.socket))
 
 
 _GONE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
@@ -191,5 +197,17 @@ def reachable(socket: Path, seconds: float = 1.0) -> bool:
 def _unheard(socket: Path, error: grpc.RpcError) -> str:
     code = error.code()
     if code in _GONE | _LATE:
-        return f"the worker does not answer on {socket}; is melfed-client worker running?"
+        return _silence(socket)
     return f"the worker on {socket} cannot be asked ({code.name}); are both of one melfed version?"
+
+
+def _silence(socket: Path) -> str:
+    """Return why a worker does not answer, and what to do."""
+    try:
+        refused = knock(socket) == "refuses"
+    except PermissionError:
+        refused = True
+    if refused:
+        mend = "set messenger.user in clinic.yaml to the messenger's user, and restart the worker"
+        return f"the worker on {socket} refuses the messenger's user (uid {os.geteuid()}); {mend}"
+    return f"the worker does not answer on {socket}; is melfed-client worker running?"

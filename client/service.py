@@ -5,6 +5,7 @@ clinic's policy as that stands at this moment. What leaves has been written to d
 """
 
 import contextlib
+import logging
 import math
 import threading
 import time
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from client import wire
 from client import worker_pb2 as pb
 from client.answers import Account, Received, Worker, discretion
+from client.config import without_folder
 from client.jobs import Jobs, StoppingError, Work
 from client.metrics import Metrics
 from client.outbox import Outbox
@@ -30,6 +32,7 @@ from common.errors import (
     DeclinedError,
     LedgerError,
     MelfedError,
+    PolicyError,
     ServiceError,
     StorageError,
     StudyError,
@@ -47,9 +50,13 @@ OUTCOMES = {
     "refused": Event.REQUEST_REFUSED,
 }
 MOST_STUDY_TEXT = 1 << 16
+POLICY_SECONDS = 2.0
+"""How long at most a computation goes on after the clinic has forbidden it, beyond the step that it is in."""
 Record = Callable[..., None]
 Receive = Callable[[], Mapping[str, Received]]
 Compute = Callable[["StudyWorker", Mapping[str, Received]], Packed]
+
+_log = logging.getLogger(__name__)
 
 
 class StudyWorker(Worker, Protocol):
@@ -75,23 +82,25 @@ class Service:
         outbox: Outbox,
         audit: AuditLog,
         metrics: Metrics | None = None,
+        stamp: Callable[[], str] = str,
     ) -> None:
         """Begin to answer.
 
         Args:
             clinic: its name, which goes with every answer.
-            workers: makes the worker of a study; called once for as long as the study is kept warm.
+            workers: makes the worker of a study; called once for as long as the study is kept warm and the data stay.
             policy: the clinic's, read anew for every question.
             outbox: where answers are kept.
             audit: where every question is written down with what became of it.
             metrics: are told as well.
+            stamp: says of the clinic's data what changes with them; asked before a worker is used.
         """
         self.clinic = clinic
         self._policy, self._outbox, self._audit = policy, outbox, audit
         self._metrics = metrics or Metrics()
         self._jobs = Jobs()
-        self._warm = _WarmWorkers(workers, self._jobs.checkpoint)
-        self._head = ""
+        self._warm = _WarmWorkers(workers, stamp)
+        self._head = self._unusable = ""
 
     def describe(self, question: pb.Question) -> pb.Description:
         """Return what the clinic says of itself.
@@ -106,6 +115,8 @@ class Service:
             worker = self._warm.get(study, wire.seconds_of(question))
             worker.allow(policy)
             description = wire.pack_description(worker.describe())
+            # It may have taken long.
+            self._admit(study)
             record("answered")
             return description
 
@@ -124,6 +135,8 @@ class Service:
         def train(worker: StudyWorker, tensors: Mapping[str, Received]) -> Packed:
             reply = worker.train(tensors, question.round, question.digest, question.run)
             self._metrics.trained(reply.seconds)
+            about = f"run={question.flower_run} round={question.round} kind=train"
+            _log.info("timing worker %s training=%d", about, round(1000 * reply.seconds))
             return wire.pack_trained(reply, self.clinic)
 
         return self._answer("train", question, receive, train)
@@ -168,6 +181,9 @@ class Service:
                     lambda: self._computed(kind, key, question, study, lambda worker: compute(worker, tensors)),
                     wire.seconds_of(question),
                 )
+            # Approval may have been taken back meanwhile. The answer stays where it is: should the clinic approve the
+            # study again, it costs nothing again.
+            _check_leaves(answer, self._admit(study))
             self._metrics.traffic(sum(array.nbytes for array in tensors.values()))
             if repeated:
                 record("repeated")
@@ -184,13 +200,13 @@ class Service:
         compute: Callable[[StudyWorker], Packed],
     ) -> Packed:
         """Compute an answer, and store it. In the computing thread."""
-        with discretion(True):
-            policy = self._policy()
+        policy = self._admit(study)
         # It may have been answered while this question waited for its turn.
         if (stored := self._stored(kind, key, policy)) is not None:
             return stored
         worker = self._warm.get(study, None)
         worker.allow(policy)
+        worker.checkpoint = self._watch(study)
         try:
             answer = compute(worker)
         finally:
@@ -202,18 +218,45 @@ class Service:
     def _stored(self, kind: str, key: str, policy: ClinicPolicy) -> Packed | None:
         answer = self._outbox.find(kind, key)
         if answer is not None:
-            names = [name.removeprefix("tensors/") for name in answer.arrays if name.startswith("tensors/")]
-            check_tensors_may_leave(policy, names)
+            _check_leaves(answer, policy)
         return answer
+
+    def _watch(self, study: StudyProtocol) -> Callable[[], None]:
+        """Return what a computation calls at each step: it raises where the work is called off or forbidden by now."""
+        looked = time.monotonic()
+
+        def checkpoint() -> None:
+            nonlocal looked
+            self._jobs.checkpoint()
+            if time.monotonic() - looked < POLICY_SECONDS:
+                return
+            # A policy that somebody is writing at this moment ends no round; nothing leaves before it can be read.
+            with contextlib.suppress(PolicyError):
+                self._admit(study)
+            looked = time.monotonic()
+
+        return checkpoint
 
     def _admit(self, study: StudyProtocol) -> ClinicPolicy:
         """Return the policy, which allows the study. Raises DeclinedError."""
-        with discretion(True):
-            policy = self._policy()
+        policy = self._policy_now()
         # What is not approved costs no calibration of its noise.
         approved = policy.studies == "any" or study.digest in policy.studies
         check_study(policy, study, _smallest_noise(study) if approved else math.inf)
         return policy
+
+    def _policy_now(self) -> ClinicPolicy:
+        """Return the policy as it stands. Raises PolicyError, which is written down once until it is another."""
+        with discretion(True):
+            try:
+                policy = self._policy()
+            except PolicyError as error:
+                if str(error) != self._unusable:
+                    self._unusable = str(error)
+                    self._audit.record_or_hold(Event.CONFIGURATION_REFUSED, reason=without_folder(error))
+                raise
+            self._unusable = ""
+            return policy
 
     def _note_charges(self, worker: StudyWorker, question: pb.Question, study: StudyProtocol) -> None:
         """Write down what the ledger says now, where that is new."""
@@ -275,8 +318,9 @@ class _WarmWorkers:
     waits, and is not begun anew for whoever asks next.
     """
 
-    def __init__(self, make: Callable[[StudyProtocol], StudyWorker], checkpoint: Callable[[], None]) -> None:
-        self._make, self._checkpoint = make, checkpoint
+    def __init__(self, make: Callable[[StudyProtocol], StudyWorker], stamp: Callable[[], str]) -> None:
+        self._make, self._stamp = make, stamp
+        self._made_of = ""
         self._mutex, self._turn = threading.Lock(), threading.Lock()
         self._workers: OrderedDict[str, Future[StudyWorker]] = OrderedDict()
 
@@ -288,7 +332,13 @@ class _WarmWorkers:
             StoppingError: the process stops.
             MelfedError: it cannot be made; the text says nothing of the clinic's data.
         """
+        with discretion(True):
+            stamp = self._stamp()
         with self._mutex:
+            if stamp != self._made_of:
+                # The clinic has changed its data: what was read of them before is used no more.
+                self._workers.clear()
+                self._made_of = stamp
             made = self._workers.get(study.digest)
             if made is None:
                 made = self._workers[study.digest] = Future()
@@ -312,7 +362,6 @@ class _WarmWorkers:
         try:
             with self._turn, discretion(True):
                 worker = self._make(study)
-            worker.checkpoint = self._checkpoint
             with contextlib.suppress(InvalidStateError):
                 made.set_result(worker)
         except Exception as error:  # noqa: BLE001 (raised again by those who wait for it)
@@ -350,6 +399,12 @@ def _smallest_noise(study: StudyProtocol) -> float:
     from client.guard import smallest_noise
 
     return smallest_noise(study)
+
+
+def _check_leaves(answer: Packed, policy: ClinicPolicy) -> None:
+    """Raise DeclinedError where a tensor of an answer may not leave."""
+    names = [name.removeprefix("tensors/") for name in answer.arrays if name.startswith("tensors/")]
+    check_tensors_may_leave(policy, names)
 
 
 def _outcome(error: MelfedError) -> str:

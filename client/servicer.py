@@ -41,6 +41,7 @@ class Servicer(WorkerServicer):
     def __init__(self, service: Service, metrics_sent: Callable[[int], None] | None = None) -> None:
         self._service, self._sent = service, metrics_sent
         self._places = threading.BoundedSemaphore(WAITING)
+        self._mutex, self._held = threading.Lock(), 0
 
     def Describe(self, request: pb.Question, context: grpc.ServicerContext) -> pb.DescribeReply:  # noqa: N802
         """Answer with a description, or with why there is none."""
@@ -76,7 +77,8 @@ class Servicer(WorkerServicer):
         try:
             with self._place():
                 question = next(questions, pb.QuestionPart()).question
-                packed = ask(question, lambda: _received(question, questions))
+                with self._room(question.size):
+                    packed = ask(question, lambda: _received(question, questions))
                 content = to_bytes(packed.arrays)
         except Exception as error:  # noqa: BLE001 (told apart there)
             yield pb.AnswerPart(failure=self._failure(error, context))
@@ -98,6 +100,20 @@ class Servicer(WorkerServicer):
             yield
         finally:
             self._places.release()
+
+    @contextlib.contextmanager
+    def _room(self, size: int) -> Iterator[None]:
+        """Let all questions together hold as many bytes as one may; what is too large alone is refused by `join`."""
+        size = min(size, wire.MOST_TENSOR_BYTES)
+        with self._mutex:
+            if self._held + size > wire.MOST_TENSOR_BYTES:
+                raise ServiceError(BUSY)
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._held -= size
 
     def _failure(self, error: Exception, context: grpc.ServicerContext) -> pb.Failure:
         if isinstance(error, StoppingError):

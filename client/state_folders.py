@@ -9,9 +9,12 @@ Nothing below `run` tells of a patient. Root only makes folders in what is root'
 over by their descriptor, so that a link which somebody puts there changes nothing else.
 """
 
+import contextlib
 import os
 import pwd
 import secrets
+import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +56,48 @@ def messenger_account(config: ClinicConfig) -> Account | None:
     return account(name)
 
 
+def owner(folder: Path) -> Account | None:
+    """Return whose folder it is, where root asks for another's; None: nobody's, or this process sees as they do."""
+    try:
+        name = pwd.getpwuid(folder.stat().st_uid).pw_name
+    except (KeyError, OSError):
+        return None
+    found = account(name)
+    return found if os.geteuid() == 0 and found.uid != 0 else None
+
+
+@contextlib.contextmanager
+def acting_as_owner(folder: Path) -> Iterator[None]:
+    """Do as a folder's owner what root asks for, so that no file in it becomes root's."""
+    user, root = owner(folder), (os.getegid(), os.getgroups())
+    if user is None:
+        yield
+        return
+    os.setgroups(user.groups)
+    os.setegid(user.gid)
+    os.seteuid(user.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(root[0])
+        os.setgroups(root[1])
+
+
+def may_read(user: Account, path: Path) -> bool:
+    """Tell whether a user can read a file, or list and enter a folder; access lists count. Only root can ask."""
+    enter = ("-a", "-x", str(path)) if path.is_dir() else ()
+    done = subprocess.run(  # noqa: S603 (no shell, and the paths are the configuration's own)
+        ["/usr/bin/test", "-r", str(path), *enter],
+        user=user.uid,
+        group=user.gid,
+        extra_groups=user.groups,
+        timeout=10,
+        check=False,
+    )
+    return done.returncode == 0
+
+
 def prepare_worker(config: ClinicConfig) -> None:
     """Make the folders that the worker writes to.
 
@@ -69,14 +114,22 @@ def prepare_worker(config: ClinicConfig) -> None:
 
 
 def prepare_messenger(config: ClinicConfig, messenger: Account | None = None) -> None:
-    """Make the messenger's folder, and the secret that its two processes share anew.
+    """Make the messenger's folder and its audit log; what is there is left as it is.
 
     Raises:
-        StorageError: folder or secret cannot be made.
+        StorageError: folder or log cannot be made.
     """
     _folder(config.state, 0o711)
     _folder(config.messenger_state, 0o700, messenger.uid if messenger else None, messenger.gid if messenger else None)
     _log(config.messenger_audit_log)
+
+
+def new_secret(config: ClinicConfig) -> None:
+    """Make the secret that SuperNode and messenger share anew; only who is about to start both may.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     write_private(config.superexec_secret, secrets.token_hex(SECRET_BYTES).encode())
 
 

@@ -4,15 +4,17 @@ Each part is told apart: who may not read the worker's state (the messenger's us
 """
 
 import math
-import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from typing import Any, TypeVar
 
 from client.approvals import effective_policy
 from client.config import ClinicConfig
-from client.daemon import ROLES, Running, read_status, worker_listens
+from client.daemon import PROBE_SECONDS, ROLES, Running, read_status
+from client.doctor_network import NetworkDoctor
 from client.health import ask_health
+from client.peer import knock
 from client.policy import ClinicPolicy
 from common.errors import MelfedError
 
@@ -98,7 +100,7 @@ def status(config: ClinicConfig) -> Status:
         processes=processes,
         daemon=daemon,
         coordinator=f"{config.coordinator.host}:{config.coordinator.port}",
-        unreachable=_unreachable(config.coordinator.host, config.coordinator.port),
+        unreachable=_unreachable(config),
         approved=policy.studies if policy else None,
         budget=budget,
         last=last,
@@ -118,23 +120,33 @@ def _told(what: str, read: Callable[[], Value], problems: list[str]) -> Value | 
 
 def _processes(config: ClinicConfig, daemon: Running | None) -> dict[str, str]:
     """Return what each process does: from the daemon, else by asking."""
-    found = {"worker": "ready" if worker_listens(config) else "not running"}
     port = config.file.health_port
-    answers = ask_health(port, ROLES) if port is not None else None
+    answers = (ask_health(port, ROLES) if port is not None else None) or {}
+    found: dict[str, str] = {"worker": _at_the_door(config), "supernode": "not running", "messenger": "not running"}
     for role in ROLES:
-        if answers is not None and role in answers and (role != "worker" or not answers[role]):
+        # The worker may refuse the messenger, and still answer root; or answer the messenger, and not this user. That
+        # nobody is at its door is newer than what the daemon says.
+        if role in answers and (role != "worker" or found[role] != "not running"):
             found[role] = "ready" if answers[role] else "not ready"
-        found.setdefault(role, "not running")
     for child in daemon.children if daemon else ():
         found[str(child["name"])] = str(child["status"])
     return found
 
 
-def _unreachable(host: str, port: int) -> str | None:
+def _at_the_door(config: ClinicConfig) -> str:
+    """Return what the worker itself says to this user; it may be another's business."""
     try:
-        socket.create_connection((host, port), CONNECT_SECONDS).close()
-    except OSError as error:
-        return error.strerror or str(error)
+        heard = knock(config.socket, PROBE_SECONDS)
+    except PermissionError:
+        return UNREADABLE
+    return {"answers": "ready", "refuses": "refuses this user", "silent": "not running"}[heard]
+
+
+def _unreachable(config: ClinicConfig) -> str | None:
+    try:
+        NetworkDoctor(config, CONNECT_SECONDS).connect().close()
+    except (OSError, HTTPException) as error:
+        return getattr(error, "strerror", None) or str(error) or type(error).__name__
     return None
 
 

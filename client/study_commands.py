@@ -50,7 +50,7 @@ def approve(
     if check:
         output.print("nothing was approved (--check)")
         return
-    approval = approve_study(here, study, by or _user())
+    approval = approve_study(here, study, by or user())
     output.print(f"approved {approval.digest} by {approval.by}", soft_wrap=True)
 
 
@@ -62,7 +62,7 @@ def revoke(
     """Take the approval of a study back: its next request is declined."""
     from client.approvals import revoke as revoke_study
 
-    approval = revoke_study(clinic(config), digest, by or _user())
+    approval = revoke_study(clinic(config), digest, by or user())
     output.print(f"revoked {approval.digest}", soft_wrap=True)
 
 
@@ -112,7 +112,7 @@ def _print_agreement(agreed: "Agreement") -> None:
         errors.print(f"But this clinic's policy: {agreed.objection}", style="yellow")
 
 
-def _user() -> str:
+def user() -> str:
     """Return who sits there: behind sudo, who called it."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()

@@ -93,10 +93,13 @@ def _protection(study: StudyProtocol) -> Iterator[tuple[str, str]]:
     yield "protects", _UNITS[privacy.unit]
     yield "ε, δ", f"at most ε = {plan.epsilon:.4g} of this clinic's data, at δ = {privacy.delta:g}"
     noise = f"{plan.training.noise_multiplier:.4g} in each step, clipping norm C = {privacy.clipping_norm:g}"
-    taken = f"{privacy.sampling_rate:.3g} of the {_PLURALS[privacy.unit]} in each (q)"
+    many = _PLURALS[privacy.unit]
+    q = privacy.sampling_rate
+    taken = f"all {many} (q = 1)" if q == 1 else f"{q:.3g} of the {many} in each (q)"
     yield "σ", f"{noise}, {taken}"
     if plan.evaluation is not None:
-        yield "σ", f"{plan.evaluation.noise_multiplier:.4g} in each of {plan.releases} evaluations"
+        which = "the one evaluation" if plan.releases == 1 else f"each of {plan.releases} evaluations"
+        yield "σ", f"{plan.evaluation.noise_multiplier:.4g} in {which}"
 
 
 def _protected_here(config: ClinicConfig, study: StudyProtocol) -> Iterator[tuple[str, str]]:
@@ -138,7 +141,9 @@ def _leaves(study: StudyProtocol) -> Iterator[str]:
 def _histograms(privacy: PrivacySpec | None) -> str:
     if privacy is None:
         return "exact"
-    return "with noise" if privacy.evaluation == "noised" else "exact: the study declares these images public"
+    if privacy.evaluation == "noised":
+        return "with noise"
+    return "exact: the study declares these images public, and it chooses them, by its seed, among all that it takes"
 
 
 def _objection(config: ClinicConfig, policy: ClinicPolicy, study: StudyProtocol) -> str | None:

@@ -7,7 +7,6 @@ Flower is refused rather than half adapted.
 """
 
 import importlib
-import os
 import ssl
 import sys
 from collections.abc import Sequence
@@ -39,6 +38,8 @@ RELIED_ON = {
 }
 """Flower's parts that this file replaces or calls, and SHA-256 (16 digits) of their source."""
 
+_NOT_OURS = "the messenger's user may not read it; give it to that user (chown), mode 0600"
+
 
 def tls_context(config: ClinicConfig) -> ssl.SSLContext:
     """Return what verifies the server against the consortium's CA and shows the clinic's own certificate.
@@ -54,6 +55,8 @@ def tls_context(config: ClinicConfig) -> ssl.SSLContext:
         files = f"{config.certificate} and {config.certificate_key.name}"
         # A key with a passphrase would have OpenSSL ask at a terminal.
         context.load_cert_chain(config.certificate, config.certificate_key, password="")
+    except PermissionError:
+        raise ServiceError(f"{files}: {_NOT_OURS}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
         raise ServiceError(f"{files}: cannot be used: {reason}; put the kit's own files back") from None
@@ -130,8 +133,12 @@ def main(config: ClinicConfig) -> int:
     """
     secret = prepare(config)
     context = tls_context(config)
-    if not os.access(config.node_key, os.R_OK):
-        raise ServiceError(f"{config.node_key}: cannot be read; put the kit's own file back")
+    try:
+        config.node_key.open("rb").close()
+    except FileNotFoundError:
+        raise ServiceError(f"{config.node_key}: is missing; put the kit's own file back") from None
+    except OSError:
+        raise ServiceError(f"{config.node_key}: {_NOT_OURS}") from None
     adapt(config, context)
     from flwr.supercore.exit.exit_handler import trigger_exit_handlers
     from flwr.supernode.cli.flower_supernode import flower_supernode

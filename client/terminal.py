@@ -1,5 +1,6 @@
 """What the clinic's commands share: where they write, errors in one line, how the configuration is found."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,9 +16,22 @@ NOTICE = "melfed is research software and no medical device: do not use it for d
 # No markup and no emoji: a run may be called "[a]", and a path may hold ":100:".
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 output = Console(highlight=False, markup=False, emoji=False)
-# A narrower terminal wraps the lines of a table, which is easier to read than cells that are cut to a few letters.
-output.width = max(output.width, 130)
+if not output.is_terminal and "COLUMNS" not in os.environ:
+    # A file or a pipe has no width that a table must fit into.
+    output.width = 130
 
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        output.print(f"melfed {version('melfed')}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print melfed's version.")
+]
 _WHERE = "The clinic's clinic.yaml; else MELFED_CLINIC, ./clinic.yaml, /etc/melfed/clinic.yaml."
 ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help=_WHERE, show_default=False)]
 ConfigArgument = Annotated[Path | None, typer.Argument(metavar="[CLINIC.YAML]", help=_WHERE, show_default=False)]

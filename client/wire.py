@@ -14,7 +14,7 @@ import numpy.typing as npt
 from client import worker_pb2 as pb
 from client.answers import Account, Description, Received, Scored, TrainReply
 from common import errors
-from common.errors import MelfedError, ServiceError
+from common.errors import BudgetError, DeclinedError, MelfedError, ServiceError
 from common.noisy_histogram import Histogram, histogram_from_arrays
 from common.tensors import TensorError
 
@@ -109,9 +109,14 @@ def unpack_description(sent: pb.Description) -> Description:
 
 
 def pack_failure(error: MelfedError, clinic: str) -> pb.Failure:
-    """Return an error as it travels; `common.errors` and TensorError keep their class, others become ServiceError."""
-    kind = type(error).__name__
-    return pb.Failure(kind=kind if kind in _CLASSES else ServiceError.__name__, reason=str(error), clinic=clinic)
+    """Return an error as it travels; `common.errors` and TensorError keep their class, others become ServiceError.
+
+    What a clinic keeps to itself of its budget does not travel: the audit log alone has it.
+    """
+    kind, reason = type(error).__name__, str(error)
+    if isinstance(error, BudgetError):
+        kind, reason = DeclinedError.__name__, reason if error.reserved is None else error.reserved
+    return pb.Failure(kind=kind if kind in _CLASSES else ServiceError.__name__, reason=reason, clinic=clinic)
 
 
 def unpack_failure(sent: pb.Failure) -> MelfedError:

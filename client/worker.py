@@ -5,10 +5,11 @@ study all three go by the clinic's policy and ledger (`client.guard`), and what 
 declared public by the study.
 """
 
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +31,7 @@ from client.privacy.units import privacy_units
 from client.private_training import PrivateTrainer, rounded_count
 from client.training import Trainer
 from common.classifier import Classifier, load_trainable, trainable_tensors
-from common.errors import StudyError
+from common.errors import BudgetError, StudyError
 from common.histogram import ScoreHistogram
 from common.image_set import Images
 from common.noisy_histogram import NoisyHistogram
@@ -141,7 +142,7 @@ class ClinicWorker:
             DeclinedError: policy or budget forbid it.
             LedgerError: the ledger cannot be used.
         """
-        with discretion(self.discreet):
+        with self._budget_as_told(), discretion(self.discreet):
             return self._train(tensors, round_number, digest, run)
 
     def _train(self, tensors: Mapping[str, Received], round_number: int, digest: str, run: str) -> TrainReply:
@@ -162,7 +163,7 @@ class ClinicWorker:
 
     def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
         """Return the histograms of the model's scores on validation and test part. Raises as `train` does."""
-        with discretion(self.discreet):
+        with self._budget_as_told(), discretion(self.discreet):
             self._check()
             model = self._model(tensors, digest)
             return self._evaluate(model, Request(run, self.study.federation.rounds, tensors), EVALUATED)
@@ -171,6 +172,16 @@ class ClinicWorker:
         """Return what the ledger says; None without privacy. Raises LedgerError."""
         with discretion(self.discreet):
             return self._account()
+
+    @contextlib.contextmanager
+    def _budget_as_told(self) -> Iterator[None]:
+        """Let a refusal for want of ε leave with its numbers, where the clinic tells those."""
+        try:
+            yield
+        except BudgetError as error:
+            if self.tell.budget:
+                error.reserved = None
+            raise
 
     def left(self) -> float | None:
         """Return the ε that the policy leaves to this clinic's data; None without privacy or policy."""

@@ -22,7 +22,7 @@ from client.approvals import effective_policy
 from client.config import ClinicConfig
 from client.metrics import LOOPBACK, Metrics
 from client.outbox import Outbox
-from client.peer import Door, check_path
+from client.peer import Door, Refusals, check_path
 from client.service import Service, StudyWorker
 from client.servicer import Servicer, WorkerServer
 from client.state_folders import account, prepare_worker
@@ -63,8 +63,8 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
         audit, metrics = AuditLog(config.audit_log, "worker"), Metrics()
         _show_budget(config, metrics)
 
-        def refused(uid: int, pid: int) -> None:
-            audit.record_or_hold(Event.PEER_REFUSED, uid=uid, pid=pid, reason="not the messenger's user")
+        def refused(uid: int, pid: int, count: int) -> None:
+            audit.record_or_hold(Event.PEER_REFUSED, uid=uid, pid=pid, count=count, reason="not the messenger's user")
 
         service = Service(
             config.name,
@@ -73,17 +73,23 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
             Outbox(config.worker_state / "outbox"),
             audit,
             metrics,
+            _stamp(config),
         )
         server = WorkerServer(Servicer(service, lambda sent: metrics.traffic(sent=sent)), inner)
+
         # Last of all, when the last question has been answered or written down.
-        stack.callback(audit.record_or_hold, Event.WORKER_STOPPED, reason="asked to stop, or could not begin")
+        @stack.callback
+        def stopped() -> None:
+            reason = "asked to stop" if stop.is_set() else "could not begin"
+            audit.record_or_hold(Event.WORKER_STOPPED, reason=reason)
+
         server.start()
         stack.callback(server.stop, ANSWER_SECONDS)
         if config.file.metrics_port is not None:
             stack.enter_context(metrics.served(config.file.metrics_port))
         if config.file.health_port is not None:
             stack.callback(_serve_health(server, config.file.health_port).stop, None)
-        stack.enter_context(Door(config.socket, inner, users, refused))
+        stack.enter_context(Door(config.socket, inner, users, Refusals(refused)))
         audit.record(Event.WORKER_STARTED, version=melfed_version(), device=str(device))
         systemd = sdnotify.SystemdNotifier()
         systemd.notify("READY=1")
@@ -145,6 +151,12 @@ def _workers(config: ClinicConfig, device: "torch.device") -> Callable[[StudyPro
         return ClinicWorker(data, study, config.weights_folder, device, safe=safe, tell=config.file.tell)
 
     return worker
+
+
+def _stamp(config: ClinicConfig) -> Callable[[], str]:
+    from client.clinic_data import stamp
+
+    return lambda: stamp(config)
 
 
 def _show_budget(config: ClinicConfig, metrics: Metrics) -> None:

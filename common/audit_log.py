@@ -172,6 +172,11 @@ class Verified:
     error: str | None
     torn: int = 0
 
+    @property
+    def counted(self) -> str:
+        """How many records, in words."""
+        return f"{self.rows} record{'' if self.rows == 1 else 's'}"
+
 
 def verify_log(path: Path, head: str | None = None) -> Verified:
     """Check a log from its first line to its last; nothing is written.
@@ -339,11 +344,16 @@ def _clean(name: str, value: object) -> Value:
     raise TypeError(f"{name} is a {type(value).__name__}, which no audit log takes")
 
 
+def printable(text: str) -> str:
+    """Return a text on one line, without anything that a terminal would take for a command."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def _text(text: str) -> str:
-    printable = "".join(character if character.isprintable() else " " for character in text[:_LONGEST_INPUT])
+    shown = printable(text[:_LONGEST_INPUT])
     if len(text) > _LONGEST_INPUT:  # half a file name would not be known as one
-        printable = f"{printable.rpartition(' ')[0]}…"
-    line = _PRIVATE.sub(_LEFT_OUT, printable)
+        shown = f"{shown.rpartition(' ')[0]}…"
+    line = _PRIVATE.sub(_LEFT_OUT, shown)
     return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"
 
 

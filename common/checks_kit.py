@@ -121,6 +121,8 @@ def private_folders(paths: Sequence[Path]) -> Finding:
             open_.append(path)
     if open_:
         return bad(f"open to others than the owner: {_names(open_)}", f"chmod 700 {' '.join(map(str, open_))}")
+    if not found:
+        return good("not there yet; made at the first start")
     return good(f"{found} of {len(paths)} folders exist, for their owner alone")
 
 

@@ -52,6 +52,18 @@ class DeclinedError(MelfedError):
     exit_code = 9
 
 
+class BudgetError(DeclinedError):
+    """The clinic's privacy budget does not allow it.
+
+    Attributes:
+        reserved: what may be said of that where the clinic does not tell how much it has; None: the text itself.
+    """
+
+    def __init__(self, text: str, reserved: str | None = None) -> None:
+        super().__init__(text)
+        self.reserved = reserved
+
+
 class LedgerError(MelfedError):
     """A privacy ledger is damaged, altered, or of other data: nothing may be trained until that is understood."""
 

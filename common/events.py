@@ -90,7 +90,7 @@ class Event(Enum):
         "peer-refused",
         "warning",
         "A process that is not the messenger tried to speak to the worker.",
-        ("uid", "pid", "reason"),
+        ("uid", "pid", "count", "reason"),
     )
     LEDGER_CHARGED = EventInfo(
         1012,
@@ -112,6 +112,14 @@ class Event(Enum):
         1016, "connection-lost", "warning", "The coordinator's server is not reached.", ("coordinator", "reason")
     )
     CONNECTED = EventInfo(1017, "connected", "info", "The coordinator's server is reached.", ("coordinator", "seconds"))
+
+    LEDGER_CONTINUED = EventInfo(
+        1018,
+        "ledger-continued",
+        "warning",
+        "The clinic's data have changed, and its ledger goes on with them; what was spent before counts.",
+        ("by", "charges", "head"),
+    )
 
     SERVER_STARTED = EventInfo(
         2001, "server-started", "info", "The server runs and its port is open.", ("version", "port", "clinics")
@@ -136,7 +144,7 @@ class Event(Enum):
         "run-submitted",
         "info",
         "A run was handed to Flower.",
-        ("run", "flower_run", "study", "digest", "clinics"),
+        ("run", "name", "flower_run", "study", "digest", "clinics"),
     )
     ROUND_FINISHED = EventInfo(
         2006,

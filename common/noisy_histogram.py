@@ -43,7 +43,8 @@ SCALE = SHARES * _STEP
 VARIANCE_UNIT = 2.0**-30
 """Of `noise_variance`, in squared counts."""
 _LARGEST_VARIANCE = 2**61
-_REACH = 10
+_LARGEST_SUM = 2.0**62
+REACH = 10
 """Noise beyond so many standard deviations is not noise: it would happen once in 10^22 measurements."""
 
 
@@ -73,6 +74,12 @@ _INVERSES: Mapping[str, FloatArray] = {
 }
 
 
+def noise_variance(noise_multiplier: float) -> int:
+    """Return what `noise_variance` a histogram states whose noise is σ times `SENSITIVITY`."""
+    # Rounded up, so that the noise is never stated too small.
+    return math.ceil((noise_multiplier * SENSITIVITY / SCALE) ** 2 / VARIANCE_UNIT)
+
+
 @dataclass(frozen=True, eq=False)
 class NoisyHistogram:
     """Measurements of one evaluation set with noise; ``a + b`` merges two sets, whose units must differ.
@@ -100,7 +107,7 @@ class NoisyHistogram:
             object.__setattr__(self, field.name, frozen)
         if not 0 <= self.noise_variance[0] <= _LARGEST_VARIANCE:
             raise _refuse(f"{self.noise_variance[0]} is no variance of noise")
-        slack = _REACH * self.noise_std * SCALE
+        slack = REACH * self.noise_std * SCALE
         for name in ("positives", "negatives"):
             array = getattr(self, name)
             if (array < -slack).any() or (array > MAX_IMAGES * SCALE + slack).any():
@@ -146,6 +153,11 @@ class NoisyHistogram:
         """Standard deviation of the noise of a measurement, in counts."""
         return math.sqrt(float(self.noise_variance[0]) * VARIANCE_UNIT)
 
+    @property
+    def largest(self) -> float:
+        """Largest measurement, in counts: how many patients there are at least, but for the noise."""
+        return max(float(self.positives.max()), float(self.negatives.max())) / SCALE
+
     def counts(self, name: str) -> FloatArray:
         """Return unbiased counts by bin of `positives` or `negatives`, shape (SCORE_BINS,); noise can make them < 0."""
         unbiased: FloatArray = _INVERSES[name] @ (getattr(self, name) / SCALE)
@@ -183,6 +195,8 @@ def histogram_from_lists(lists: Mapping[str, Sequence[int]]) -> Histogram:
 def pooled(histograms: Iterable[Histogram]) -> Histogram:
     """Sum of histograms, all with noise or all without; without any: that of no image.
 
+    It is checked as a whole, so that the order in which clinics answer does not decide whether there is a sum.
+
     Raises:
         DataError: some have noise and some do not, or their sum is beyond what a histogram can hold.
     """
@@ -193,7 +207,12 @@ def pooled(histograms: Iterable[Histogram]) -> Histogram:
         raise DataError(
             f"{len(noised)} of {len(every)} score histograms have noise and the others not; evaluate all in one way"
         )
-    return sum(noised, NoisyHistogram.empty()) if noised else sum(exact, ScoreHistogram.empty())
+    arrays = [h.to_arrays() for h in every] or [ScoreHistogram.empty().to_arrays()]
+    stacks = {name: np.stack([one[name] for one in arrays]) for name in arrays[0]}
+    # Integers would overflow silently; floats do not.
+    if any((np.abs(stack.sum(axis=0, dtype=np.float64)) > _LARGEST_SUM).any() for stack in stacks.values()):
+        raise DataError(f"the sum of {len(every)} score histograms is beyond what data and noise can give")
+    return histogram_from_arrays({name: stack.sum(axis=0) for name, stack in stacks.items()})
 
 
 def _integers(name: str, values: Sequence[int]) -> IntArray:

@@ -17,6 +17,7 @@ below one unit. Brier score and calibration error are not measured. A noised eva
 so what it gives as its images and patients is its units, and as its melanomas those units that have one.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -35,7 +36,7 @@ from common.intervals import (
 )
 from common.metrics import EvaluationMetrics, histogram_metrics
 from common.noisy_density import Density, exp_counts, fit_density
-from common.noisy_histogram import LOGIT_EDGES, SCORE_BINS, Histogram, NoisyHistogram
+from common.noisy_histogram import LOGIT_EDGES, SCORE_BINS, Histogram, NoisyHistogram, noise_variance
 
 SURE = 3.0
 """Standard deviations of noise that a class must have."""
@@ -67,6 +68,13 @@ def roc_of(h: Histogram) -> RocCurve:
 def pr_of(h: Histogram) -> PrecisionRecallCurve:
     """Precision-recall curve of a histogram of either kind."""
     return noisy_pr_curve(h) if isinstance(h, NoisyHistogram) else pr_curve(h)
+
+
+def units_needed(noise_multiplier: float, sets: int) -> int:
+    """Return how many units each class needs, about, for its metrics to be defined when so many sets are pooled."""
+    nothing = np.zeros(SCORE_BINS, np.int64)
+    one = NoisyHistogram(nothing, nothing, np.array([noise_variance(noise_multiplier)]))
+    return max(1, math.ceil(SURE * math.sqrt(sets * float(one.noise("positives").sum()))))
 
 
 def densities(h: NoisyHistogram) -> Densities | None:

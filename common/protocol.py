@@ -175,10 +175,11 @@ class FederationSpec(Section):
         None, gt=0, le=1e12, description="an update of a longer L2 norm is shortened to it; null: none is"
     )
     robust: Literal["none", "trimmed_mean", "median", "krum", "multi_krum"] = Field(
-        "none", description="mean that some false updates cannot lead astray; none: weighted by images"
+        "none",
+        description="mean that some false updates cannot lead astray, of 3 updates or more; none: weighted by images",
     )
     robust_trim: float = Field(
-        0.1, ge=0, lt=0.5, description="of trimmed_mean: fraction of the updates left out at either end"
+        0.1, ge=0, lt=0.5, description="of trimmed_mean: fraction of the updates left out at either end, at least one"
     )
     robust_byzantine: int = Field(
         1, ge=0, le=1000, description="of krum and multi_krum: how many updates may be false; 2 f + 3 are needed"
@@ -211,7 +212,8 @@ class PrivacySpec(Section):
     clipping: Literal["fixed", "normalised"] = Field(
         "fixed", description="a patient's gradient is shortened to clipping_norm, or scaled to nearly it"
     )
-    clipping_norm: float = Field(1.0, gt=0, le=1e6, description="C: largest norm of a patient's gradient")
+    # From far above the smallest numbers of single precision: below them nothing would be clipped, nor noised.
+    clipping_norm: float = Field(1.0, ge=1e-6, le=1e6, description="C: largest norm of a patient's gradient")
     views: int = Field(1, ge=1, le=64, description="augmented views of an image, averaged before clipping")
     evaluation: Literal["noised", "public"] = Field(
         "noised", description="histograms of scores: noised and charged, or of images declared public"

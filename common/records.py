@@ -4,13 +4,14 @@ Tables are recognised by their columns (`common/layouts.py`), never by the names
 image id. Images are found by that id, or by their path in melfed's own table, anywhere in the folder.
 """
 
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal
+from typing import Literal, NoReturn
 
 from common.errors import DataError
 from common.layouts import DEFAULT_SOURCES, DIAGNOSES, SITES, Row, diagnosis_code, without_suffix
@@ -25,9 +26,11 @@ __all__ = [
     "read_rows",
     "read_table",
     "select_sources",
+    "table_stamp",
 ]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
+_OURS = (*sorted(IMAGE_SUFFIXES), ".csv")
 MASK_ENDINGS = ("_superpixels", "_segmentation")
 TABLE_DEPTH = 2
 """How many folder levels below the data folder tables are looked for."""
@@ -107,6 +110,33 @@ def read_table(root: Path, positive: Sequence[str] = ("mel",)) -> LesionTable:
         unlisted=tuple(image for image in files.images if image not in matched.found),
         undiagnosed=undiagnosed,
     )
+
+
+def table_stamp(root: Path) -> str:
+    """Return a digest that is another one as soon as `read_table` could find something else: much cheaper than that.
+
+    It is of the images' names, and of the tables' names, sizes, times and inodes.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    stamp = hashlib.sha256()
+    for folder, folders, names in os.walk(root, onerror=_refuse_unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        ours = sorted(name for name in names if name.lower().endswith(_OURS) and not name.startswith("."))
+        stamp.update("\0".join([folder, *ours]).encode("utf-8", "surrogateescape"))
+        for name in ours:
+            if name.lower().endswith(".csv"):
+                stamp.update(_state_of(Path(folder, name)))
+    return stamp.hexdigest()
+
+
+def _state_of(table: Path) -> bytes:
+    try:
+        found = table.stat()
+    except OSError as error:
+        _refuse_unreadable(error)
+    return f"\0{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\0".encode()
 
 
 def read_rows(tables: Sequence[Path], positive: Sequence[str] = ("mel",)) -> tuple[str, tuple[LesionRecord, ...]]:
@@ -270,7 +300,7 @@ class _Files:
                 raise DataError(f"{row.where}: '{path}' is a link out of the data folder; copy the images into it")
 
 
-def _refuse_unreadable(error: OSError) -> None:
+def _refuse_unreadable(error: OSError) -> NoReturn:
     raise DataError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions") from error
 
 

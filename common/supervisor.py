@@ -68,7 +68,7 @@ class _Slot:
     due: float | None = 0.0
     unready_at: float | None = None
     kill_at: float | None = None
-    again: bool = False
+    again: str = ""
 
     def become(self, status: Status) -> None:
         self.status, self.since = status, datetime.now(UTC)
@@ -148,9 +148,12 @@ class Supervisor:
         with self._lock:
             return self._slots[name].send(number)
 
-    def restart(self, name: str) -> None:
-        """Ask for the end of a child and its start at once, also after a final code. Does not wait. Raises KeyError."""
-        self._news.put(_News("restart", self._slots[name].child.name))
+    def restart(self, name: str, why: str = "restart was asked for") -> None:
+        """Ask for the end of a child and its start at once, also after a final code. Does not wait. Raises KeyError.
+
+        `why` stands in the detail of the "ended" that this brings about.
+        """
+        self._news.put(_News("restart", self._slots[name].child.name, detail=why))
 
     # What other threads do.
 
@@ -227,7 +230,7 @@ class Supervisor:
         if news.kind == "log":
             self._event("log", slot, news.detail)
         elif news.kind == "restart":
-            self._restart(slot)
+            self._restart(slot, news.detail)
         elif news.running is not slot.running:
             pass  # of a process before the present one
         elif news.kind == "ended":
@@ -238,10 +241,10 @@ class Supervisor:
                 slot.become("ready")
             self._event("ready", slot)
 
-    def _restart(self, slot: _Slot) -> None:
+    def _restart(self, slot: _Slot, why: str) -> None:
         slot.pause = 0.0
         if slot.running is not None:
-            slot.again = True
+            slot.again = why
             self._terminate(slot)
         else:
             with self._lock:
@@ -271,12 +274,12 @@ class Supervisor:
         """Deal with the end of a child that was not to end, or was to start again."""
         code = self._clear(slot)
         reason = in_words(code)
-        again, slot.again = slot.again, False
+        again, slot.again = slot.again, ""
         if again:
             with self._lock:
                 slot.reason, slot.due = reason, time.monotonic()
                 slot.become("waiting")
-            self._event("ended", slot, f"{reason}; restart was asked for")
+            self._event("ended", slot, f"{reason}; {again}")
         elif code in slot.child.final_codes:
             with self._lock:
                 slot.reason = reason

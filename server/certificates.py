@@ -155,6 +155,15 @@ def read_certificate(path: Path) -> Certificate:
         raise ServerConfigError(f"{path}: not a certificate (PEM); put the kit's own file back") from None
 
 
+def belongs(key: bytes, certificate: bytes) -> bool:
+    """Tell whether a private key is that of a certificate (both PEM)."""
+    try:
+        _load(Pair(certificate, key))
+    except ServerConfigError:
+        return False
+    return True
+
+
 def expiring(paths: Iterable[Path], within_days: int = WARN_DAYS) -> list[Expiry]:
     """Return those of the certificates that end within so many days or have ended, the most urgent first.
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from common.errors import DataError
+from common.errors import DataError, ServerConfigError
 from server import child_commands, daemon_commands, log_commands, run_commands
-from server.terminal import NOTICE, Bar, errors, metrics_table, output, run_app
+from server.terminal import NOTICE, Bar, Version, configuration, errors, metrics_table, output, run_app
 
 app = typer.Typer(
     name="melfed-server",
@@ -18,12 +18,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Run = Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)]
+Run = Annotated[
+    Path, typer.Argument(help="RUN: the run's folder, or, at the server, the run's name.", show_default=False)
+]
 
 
 @app.callback()
-def _root() -> None:
+def _root(version: Version = False) -> None:
     """Keep the commands as sub-commands."""
+
+
+def _folder(run: Path) -> Path:
+    """Return a run's folder: as named, else, where this is the server, that of its run of this name."""
+    from server.run_names import NAME
+
+    if run.exists() or not NAME.fullmatch(str(run)):
+        return run
+    try:
+        return configuration(None).runs / run
+    except ServerConfigError:
+        return run
 
 
 @app.command()
@@ -38,7 +52,7 @@ def evaluate(
     from server.evaluation import evaluate_run
 
     with Bar("decoding and scoring") as progress:
-        evaluation = evaluate_run(run, data, cache or default_cache(), progress)
+        evaluation = evaluate_run(_folder(run), data, cache or default_cache(), progress)
     for item in evaluation.left_out:
         errors.print(f"left out {item.image}: {item.reason}", markup=False)
     if evaluation.trained_on:
@@ -59,7 +73,7 @@ def predict(
     """Print the probability of melanoma for each image, a line each: probability, tab, file."""
     from server.evaluation import predict as predict_images
 
-    predictions = predict_images(run, images)
+    predictions = predict_images(_folder(run), images)
     errors.print(NOTICE, style="yellow")
     failed = False
     for prediction in predictions:

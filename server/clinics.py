@@ -3,6 +3,7 @@
 What is in the folder is the allow-list. A clinic whose record is missing or revoked reaches nothing.
 """
 
+import datetime
 import json
 import os
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from common.errors import ServerConfigError
 from common.files import atomic_write
 from common.protocol import Section
-from common.yaml_file import Form
+from common.yaml_file import Form, one_line
 from server.certificates import key_header, now
 
 CLINIC_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -50,6 +51,17 @@ class ClinicRecord(Section):
             raise ValueError(str(error)) from None
         return " ".join(value.split()[:2])
 
+    @field_validator("not_after", "approved_at", "revoked_at")
+    @classmethod
+    def _is_a_time(cls, value: str | None) -> str | None:
+        try:
+            zone = None if value is None else datetime.datetime.fromisoformat(value).utcoffset()
+        except ValueError:
+            zone = None
+        if value is not None and zone is None:
+            raise ValueError(f"should be a time with its zone, such as {now().isoformat()}, not {one_line(value)!r}")
+        return value
+
     @model_validator(mode="after")
     def _serial_is_new(self) -> Self:
         if self.serial in self.earlier:
@@ -72,6 +84,9 @@ def read_record(path: Path) -> ClinicRecord:
         ServerConfigError: in one line, what is wrong with the file.
     """
     content, places = _RECORD.read(path)
+    if not content.keys() & {"node_key", "serial"}:
+        where = "they are kits/server/clinics/NAME.json (studies are approved by clinics)"
+        raise ServerConfigError(f"{path}: not a clinic's record; {where}")
     return _RECORD.validate(content, places, str(path))
 
 
@@ -79,12 +94,11 @@ def read_clinics(folder: Path) -> tuple[ClinicRecord, ...]:
     """Read the records of all clinics, sorted by name; none where there is no such folder.
 
     Raises:
-        ServerConfigError: a file is not a record or not that of its name, or two clinics share a key or a certificate.
+        ServerConfigError: the folder cannot be read, a file is not a record or not that of its name, or two clinics
+            share a key or a certificate.
     """
     records = []
-    for path in sorted(folder.glob("*.json")):
-        if path.name.startswith("."):  # a record that is being written
-            continue
+    for path in _paths(folder):
         record = read_record(path)
         if record.name != path.stem:
             raise ServerConfigError(f"{path}: the record of {record.name}; it belongs into {record.name}.json")
@@ -92,6 +106,18 @@ def read_clinics(folder: Path) -> tuple[ClinicRecord, ...]:
     for index, record in enumerate(records):
         _check_apart(record, records[:index])
     return tuple(records)
+
+
+def _paths(folder: Path) -> list[Path]:
+    """Return the records' files. To `Path.glob` a folder that may not be read would be an empty one: nobody let in."""
+    try:
+        # One with a leading dot is being written.
+        return sorted(path for path in folder.iterdir() if path.suffix == ".json" and path.name[0] != ".")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        reason = f"{folder}: cannot be read: {error.strerror}"
+        raise ServerConfigError(f"{reason}; it is a folder that the server's user may read") from None
 
 
 def approve(folder: Path, record: ClinicRecord | Path) -> ClinicRecord:
@@ -129,15 +155,21 @@ def revoke(folder: Path, name: str) -> ClinicRecord:
     )
 
 
-def replace_certificate(folder: Path, name: str, serial: str, not_after: str) -> ClinicRecord:
+def replace_certificate(
+    folder: Path, name: str, serial: str, not_after: str, node_key: str | None = None
+) -> ClinicRecord:
     """Write down a clinic's renewed certificate, and return the record. A clinic that is kept out stays out.
+
+    With a new node key, its earlier certificates end at once.
 
     Raises:
         ServerConfigError: no such clinic.
         StorageError: it cannot be written.
     """
     old = read_record(folder / f"{name}.json")
-    new = old.model_copy(update={"serial": serial, "not_after": not_after})
+    new = old.model_copy(
+        update={"serial": serial, "not_after": not_after, "node_key": old.node_key if node_key is None else node_key}
+    )
     return _write(folder, _let_in(folder, new, revoked=old.revoked))
 
 

@@ -29,9 +29,7 @@ _HOST = re.compile(
 class ServerEntry(Section):
     """Where the server is."""
 
-    names: tuple[str, ...] = Field(
-        min_length=1, description="a list of the server's host names and addresses; clinics use the first"
-    )
+    names: tuple[str, ...] = Field(description="a list of the server's host names and addresses; clinics use the first")
     port: Port = Field(443, description="its one open port")
     address: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 (it is the edge)
     superlink_port: Port = Field(9092, description="loopback port of Flower's SuperLink")
@@ -41,6 +39,8 @@ class ServerEntry(Section):
     @field_validator("names")
     @classmethod
     def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("name at least one host name or address")
         for name in value:
             if not _is_address(name) and not _HOST.match(name):
                 raise ValueError(f"{name!r} is neither a host name nor an address")

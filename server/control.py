@@ -36,14 +36,14 @@ class Node:
         name: the clinic's.
         public_key: as registered, PEM.
         online: it has said so within the last minute.
-        last_seen: when it last came online or went offline; None where it never was.
+        since: when it last came online or went offline; None where it never was.
     """
 
     node_id: int
     name: str
     public_key: bytes
     online: bool
-    last_seen: datetime | None
+    since: datetime | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Control:
 
         answer = self._call("list the clinics", lambda: self._client.ListNodes(ListNodesRequest()))
         return tuple(
-            Node(info.node_id, info.name, info.public_key, info.status == "online", _last_seen(info))
+            Node(info.node_id, info.name, info.public_key, info.status == "online", _since(info))
             for info in answer.nodes_info
             if info.status != "unregistered"
         )
@@ -194,7 +194,7 @@ def public_key(record: ClinicRecord) -> bytes:
     return base64.b64decode(key_header(record.node_key))
 
 
-def _last_seen(info: object) -> datetime | None:
+def _since(info: object) -> datetime | None:
     times = [getattr(info, name, "") for name in ("last_activated_at", "last_deactivated_at")]
     known = [datetime.fromisoformat(time) for time in times if time]
     until = getattr(info, "online_until", 0.0)

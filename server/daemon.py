@@ -15,7 +15,7 @@ from time import monotonic
 from sdnotify import SystemdNotifier
 
 from common.audit_log import AuditLog
-from common.errors import MelfedError, StorageError
+from common.errors import MelfedError, ServerConfigError, StorageError
 from common.events import Event
 from common.supervisor import Child, Supervisor
 from server.bundle import check_bundle
@@ -27,7 +27,7 @@ from server.daemon_state import ChildRow, ClinicRow, DaemonState, write_daemon_s
 from server.edge import Edge, edge_ready
 from server.health import Health
 from server.metrics import Metrics, Standing, served
-from server.reconcile import Reconciler
+from server.reconcile import SILENT_SECONDS, Reconciler
 from server.run_lock import held
 from server.superlink import command, quiet_environment, read_file
 
@@ -53,9 +53,23 @@ def start(config: ServerConfig) -> None:
         ServiceError: it runs already, nginx is missing or refuses its configuration, or a port is taken.
         StorageError: the state folder cannot be written.
     """
+    check_kit(config)
     _make_folders(config)
     with held(config.daemon_lock, "the server is run", LOCK_SECONDS):
         Daemon(config).run()
+
+
+def check_kit(config: ServerConfig) -> None:
+    """See that the kit's files are there: nginx would be the first to miss some, and no restart mends that.
+
+    Raises:
+        ServerConfigError: one is missing.
+    """
+    own = (config.certificate, config.certificate_key)
+    for path in (config.ca_certificate, *own, config.superexec_secret, config.bundle):
+        if not path.exists():
+            renew = ", or provision --renew server" if path in own else ""
+            raise ServerConfigError(f"{path}: missing; put the kit's own file back{renew}")
 
 
 def _make_folders(config: ServerConfig) -> None:
@@ -122,13 +136,14 @@ class Daemon:
         self._failure: BaseException | None = None
         self._told: tuple[float, DaemonState | None] = (0.0, None)
         self._looked = -DAY
-        self._ready, self._status = False, ""
+        self._ready, self._status, self._certificates = False, "", ""
 
     def run(self) -> None:
         """Run until `stop` is set; raises as `start`."""
         clinics = read_clinics(self.config.clinics)
         self.look_at_certificates(clinics)
         self.edge.write(clinics)
+        self._certificates = self.edge.certificates
         if left := self.edge.end_leftovers():
             _log.warning("ended %d processes of an nginx that was left over", left)
         self.supervisor = Supervisor(children(self.config, self.edge), self._heard)
@@ -168,6 +183,11 @@ class Daemon:
             while not self.stop.wait(STEP_SECONDS):
                 if self.supervisor.states()["superlink"].status == "ready":
                     self.reconciler.step()
+                    self.mend_superlink(self.reconciler)
+                else:
+                    self.reconciler.silent_since = None
+                with contextlib.suppress(OSError):  # somebody else's hand; the next look sees to it
+                    self.edge.trim_logs()
                 self._daily()
                 self._tell()
                 self.notifier.notify("WATCHDOG=1")
@@ -177,7 +197,19 @@ class Daemon:
             return
         with contextlib.suppress(MelfedError):  # a file of the kit that is gone is told of by `problems`
             self.look_at_certificates(read_clinics(self.config.clinics))
-        self.edge.trim_logs()
+
+    def mend_superlink(self, found: Reconciler) -> None:
+        """Have SuperLink started anew where it hangs, or where it still shows a certificate that was renewed.
+
+        nginx tries certificate and key before they count, so that a kit which is half copied ends nothing.
+        """
+        if self.edge.certificates != self._certificates:
+            self._certificates = self.edge.certificates
+            self._looked = monotonic() - DAY
+            self.supervisor.restart("superlink", "the server's certificate is a new one")
+        elif found.hangs():
+            found.silent_since = found.clock()
+            self.supervisor.restart("superlink", f"it has not answered for {SILENT_SECONDS:g} s")
 
     def look_at_certificates(self, clinics: tuple[ClinicRecord, ...]) -> None:
         """Note how long all certificates last, and tell of those that end soon.
@@ -214,9 +246,16 @@ class Daemon:
 
     def state(self) -> DaemonState:
         """Return how everything is now."""
-        states = self.supervisor.states().values()
+        silent = self.reconciler is not None and self.reconciler.silent_since is not None
         rows = tuple(
-            ChildRow(name=s.name, status=s.status, pid=s.pid, restarts=s.restarts, reason=s.reason) for s in states
+            ChildRow(
+                name=s.name,
+                status="silent" if silent and (s.name, s.status) == ("superlink", "ready") else s.status,
+                pid=s.pid,
+                restarts=s.restarts,
+                reason=s.reason,
+            )
+            for s in self.supervisor.states().values()
         )
         clinics: tuple[ClinicRow, ...] = ()
         problems: tuple[str, ...] = ()
@@ -266,7 +305,7 @@ def _clinic_rows(found: Reconciler) -> tuple[ClinicRow, ...]:
                 online=node is not None and node.online,
                 revoked=record.revoked,
                 node=node.node_id if node else None,
-                last_seen=node.last_seen.isoformat(timespec="seconds") if node and node.last_seen else None,
+                since=node.since.isoformat(timespec="seconds") if node and node.since else None,
                 certificate_ends=record.not_after,
             )
         )

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from common.errors import ServerConfigError, ServiceError
-from server.terminal import Config, Json, configuration, errors, output
+from server.terminal import Config, Json, configuration, errors, output, own_configuration
 
 
 def provision(
@@ -20,15 +20,18 @@ def provision(
     ] = None,
 ) -> None:
     """Make the kits: a private CA, the server's certificate and secrets, keys and certificate of each clinic."""
+    from server.kits import spoken_fingerprint
     from server.provision import provision as make
 
     made = make(consortium, out, renew)
     for what, paths in (("made", made.added), ("renewed", made.renewed)):
         for path in paths:
             errors.print(f"{what}: {made.out / path}")
+    if not made.added and not made.renewed:
+        errors.print("nothing to make: all kits exist")
     for note in made.notes:
         errors.print(f"note: {note}", style="yellow")
-    output.print(f"CA certificate, SHA-256: {made.fingerprint}", soft_wrap=True)
+    output.print(f"CA certificate, SHA-256: {spoken_fingerprint(made.fingerprint)}", soft_wrap=True)
     output.print(f"app bundle, SHA-256: {made.app}", soft_wrap=True)
 
 
@@ -45,7 +48,7 @@ def start(
 
     # Flower's database holds what lets a ServerApp act, and nginx's logs name the clinics.
     os.umask(0o077)
-    server = configuration(path or config)
+    server = own_configuration(path or config)
     become_quiet(server)
     configure_logging()
     run(server)
@@ -59,7 +62,7 @@ def status(
     """Show the server's processes, the clinics and the runs."""
     from server.status import ask_clinics, server_status, tables
 
-    server = configuration(config)
+    server = own_configuration(config) if ask else configuration(config)
     if ask:
         ask_clinics(server)
     found = server_status(server)
@@ -102,6 +105,7 @@ def revoke(
 
 def clinics(as_json: Json = False, config: Config = None) -> None:
     """List the clinics that the server knows."""
+    from rich import box
     from rich.table import Table
 
     from server.clinics import read_clinics
@@ -110,7 +114,7 @@ def clinics(as_json: Json = False, config: Config = None) -> None:
     if as_json:
         sys.stdout.write(json.dumps([record.model_dump(mode="json") for record in records], indent=2) + "\n")
         return
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("clinic", "may connect", "certificate ends", "let in"):
         table.add_column(column, overflow="fold")
     for record in records:

@@ -29,7 +29,7 @@ class ClinicRow(Section):
     online: bool = False
     revoked: bool = False
     node: int | None = Field(None, description="Flower's number for it")
-    last_seen: str | None = Field(None, description="ISO 8601, UTC; null: never")
+    since: str | None = Field(None, description="of online, or of not online: ISO 8601, UTC; null: always")
     certificate_ends: str = ""
 
 

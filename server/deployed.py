@@ -81,7 +81,7 @@ def conduct_run(config: ServerConfig, run: str, grid: Grid, flower_run: int) -> 
             audit=AuditLog(config.audit_log, "serverapp"),
             flower_run=flower_run,
         )
-        _conduct(config, folder, terms, listening(grid, config.clinics_said))
+        _conduct(config, folder, terms, grid)
 
 
 def _conduct(config: ServerConfig, folder: RunFolder, terms: Conduct, grid: Grid) -> None:
@@ -100,7 +100,7 @@ def _conduct(config: ServerConfig, folder: RunFolder, terms: Conduct, grid: Grid
         study = folder.study()
         model = build_study_classifier(study, config.weights_folder)
         rounds = Rounds(study, folder, trainable_tensors(model), terms, Silent())
-    rounds.conduct(grid)
+    rounds.conduct(listening(grid, config.clinics_said, study.digest))
     with standing(folder, terms):
         outcome = rounds.outcome
         if outcome is None:
@@ -117,8 +117,8 @@ def _conduct(config: ServerConfig, folder: RunFolder, terms: Conduct, grid: Grid
 class Listening:
     """Flower's grid; what clinics say of themselves is written down as it passes by."""
 
-    def __init__(self, grid: Grid, said: Path) -> None:
-        self._grid, self._said = grid, said
+    def __init__(self, grid: Grid, said: Path, digest: str) -> None:
+        self._grid, self._said, self._digest = grid, said, digest
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is the grid's own."""
@@ -132,13 +132,13 @@ class Listening:
             names = {info.node_id: info.name for info in self._grid.get_nodes()}
             for message in told:
                 if name := names.get(message.metadata.src_node_id):
-                    note_said(self._said, name, said_in(message))
+                    note_said(self._said, name, said_in(message, self._digest))
         return messages
 
 
-def listening(grid: Grid, said: Path) -> Grid:
-    """Return the grid; what clinics say of themselves is written down in a file."""
-    return cast(Grid, Listening(received(grid), said))
+def listening(grid: Grid, said: Path, digest: str) -> Grid:
+    """Return the grid; what clinics say of themselves, asked about a study, is written down in a file."""
+    return cast(Grid, Listening(received(grid), said, digest))
 
 
 def _identity(message: Message) -> dict[str, Any] | None:
@@ -146,8 +146,8 @@ def _identity(message: Message) -> dict[str, Any] | None:
     return None if found is None else dict(found)
 
 
-def said_in(message: Message) -> Said:
-    """Return what a clinic says of itself in its answer."""
+def said_in(message: Message, digest: str) -> Said:
+    """Return what a clinic says of itself in its answer about a study."""
     identity = _identity(message) or {}
     records = message.content.config_records
     reasons = [record.get("reason", "") for kind in ("declined", "refused") if (record := records.get(kind))]
@@ -155,9 +155,10 @@ def said_in(message: Message) -> Said:
     known = isinstance(budget, int | float) and math.isfinite(budget)
     return Said(
         version=word(identity.get("version", "")),
-        approved=words(identity.get("approved", ())),
+        approved=words(identity["approved"]) if "approved" in identity else None,
         budget=float(budget) if known and budget is not None else None,
         reason=exchange.one_line(str(reasons[0])) if reasons else "",
+        declined=digest if "declined" in records else "",
     )
 
 
@@ -166,10 +167,12 @@ def roll_call(config: ServerConfig, grid: Grid) -> None:
 
     They are asked about the study of the last run, since a clinic says nothing without being asked about one.
     """
-    content = exchange.request(0, _last_study(config), "roll-call")
+    study = _last_study(config)
+    content = exchange.request(0, study, "roll-call")
     nodes = dict.fromkeys(exchange.online(grid), "")
     terms = exchange.Terms(ROLL_CALL_SECONDS)
-    for _ in exchange.ask(listening(grid, config.clinics_said), exchange.DESCRIBE, nodes, content, terms, _Patient()):
+    heard = listening(grid, config.clinics_said, study.digest)
+    for _ in exchange.ask(heard, exchange.DESCRIBE, nodes, content, terms, _Patient()):
         pass
 
 

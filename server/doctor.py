@@ -250,7 +250,7 @@ def audit_log(config: ServerConfig) -> Finding:
         return bad(str(error), "give the log back to the user of the service")
     if verified.error:
         return bad(verified.error, "keep the file as it is, and find out who wrote to it")
-    return good(f"{verified.rows} records, chain whole, head {verified.head[:12]}")
+    return good(f"{verified.counted}, chain whole, head {verified.head[:12]}")
 
 
 def clock() -> Finding:

@@ -46,6 +46,7 @@ class Edge:
         self._timeouts = timeouts
         self.folder = config.state / "nginx"
         self.configuration = self.folder / "nginx.conf"
+        self.certificates = ""  # names those that the configuration was last tried with, by their digest
 
     def write(self, clinics: Iterable[ClinicRecord]) -> bool:
         """Write the configuration if it changed, and return whether it did. What nginx refuses is not written.
@@ -56,7 +57,9 @@ class Edge:
             StorageError: it cannot be written.
         """
         text = nginx_configuration(self._config, clinics, self._timeouts)
+        certificates = text.partition("\n")[0]
         if self.configuration.is_file() and self.configuration.read_text(encoding="utf-8") == text:
+            self.certificates = certificates
             return False
         self._config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -64,6 +67,7 @@ class Edge:
         write_text(candidate, text)
         self._test(candidate)
         candidate.replace(self.configuration)
+        self.certificates = certificates
         return True
 
     def command(self) -> tuple[str, ...]:

@@ -34,6 +34,9 @@ KEY_HEADER = "flwr-public-key"
 """Flower's header with the node's public key (`flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER`)."""
 
 _POLLS = ("pull-messages", "send-node-heartbeat")
+_PATH = 200
+"""Characters of a path that are logged."""
+
 _SPECIAL = re.compile(r"""["'\\$;{}\x00-\x1f]""")
 
 
@@ -100,8 +103,17 @@ http {{
     map "$status $uri" $melfed_logged {{
         default 1;
 {_lines(f'"200 /v1/fleet/{name}" 0;' for name in _POLLS)}    }}
+    # What a stranger writes is not written down, and of what a clinic does not too much: no line is long.
+    map $request_method $melfed_method {{
+        default "-";
+        "~^(?<melfed_word>[A-Z]{{1,10}})$" $melfed_word;
+    }}
+    map "$ssl_client_verify $uri" $melfed_path {{
+        default "-";
+        "~^SUCCESS (?<melfed_start>.{{1,{_PATH}}})" $melfed_start;
+    }}
     log_format edge escape=json '{{"time":"$time_iso8601","address":"$remote_addr","clinic":"$melfed_clinic",'
-        '"certificate":"$ssl_client_verify","method":"$request_method","path":"$uri","status":"$status",'
+        '"certificate":"$ssl_client_verify","method":"$melfed_method","path":"$melfed_path","status":"$status",'
         '"bytes_in":"$request_length","bytes_out":"$bytes_sent","seconds":"$request_time"}}';
     access_log {_quoted(folder / "access.log")} edge if=$melfed_logged;
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import DataError, DeclinedError, StudyError
-from common.histogram import ScoreHistogram
-from common.noisy_histogram import Histogram, NoisyHistogram, histogram_from_arrays
+from common.evaluation_noise import largest_multiplier
+from common.histogram import MAX_IMAGES, ScoreHistogram
+from common.noisy_histogram import REACH, Histogram, NoisyHistogram, histogram_from_arrays, noise_variance
 from common.protocol import StudyProtocol, validates
 from common.tensors import TensorError, Tensors, check_tensors, shapes
 from server.exchange import Reply
@@ -18,7 +19,11 @@ from server.outcome import Account
 from server.robust import update_norm
 
 MAX_LOSS = 1e12
+MAX_EVALUATED = MAX_IMAGES // 10
+"""Images of a part to be scored that a clinic may have, so that none fills up the sum of all alone."""
 MAX_NAME = 200
+MAX_NORM = 1e12
+"""Of an update, whatever the study allows: its squares, and sums of them over all rounds, are finite in float32."""
 PARTS = ("train", "validation", "test")
 USELESS = (TensorError, DataError, StudyError, DeclinedError)
 """What is raised for a reply that cannot be used; the round goes on without it."""
@@ -84,23 +89,26 @@ class Intake:
         update = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
         self._check_norm(update, model)
         due = validates(self.study, number - 1)
-        validation = self._histogram(reply, "validation", counts["validation_images"]) if due else None
+        validation = self._histogram(reply, "validation", counts["validation_images"], account) if due else None
         return Update(update, images, loss, validation, account, reply.size)
 
     def evaluation(self, reply: Reply, number: int, counts: Counts) -> Evaluation:
         """Return an evaluation reply's content; `number` is that of the last round."""
         self._check_request(reply, number)
-        test = self._histogram(reply, "test", counts["test_images"])
-        validation = self._histogram(reply, "validation", counts["validation_images"])
-        return Evaluation(test, validation, self.account(reply))
+        account = self.account(reply)
+        test = self._histogram(reply, "test", counts["test_images"], account)
+        validation = self._histogram(reply, "validation", counts["validation_images"], account)
+        return Evaluation(test, validation, account)
 
     def counts(self, reply: Reply, name: str) -> dict[str, int]:
         """Return how many images, positives and groups a clinic has in each part."""
         counts = {}
         for part in PARTS:
+            largest = self.study.federation.largest_clinic
+            most = largest if part == "train" else min(largest, MAX_EVALUATED)
             for what in ("images", "positives", "groups"):
                 number = reply.number("counts", f"{part}_{what}")
-                if not (0 <= number <= self.study.federation.largest_clinic and number == int(number)):
+                if not (0 <= number <= most and number == int(number)):
                     raise DataError(f"clinic {name} counts {number:g} {part} {what}")
                 counts[f"{part}_{what}"] = int(number)
         return counts
@@ -118,6 +126,8 @@ class Intake:
         noised = self.study.privacy.evaluation == "noised"
         if not said or not (0 <= evaluation < math.inf if noised else math.isnan(evaluation)):
             raise DataError("its privacy account is missing or makes no sense; use the same melfed version")
+        if noised and not evaluation <= (most := largest_multiplier(self.study, self.study.privacy)):
+            raise DataError(f"the σ of its histograms is {evaluation:.4g}; the study needs none above {most:.4g}")
         return Account(epsilon if epsilon < math.inf else None, head, noise, evaluation if noised else None)
 
     def _check_request(self, reply: Reply, number: int) -> None:
@@ -129,18 +139,31 @@ class Intake:
             raise StudyError("the reply is to another run")
 
     def _check_norm(self, update: Tensors, model: Mapping[str, np.ndarray]) -> None:
-        largest = self.study.federation.largest_update_norm
-        if largest is not None and not (norm := update_norm(update, model)) <= largest:
+        norm, largest = update_norm(update, model), self.study.federation.largest_update_norm
+        if not norm <= MAX_NORM:
+            raise DataError(f"its update has norm {norm:.4g}, beyond all use ({MAX_NORM:g}); lower the learning rate")
+        if largest is not None and not norm <= largest:
             raise DataError(f"its update has norm {norm:.4g}, more than federation.largest_update_norm ({largest:g})")
 
-    def _histogram(self, reply: Reply, part: str, images: int) -> Histogram:
+    def _histogram(self, reply: Reply, part: str, images: int, account: Account | None) -> Histogram:
         histogram = histogram_from_arrays(reply.arrays(part))
         noised = self.study.privacy is not None and self.study.privacy.evaluation == "noised"
         if isinstance(histogram, NoisyHistogram) != noised:
             raise DataError(f"its {part} histogram has {'no ' if noised else ''}noise, against the study")
         if isinstance(histogram, ScoreHistogram) and histogram.images != images:
             raise DataError(f"scored {histogram.images} {part} images, not {images}")
+        if isinstance(histogram, NoisyHistogram) and account is not None:
+            self._check_noised(histogram, part, images, account)
         return histogram
+
+    def _check_noised(self, histogram: NoisyHistogram, part: str, images: int, account: Account) -> None:
+        """Check that a histogram has the noise that was accounted for, and no more patients than the clinic."""
+        assert self.study.privacy is not None  # noqa: S101 (whoever gives an account is in a private study)
+        if histogram.noise_variance[0] != noise_variance(account.evaluation_noise_multiplier or 0.0):
+            raise DataError(f"its {part} histogram states other noise than its account")
+        # The count is rounded to multiples of the cell.
+        if histogram.largest > images + self.study.privacy.smallest_cell + REACH * histogram.noise_std:
+            raise DataError(f"its {part} histogram counts more patients than its {images} images")
 
 
 def raise_refusal(reply: Reply) -> None:

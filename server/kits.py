@@ -93,9 +93,13 @@ def server_files(consortium: Consortium, values: Mapping[str, object]) -> dict[s
 
 def words(ca: Certificate, version: str) -> dict[str, object]:
     """Return the values that every template may use."""
-    digits = ca.fingerprint.upper()
-    fingerprint = ":".join(digits[index : index + 2] for index in range(0, len(digits), 2))
-    return {"fingerprint": fingerprint, "version": version}
+    return {"fingerprint": spoken_fingerprint(ca.fingerprint), "version": version}
+
+
+def spoken_fingerprint(fingerprint: str) -> str:
+    """Return a fingerprint as openssl prints it, and as it is compared on the telephone: capitals, with colons."""
+    digits = fingerprint.upper()
+    return ":".join(digits[index : index + 2] for index in range(0, len(digits), 2))
 
 
 def write_folder(folder: Path, public: Mapping[str, Content], secret: Mapping[str, bytes]) -> None:

@@ -23,26 +23,45 @@ def add_to(app: typer.Typer) -> None:
 @log_app.callback(invoke_without_command=True)
 def log(
     context: typer.Context,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="From then on: 30m, 12h, 7d, or a date and time (UTC).", show_default=False),
+    ] = None,
     last: Annotated[
-        int | None, typer.Option("--last", "-n", min=1, max=100_000, help="How many records.", show_default="50")
+        int | None,
+        typer.Option(
+            "--last", "-n", min=1, max=100_000, help="How many records.", show_default="50, or all with --since"
+        ),
     ] = None,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
     """Show what happened on this server. docs/events has a page for each number."""
     if context.invoked_subcommand is not None:
-        if last is not None or as_json or config is not None:
+        if since is not None or last is not None or as_json or config is not None:
             raise typer.BadParameter("give options after the sub-command")
         return
     from common.audit_log import read_log
 
-    for row in deque(read_log(configuration(config).audit_log), maxlen=last or 50):
+    first = _moment(since) if since is not None else ""
+    rows = (row for row in read_log(configuration(config).audit_log) if str(row.get("time", "")) >= first)
+    for row in rows if last is None and since else deque(rows, maxlen=last or 50):
         if as_json:
             sys.stdout.write(json.dumps(row) + "\n")
             continue
         about = {key: value for key, value in row.items() if key not in _OF_THE_CHAIN and value not in ("", None, [])}
         words = " ".join(f"{key}={value}" for key, value in about.items())
         output.print(f"{row['time']} {row['id']} {row['event']} {words}", soft_wrap=True)
+
+
+def _moment(since: str) -> str:
+    """Return a point in time as the log writes it. Raises typer.BadParameter."""
+    from common.when import moment
+
+    try:
+        return moment(since)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from None
 
 
 @log_app.command()
@@ -64,6 +83,6 @@ def verify(
     found = verify_log(path, head)
     if found.error is not None:
         raise LedgerError(f"{found.error}; keep the file as it is, and find out who wrote to it")
-    sys.stdout.write(f"{path}: {found.rows} records, chain whole, head {found.head}\n")
+    sys.stdout.write(f"{path}: {found.counted}, chain whole, head {found.head}\n")
     if found.torn:
         errors.print(f"{path}: a crash has left {found.torn} bytes of a record; the next record removes them")

@@ -48,10 +48,18 @@ class Absent:
         self.declined.pop(name, None)
 
     def reasons(self) -> str:
-        """Return all of it in one line."""
-        rows = [f"{name}: {reason}" for name, reason in sorted(self.failed.items())]
-        rows += [f"{name} declined: {reason}" for name, reason in sorted(self.declined.items())]
+        """Return all of it in one line, a reason that several have once."""
+        rows = [f"{names}: {reason}" for reason, names in _by_reason(self.failed)]
+        rows += [f"{names} declined: {reason}" for reason, names in _by_reason(self.declined)]
         return "; ".join(rows) or "no answer"
+
+
+def _by_reason(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return each reason with the names of those who have it, in the order of the names."""
+    names: dict[str, list[str]] = {}
+    for name, reason in sorted(reasons.items()):
+        names.setdefault(reason, []).append(name)
+    return [(reason, ", ".join(those)) for reason, those in names.items()]
 
 
 class _Known(Section):
@@ -100,17 +108,19 @@ class Members:
 
         Raises:
             QuorumError: too few came, or were let in.
+            StudyError: the study's aggregation needs more clinics than this run has.
         """
         spec = self.study.federation
+        needed = max(self.needed(self.conduct.clinics), robust.clinics_needed(spec, self.conduct.clinics))
         if self.conduct.deployed:
             self._recall()
         started = monotonic()
         enough_since, told = None, False
-        while not self._all_there(nodes := exchange.online(grid)) and monotonic() - started < spec.deadline_seconds:
+        while not self._all_there(nodes := self._invited(grid)) and monotonic() - started < spec.deadline_seconds:
             if monotonic() - started >= TOLD_SECONDS and not told:
                 told = True
                 self._miss(nodes)
-            if len(nodes) < self.needed(self.conduct.clinics):
+            if len(nodes) < needed:
                 enough_since = None
             elif enough_since is None:
                 enough_since = monotonic()
@@ -119,15 +129,15 @@ class Members:
             self.conduct.wait(self.folder, self.observer)
         self._online = nodes
         terms = Terms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
-        self._introduce(grid, nodes, terms, self.needed(self.conduct.clinics))
-        self.need_quorum(len(self.names), self.conduct.clinics, self.absent)
+        self._introduce(grid, nodes, terms, needed)
+        self.need_quorum(len(self.names), self.conduct.clinics, self.absent, needed)
         if self.conduct.deployed:
             self.remember()
 
     def refresh(self, grid: Channel, round_number: int) -> None:
         """Before a round of a deployment: let in whoever joins late, and see who is back, and as what."""
         self._round = round_number
-        nodes = self._online = exchange.online(grid)
+        nodes = self._online = self._invited(grid)
         for node in [node for node in self.away if node in nodes]:
             self.returned(node)
         due = {node: info for node, info in nodes.items() if self._is_due(node, info)}
@@ -142,7 +152,7 @@ class Members:
         checkpoint would have to keep, and a run that goes on asks the same ones.
         """
         names = sorted(self.counts)
-        size = max(1, round(self.study.federation.cohort * len(names)))
+        size = robust.cohort_size(self.study.federation, len(names))
         if size == len(names):
             return names
         generator = np.random.default_rng(seed_for(self.study.seed, "cohort", number))
@@ -163,14 +173,14 @@ class Members:
         share = max(1, math.ceil(self.study.federation.quorum * asked - 1e-9))
         return max(share, robust.replies_needed(self.study.federation))
 
-    def need_quorum(self, answered: int, asked: int, absent: Absent) -> None:
-        """Raise QuorumError where too few of the clinics asked have answered."""
-        needed = self.needed(asked)
+    def need_quorum(self, answered: int, asked: int, absent: Absent, needed: int | None = None) -> None:
+        """Raise QuorumError where too few of the clinics asked have answered; `needed` in place of the usual number."""
+        needed = self.needed(asked) if needed is None else needed
         if answered < needed:
-            raise QuorumError(
-                f"{answered} of {asked} clinics answered, {needed} are needed: {absent.reasons()}; "
-                f"mend that and go on with --resume {self.folder.path}"
-            )
+            again = self.folder.path.name if self.conduct.deployed else self.folder.path
+            # Where all that are missing have declined, it is for them to decide: a budget that is spent stays spent.
+            mend = "" if absent.declined and not absent.failed else f"; mend that and go on with --resume {again}"
+            raise QuorumError(f"{answered} of {asked} clinics answered, {needed} are needed: {absent.reasons()}{mend}")
 
     def ask(
         self, grid: Channel, kind: str, nodes: Mapping[int, str], content: exchange.Content, asking: "Asking"
@@ -211,6 +221,12 @@ class Members:
             self.absent.failed[name] = exchange.OFFLINE
             self.record(Event.CLINIC_LOST, clinic=name, round=self._round, reason=exchange.OFFLINE)
 
+    def _invited(self, grid: Channel) -> dict[int, Node]:
+        """Return the nodes online that may be of this run: another clinic's is neither waited for nor asked."""
+        return {
+            node: info for node, info in exchange.online(grid).items() if not info.name or self._is_invited(info.name)
+        }
+
     def _is_invited(self, name: str) -> bool:
         return isinstance(self.conduct.expected, int) or name in self.conduct.expected
 
@@ -224,7 +240,7 @@ class Members:
 
         Whoever is lost meanwhile is waited for until `needed` are in.
         """
-        nodes = {node: info for node, info in sorted(nodes.items()) if not info.name or self._is_invited(info.name)}
+        nodes = dict(sorted(nodes.items()))
         content = exchange.request(0, self.study, self.intake.run)
         asking = Asking(self, needed)
         for node, info in nodes.items():

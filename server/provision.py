@@ -4,10 +4,12 @@
     OUT/server/            the server's kit
     OUT/clinics/NAME/      a clinic's kit, and NAME.zip
 
-What exists is never written again, so that a second run adds the clinics that are new. A run that was killed is made
-whole by the next one.
+What exists is never written again, so that a second run adds the clinics that are new. A clinic that has a record has
+had its kit, which the coordinator may have deleted after it was sent: it is left alone. A run that was killed is made
+whole by the next one; of a renewal that was killed the next run says that it is to be done again.
 """
 
+import contextlib
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from common.errors import ServerConfigError
 from server import kits
 from server.certificates import (
     Pair,
-    describe,
+    belongs,
     make_authority,
     make_clinic_certificate,
     make_node_key,
@@ -31,6 +33,10 @@ from server.clinics import ClinicRecord, approve, read_clinics, replace_certific
 from server.consortium import SERVER_NAME, Clinic, Consortium, read_consortium
 
 _SECRET_BYTES = 48
+_OWN_FILES = ("clinic.crt", "clinic.key", "node.key")
+"""What makes a kit that of its clinic."""
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+_PORTS = ("port", "superlink_port", "messenger_port", "health_port", "metrics_port")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ def provision(consortium_path: Path, out: Path, renew: str | None = None) -> Pro
         consortium_path: the consortium file.
         out: folder of the kits.
         renew: name of a clinic whose certificate and its key are made anew, or "server"; nothing else is written again.
+            A clinic whose kit is gone gets a new one, with another node key.
 
     Raises:
         ServerConfigError: the consortium file is invalid, or a file in `out` that is needed is missing or altered.
@@ -66,7 +73,7 @@ def provision(consortium_path: Path, out: Path, renew: str | None = None) -> Pro
     consortium = read_consortium(consortium_path)
     folders = _Folders(out)
     if renew is not None:
-        _check_renewable(folders, renew)
+        _check_renewable(consortium, folders, renew)
     added: list[str] = []
     if not folders.authority.exists():
         if folders.server.exists() or any(folders.clinics.glob("*/ca.crt")):
@@ -80,7 +87,9 @@ def provision(consortium_path: Path, out: Path, renew: str | None = None) -> Pro
         added.append("server")
     app = bundle_digest(_read(folders.server / "melfed.fab"))
     added += [f"clinics/{clinic.name}" for clinic in consortium.clinics if maker.make_clinic(clinic, app)]
-    renewed = () if renew is None else (maker.renew_server() if renew == SERVER_NAME else maker.renew_clinic(renew),)
+    renewed: tuple[str, ...] = ()
+    if renew is not None:
+        renewed = (maker.renew_server() if renew == SERVER_NAME else maker.renew_clinic(renew, app),)
     fingerprint = read_certificate(folders.authority / "ca.crt").fingerprint
     return Provisioned(out, tuple(added), renewed, tuple(_notes(consortium, folders)), fingerprint, app)
 
@@ -109,37 +118,41 @@ class _Maker:
         kits.write_folder(self._folders.server, public, secret)
 
     def make_clinic(self, clinic: Clinic, app: str) -> bool:
-        """Write a clinic's kit, its archive and its record where they are missing; return whether any was."""
-        folder, record = self._folders.clinics / clinic.name, self._folders.records / f"{clinic.name}.json"
-        made = not folder.exists()
-        if made:
-            pair = self._clinic_certificate(clinic.name)
-            values = kits.words(self._ca, _version()) | {"app": app}
-            public = kits.clinic_files(self._consortium, clinic, values)
-            public |= {"ca.crt": self._authority.certificate, "clinic.crt": pair.certificate}
-            kits.write_folder(folder, public, {"clinic.key": pair.key, "node.key": make_node_key()})
+        """Write a clinic's kit, its archive and, last, its record, unless it has one; return whether it had none."""
+        folder = self._folders.clinics / clinic.name
+        if (self._folders.records / f"{clinic.name}.json").exists():
+            return False
+        if not folder.exists():
+            self._write_kit(clinic, app)
         if not folder.with_name(f"{clinic.name}.zip").exists():
             kits.write_archive(folder)
-            made = True
-        if not record.exists():
-            self._folders.records.mkdir(mode=0o755, exist_ok=True)
-            approve(self._folders.records, _record(clinic.name, folder))
-            made = True
-        return made
+        self._folders.records.mkdir(mode=0o755, exist_ok=True)
+        approve(self._folders.records, _record(clinic.name, folder))
+        return True
+
+    def _write_kit(self, clinic: Clinic, app: str) -> None:
+        pair = self._clinic_certificate(clinic.name)
+        values = kits.words(self._ca, _version()) | {"app": app}
+        public = kits.clinic_files(self._consortium, clinic, values)
+        public |= {"ca.crt": self._authority.certificate, "clinic.crt": pair.certificate}
+        secret = {"clinic.key": pair.key, "node.key": make_node_key()}
+        kits.write_folder(self._folders.clinics / clinic.name, public, secret)
 
     def renew_server(self) -> str:
         """Make the server's certificate and its key anew."""
         self._replace(self._folders.server, "server", self._server_certificate())
         return "server"
 
-    def renew_clinic(self, name: str) -> str:
-        """Make a clinic's certificate and its key anew; Flower knows it by its node key, which stays."""
-        pair = self._clinic_certificate(name)
-        certificate = describe(pair.certificate)
+    def renew_clinic(self, name: str, app: str) -> str:
+        """Make a clinic's certificate and its key anew; Flower knows it by its node key, which stays with the kit."""
         folder = self._folders.clinics / name
-        self._replace(folder, "clinic", pair)
+        if folder.exists():
+            self._replace(folder, "clinic", self._clinic_certificate(name))
+        else:
+            self._write_kit(_listed(self._consortium)[name], app)
         kits.write_archive(folder)
-        replace_certificate(self._folders.records, name, certificate.serial, certificate.not_after.isoformat())
+        new = _record(name, folder)
+        replace_certificate(self._folders.records, name, new.serial, new.not_after, new.node_key)
         return f"clinics/{name}"
 
     def _replace(self, folder: Path, name: str, pair: Pair) -> None:
@@ -169,14 +182,29 @@ def _record(name: str, folder: Path) -> ClinicRecord:
     )
 
 
-def _check_renewable(folders: _Folders, name: str) -> None:
+def _listed(consortium: Consortium) -> dict[str, Clinic]:
+    return {clinic.name: clinic for clinic in consortium.clinics}
+
+
+def _check_renewable(consortium: Consortium, folders: _Folders, name: str) -> None:
     """Raise ServerConfigError where there is no certificate of this name to renew."""
     if name == SERVER_NAME:
         if not folders.server.exists():
             raise ServerConfigError(f"{folders.server}: nothing to renew yet; provision without --renew")
-    elif not (folders.records / f"{name}.json").is_file() or not (folders.clinics / name).is_dir():
-        known = ", ".join(sorted(path.stem for path in folders.records.glob("*.json"))) or "none"
-        raise ServerConfigError(f"no clinic {name!r} to renew; known: {known}, and server")
+        return
+    known, folder = sorted(path.stem for path in folders.records.glob("*.json")), folders.clinics / name
+    if name not in known:
+        raise ServerConfigError(f"no clinic {name!r} to renew; known: {', '.join(known) or 'none'}, and server")
+    if not folder.exists() and name not in _listed(consortium):
+        raise ServerConfigError(
+            f"{folder}: missing, and {name} is not in {consortium.path}; add it there for a new kit"
+        )
+    if folder.exists() and not _is_whole(folder):
+        raise ServerConfigError(f"{folder}: not whole; remove it, and provision --renew {name} makes a new kit")
+
+
+def _is_whole(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (kits.SUMS, *_OWN_FILES))
 
 
 def _read_authority(folder: Path) -> Pair:
@@ -197,10 +225,40 @@ def _notes(consortium: Consortium, folders: _Folders) -> Iterator[str]:
     missing = [name for name in consortium.file.server.names if name not in certificate.names]
     if missing:
         yield f"server.crt does not name {', '.join(missing)}: provision --renew server, and mend the kits' clinic.yaml"
-    listed = {clinic.name for clinic in consortium.clinics}
+    yield from _notes_on_ports(consortium)
+    listed = _listed(consortium)
     for record in read_clinics(folders.records):
         if record.name not in listed and not record.revoked:
             yield f"{record.name} is not in {consortium.path.name}, but may still connect: melfed-server revoke"
+        elif not record.revoked and (note := _note_on_kit(folders.clinics / record.name, record)):
+            yield note
+
+
+def _notes_on_ports(consortium: Consortium) -> Iterator[str]:
+    """Yield the ports that stand twice, where the server's address says that all is on one machine."""
+    server = consortium.file.server
+    if server.names[0] not in _THIS_MACHINE:
+        return
+    whose: dict[int, list[str]] = {}
+    for name, entry in (("server", server), *((clinic.name, clinic.entry) for clinic in consortium.clinics)):
+        for key in _PORTS:
+            if (port := getattr(entry, key, None)) is not None:
+                whose.setdefault(port, []).append(f"{name}.{key}")
+    for port, names in whose.items():
+        if len(names) > 1:
+            yield f"port {port} is that of {', '.join(names)}; on one machine each needs its own"
+
+
+def _note_on_kit(folder: Path, record: ClinicRecord) -> str:
+    """Return what is to be said of the kit of a clinic that has a record; nothing where the two agree."""
+    if not folder.exists() or not _is_whole(folder):
+        return f"the kit of {record.name} is not here any more; should it need a new one: --renew {record.name}"
+    with contextlib.suppress(ServerConfigError):  # a file of it cannot be read
+        kit = _record(record.name, folder)
+        whole = belongs(_read(folder / "clinic.key"), _read(folder / "clinic.crt"))
+        if whole and (kit.node_key, kit.serial) == (record.node_key, record.serial):
+            return ""
+    return f"{folder}: not the kit of {record.name}'s record, as after a renewal that was killed: --renew {record.name}"
 
 
 def _version() -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from common.audit_log import AuditLog
-from common.errors import MelfedError, StorageError
+from common.errors import MelfedError, ServiceError, StorageError
 from common.events import Event
 from server.clinics import ClinicRecord, read_clinics
 from server.config import ServerConfig
@@ -33,6 +33,9 @@ START_SECONDS = 120.0
 """How long a ServerApp may take from its submission until it conducts its run."""
 
 LOW_BYTES = 256 * 2**20
+
+SILENT_SECONDS = 180.0
+"""How long SuperLink may leave the daemon without an answer; a busy one answers within seconds."""
 
 _log = logging.getLogger("melfed.server")
 
@@ -78,6 +81,7 @@ class _Try:
 
     round: int = -1
     number: int = 0
+    pause: float = 0.0
     due: float = 0.0
     submitted: float | None = None
 
@@ -96,12 +100,14 @@ class Reconciler:
     nodes: tuple[Node, ...] = ()
     problems: tuple[str, ...] = ()
     tries: dict[str, _Try] = field(default_factory=dict)
+    silent_since: float | None = None  # of `clock`; None: SuperLink has answered
     _adopted: bool = False
+    _full: bool = False
 
     def step(self) -> None:
         """Look at everything once; what cannot be done is in `problems`, and is tried again in the next step."""
         found: dict[str, MelfedError] = {}
-        for part in (self.let_in, self.adopt, self.see_to_runs, self.look_at_disk):
+        for part in (self.ask, self.let_in, self.adopt, self.see_to_runs, self.look_at_disk):
             try:
                 part()
             except MelfedError as error:
@@ -118,12 +124,28 @@ class Reconciler:
 
     def look_at_disk(self) -> None:
         """Raise StorageError where there is hardly any space left, or the audit log cannot be written."""
+        self._full = True  # unless all of this can be done
         self.audit.write_held()
         folders = {"state": self.config.state, "runs": self.config.runs}
         low = [name for name, at in folders.items() if at.is_dir() and shutil.disk_usage(at).free < LOW_BYTES]
         if low:
             left = f"less than {LOW_BYTES // 2**20} MiB of disk are left for {' and '.join(low)}"
             raise StorageError(f"{self.config.path}: {left}; free space")
+        self._full = False
+
+    def hangs(self) -> bool:
+        """Tell whether SuperLink is to be started anew: it has not answered for long, and the disk is not why."""
+        return self.silent_since is not None and not self._full and self.clock() - self.silent_since >= SILENT_SECONDS
+
+    def ask(self) -> None:
+        """Ask SuperLink who is there. Raises ServiceError; the rest of the step then asks it nothing more."""
+        try:
+            self.nodes = self.control.nodes()
+        except ServiceError:
+            if self.silent_since is None:
+                self.silent_since = self.clock()
+            raise
+        self.silent_since = None
 
     def let_in(self) -> None:
         """Have SuperLink and nginx let in the approved clinics, and nobody else.
@@ -137,8 +159,9 @@ class Reconciler:
         if self.gate.write(self.clinics) and self.gate.reload():
             names = [record.name for record in self.clinics if not record.revoked]
             self.audit.record_or_hold(Event.EDGE_RELOADED, clinics=names)
+        if self.silent_since is not None:
+            return
         wanted = {public_key(record): record for record in self.clinics if not record.revoked}
-        self.nodes = self.control.nodes()
         for node in self.nodes:
             record = wanted.get(node.public_key)
             if record is None or record.name != node.name:
@@ -154,7 +177,7 @@ class Reconciler:
 
     def adopt(self) -> None:
         """Once, at the start: stop what of Flower's runs is active and belongs to no run's `state.json`."""
-        if self._adopted:
+        if self._adopted or self.silent_since is not None:
             return
         for flower in self.control.runs():
             if flower.active and flower.run_id not in self._flower_runs():
@@ -179,6 +202,8 @@ class Reconciler:
             RunError: the state of a run cannot be read; the others are seen to all the same.
             ServiceError, StorageError: something could not be done for a run.
         """
+        if self.silent_since is not None:
+            return
         failed: list[MelfedError] = []
         for path in sorted(self.config.runs.iterdir()) if self.config.runs.is_dir() else []:
             try:
@@ -193,7 +218,10 @@ class Reconciler:
     def _see_to(self, path: Path, state: RunState) -> None:
         if state.wanted and state.status != "completed":
             self._further(path, state)
-        elif state.status in {"queued", "running"}:
+            return
+        # Whoever resumes it begins to count anew.
+        self.tries.pop(path.name, None)
+        if state.status in {"queued", "running"}:
             self._stop(path, state)
 
     def _stop(self, path: Path, state: RunState) -> None:
@@ -207,7 +235,6 @@ class Reconciler:
                 self.audit.record_or_hold(
                     Event.RUN_STOPPED, run=RunFolder(path).identity, round=now.round, by="the coordinator"
                 )
-            self.tries.pop(path.name, None)
 
     def _active(self, state: RunState) -> bool:
         flower = None if state.flower_run is None else self.control.run(state.flower_run)
@@ -231,10 +258,13 @@ class Reconciler:
                 return
             self.control.stop_run(int(state.flower_run or 0))
         if state.round > attempt.round:
-            attempt.round, attempt.number = state.round, 0
+            attempt.round, attempt.number, attempt.pause = state.round, 0, 0.0
+        if state.status == "failed" or self._full:
+            # It waits for space, for nights if need be. Where a disk was full to the brim it could not say so.
+            attempt.number = 0
         if self.clock() < attempt.due:
             return
-        if attempt.number >= ATTEMPTS and state.status != "failed":
+        if attempt.number >= ATTEMPTS:
             self._give_up(path, state, attempt)
         else:
             self._submit(path, attempt)
@@ -246,10 +276,16 @@ class Reconciler:
         flower_run = self.control.start_run(path.name, self.bundle)
         attempt.number += 1
         attempt.submitted = self.clock()
-        attempt.due = self.clock() + min(FIRST_PAUSE * 2.0 ** (attempt.number - 1), LONGEST_PAUSE)
+        attempt.pause = min(max(FIRST_PAUSE, 2.0 * attempt.pause), LONGEST_PAUSE)
+        attempt.due = self.clock() + attempt.pause
         change_state(path, flower_run=flower_run)
         self.audit.record_or_hold(
-            Event.RUN_SUBMITTED, run=identity, flower_run=flower_run, study=study.name, digest=study.digest
+            Event.RUN_SUBMITTED,
+            run=identity,
+            name=path.name,
+            flower_run=flower_run,
+            study=study.name,
+            digest=study.digest,
         )
 
     def _give_up(self, path: Path, state: RunState, attempt: _Try) -> None:

@@ -4,13 +4,18 @@ Trimmed mean and median: Yin et al., "Byzantine-robust distributed learning" (ar
 Blanchard et al., "Machine learning with adversaries" (arXiv 1703.02757). They need all updates of a round at once:
 memory is O(clinics × model), where the weighted mean needs O(model). Beyond that they work on `BLOCK` values of each
 update at a time. They are tested against Flower's strategies of the same names.
+
+How many false updates they stand, of n: Krum and Multi-Krum f; the median fewer than n / 2; the trimmed mean as many as
+it leaves out at either end, which is one at least. A round with fewer than `replies_needed` updates fails.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from common.errors import StudyError
 from common.protocol import FederationSpec
 from common.tensors import Array, Tensors
 
@@ -19,8 +24,42 @@ Float64 = npt.NDArray[np.float64]
 
 
 def replies_needed(spec: FederationSpec) -> int:
-    """Return how many updates the study's aggregation needs at least: for Krum 2 f + 3 (there: 2 f + 2 < n)."""
-    return 2 * spec.robust_byzantine + 3 if spec.robust in {"krum", "multi_krum"} else 1
+    """Return how many updates the study's aggregation needs at least.
+
+    For Krum 2 f + 3 (there: 2 f + 2 < n). For trimmed mean and median 3: of two nobody can tell which is the false one.
+    """
+    if spec.robust == "none":
+        return 1
+    return 2 * spec.robust_byzantine + 3 if spec.robust in {"krum", "multi_krum"} else 3
+
+
+def cohort_size(spec: FederationSpec, clinics: int) -> int:
+    """Return how many of so many clinics a round asks (`federation.cohort`)."""
+    return max(1, round(spec.cohort * clinics))
+
+
+def clinics_needed(spec: FederationSpec, clinics: int) -> int:
+    """Return how many of a run's clinics must take part, so that a round's cohort is enough for the aggregation.
+
+    Raises:
+        StudyError: not even all of them are enough: every round would train, and charge privacy, for nothing.
+    """
+    needed = replies_needed(spec)
+    for number in range(1, clinics + 1):
+        if cohort_size(spec, number) >= needed:
+            return number
+    asked = cohort_size(spec, clinics)
+    cure = f"take {needed} clinics or more" + (", and federation.cohort 1" if spec.cohort < 1 else "")
+    if clinics >= needed:
+        cure = f"set federation.cohort to {math.ceil(100 * needed / clinics) / 100:g} or more"
+    if needed > 3 and asked >= 5:
+        cure += f", or federation.robust_byzantine to {(asked - 3) // 2}"
+    elif needed > 3 and asked >= 3:
+        cure += ", or choose federation.robust median, which needs 3"
+    raise StudyError(
+        f"federation.robust {spec.robust} needs {needed} updates a round, and of {clinics} clinics a round asks {asked}"
+        f"; {cure}"
+    )
 
 
 def update_norm(update: Mapping[str, Array], model: Mapping[str, Array]) -> float:
@@ -46,9 +85,18 @@ def clipped(update: Tensors, model: Tensors, longest: float) -> Tensors:
 
 
 def trimmed_mean(updates: Sequence[Tensors], trim: float) -> Tensors:
-    """Return the mean of each value without the ⌊trim × n⌋ smallest and as many largest; clinics weigh the same."""
-    cut = int(trim * len(updates))
+    """Return the mean of each value without the smallest and as many largest (`trimmed`); clinics weigh the same."""
+    cut = trimmed(len(updates), trim)
     return _by_value(updates, lambda block: np.sort(block, axis=0)[cut : len(updates) - cut].mean(axis=0))
+
+
+def trimmed(updates: int, trim: float) -> int:
+    """Return how many of n values are left out at either end: ⌊trim × n⌋, but at least one of three or more.
+
+    Rounding down alone, as is usual, would make it a plain mean at the default trim of 0.1 with fewer than 10 clinics.
+    """
+    # A hair more, since 0.29 × 100 is 28.999999999999996.
+    return min(max(1, math.floor(trim * updates + 1e-9)), (updates - 1) // 2)
 
 
 def median(updates: Sequence[Tensors]) -> Tensors:

@@ -13,7 +13,7 @@ from time import monotonic
 
 import numpy as np
 
-from common.errors import RunError
+from common.errors import DataError, RunError
 from common.events import Event
 from common.noisy_histogram import Histogram, pooled
 from common.protocol import StudyProtocol
@@ -40,15 +40,14 @@ class _Training:
     absent: Absent = field(default_factory=Absent)
     answered: list[str] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    validation: Histogram | None = None
+    validation: list[Histogram] = field(default_factory=list)
     bytes_up: int = 0
     bytes_down: int = 0
 
     def add(self, name: str, update: Update) -> None:
         """Add one clinic's update."""
         if update.validation is not None:
-            both = [self.validation, update.validation] if self.validation is not None else [update.validation]
-            self.validation = pooled(both)
+            self.validation.append(update.validation)
         self.mean.add(name, update.tensors, update.images)
         self.losses.append(update.loss * update.images)
         self.bytes_up += update.size
@@ -110,7 +109,8 @@ class Rounds:
         total = _Training(RoundMean(self.study.federation, state.model))
         cohort = self._collect(grid, number, state.model, total)
         self.members.need_quorum(len(total.answered), len(cohort), total.absent)
-        self._record_validation(number - 1, total.validation)
+        if total.validation:
+            self._record_validation(number - 1, total.validation)
         optimizer = ServerOptimizer(self.study.federation, state.optimizer)
         model = optimizer.step(state.model, total.mean.mean())
         self._check_finite(number, model, optimizer.state)
@@ -151,7 +151,7 @@ class Rounds:
         kept: dict[str, Update] = {}
         if self.terms.deployed:
             self.members.refresh(grid, number)
-            kept = self.pending.kept(number, model)
+            kept = self._kept(number, model)
         cohort = sorted({*self.members.cohort(number), *kept})
         self.observer.round_started(number, cohort)
         for name, update in kept.items():
@@ -166,6 +166,8 @@ class Rounds:
             name = asked[reply.node]
             try:
                 update = self.members.intake.update(reply, number, self.members.counts[name], model)
+                # Before it is kept: what the sum cannot hold would end this process, and every one that goes on.
+                pooled([*total.validation, *([update.validation] if update.validation else [])])
             except USELESS as error:
                 total.bytes_up += reply.size
                 total.absent.note(name, reply, error)
@@ -176,6 +178,16 @@ class Rounds:
                 asking.answered += 1
             self.members.tell(reply, name, total.absent)
         return cohort
+
+    def _kept(self, number: int, model: Tensors) -> dict[str, Update]:
+        """Return what is on disk; nothing where it has no sum, whatever version believed it: all are asked again."""
+        kept = self.pending.kept(number, model)
+        try:
+            pooled([update.validation for update in kept.values() if update.validation is not None])
+        except DataError:
+            self.pending.clear()
+            return {}
+        return kept
 
     def _take(self, total: _Training, name: str, update: Update) -> None:
         total.add(name, update)
@@ -205,17 +217,22 @@ class Rounds:
             change_state(self.folder.path, round=state.round)
 
     def _check_finite(self, number: int, model: Tensors, optimizer: Tensors) -> None:
-        """Refuse a model that overflowed; it would be the last checkpoint, and no clinic could go on from it."""
+        """Refuse a model that overflowed; it would be the last checkpoint, and no clinic could go on from it.
+
+        What it was made of is dropped: with the same answers, a run that is resumed could but fail in the same way.
+        """
         for name, tensor in (model | optimizer).items():
             if not np.isfinite(tensor).all():
+                self.pending.clear()
                 raise RunError(
                     f"{self.folder.path}: after round {number} {name} is not finite; "
                     "begin a new run with a lower training.learning_rate or federation.server_learning_rate"
                 )
 
-    def _record_validation(self, number: int, validation: Histogram | None) -> None:
-        if number >= 1 and validation is not None:
-            self.folder.append({"event": "validation", "round": number, "histogram": validation.to_lists()})
+    def _record_validation(self, number: int, validation: list[Histogram]) -> None:
+        if number >= 1:
+            histogram = pooled(validation).to_lists()
+            self.folder.append({"event": "validation", "round": number, "histogram": histogram})
 
     def _evaluate(self, grid: Channel, model: Tensors) -> Outcome:
         """Have every clinic evaluate the final model."""
@@ -235,6 +252,8 @@ class Rounds:
             name = asked[reply.node]
             try:
                 evaluation = members.intake.evaluation(reply, rounds, members.counts[name])
+                pooled([*test.values(), evaluation.test])
+                pooled([*validation, evaluation.validation])
             except USELESS as error:
                 absent.note(name, reply, error)
             else:
@@ -245,6 +264,6 @@ class Rounds:
                     members.accounts[name] = evaluation.account
             members.tell(reply, name, absent)
         members.need_quorum(len(test), len(clinics), absent)
-        self._record_validation(rounds, pooled(validation))
+        self._record_validation(rounds, validation)
         accounts = dict(sorted(members.accounts.items()))
         return Outcome({"": model}, members.counts, dict(sorted(test.items())), accounts=accounts)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from common.errors import RunError, ServerConfigError, StudyError
-from server.terminal import NOTICE, Config, configuration, errors, output
+from server.terminal import NOTICE, Config, configuration, errors, output, own_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,10 +34,15 @@ def study(
     from common.files import write_text
     from common.study_file import study_yaml
 
-    sealed, _ = _sealed(path, overrides, configuration(config))
+    server = configuration(config)
+    sealed, _ = _sealed(path, overrides, server)
     if out is not None:
         write_text(out, study_yaml(sealed.with_changes("model", weights=None)))
         errors.print(f"sealed study: {out}; send it to the clinics, who approve it with melfed-client approve")
+    else:
+        errors.print("note: nothing written; --out FILE makes what clinics approve", style="yellow")
+    _tell_who_is_trusted(sealed)
+    _tell_how_many_to_test_on(server, sealed)
     output.print(sealed.digest, soft_wrap=True)
 
 
@@ -60,7 +65,7 @@ def run(
     from server.daemon_state import read_daemon_state
     from server.watch import Tail
 
-    server = configuration(config)
+    server = own_configuration(config)
     if resume and (out or clinics):
         raise StudyError("--resume goes on with a run as it is: leave out --out and --clinics")
     if path is None and resume is None:
@@ -89,7 +94,7 @@ def stop(
     from server.run_names import run_path
     from server.run_state import change_state, read_state
 
-    folder = RunFolder.open(run_path(configuration(config), Path(name).name))
+    folder = RunFolder.open(run_path(own_configuration(config), Path(name).name))
     state = read_state(folder.path)
     if state is None or state.status == "completed":
         raise RunError(f"{folder.path}: the run has finished already")
@@ -122,18 +127,51 @@ def _sealed(
     return located(seal(protocol, config.weights_folder), config.weights_folder), choices
 
 
+def _tell_who_is_trusted(study: "StudyProtocol") -> None:
+    """Warn where one clinic that lies about its images or its update would make the model alone."""
+    from common.protocol import FederationSpec
+
+    spec = study.federation
+    if spec.robust != "none":
+        return
+    weight = spec.largest_clinic < FederationSpec().largest_clinic
+    length = spec.largest_update_norm is not None or spec.clip_update_norm is not None
+    missing = [*(() if weight else ("largest_clinic",)), *(() if length else ("clip_update_norm",))]
+    if missing:
+        keys = " and ".join(f"federation.{key}" for key in missing)
+        errors.print(f"warning: a clinic that lies can take over the model; state {keys}, or robust", style="yellow")
+
+
+def _tell_how_many_to_test_on(config: "ServerConfig", study: "StudyProtocol") -> None:
+    """Say, before anybody spends ε, how many melanomas the noise of the evaluation would hide."""
+    from common.evaluation_noise import gaussian_multiplier
+    from common.noisy_metrics import units_needed
+    from server.clinics import read_clinics
+    from server.report_words import plural
+
+    clinics = sum(not record.revoked for record in read_clinics(config.clinics))
+    sigma = study.privacy and gaussian_multiplier(study, study.privacy)
+    if clinics and study.privacy and sigma:
+        some = f"with {clinics} clinics the test parts need" if clinics > 1 else "the test part needs"
+        units = f"about {units_needed(sigma, clinics)} {plural(study.privacy.unit)} with a melanoma"
+        errors.print(f"note: {some} {units} for an AUROC at this ε (σ {sigma:.3g})")
+
+
 def _new(
     config: "ServerConfig", path: Path | None, overrides: "Sequence[str]", clinics: str | None, out: str | None
 ) -> "RunFolder":
+    from server.robust import clinics_needed
     from server.run_names import NAME
     from server.run_request import queue_run
 
     names = _chosen(config, clinics)
     protocol, choices = _sealed(path or Path(), overrides, config)
+    clinics_needed(protocol.federation, len(names))  # or nobody needs to begin
     name = out or f"{protocol.name}-{datetime.now(UTC).astimezone():%Y%m%d-%H%M%S}"
     if not NAME.fullmatch(name):
         raise RunError(f"--out {name}: a name has letters, digits, dots, hyphens; runs are below {config.runs}")
     _tell_who_has_not_approved(config, names, protocol.digest)
+    _tell_who_is_trusted(protocol)
     folder = queue_run(config.runs / name, protocol, names, choices)
     errors.print(f"run {name}: study {protocol.name} {protocol.digest}, clinics: {', '.join(names)}")
     return folder
@@ -157,12 +195,14 @@ def _chosen(config: "ServerConfig", names: str | None) -> tuple[str, ...]:
 
 
 def _tell_who_has_not_approved(config: "ServerConfig", names: "Sequence[str]", digest: str) -> None:
-    from server.said import read_said
+    from server.said import Said, read_said
 
     said = read_said(config.clinics_said)
     for name in names:
-        approved = said[name].approved if name in said else ()
-        if approved and digest not in approved and "any" not in approved:
+        told = said.get(name, Said())
+        if told.declined == digest:
+            errors.print(f"clinic {name} declined this study when it was last asked: {told.reason}", style="yellow")
+        elif told.approved is not None and not {digest, "any"} & set(told.approved):
             errors.print(f"clinic {name} had not approved this study when it was last asked", style="yellow")
 
 
@@ -197,7 +237,7 @@ def _follow(config: "ServerConfig", folder: "RunFolder", tail: "Tail") -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from server.privacy_words import terminal_line
-    from server.run_table import summary_table
+    from server.run_table import summary_table, undefined
     from server.watch import Presence, Row, follow, raise_unless_completed, words_of
 
     name, rounds = folder.path.name, folder.study().federation.rounds
@@ -235,6 +275,8 @@ def _follow(config: "ServerConfig", folder: "RunFolder", tail: "Tail") -> None:
     raise_unless_completed(name, state)
     summary = folder.summary()
     output.print(summary_table(summary))
+    for line in undefined(summary):
+        output.print(line, soft_wrap=True)
     if summary.privacy:
         output.print(terminal_line(summary.privacy, "the clinics' own"), soft_wrap=True)
     errors.print(NOTICE, style="dim")

@@ -42,9 +42,12 @@ def held(path: Path, what: str, seconds: float = 0.0) -> Iterator[None]:
 
 def is_held(path: Path) -> bool:
     """Tell whether a process holds a lock. Raises StorageError where that cannot be found out."""
-    if not path.exists():
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return False
-    descriptor = _open(path)
+    except OSError as error:
+        raise _unopened(path, error) from None
     try:
         # Shared, so that two that ask at the same moment do not take each other for the holder.
         return not _lock(descriptor, fcntl.LOCK_SH)
@@ -56,7 +59,11 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be opened: {error.strerror}; see who owns the folder") from None
+        raise _unopened(path, error) from None
+
+
+def _unopened(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{path}: cannot be opened: {error.strerror}; give this command as the folder's owner")
 
 
 def _lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:

@@ -10,6 +10,21 @@ if TYPE_CHECKING:
     from server.summary import RunSummary
 
 
+def undefined(summary: "RunSummary") -> list[str]:
+    """Return a line for each reason why metrics in the table are undefined, with the clinics that it is true of."""
+    from server.report_words import hint, noised_unit
+
+    tests = {clinic.name: clinic.test for clinic in summary.clinics} | {"all pooled": summary.test}
+    whose: dict[str, list[str]] = {}
+    for name, test in tests.items():
+        if test.auroc.value is None:
+            whose.setdefault(hint(test, "test", noised_unit(summary)) or "of too little data", []).append(name)
+    return [
+        f"test{'' if len(names) == len(tests) else ' of ' + ', '.join(names)}: undefined, because {reason}"
+        for reason, names in whose.items()
+    ]
+
+
 def summary_table(summary: "RunSummary") -> "Table":
     """Return one row a clinic, and one for all pooled."""
     from rich.table import Table

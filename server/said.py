@@ -23,9 +23,10 @@ class Said(Section):
     """What one clinic said when it was last asked to describe itself."""
 
     version: str = ""
-    approved: tuple[str, ...] = Field((), description="digests of studies, or 'any'; empty: it does not tell")
+    approved: tuple[str, ...] | None = Field(None, description="digests of studies, or 'any'; null: it does not tell")
     budget: float | None = Field(None, description="ε that is left; null: it does not tell")
     reason: str = Field("", description="why it takes no part in what it was asked about; empty: it does")
+    declined: str = Field("", description="digest of the study that it declined for this reason; empty: none")
     at: str = Field("", description="when, ISO 8601, UTC")
 
 
@@ -44,9 +45,15 @@ def read_said(path: Path) -> dict[str, Said]:
 
 
 def note_said(path: Path, clinic: str, said: Said) -> None:
-    """Write down what a clinic said, with the present time. On a full disk it is lost: status alone shows it."""
+    """Write down what a clinic said, with the present time. On a full disk it is lost: status alone shows it.
+
+    Whoever declines or refuses does not say what it has approved, or what is left: what it said of that before stays.
+    """
     clinics = read_said(path)
-    clinics[clinic] = said.model_copy(update={"at": datetime.now(UTC).isoformat(timespec="seconds")})
+    changes: dict[str, object] = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
+    if said.reason and clinic in clinics:
+        changes |= {"approved": clinics[clinic].approved, "budget": clinics[clinic].budget}
+    clinics[clinic] = said.model_copy(update=changes)
     with contextlib.suppress(StorageError):
         write_text(path, ClinicsSaid(clinics=dict(sorted(clinics.items()))).model_dump_json(indent=1) + "\n")
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from common.errors import MelfedError, ServiceError
 from common.protocol import Section
+from common.when import ago
 from server.config import ServerConfig
 from server.daemon_state import ChildRow, ClinicRow, read_daemon_state
 from server.run_folder import RunFolder
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ASK_SECONDS = 90.0
 PAUSE = 0.3
+LONGEST_WHY = 100
 
 
 class ClinicStatus(ClinicRow):
@@ -37,6 +39,7 @@ class RunStatus(Section):
     """A run."""
 
     name: str
+    identity: str = Field("", description="what ledgers and audit logs call it")
     status: str
     wanted: bool = False
     study: str = ""
@@ -82,7 +85,7 @@ def _clinic(row: ClinicRow, said: Said | None) -> ClinicStatus:
         if said is None
         else {
             "version": said.version or None,
-            "approved": said.approved or None,
+            "approved": said.approved,
             "budget": said.budget,
             "reason": said.reason,
             "asked": said.at,
@@ -98,13 +101,15 @@ def _run_folders(runs: Path) -> list[Path]:
 
 def _run(path: Path) -> RunStatus:
     try:
-        state, study = read_state(path), RunFolder(path).study()
+        state, folder = read_state(path), RunFolder(path)
+        study, identity = folder.study(), folder.identity
     except MelfedError as error:
         return RunStatus(name=path.name, status="damaged", reason=str(error))
     if state is None:
         return RunStatus(name=path.name, status="damaged", reason="its state.json is gone")
     return RunStatus(
         name=path.name,
+        identity=identity,
         status=state.status,
         wanted=state.wanted,
         study=study.name,
@@ -146,13 +151,16 @@ def _await(control: "Control", run_id: int, deadline: float) -> None:
 
 def tables(status: ServerStatus) -> "list[Table]":
     """Return tables of children, clinics and runs."""
+    from rich import box
     from rich.table import Table
 
-    children = Table(title="server")
-    clinics, runs = Table(title="clinics"), Table(title="runs")
+    children, clinics, runs = (
+        Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for title in ("server", "clinics", "runs")
+    )
     for table, columns in (
         (children, ("process", "status", "pid", "restarts", "last end")),
-        (clinics, ("clinic", "online", "last seen", "version", "approved", "ε left", "certificate ends")),
+        (clinics, ("clinic", "online", "since", "version", "approved", "ε left", "certificate ends")),
         (runs, ("run", "study", "status", "round", "why")),
     ):
         for column in columns:
@@ -162,13 +170,14 @@ def tables(status: ServerStatus) -> "list[Table]":
     for clinic in status.clinics:
         clinics.add_row(*_clinic_cells(clinic))
     for run in status.runs:
-        runs.add_row(run.name, f"{run.study} {run.digest[:12]}", run.status, f"{run.round} of {run.rounds}", run.reason)
+        why = run.reason if len(run.reason) <= LONGEST_WHY else f"{run.reason[:LONGEST_WHY]}…; melfed-server log"
+        runs.add_row(run.name, f"{run.study} {run.digest[:12]}", run.status, f"{run.round} of {run.rounds}", why)
     return [children, clinics, runs]
 
 
 def _clinic_cells(clinic: ClinicStatus) -> tuple[str, ...]:
     online = "revoked" if clinic.revoked else "yes" if clinic.online else "no"
-    approved = "?" if clinic.approved is None else ", ".join(digest[:12] for digest in clinic.approved)
+    approved = "?" if clinic.approved is None else ", ".join(digest[:12] for digest in clinic.approved) or "none"
     budget = "?" if clinic.budget is None else f"{clinic.budget:.3g}"
-    seen = clinic.last_seen or "never"
-    return clinic.name, online, seen, clinic.version or "?", approved, budget, clinic.certificate_ends[:10]
+    since = ago(clinic.since) if clinic.since else "never"
+    return clinic.name, online, since, clinic.version or "?", approved, budget, clinic.certificate_ends[:10]

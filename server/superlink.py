@@ -23,6 +23,7 @@ from server.config import ServerConfig
 from server.run_state import read_state
 
 if TYPE_CHECKING:
+    from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
     from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse
     from flwr.supercore.constant import TaskType
     from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
@@ -133,6 +134,7 @@ def run_superlink(config: ServerConfig) -> None:
     _take_the_short_way()
     _write_seldom()
     _tell_of_stops(config)
+    _take_replies_alone()
     # Below that are lines for every look of the daemon.
     log.getLogger("flwr").setLevel(log.WARNING)
     sys.argv = ["flower-superlink", *superlink_arguments(config)]
@@ -228,6 +230,29 @@ def _tell_of_stops(config: ServerConfig) -> None:
             raise
 
     fleet_handlers.get_run = get_run
+
+
+def _take_replies_alone() -> None:
+    """Have SuperLink take nothing from a clinic but its own replies to what it was asked.
+
+    Flower stores a message that is no reply as one of the coordinator's where the message itself says that it is from
+    there: any clinic could give the others orders, in a database that keeps them.
+    """
+    from flwr.superlink.servicer.fleet import fleet_handlers
+    from starlette.exceptions import HTTPException
+
+    push: Callable[..., PushMessagesResponse] = fleet_handlers.push_messages
+
+    @functools.wraps(push)
+    def push_messages(request: "PushMessagesRequest", state: object) -> "PushMessagesResponse":
+        for message in request.messages_list:
+            # The request's own node is the one whose key has signed it.
+            if not message.metadata.reply_to_message_id or message.metadata.src_node_id != request.node.node_id:
+                log.warning("node %s sends what is no reply of its own; refused", request.node.node_id)
+                raise HTTPException(403)
+        return push(request=request, state=state)
+
+    fleet_handlers.push_messages = push_messages
 
 
 class OnlyFor:

@@ -1,6 +1,7 @@
 """What the commands share: errors in one line, tables of metrics, progress bars."""
 
 import os
+import pwd
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from common.errors import MelfedError, ServerConfigError
+from common.errors import MelfedError, ServerConfigError, StorageError
 
 if TYPE_CHECKING:
     from common.metrics import EvaluationMetrics, Interval
@@ -26,34 +27,92 @@ if not output.is_terminal and "COLUMNS" not in os.environ:
     # A file or a pipe has no width that a table must fit into.
     output.width = 120
 
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        output.print(f"melfed {version('melfed')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print melfed's version.")
+]
+
+SYSTEM_FILE = Path("/etc/melfed/server.yaml")
+"""Where the kit's install.sh links it."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="server.yaml; else $MELFED_SERVER, else ./server.yaml.", show_default=False),
+    typer.Option(
+        "--config", help=f"server.yaml; else $MELFED_SERVER, ./server.yaml, {SYSTEM_FILE}.", show_default=False
+    ),
 ]
 
 
 def configuration(path: Path | None) -> "ServerConfig":
-    """Return the coordinator's configuration: of the file named, else $MELFED_SERVER, else ./server.yaml.
+    """Return the coordinator's configuration: the file named, $MELFED_SERVER, ./server.yaml, or that of /etc/melfed.
 
     Raises:
         ServerConfigError: there is none, or something is wrong with it.
     """
     from server.config import read_server
 
-    found = path or Path(os.environ.get("MELFED_SERVER") or "server.yaml")
+    variable, here = os.environ.get("MELFED_SERVER"), Path("server.yaml")
+    named = path or (Path(variable) if variable else None)
+    found = named or next((file for file in (here, SYSTEM_FILE) if file.is_file()), None)
+    if found is None:
+        where = f"neither {here.absolute()} nor {SYSTEM_FILE} exists, and $MELFED_SERVER is not set"
+        raise ServerConfigError(f"{where}; name the server's configuration with --config server.yaml")
     if not found.is_file():
-        raise ServerConfigError(f"{found}: no such file; name the server's configuration with --config server.yaml")
+        source = "" if path else "$MELFED_SERVER: "
+        raise ServerConfigError(f"{source}{found}: no such file; name the server's configuration, server.yaml")
     return read_server(found)
+
+
+def own_configuration(path: Path | None) -> "ServerConfig":
+    """Return the configuration, for a command that writes into the server's folders.
+
+    What root writes there is root's alone, and a server that runs as another user could not read it.
+
+    Raises:
+        ServerConfigError: as `configuration`.
+        StorageError: the folders belong to another user.
+    """
+    config = configuration(path)
+    for folder in (config.state, config.runs):
+        owner = folder.stat().st_uid if folder.exists() else os.geteuid()
+        if owner != os.geteuid():
+            user = _user_name(owner)
+            how = f"as root, runuser -u {user} -- {sys.argv[0]} ..."
+            raise StorageError(f"{folder}: belongs to {user}; give this command as that user ({how})")
+    return config
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # of a container, or of another machine
+        return str(number)
 
 
 def run_app(app: typer.Typer) -> None:
     """Run a command; a `MelfedError` becomes one line on stderr and its exit code (Ctrl-C is Typer's: 130)."""
     try:
         app()
+    except PermissionError as error:  # of whoever looks into folders that are the server's alone
+        if error.filename is None:
+            raise
+        _leave(StorageError(f"{error.filename}: {error.strerror}; see who owns it, and give this command as that user"))
     except MelfedError as error:
-        errors.print(f"error: {error}", style="red", markup=False)
-        sys.exit(error.exit_code)
+        _leave(error)
+
+
+def _leave(error: MelfedError) -> None:
+    errors.print(f"error: {error}", style="red", markup=False)
+    sys.exit(error.exit_code)
 
 
 def interval_text(interval: "Interval") -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from common.errors import AuditError, StudyError
-from server.terminal import INTERVAL_WIDTH, NOTICE, Bar, errors, metrics_cells, output, run_app
+from server.terminal import INTERVAL_WIDTH, NOTICE, Bar, Version, errors, metrics_cells, output, run_app
 
 if TYPE_CHECKING:
     from client.policy import ClinicPolicy
@@ -33,6 +33,11 @@ Override = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", 
 Seed = Annotated[int | None, typer.Option(help="Replaces the study's seed.", show_default=False)]
 Cache = Annotated[Path | None, typer.Option(help="Where decoded images are kept.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback()
+def _root(version: Version = False) -> None:
+    """Keep the commands as sub-commands."""
 
 
 @app.command()
@@ -275,9 +280,11 @@ def _divide(study: "StudyProtocol", folder: Path | None, cache: Path | None) -> 
 def _print_summary(summary: "RunSummary", folder: Path) -> None:
     """Print one row a clinic, and one for all pooled, and of a private study what it protects and spent."""
     from server.privacy_words import terminal_line
-    from server.run_table import summary_table
+    from server.run_table import summary_table, undefined
 
     output.print(summary_table(summary))
+    for line in undefined(summary):
+        output.print(line, soft_wrap=True)
     if summary.mode == "local":
         output.print(_everywhere(summary))
     if summary.privacy:

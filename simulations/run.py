@@ -19,6 +19,7 @@ from common.scoring import pick_device
 from common.study_model import build_study_classifier, located, seal
 from server.finish import Finished, finish
 from server.observer import Observer
+from server.robust import clinics_needed
 from server.run_folder import RunFolder
 from server.summary import PublicData, RunSummary
 from simulations.baselines import Baseline
@@ -59,6 +60,7 @@ def simulate(
     started = monotonic()
     if study.federation.mode == "federated":
         check_resources(study, ray_address)
+        clinics_needed(study.federation, len(virtual.clinics))
     study, chosen = resolve(study)
     choices, warnings = choices or chosen, privacy_warnings(study, virtual)
     study = seal(study, weights_dir)

@@ -53,6 +53,25 @@ class LedgerRow(Terms):
     hash: _Digest
 
 
+class DataRow(BaseModel):
+    """A line that says that the clinic's data have changed: charges after it are of these, and those before it count.
+
+    Attributes:
+        data: fingerprint of the data from here on.
+        by: who decided it.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    sequence: int
+    time: str
+    previous: _Digest
+    status: Literal["continued"]
+    data: _Digest
+    by: _Name = Field(min_length=1)
+    hash: _Digest
+
+
 agreed: Callable[[Terms], tuple[object, ...]] = attrgetter(*Terms.model_fields)
 """Return what all rows of a charge agree in, for comparison."""
 
@@ -63,6 +82,8 @@ class Book:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[LedgerRow] = []
+        self.changes: list[DataRow] = []
+        self.data: str | None = None
         self.history: list[Mechanism] = []
         self.latest: list[LedgerRow] = []
         self.unreleased: dict[tuple[object, ...], int] = {}
@@ -70,8 +91,11 @@ class Book:
 
     def add(self, content: Content) -> None:
         """Take the next row. Raises LedgerError where it is no row, or cannot follow those before."""
-        number = len(self.rows) + 1
+        number = len(self.rows) + len(self.changes) + 1
         try:
+            if content.get("status") == "continued":
+                self._continue(DataRow.model_validate(content), number)
+                return
             row = LedgerRow.model_validate(content)
         except ValidationError as error:
             raise damage(self.path, number, first_problem(error)) from None
@@ -79,6 +103,7 @@ class Book:
         if reason:
             raise damage(self.path, number, reason)
         self.rows.append(row)
+        self.data = row.data
         if row.status == "reserved":
             self.history.append(Mechanism(row.sampling_rate, row.noise_multiplier, row.steps))
             self.noiseless |= row.noise_multiplier == 0
@@ -89,9 +114,17 @@ class Book:
         if row.status == "released":
             del self.unreleased[agreed(row)]
 
+    def _continue(self, row: DataRow, number: int) -> None:
+        if self.data in (None, row.data):
+            raise damage(self.path, number, "goes on with other data, but there is nothing that it changes")
+        self.changes.append(row)
+        self.data = row.data
+        # Their results are of data that are no more: nobody takes them up again, and what they cost stays.
+        self.unreleased.clear()
+
     def _contradiction(self, row: LedgerRow) -> str | None:
-        if self.rows and row.data != self.rows[0].data:
-            return f"is of data {row.data[:12]}, but the rows before it are of {self.rows[0].data[:12]}"
+        if self.data is not None and row.data != self.data:
+            return f"is of data {row.data[:12]}, but the rows before it are of {self.data[:12]}"
         if row.epsilon is not None and (self.noiseless or row.noise_multiplier == 0):
             return "states an epsilon, though a charge so far had no noise"
         return self._out_of_turn(row)

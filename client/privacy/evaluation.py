@@ -5,7 +5,6 @@ measurements together by at most `SENSITIVITY`, so Gaussian noise of σ times th
 mechanism with noise multiplier σ (sampling rate 1, one step), to be charged to the ledger before it leaves.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -14,20 +13,18 @@ import numpy.typing as npt
 
 from client.privacy.noise import NoiseSource
 from common.errors import DataError, StudyError
+from common.evaluation_noise import LARGEST_MULTIPLIER
 from common.histogram import IntArray, check_scores
 from common.noisy_histogram import (
-    SCALE,
     SCORE_BINS,
     SCORE_EDGES,
     SENSITIVITY,
     SHARES,
-    VARIANCE_UNIT,
     WEIGHTS,
     NoisyHistogram,
+    noise_variance,
 )
 
-LARGEST_MULTIPLIER = 10_000.0
-"""Noise of the evaluation beyond which not even a million patients would show."""
 # Weights of a unit that has images of both classes: 4² + 3² = 5², so together they move as far as those of any other.
 _OF_BOTH = {"positives": SHARES * 4 // 5, "negatives": SHARES * 3 // 5}
 
@@ -56,8 +53,7 @@ def noised_histograms(
         )
     _check_disjoint({part: units for part, (_, _, units) in parts.items()})
     std = noise_multiplier * SENSITIVITY
-    # Rounded up, so that the noise is never stated too small.
-    variance = np.array([math.ceil((std / SCALE) ** 2 / VARIANCE_UNIT)], dtype=np.int64)
+    variance = np.array([noise_variance(noise_multiplier)], dtype=np.int64)
     histograms: dict[Part, NoisyHistogram] = {}
     for part, scores in parts.items():
         sums = {name: WEIGHTS[name] @ shares for name, shares in unit_shares(*scores).items()}

@@ -18,7 +18,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,6 +68,7 @@ class Journal:
     def __init__(self, path: Path, disk: Disk, clock: Clock) -> None:
         self.path = path
         self.chain = Chain()
+        self._known = b""
         self._disk, self._clock = disk, clock
         self._lock: FileLock | None = None
 
@@ -76,18 +77,34 @@ class Journal:
         """Whether rows can be appended."""
         return self._lock is not None
 
-    def read(self, receive: Receive) -> None:
+    def read(self, receive: Receive, restart: Callable[[], None] | None = None) -> None:
         """Read and check the file without locking it; every row is given to `receive`, which may raise LedgerError.
+
+        Args:
+            receive: takes a row.
+            restart: is called before the rows come from the first on. Unless it is, they are those that follow what
+                this object has read or written before: the file still begins with the very bytes that were checked
+                then, and NAME.head with their count and hash, or more. None: always from the first on.
 
         Raises:
             LedgerError: the file is damaged, or cannot be read.
         """
         data, head = self._both()
         committed = _committed(self.path, data, head)
-        self.chain = _follow(self.path, data or b"", committed, receive)
+        known = self._known if restart and self._still_there(data or b"", committed) else b""
+        before = replace(self.chain, torn=0, ahead=0) if known else Chain()
+        self.forget()
+        if restart and not known:
+            restart()
+        self.chain = _follow(self.path, (data or b"")[len(known) :], committed, receive, before)
+        self._known = (data or b"")[: self.chain.size]
 
-    def hold(self, seconds: float, receive: Receive) -> None:
-        """Lock the file, read it, make durable what was read, and mend what a crash has left.
+    def forget(self) -> None:
+        """Begin with the first row the next time."""
+        self._known = b""
+
+    def hold(self, seconds: float, receive: Receive, restart: Callable[[], None] | None = None) -> None:
+        """Lock the file, `read` it, make durable what was read, and mend what a crash has left.
 
         Raises:
             LedgerError: as `read`; or another process holds the file for longer than `seconds`.
@@ -101,7 +118,7 @@ class Journal:
         except OSError as error:
             raise _unwritable(self.path, error) from error
         try:
-            self.read(receive)
+            self.read(receive, restart)
             self._mend()
         except OSError as error:
             self.let_go()
@@ -154,12 +171,21 @@ class Journal:
             chain = Chain(self.chain.rows + 1, str(row["hash"]), _time(row), self.chain.size + len(line))
             self._write_head(chain)
         except OSError as error:
+            self.forget()
             self.let_go()
             raise _unwritable(self.path, error) from error
         except BaseException:
+            self.forget()
             self.let_go()
             raise
         self.chain = chain
+        self._known += line
+
+    def _still_there(self, data: bytes, committed: tuple[int, str]) -> bool:
+        """Tell whether the rows that were read before are there, unchanged and committed. Comparing bytes is cheap."""
+        rows, head = committed
+        agrees = rows > self.chain.rows or (rows, head) == (self.chain.rows, self.chain.head)
+        return bool(self._known) and agrees and data.startswith(self._known)
 
     def _both(self) -> tuple[bytes | None, bytes | None]:
         """Read file and NAME.head as they were at one time, though a writer may be at work."""
@@ -225,19 +251,22 @@ def _committed(path: Path, data: bytes | None, head: bytes | None) -> tuple[int,
     return int(match[1]), match[2].decode()
 
 
-def _follow(path: Path, data: bytes, committed: tuple[int, str], receive: Receive) -> Chain:
-    """Check every row, and that the rows end where they should. Raises LedgerError naming the first wrong line."""
+def _follow(path: Path, data: bytes, committed: tuple[int, str], receive: Receive, chain: Chain) -> Chain:
+    """Check every row after those of `chain`, and that they end where they should.
+
+    Raises LedgerError naming the first wrong line.
+    """
     promised, head = committed
     lines = data.split(b"\n")
     rest = lines.pop()
-    chain = Chain()
-    for number, line in enumerate(lines, 1):
+    last = chain.rows + len(lines)
+    for number, line in enumerate(lines, chain.rows + 1):
         if number > promised + 1:
             raise damage(path, number, f"{head_of(path).name} knows of {promised} rows only")
         try:
             row = _parse(line)
         except _NoRowError as error:
-            if number > promised and number == len(lines) and not rest and b"\0" in line:
+            if number > promised and number == last and not rest and b"\0" in line:
                 rest = line + b"\n"  # parts of a row reached the disk, its end among them
                 break
             raise damage(path, number, str(error)) from None

@@ -27,10 +27,13 @@ from pydantic import ValidationError
 
 from client.privacy import accounting
 from client.privacy.accounting import Mechanism
-from client.privacy.book import Book, LedgerRow, Purpose, Status, Terms, agreed, first_problem
+from client.privacy.book import Book, DataRow, LedgerRow, Purpose, Status, Terms, agreed, first_problem
 from client.privacy.disk import Disk
-from client.privacy.journal import ADVICE, GENESIS, Clock, Journal
-from common.errors import DeclinedError, LedgerError, StorageError
+from client.privacy.journal import ADVICE, GENESIS, Clock, Content, Journal
+from common.errors import BudgetError, DeclinedError, LedgerError, StorageError
+
+CONTINUE = "`melfed-client ledger continue --by NAME`, after which all that was spent before still counts"
+"""What to do where a clinic's images or patients have changed on purpose."""
 
 
 def utc_now() -> datetime:
@@ -76,7 +79,10 @@ class Reservation:
 
 
 class Ledger:
-    """A clinic's ledger of one data set. A context manager: leaving it closes it."""
+    """A clinic's ledger, for one data set. A context manager: leaving it closes it, and it can be used again.
+
+    What it has read it reads no second time: `client.privacy.journal.Journal.read`.
+    """
 
     def __init__(self, path: Path, fingerprint: str, disk: Disk, clock: Clock, wait: float) -> None:
         self.path, self.fingerprint, self._wait = path, fingerprint, wait
@@ -118,6 +124,14 @@ class Ledger:
         ledger._read()
         ledger._journal.check_clock()
         return ledger
+
+    def refresh(self) -> None:
+        """Read what others have written since. Raises LedgerError as `open`."""
+        with self._mutex:
+            # While it is held, nobody else writes.
+            if not self._journal.held:
+                self._read()
+            self._journal.check_clock()
 
     @property
     def rows(self) -> tuple[LedgerRow, ...]:
@@ -221,20 +235,23 @@ class Ledger:
                     self._journal.let_go()
 
     def _read(self, hold: bool = False) -> None:
-        book = Book(self.path)
         if hold:
-            self._journal.hold(self._wait, book.add)
+            self._journal.hold(self._wait, self._take, self._restart)
         else:
-            self._journal.read(book.add)
-        self._book = book
-        found = book.rows[0].data if book.rows else self.fingerprint
+            self._journal.read(self._take, self._restart)
+        found = self._book.data or self.fingerprint
         if found != self.fingerprint:
             self._journal.let_go()
             raise LedgerError(
                 f"{self.path}: is the ledger of data {found[:12]}, but the clinic's data are {self.fingerprint[:12]}; "
-                "bring back the data that it was begun with, or name another ledger for these (a patient in both data "
-                "sets is then charged in both)"
+                f"bring back the data that it is of, or, if they were changed on purpose, {CONTINUE}"
             )
+
+    def _take(self, row: Content) -> None:
+        self._book.add(row)
+
+    def _restart(self) -> None:
+        self._book = Book(self.path)
 
     def _append(self, terms: Terms, number: int, status: Status) -> None:
         new = [_mechanism(terms)] if status == "reserved" else []
@@ -248,6 +265,8 @@ class Ledger:
 
     def _terms(self, charge: Charge) -> Terms:
         mechanism = charge.mechanism
+        if not charge.run.isprintable():  # in the rows of older versions such a run may stand
+            raise DeclinedError("the charge does not fit a privacy ledger: run: has characters that cannot be printed")
         try:
             return Terms(
                 data=self.fingerprint,
@@ -280,19 +299,30 @@ class Ledger:
         needed = _amount(total - spent if math.isfinite(spent) else math.inf)
         wish = f"{charge.purpose} in round {charge.round} ({mechanism}) needs {needed}"
         fit = _steps_that_fit(others, asked, budget)
-        raise DeclinedError(
+        raise BudgetError(
             f"of these patients' ε = {budget.epsilon:.6g} at δ = {budget.delta:g}, {_amount(spent)} is spent and "
-            f"{max(budget.epsilon - spent, 0.0):.6g} is left; {wish}; {fit} of its steps would still fit"
+            f"{max(budget.epsilon - spent, 0.0):.6g} is left; {wish}; {fit} of its steps would still fit",
+            f"too little is left of these patients' ε for {charge.purpose} in round {charge.round} ({mechanism})",
         )
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A ledger that is whole: its rows, hash of the last, and what a crash has left that the next worker will mend."""
+    """A ledger that is whole.
+
+    Attributes:
+        rows: its charges' rows.
+        head: hash of the last row.
+        mendable: what a crash has left that the next worker will mend.
+        changes: where the ledger goes on with other data.
+        data: fingerprint of the data that it is of now; None where it is empty.
+    """
 
     rows: tuple[LedgerRow, ...]
     head: str
     mendable: str | None
+    changes: tuple[DataRow, ...]
+    data: str | None
 
 
 def verify(path: Path, head: str | None = None) -> Verified:
@@ -311,14 +341,46 @@ def verify(path: Path, head: str | None = None) -> Verified:
     journal.read(book.add)
     if not path.exists():
         raise LedgerError(f"{path}: there is no ledger")
-    if head is not None and head not in {GENESIS, *(row.hash for row in book.rows)}:
+    hashes = {GENESIS, *(row.hash for row in book.rows), *(row.hash for row in book.changes)}
+    if head is not None and head not in hashes:
         raise LedgerError(f"{path}: no row has the hash {head}: rows were replaced or cut off; {ADVICE}")
     mendable = None
     if journal.chain.torn:
         mendable = f"a crash has left {journal.chain.torn} bytes of a row that was not finished"
     elif journal.chain.ahead:
         mendable = "a crash has left its last row out of its .head"
-    return Verified(tuple(book.rows), journal.chain.head, mendable)
+    return Verified(tuple(book.rows), journal.chain.head, mendable, tuple(book.changes), book.data)
+
+
+def continue_with(path: Path, fingerprint: str, by: str, *, wait: float = 10.0) -> bool:
+    """Let a ledger go on with data that have changed; False where it is of these, or of none yet.
+
+    Nothing is reset: whoever is in both data sets was charged in both, and whoever came anew counts as if charged
+    before. So a budget never grows by a change of the data.
+
+    Args:
+        path: the ledger.
+        fingerprint: of the data as they are now.
+        by: who decided it; 1 to 200 printable characters.
+        wait: seconds to wait for a worker that is spending.
+
+    Raises:
+        LedgerError: there is none, it is damaged, or a worker is spending.
+        StorageError: it cannot be written.
+    """
+    if not path.exists():
+        raise LedgerError(f"{path}: there is no ledger yet; it begins with the first charge")
+    book, journal = Book(path), Journal(path, Disk(), utc_now)
+    journal.hold(wait, book.add)
+    try:
+        if book.data in (None, fingerprint):
+            return False
+        row = journal.compose({"status": "continued", "data": fingerprint, "by": by})
+        book.add(row)
+        journal.write(row)
+        return True
+    finally:
+        journal.let_go()
 
 
 def _mechanism(terms: Terms) -> Mechanism:

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from client.privacy.accounting import Mechanism, cross_check, epsilon, noise_multiplier
-from client.privacy.evaluation import LARGEST_MULTIPLIER
 from common.errors import StudyError
-from common.protocol import PrivacySpec, StudyProtocol, validates
-
-EVALUATION_SHARE = 0.25
-"""Part of a stated ε that noised histograms may use up by themselves; the steps get what that leaves."""
+from common.evaluation_noise import EVALUATION_SHARE, LARGEST_MULTIPLIER, evaluations
+from common.protocol import PrivacySpec, StudyProtocol
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def plan_of(study: StudyProtocol) -> PrivacyPlan:
     """
     privacy, rounds = privacy_of(study), study.federation.rounds
     q, delta, steps = privacy.sampling_rate, privacy.delta, rounds * privacy.steps
-    releases = 0 if privacy.evaluation == "public" else _releases(study)
+    releases = 0 if privacy.evaluation == "public" else evaluations(study)
     if privacy.epsilon is not None:
         evaluation = _evaluation(EVALUATION_SHARE * privacy.epsilon, delta, releases)
         others = [Mechanism(1.0, evaluation.noise_multiplier, releases)] if evaluation else []
@@ -81,9 +78,3 @@ def _evaluation(share: float, delta: float, releases: int) -> Mechanism | None:
             "(privacy.evaluation)"
         )
     return Mechanism(1.0, sigma, 1)
-
-
-def _releases(study: StudyProtocol) -> int:
-    """Return how often a clinic's histograms leave it: with each validation, and once in the end."""
-    last = study.federation.rounds
-    return sum(validates(study, number) for number in range(1, last)) + 1

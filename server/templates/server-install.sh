@@ -15,6 +15,9 @@ for file in ca.crt server.crt melfed.fab; do install -m 0644 "$kit/$file" "$home
 install -m 0600 "$kit/server.key" "$home/server.key"
 test -e "$home/superexec.secret" || install -m 0600 "$kit/superexec.secret" "$home/superexec.secret"
 test -e "$home/server.yaml" || install -m 0644 "$kit/server.yaml" "$home/server.yaml"
+# Where the commands look for it.
+install -d -m 0755 "$root/etc/melfed"
+test -e "$root/etc/melfed/server.yaml" || ln -sfn /var/lib/melfed-server/server.yaml "$root/etc/melfed/server.yaml"
 for file in "$kit"/weights/*; do
   test ! -f "$file" || install -m 0644 "$file" "$home/weights/"
 done

@@ -1,4 +1,4 @@
-"""Where the time of a deployed round goes: from the logs of SuperNode and messenger and the workers' audit logs."""
+"""Where the time of a deployed round goes: from the logs of SuperNode and worker and the worker's audit log."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 ANSWERED, FINISHED = 1005, 2006
 """Events: a worker has answered; the coordinator has finished a round."""
 
-_LINE = re.compile(r"\btiming (supernode|messenger) (.*)$")
+_LINE = re.compile(r"\btiming (supernode|worker) (.*)$")
 
 Row = Mapping[str, Any]
 
@@ -84,9 +84,9 @@ def clinic_parts(timed: Iterable[Timing], audit: Iterable[Row]) -> dict[int, Par
         if row["id"] != ANSWERED or row.get("kind") != "train":
             continue
         run, number = int(row["flower_run"]), int(row["round"])
-        carried, answered = (lines.get((who, run, number), []) for who in ("supernode", "messenger"))
-        if len(carried) == len(answered) == 1 and {"request", "answer", "reply"} <= carried[0].steps.keys():
-            training, worker = answered[0].steps.get("training", 0.0), float(row["seconds"])
+        carried, trained = (lines.get((who, run, number), []) for who in ("supernode", "worker"))
+        if len(carried) == len(trained) == 1 and {"request", "answer", "reply"} <= carried[0].steps.keys():
+            training, worker = trained[0].steps.get("training", 0.0), float(row["seconds"])
             way = carried[0].steps
             parts = Parts(training, worker - training, way["answer"] - worker, way["request"] + way["reply"])
             found.setdefault(number, []).append(parts)

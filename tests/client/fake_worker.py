@@ -89,8 +89,15 @@ class Clinic:
         self.metrics = Metrics()
         self.log = folder / "audit.jsonl"
         self.outbox = Outbox(folder / "outbox")
+        self.stamp = "data"
         self.service = Service(
-            "north", self.worker, lambda: ClinicPolicy(**self.limits), self.outbox, AuditLog(self.log), self.metrics
+            "north",
+            self.worker,
+            lambda: ClinicPolicy(**self.limits),
+            self.outbox,
+            AuditLog(self.log),
+            self.metrics,
+            lambda: self.stamp,
         )
 
     def worker(self, study: StudyProtocol) -> FakeWorker:

@@ -16,12 +16,14 @@ from flwr.supercore.task_identity import TaskIdentity
 from client import app as app_module
 from client.answers import melfed_version
 from client.app import deployed_app, make_app
+from client.config import TellSection
 from client.guard import Safe
 from client.policy import ClinicPolicy
 from client.privacy.ledger import verify
+from client.wire import pack_failure, unpack_failure
 from client.worker import ClinicWorker
 from common.classifier import trainable_tensors
-from common.errors import DataError
+from common.errors import BudgetError, DataError, DeclinedError
 from common.histogram import ScoreHistogram
 from common.noisy_histogram import NoisyHistogram
 from common.protocol import StudyProtocol
@@ -114,7 +116,7 @@ def test_train(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> 
     assert ScoreHistogram.from_arrays(arrays(content, "validation")).to_lists() == expected.validation.to_lists()
     metrics = content.metric_records["metrics"]
     assert (metrics["images"], metrics["loss"]) == (expected.images, expected.loss)
-    assert set(metrics) == {"images", "loss", "seconds"}
+    assert set(metrics) == {"images", "loss"}
 
 
 def test_nothing_is_said_of_a_validation_that_the_study_does_not_ask_for(
@@ -208,7 +210,7 @@ def test_a_private_round_has_an_account_and_no_loss(
     worker = private_worker(phantom_clinics, tmp_path)
     content = ask(app_of(worker), exchange.TRAIN, private_request(2, tensors))
     assert set(content) == {"request", "tensors", "validation", "metrics", "account", "ledger"}
-    assert set(content.metric_records["metrics"]) == {"images", "seconds"}
+    assert set(content.metric_records["metrics"]) == {"images"}
     account = worker.account()
     assert account is not None
     assert dict(content.metric_records["account"]) == {
@@ -256,6 +258,25 @@ def test_a_spent_budget_is_declined_with_what_is_left(
     content = ask(app_of(worker), exchange.TRAIN, private_request(1, tensors))
     reason = str(content.config_records["declined"]["reason"])
     assert reason.startswith("of these patients' ε = 0.5 at δ = 1e-05, 0 is spent and 0.5 is left; training in round 1")
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_how_much_is_left_leaves_only_where_the_clinic_tells_that(
+    phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path, told: bool
+) -> None:
+    worker = private_worker(phantom_clinics, tmp_path, policy(epsilon=0.01))
+    worker.tell = TellSection(budget=told, approved=False)
+    for ask_it in (
+        lambda: worker.train(tensors, 1, PRIVATE.digest, "run"),
+        lambda: worker.evaluate(tensors, PRIVATE.digest, "run"),
+    ):
+        with pytest.raises(BudgetError, match=r"0 is spent and 0\.01 is left") as caught:
+            ask_it()
+        outside = unpack_failure(pack_failure(caught.value, "north"))
+        assert type(outside) is DeclinedError
+        assert ("0.01" in str(outside)) is told
+        if not told:
+            assert str(outside).startswith("too little is left of these patients' ε for ")
 
 
 def test_reasons_that_could_tell_about_patients_stay_at_a_clinic_with_a_policy(

@@ -64,7 +64,9 @@ def test_a_digest_is_approved_whole_and_in_any_case(tmp_path: Path) -> None:
     for part in (DIGEST[:63], DIGEST[:8]):
         with pytest.raises(StudyError, match="a part of a digest; give all 64 digits"):
             approve(config, part, "IT")
-    with pytest.raises(StudyError, match="no study file"):
+    with pytest.raises(
+        StudyError, match="nothing.yaml: no such file; give the study's YAML file, or all 64 digits of its digest"
+    ):
         approve(config, "nothing.yaml", "IT")
     assert len(approved(config)) == 1
 
@@ -180,6 +182,8 @@ def test_the_words_say_what_is_agreed_to(tmp_path: Path) -> None:
         "rounds: up to 2, each of 1 step and 900 s at most",
         "protects: every patient: all images of a patient together",
         "σ: 40 in each step, clipping norm C = ",
+        ", all patients (q = 1)\n",
+        " in the one evaluation\n",
         "δ = 1e-05",
         "once, histograms of the scores on validation and test images, with noise",
         "numbers of images, positives and patients, rounded to multiples of 10",
@@ -187,6 +191,10 @@ def test_the_words_say_what_is_agreed_to(tmp_path: Path) -> None:
     ):
         assert part in said
     assert objection is None
+    several = study.with_changes("federation", validate_every=1).with_changes("privacy", sampling_rate=0.5)
+    said, _ = words(a_clinic(tmp_path), several)
+    assert ", 0.5 of the patients in each (q)\n" in said
+    assert " in each of 2 evaluations\n" in said
 
 
 @pytest.mark.parametrize(

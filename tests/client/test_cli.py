@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
@@ -51,6 +52,10 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return (code if isinstance(code, int) else 0), captured.out, captured.err
 
     return call
+
+
+def test_the_version_is_printed(command) -> None:
+    assert command("--version") == (0, f"melfed {version('melfed')}\n", "")
 
 
 def process(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -126,6 +131,19 @@ def test_export_writes_null_where_there_was_no_noise(command, tmp_path: Path) ->
         spend(ledger, charge(1, Mechanism(1.0, 0.0, 1)))
     assert json.loads(command("ledger", "export", path)[1])["epsilon"] is None
     assert "unbounded" in command("ledger", "show", path)[1]
+
+
+def test_a_run_that_an_older_version_wrote_down_does_not_reach_the_terminal(
+    command, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = run / "ledgers" / "north.jsonl"
+    with Ledger.open(path, DATA) as ledger:
+        terms = ledger._terms(charge(9)).model_copy(update={"run": "\x9b31mred\u202e"})
+        monkeypatch.setattr(ledger, "_terms", lambda _charge: terms)
+        spend(ledger, charge(9))
+    code, out, _ = command("ledger", "show", path)
+    assert (code, "31mred" in out) == (0, True)
+    assert all(line.isprintable() for line in out.splitlines())
 
 
 def test_show_prints_a_row_a_charge_and_a_total(command, run: Path) -> None:

@@ -27,10 +27,11 @@ from client.daemon import (
     own_command,
     read_status,
     status_file,
-    worker_listens,
+    worker_answers,
 )
 from client.health import HealthServer, ask_health
-from client.state_folders import messenger_account, prepare_messenger, prepare_worker
+from client.peer import REFUSAL
+from client.state_folders import messenger_account, new_secret, prepare_messenger, prepare_worker
 from common.audit_log import read_log
 from common.children import ALLOCATOR
 from common.errors import PolicyError, ServiceError, StorageError
@@ -38,7 +39,9 @@ from common.supervisor import Backoff
 from tests.client.clinics import a_clinic
 
 LISTEN = {
-    "worker": "s = socket.socket(socket.AF_UNIX); s.bind({socket!r}); s.listen()",
+    "worker": """s = socket.socket(socket.AF_UNIX); s.bind({socket!r}); s.listen()
+while True:
+    guest, _ = s.accept(); guest.sendall({greeting!r}); guest.close()""",
     "supernode": "s = socket.create_server(('127.0.0.1', {port}))",
     "messenger": "",
 }
@@ -46,9 +49,9 @@ QUICK = Backoff(first=0.05, largest=0.2)
 DEADLINE = 10.0
 
 
-def fake(config: ClinicConfig, role: Role) -> tuple[str, ...]:
+def fake(config: ClinicConfig, role: Role, greeting: bytes = b"HTTP/2") -> tuple[str, ...]:
     """A process that listens where the real one would, and then waits."""
-    listen = LISTEN[role].format(socket=str(config.socket), port=config.file.messenger.port)
+    listen = LISTEN[role].format(socket=str(config.socket), port=config.file.messenger.port, greeting=greeting)
     unlink = f"import os, socket, time; os.path.exists({str(config.socket)!r}) and {role == 'worker'} and "
     code = f"{unlink}os.unlink({str(config.socket)!r})\n{listen}\ntime.sleep(60)"
     return (str(client.daemon.PROGRAM), "-I", "-S", "-c", code)
@@ -162,12 +165,32 @@ def test_carriers_alone_write_nothing_of_the_workers_and_see_whether_it_is_there
     assert not config.worker_state.exists()
 
 
+@pytest.mark.parametrize("greeting", [REFUSAL, b""])
+def test_a_worker_that_turns_the_messenger_away_is_not_told_to_be_ready(config: ClinicConfig, greeting: bytes) -> None:
+    prepare_worker(config)
+    worker = subprocess.Popen(fake(config, "worker", greeting))
+    try:
+        until(config.socket.exists)
+        daemon = Daemon(config, CARRIERS, command=fake, backoff=QUICK)
+        with running(daemon):
+            until(lambda: all_ready(daemon))
+            daemon._tell()
+            assert serving(config) == {"": False, "worker": False, "supernode": True, "messenger": True}
+    finally:
+        worker.kill()
+        worker.wait()
+
+
 def test_one_daemon_at_a_time(config: ClinicConfig) -> None:
     daemon = Daemon(config, command=fake, backoff=QUICK)
     with running(daemon):
         until(lambda: all_ready(daemon))
-        with pytest.raises(ServiceError, match="runs already"):
-            Daemon(config, CARRIERS, command=fake).run(threading.Event())
+        before = {path: path.read_bytes() for path in config.state.rglob("*") if path.is_file()}
+        for roles in (CARRIERS, ROLES):
+            with pytest.raises(ServiceError, match="runs already"):
+                Daemon(config, roles, command=fake).run(threading.Event())
+        assert before[config.superexec_secret] == config.superexec_secret.read_bytes()
+        assert before.keys() == {path for path in config.state.rglob("*") if path.is_file()}
         assert all_ready(daemon)
 
 
@@ -176,7 +199,7 @@ def test_a_health_port_that_is_taken_is_said(config: ClinicConfig) -> None:
         taken = a_clinic(config.folder, messenger={"port": free_port()}, health_port=other.port)
         with pytest.raises(ServiceError, match=rf"port {other.port} on loopback is taken.*health_port"):
             Daemon(taken, command=fake).run(threading.Event())
-    assert not worker_listens(config)
+    assert not worker_answers(config)
 
 
 def test_systemd_hears_of_readiness_and_of_the_end(config: ClinicConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +224,7 @@ def test_the_state_is_private_and_the_secret_new_each_time(tmp_path: Path) -> No
     config = a_clinic(tmp_path)
     prepare_worker(config)
     prepare_messenger(config)
+    new_secret(config)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (config.worker_state, config.messenger_state)}
     assert set(modes.values()) == {0o700}
     assert stat.S_IMODE(config.run.stat().st_mode) == 0o2750
@@ -210,6 +234,8 @@ def test_the_state_is_private_and_the_secret_new_each_time(tmp_path: Path) -> No
     config.worker_state.chmod(0o755)
     prepare_worker(config)
     prepare_messenger(config)
+    assert config.superexec_secret.read_text() == first
+    new_secret(config)
     assert config.superexec_secret.read_text() != first
     assert stat.S_IMODE(config.worker_state.stat().st_mode) == 0o700
 
@@ -240,7 +266,7 @@ def test_run_as_root_the_messenger_is_another_user_who_cannot_read_the_data(monk
         config.path.chmod(0o644)
         config.ca_certificate.chmod(0o600)
         with pytest.raises(ServiceError, match=r"ca.crt: the messenger's user nobody cannot read it"):
-            Daemon(config, command=fake)
+            Daemon(config, command=fake).run(threading.Event())
         for path in (config.ca_certificate, config.certificate):
             path.chmod(0o644)
         daemon = Daemon(config, command=fake, backoff=QUICK)

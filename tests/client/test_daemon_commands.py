@@ -8,16 +8,19 @@ import subprocess
 import sys
 import threading
 import types
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from client.config import ClinicConfig
+from client.daemon_commands import _of_child
+from client.health import HealthServer
 from client.privacy import accounting
 from client.privacy.accounting import Mechanism
 from client.privacy.ledger import Ledger
 from client.state_folders import prepare_worker
-from client.status import status
+from client.status import UNREADABLE, status
 from common.checks import Check
 from tests.client.clinics import a_clinic
 from tests.client.commands import Command
@@ -98,6 +101,13 @@ def test_status_tells_what_is_spent_and_of_the_last_round(
     assert (budget["spent"], budget["left"]) == (None, 0.0)
 
 
+def test_status_says_how_long_a_process_has_been_there() -> None:
+    since = (datetime.now(UTC) - timedelta(minutes=5)).isoformat()
+    child = {"name": "worker", "status": "ready", "pid": 7, "restarts": 1, "reason": "ended with 1", "since": since}
+    assert _of_child(child) == "pid 7, for 5 min, restarted once, last: ended with 1"
+    assert "restarted 2 times" in _of_child(child | {"restarts": 2})
+
+
 def test_status_goes_on_where_one_part_is_damaged(config: ClinicConfig) -> None:
     prepare_worker(config)
     config.ledger.write_text("nonsense\n")
@@ -107,6 +117,59 @@ def test_status_goes_on_where_one_part_is_damaged(config: ClinicConfig) -> None:
         found = status(a_clinic(config.folder, coordinator={"host": "127.0.0.1", "port": port}))
     assert (found.unreachable, found.budget, found.approved) == (None, None, None)
     assert [problem.partition(":")[0] for problem in found.problems] == ["approved studies", "ledger"]
+
+
+@pytest.mark.parametrize(
+    ("door", "health", "word"),
+    [
+        (PermissionError, True, "ready"),  # a user of the monitoring, say
+        ("refuses", True, "ready"),
+        (PermissionError, None, UNREADABLE),
+        ("refuses", None, "refuses this user"),
+        ("answers", False, "not ready"),  # root is let in, the messenger is not
+        ("answers", None, "ready"),
+        ("silent", True, "not running"),
+    ],
+)
+def test_status_of_a_worker_by_its_door_and_by_what_the_daemon_says(
+    config: ClinicConfig, door: object, health: bool | None, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def knock(*_: object) -> object:
+        if door is PermissionError:
+            raise PermissionError
+        return door
+
+    monkeypatch.setattr("client.status.knock", knock)
+    with HealthServer(0) as server:
+        if health is not None:
+            server.tell({"worker": health, "supernode": True, "messenger": True})
+        found = status(a_clinic(config.folder, health_port=server.port))
+    assert found.processes["worker"] == word
+    assert found.running == (word == "ready" and health is not None)
+
+
+def test_status_reaches_the_coordinator_through_the_proxy(
+    config: ClinicConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = a_clinic(config.folder, coordinator={"host": "coordinator.invalid", "port": 443})
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def answer() -> None:
+            for words in (b"HTTP/1.1 200 OK\r\n\r\n", b"nonsense\r\n\r\n"):
+                guest, _ = proxy.accept()
+                with guest:
+                    asked.append(guest.recv(1000))
+                    guest.sendall(words)
+
+        threading.Thread(target=answer, daemon=True).start()
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("https_proxy", raising=False)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        assert status(far).unreachable is None
+        assert asked[0].startswith(b"CONNECT coordinator.invalid:443 ")
+        assert status(far).unreachable
 
 
 @pytest.mark.parametrize("failed", [False, True])

@@ -1,8 +1,10 @@
 """The doctor's look at a clinic's data, in good and bad state; it never tells a name."""
 
 import csv
+import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -182,3 +184,48 @@ def test_a_link_out_of_the_folder_is_refused_without_its_name(config: ClinicConf
     checks = examined(config)
     assert checks["table"].status == "failed"
     no_name(checks)
+
+
+@pytest.fixture
+def opened(phantom: Path) -> Iterator[ClinicConfig]:
+    """A kit whose worker's user is nobody, below /opt, since a folder of pytest's lets no other user in."""
+    if os.geteuid() != 0:
+        pytest.skip("looks as another user: needs root")
+    with tempfile.TemporaryDirectory(dir="/opt") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "data" / "images").mkdir(parents=True)
+        for image in (phantom / "images").iterdir():
+            shutil.copyfile(image, folder / "data" / "images" / image.name)
+        shutil.copyfile(phantom / "metadata.csv", folder / "data" / "metadata.csv")
+        config = make_kit(folder / "kit", folder / "data")
+        os.chown(config.worker_state, 65534, 65534)
+        yield config
+
+
+def test_the_data_are_looked_at_as_the_workers_user(opened: ClinicConfig) -> None:
+    assert {check.status for check in examined(opened).values()} == {"ok", "warning"}
+    images = opened.data_folder / "images"
+    next(images.glob("*_000000.*")).chmod(0o600)
+    table = opened.data_folder / "metadata.csv"
+    for path, check in ((images, "images"), (table, "table"), (opened.data_folder, "data folder")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        found = examined(opened)[check]
+        assert found.status == "failed"
+        assert "the worker's user nobody may not read" in found.detail
+        assert f"setfacl -R -m u:nobody:rX {opened.data_folder}" in found.mend
+        no_name({check: found})
+
+
+@pytest.mark.parametrize(("setting", "status"), [("yes", "failed"), ("tmpfs", "failed"), ("read-only", "ok")])
+def test_data_that_the_unit_does_not_show_the_worker(
+    config: ClinicConfig, setting: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.doctor_data.units, "UNIT_FOLDERS", (tmp_path / "units",))
+    (tmp_path / "units").mkdir()
+    (tmp_path / "units" / "melfed-worker.service").write_text(f"[Service]\nProtectHome={setting}\n")
+    assert examined(config)["data folder"].status == "ok"
+    monkeypatch.setattr(client.doctor_data, "HOMES", (tmp_path,))
+    found = examined(config)["data folder"]
+    assert found.status == status
+    assert status == "ok" or "systemctl edit melfed-worker" in found.mend

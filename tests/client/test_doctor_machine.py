@@ -9,10 +9,13 @@ from types import SimpleNamespace
 import pytest
 
 import client.doctor_machine as machine
+from client import units
 from client.config import ClinicConfig
+from client.peer import knock
 from common.checks_kit import GIB
 from tests.client.doctors import edit, make_kit
 
+TEMPLATES = Path(__file__).resolve().parents[2] / "server" / "templates"
 GPU = '{"devices": [{"name": "H", "free": %d, "total": 8589934592}]}'
 
 
@@ -121,21 +124,54 @@ def test_ports(config: ClinicConfig) -> None:
     assert "named twice" in machine.loopback_ports(twice).detail
 
 
-def test_the_workers_socket(config: ClinicConfig, tmp_path: Path) -> None:
+def test_the_workers_socket(config: ClinicConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.worker_socket(config).status == "skipped"
     config.run.mkdir()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(config.socket))
         listening.listen()
-        assert machine.worker_socket(config).status == "ok"
+        # Somebody listens, and says nothing.
+        monkeypatch.setattr(machine, "knock", lambda path, _: knock(path, 0.1))
+        assert machine.worker_socket(config).status == "warning"
     assert machine.worker_socket(config).status == "warning", "the file is left, the worker is not"
     deep = edit(config, "name: north", f"name: north\nstate: {'s' * 120}")
     assert machine.worker_socket(deep).status == "failed"
 
 
-def test_systemd_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "UNIT_FOLDERS", (tmp_path, tmp_path / "none"))
-    assert machine.systemd().status == "skipped"
+@pytest.mark.parametrize(
+    ("heard", "health", "status"),
+    [("answers", True, "ok"), ("answers", None, "ok"), ("answers", False, "warning"), ("refuses", True, "warning")],
+)
+def test_a_worker_that_answers_root_may_still_refuse_the_messenger(
+    config: ClinicConfig, heard: str, health: bool | None, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.run.mkdir()
+    config.socket.touch()
+    monkeypatch.setattr(machine, "knock", lambda *_: heard)
+    monkeypatch.setattr(machine, "ask_health", lambda *_: None if health is None else {"worker": health})
+    found = machine.worker_socket(config)
+    assert found.status == status
+    assert (health is not False) or "messenger.user" in found.mend
+
+
+def test_systemd_units(config: ClinicConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "UNIT_FOLDERS", (tmp_path, tmp_path / "none"))
+    assert machine.systemd(config).status == "skipped"
     (tmp_path / "melfed-worker.service").touch()
     (tmp_path / "other.service").touch()
-    assert machine.systemd().detail == "1 units installed"
+    assert machine.systemd(config).detail == "1 units installed"
+
+
+@pytest.mark.parametrize("named", [None, "melfed-data"])
+def test_a_messenger_that_the_units_worker_would_refuse(
+    config: ClinicConfig, tmp_path: Path, named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "UNIT_FOLDERS", (tmp_path,))
+    for name in ("worker", "messenger"):
+        shutil.copy(TEMPLATES / f"melfed-{name}.service", tmp_path)
+    clinic = edit(config, "name: north", f"name: north\nmessenger: {{user: {named or 'null'}}}")
+    found = machine.systemd(clinic)
+    assert found.status == "warning"
+    assert f"messenger.user is {named or 'null'}" in found.detail
+    assert "to melfed-messenger, then systemctl restart melfed-worker" in found.mend
+    assert machine.systemd(edit(clinic, f"user: {named or 'null'}", "user: melfed-messenger")).status == "ok"

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from client.doctor_state import (
     audit_logs,
     can_enter,
     configuration,
+    keys,
     ledger,
     own_certificate,
     state_folders,
     state_steps,
     weights,
 )
+from client.guard import Safe
 from client.privacy.accounting import Mechanism
 from client.privacy.ledger import Budget, Charge, Ledger
 from common.audit_log import AuditLog
@@ -34,6 +37,7 @@ def config(tmp_path: Path) -> ClinicConfig:
 
 def spend(config: ClinicConfig, steps: int) -> None:
     charge = Charge("ab" * 32, "run", 1, "training", "patient", Mechanism(0.1, 1.0, steps), 1e-5)
+    Safe(config.ledger).key()
     with Ledger.open(config.ledger, "cd" * 32) as book:
         book.mark(book.reserve(charge, Budget(None, 1e-5)), "spent")
 
@@ -140,7 +144,7 @@ def test_a_ledger_that_is_whole_says_what_is_left(config: ClinicConfig) -> None:
     spend(config, 5)
     found = ledger(config)
     assert found.status == "ok"
-    assert "1 charges, chain whole" in found.detail
+    assert "1 charge, chain whole" in found.detail
     spend(config, 4000)
     assert ledger(config).status == "warning"
 
@@ -171,12 +175,13 @@ def test_audit_logs(config: ClinicConfig) -> None:
 def test_weights(config: ClinicConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client.doctor_state.find_spec", lambda _: None)
     assert weights(config).status == "warning"
+    assert weights(config).mend.endswith("the worker downloads nothing")
     config.weights.mkdir()
     (config.weights / "notes.txt").touch()
     assert weights(config).status == "warning"
     (config.weights / "squeezenet1_1.pth").touch()
     assert weights(config).status == "ok"
-    assert weights(config).detail.startswith("1 files")
+    assert weights(config).detail.startswith("1 file in ")
 
 
 def test_the_time_is_part_of_the_judgement(config: ClinicConfig) -> None:
@@ -185,3 +190,27 @@ def test_the_time_is_part_of_the_judgement(config: ClinicConfig) -> None:
     early = datetime(2020, 1, 1, tzinfo=UTC)
     found = certificate(config.certificate, config.certificate_key, config.ca_certificate, "mend", early)
     assert (found.status, found.mend) == ("failed", "set the clock")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="looks as other users: needs root")
+def test_keys_and_weights_are_looked_at_as_those_who_need_them() -> None:
+    """Below /opt, since a folder of pytest's lets no other user in."""
+    with tempfile.TemporaryDirectory(dir="/opt") as name:
+        Path(name).chmod(0o755)
+        config = make_kit(Path(name) / "kit", Path(name) / "data")
+        config.weights.mkdir()
+        (config.weights / "squeezenet1_1.pth").touch(0o600)
+        assert (keys(config).status, weights(config).status) == ("ok", "ok"), "all is root's"
+        for folder in (config.worker_state, config.messenger_state):
+            os.chown(folder, 65534, 65534)
+        found = keys(config)
+        assert found.status == "failed"
+        assert "clinic.key, node.key: the messenger's user nobody cannot read it" in found.detail
+        assert f"chown nobody {config.certificate_key} {config.node_key}" in found.mend
+        os.chown(config.certificate_key, 65534, 65534)
+        assert keys(config).detail.startswith("node.key:")
+        os.chown(config.node_key, 65534, 65534)
+        assert keys(config).status == "ok"
+        assert "1 of 1 files cannot be read by nobody" in weights(config).detail
+        (config.weights / "squeezenet1_1.pth").chmod(0o644)
+        assert weights(config).status == "ok"

@@ -13,9 +13,10 @@ from client.dataset import fingerprint
 from client.guard import Guard, Request, Safe
 from client.privacy import accounting
 from client.privacy.accounting import Mechanism
-from client.privacy.ledger import verify
+from client.privacy.book import Book
+from client.privacy.ledger import continue_with, verify
 from client.replies import ReplyStore
-from common.errors import DataError, DeclinedError, LedgerError, StorageError
+from common.errors import CancelledError, DataError, DeclinedError, LedgerError, StorageError, StudyError
 from tests.client.guards import DATA, ONE_CHARGE, PRIVATE, STUDY, Work, guard_of, policy, request, result, statuses
 from tests.client.small import small_study
 
@@ -77,6 +78,32 @@ def test_another_request_costs_again(tmp_path: Path, other: Request) -> None:
     assert result(guard_of(tmp_path).pay("training", other, work)) == 2
     assert len(statuses(tmp_path)) == 6
     assert guard_of(tmp_path).account()[0] > before
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (CancelledError("called off"), 1),
+        (DeclinedError("not approved any more"), 1),
+        (StorageError("the disk is full"), 1),
+        (StudyError("a number is not finite"), 2),
+        (RuntimeError("out of memory"), 2),
+    ],
+)
+def test_an_error_that_patients_may_have_a_part_in_is_paid_for(tmp_path: Path, error: Exception, again: int) -> None:
+    """Else whoever asks could have it computed again and again, with fresh noise, and learn each time if it fails."""
+    guard = guard_of(tmp_path)
+
+    def fail() -> dict[str, np.ndarray]:
+        raise error
+
+    with pytest.raises(type(error)):
+        guard.pay("training", request(), fail)
+    assert statuses(tmp_path) == (ONE_CHARGE if again == 2 else ONE_CHARGE[:1])
+    once = guard.account()[0]
+    guard.pay("training", request(), Work())
+    assert [status for _, status in statuses(tmp_path)] == [status for _, status in ONE_CHARGE] * again
+    assert (guard.account()[0] > once) == (again == 2)
 
 
 def test_another_study_costs_again_in_the_same_ledger(tmp_path: Path) -> None:
@@ -288,3 +315,59 @@ def test_counts_leave_in_the_policys_cells(tmp_path: Path) -> None:
     guard.check_counts({"train_images": 40}, 20)
     with pytest.raises(DeclinedError, match="rounded"):
         guard.check_counts({"train_images": 40}, 10)
+
+
+# Runs and studies side by side.
+
+
+@pytest.mark.parametrize("purpose", ["training", "evaluation"])
+def test_a_run_that_pauses_while_others_go_on_is_charged_once(tmp_path: Path, purpose: str) -> None:
+    other, work = small_study(name="other", privacy=PRIVATE), Work()
+    first = guard_of(tmp_path).pay(purpose, request(), work)
+    guard_of(tmp_path, other).pay(purpose, request(), work)
+    guard_of(tmp_path).pay(purpose, request(run="another"), work)
+    assert result(guard_of(tmp_path).pay(purpose, request(), work)) == result(first)
+    assert work.done == 3
+    assert len(statuses(tmp_path)) == 9
+
+
+def test_the_replies_of_a_few_runs_are_kept_and_none_of_another_clinic(tmp_path: Path) -> None:
+    guard, work = guard_of(tmp_path), Work()
+    neighbour = Guard(STUDY, Safe(tmp_path / "north.training-x.jsonl"), DATA)
+    neighbour.pay("training", request(), work)
+    guard.pay("evaluation", request(), work)
+    for number in range(6):
+        guard.pay("training", request(run=f"run {number}"), work)
+        guard.pay("training", request(round_number=2, run=f"run {number}"), work)
+    kept = list(tmp_path.glob("north.training-????????????????.safetensors"))
+    assert len(kept) == 4
+    assert len(list(tmp_path.glob("*.safetensors"))) == 6
+    assert result(guard.pay("training", request(round_number=2, run="run 2"), work)) == 8
+    neighbour.pay("training", request(), work)
+    assert work.done == 14
+
+
+def test_what_was_learnt_from_other_data_is_no_answer(tmp_path: Path) -> None:
+    work = Work()
+    guard_of(tmp_path).pay("training", request(), work)
+    before = guard_of(tmp_path).account()[0]
+    fewer = Guard(STUDY, Safe(tmp_path / "north.jsonl"), dataclasses.replace(DATA, train=DATA.train[1:]))
+    assert continue_with(tmp_path / "north.jsonl", fewer.fingerprint, "me")
+    assert result(fewer.pay("training", request(), work)) == 2
+    assert fewer.account()[0] > before
+
+
+def test_a_guard_verifies_a_ledger_once_and_sees_what_others_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard, other, seen = guard_of(tmp_path), guard_of(tmp_path), []
+    for number in (1, 2):
+        guard.pay("training", request(round_number=number), Work())
+    monkeypatch.setattr(Book, "add", lambda self, row, add=Book.add: (seen.append(row["sequence"]), add(self, row)))
+    guard.check([])
+    guard.account()
+    assert seen == []
+    other.pay("training", request(run="other"), Work())
+    assert seen == [*range(1, 7), 7, 8, 9]
+    assert guard.account() == other.account()
+    assert seen[9:] == [7, 8, 9]

@@ -1,5 +1,6 @@
 """`melfed-client log`: both logs in the order of time, since when, and whether they are whole."""
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -45,13 +46,62 @@ def test_records_come_in_the_order_of_time(command: Command, written: ClinicConf
     done = command("log")
     lines = [line.split(" ", 1) for line in done.out.splitlines()]
     assert [rest for _, rest in lines] == [
-        "1001 worker-started worker version=1",
-        "1016 connection-lost supernode reason=no route",
-        "1002 worker-stopped worker reason=asked to stop",
+        "worker 1001 worker-started worker version=1",
+        "messenger 1016 connection-lost supernode reason=no route",
+        "worker 1002 worker-stopped worker reason=asked to stop",
     ]
     rows = [json.loads(line) for line in command("log", "--json").out.splitlines()]
     assert [row["id"] for row in rows] == [1001, 1016, 1002]
     assert all(len(row["hash"]) == 64 for row in rows)
+
+
+def test_the_last_records_are_those_of_all_logs(command: Command, written: ClinicConfig) -> None:
+    for options, ids in (
+        (("--last", 2), [1016, 1002]),
+        (("-n", 1, "--since", "1h"), [1002]),
+        (("--last", 9), [1001, 1016, 1002]),
+    ):
+        assert [json.loads(line)["id"] for line in command("log", *options, "--json").out.splitlines()] == ids
+    assert command("log", "--last", 0).code == 2
+    assert command("log", "--last", 2, "verify").code == 2
+
+
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\u009b31m\u202efake\nline"
+
+
+def by_hand(**fields: object) -> bytes:
+    """A line of a log as whoever may write to the file can make it, with a hash that fits."""
+    body = json.dumps(fields, separators=(",", ":")).encode()[:-1]
+    return body + f',"hash":"{hashlib.sha256(body).hexdigest()}"}}\n'.encode()
+
+
+def test_what_the_messengers_user_wrote_harms_no_terminal_and_hides_nothing(
+    command: Command, written: ClinicConfig
+) -> None:
+    now = json.loads(written.audit_log.read_text().splitlines()[0])["time"]
+    rows = [
+        {"time": now, "id": 1005, "event": "request-answered", "who": "worker", "kind": ESCAPES, ESCAPES: "x"},
+        {"time": now, "id": "x", "event": "request-answered", "who": ESCAPES, "log": "worker"},
+        {"time": 7, "id": 1005},
+        {"id": 1005.5, "time": now},
+    ]
+    with written.messenger_audit_log.open("ab") as file:
+        file.writelines(by_hand(**row) for row in rows)
+    done = command("log")
+    assert done.code == 0
+    assert all(line.isprintable() for line in done.out.splitlines())
+    lines = done.out.splitlines()
+    assert len(lines) == 3 + len(rows)
+    assert sum(line.startswith("NOT WRITTEN BY MELFED: ") for line in lines) == 3
+    assert [line.split()[1:] for line in lines if " 1002 " in line] == [
+        ["worker", "1002", "worker-stopped", "worker", "reason=asked", "to", "stop"]
+    ]
+    (fake,) = [line for line in lines if "1005 request-answered worker" in line]
+    assert fake.split()[1] == "messenger"
+    as_json = command("log", "--json").out
+    assert as_json.replace("\n", "").isprintable()
+    assert [json.loads(line)["log"] for line in as_json.splitlines()].count("worker") == 2
+    assert len(command("log", "--since", "2999-01-01").out.splitlines()) == 3, "what is no record has no time"
 
 
 def test_since_leaves_out_what_was_before(command: Command, written: ClinicConfig) -> None:
@@ -69,7 +119,7 @@ def test_whole_logs_are_said_to_be_whole_with_their_heads(command: Command, writ
     done = command("log", "verify")
     assert done.code == 0
     assert f"{written.audit_log}: 2 records, chain whole, head {head}\n" in done.out
-    assert f"{written.messenger_audit_log}: 1 records, chain whole" in done.out
+    assert f"{written.messenger_audit_log}: 1 record, chain whole" in done.out
     assert command("log", "verify", "--head", head).code == 0
     lost = command("log", "verify", "--head", "a" * 64)
     assert (lost.code, "lines were cut off" in lost.err) == (10, True)

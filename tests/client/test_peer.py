@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from client import peer
-from client.peer import Door, check_path
+from client.peer import REFUSAL, Door, Refusals, check_path, knock
 from common.errors import ServiceError
+from tests.client.served import served
 
 ME = os.geteuid()
 
@@ -74,8 +76,10 @@ def test_those_that_may_come_in_are_passed_on(folder: Path, echo: Path) -> None:
 def test_others_are_closed_and_named(folder: Path, echo: Path) -> None:
     refused: list[tuple[int, int]] = []
     with Door(folder / "w.sock", echo, {ME + 1}, lambda *who: refused.append(who)), connect(folder / "w.sock") as guest:
+        assert guest.recv(100) == REFUSAL
         assert guest.recv(1) == b""
-    assert refused == [(ME, os.getpid())]
+        assert knock(folder / "w.sock") == "refuses"
+    assert refused == [(ME, os.getpid())] * 2
 
 
 @pytest.mark.skipif(ME != 0, reason="only root can become another user")
@@ -83,7 +87,7 @@ def test_another_user_is_refused_by_the_kernels_word_even_where_the_mode_lets_it
     refused: list[tuple[int, int]] = []
     code = (
         "import os, socket, sys; os.setgid(65534); os.setuid(65534)\n"
-        "s = socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1]); print(s.recv(1))"
+        "s = socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1]); print(s.recv(99))"
     )
     folder.chmod(0o755)
     with Door(folder / "w.sock", echo, {0}, lambda *who: refused.append(who)):
@@ -92,7 +96,7 @@ def test_another_user_is_refused_by_the_kernels_word_even_where_the_mode_lets_it
         assert "PermissionError" in done.stderr, "the mode of the socket comes first"
         (folder / "w.sock").chmod(0o666)
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    assert done.stdout == "b''\n"
+    assert done.stdout == f"{REFUSAL!r}\n"
     assert [uid for uid, _ in refused] == [65534]
 
 
@@ -113,6 +117,30 @@ def test_it_closes_all_that_is_open(folder: Path, echo: Path) -> None:
         assert guest.recv(1) == b"x"
     with guest:
         assert guest.recv(1) == b""
+
+
+def test_a_knock_tells_a_worker_from_a_door_without_one(folder: Path, echo: Path) -> None:
+    assert knock(folder / "w.sock") == "silent"
+    with Door(folder / "w.sock", folder / "none.sock", {ME}, lambda *_: None):
+        assert knock(folder / "w.sock") == "silent"
+    with Door(folder / "w.sock", echo, {ME}, lambda *_: None):
+        assert knock(folder / "w.sock", 0.1) == "silent", "somebody who is no gRPC server"
+    with served(folder):
+        assert knock(folder / "w.sock") == "answers"
+    (folder / "w.sock").touch()
+    assert knock(folder / "w.sock") == "silent"
+
+
+def test_a_refused_user_is_told_of_at_once_and_then_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(peer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    told: list[tuple[int, int, int]] = []
+    refusals = Refusals(lambda *who: told.append(who))
+    for second in range(150):
+        now[0] = 100.0 + second
+        refusals(998, second)
+    refusals(5, 1)
+    assert told == [(998, 0, 1), (998, 60, 60), (998, 120, 60), (5, 1, 1)]
 
 
 def test_a_guest_that_leaves_frees_its_place(folder: Path, echo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from client import rpc, wire
 from client import worker_pb2 as pb
 from client.answers import Description
+from client.jobs import BUSY
 from client.rpc import RemoteWorker
+from client.servicer import Servicer
 from client.worker_pb2_grpc import WorkerStub
 from common import errors
 from common.errors import CancelledError, DeclinedError, MelfedError, ServiceError, StudyError
@@ -118,8 +120,24 @@ def test_every_class_of_error_travels() -> None:
     classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MelfedError)]
     for kind in (*classes, TensorError):
         back = wire.unpack_failure(wire.pack_failure(kind("why"), "north"))
-        assert (type(back), str(back)) == (kind, "why")
+        # How much is left of a budget is the clinic's own matter.
+        assert (type(back), str(back)) == (DeclinedError if kind is errors.BudgetError else kind, "why")
     assert type(wire.unpack_failure(pb.Failure(kind="SystemExit"))) is ServiceError
+
+
+def test_all_questions_together_hold_no_more_than_one_may(clinic: Clinic) -> None:
+    servicer = Servicer(clinic.service)
+    half = wire.MOST_TENSOR_BYTES // 2
+
+    def ask(size: int) -> pb.AnswerPart:
+        return next(servicer.Train(iter([pb.QuestionPart(question=pb.Question(study="x", size=size))]), None))
+
+    with servicer._room(half), servicer._room(half):
+        assert ask(1).failure.reason == BUSY
+        assert ask(wire.MOST_TENSOR_BYTES + 1).failure.reason == BUSY
+        assert "cannot be read" in ask(0).failure.reason, "the study, not the room"
+    assert "cannot be read" in ask(wire.MOST_TENSOR_BYTES).failure.reason
+    assert servicer._held == 0
 
 
 def test_a_bug_says_nothing_of_what_it_saw(clinic: Clinic, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -356,10 +374,18 @@ def test_generated_code_is_that_of_the_proto(tmp_path: Path) -> None:
         )
 
 
-def test_a_door_that_refuses_is_a_worker_that_does_not_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_door_that_refuses_is_said_at_once_with_its_mend(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc, "GRACE_SECONDS", 0.2)
     refused: list[tuple[int, int]] = []
-    with served(folder, users=set(), refused=refused), pytest.raises(ServiceError, match="does not answer"):
-        remote(folder, 0.5).describe()
+    expected = (
+        r"refuses the messenger's user \(uid \d+\); set messenger.user in clinic.yaml .*, and restart the worker$"
+    )
+    started = time.monotonic()
+    with served(folder, users=set(), refused=refused):
+        with pytest.raises(ServiceError, match=expected):
+            remote(folder, 20).describe()
+        with pytest.raises(ServiceError, match=expected):
+            rpc.cancel(folder / "w.sock", 7, 0.5)
+    assert time.monotonic() - started < 10, "nobody waits for what only a restart mends"
     assert (os.geteuid(), os.getpid()) in refused
     assert threading.active_count() < 50

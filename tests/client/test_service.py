@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from client import wire
+from client import service, wire
 from client.jobs import StoppingError
+from client.policy import ClinicPolicy
 from client.wire import Packed
 from common.audit_log import read_log, verify_log
 from common.errors import (
@@ -22,6 +23,7 @@ from common.errors import (
     DataError,
     DeclinedError,
     LedgerError,
+    PolicyError,
     ServiceError,
     StorageError,
     StudyError,
@@ -279,7 +281,7 @@ def test_a_worker_that_is_long_in_the_making_is_made_once(tmp_path: Path, pool: 
     assert clinic.made == ["small"]
     decoded.clear()
     waiting = pool.submit(clinic.service.describe, asked(study=PRIVATE))
-    until(lambda: len(clinic.service._warm._workers) == 2)
+    until(lambda: len(clinic.service._warm._workers) == 2, 30)
     clinic.service.stop(1)
     with pytest.raises(StoppingError):
         waiting.result(5)
@@ -314,6 +316,101 @@ def test_a_stored_answer_does_not_leave_either_if_its_tensors_may_not(clinic: Cl
     clinic.limits["tensors"] = ("b",)
     with pytest.raises(DeclinedError, match="'w' among them"):
         clinic.service.train(asked(1), tensors())
+
+
+@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_revoked_approval_holds_back_the_round_under_way(
+    clinic: Clinic, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, kind: str, watched: bool
+) -> None:
+    """At its next step, and else before its answer leaves; that stays here, and is paid for should they agree again."""
+    monkeypatch.setattr(service, "POLICY_SECONDS", 0.05 if watched else 60.0)
+    worker = clinic.ready()
+    worker.go.clear()
+    ask = getattr(clinic.service, kind)
+    reply = pool.submit(ask, asked(1), tensors())
+    assert worker.begun.wait(5)
+    clinic.limits["studies"] = ()
+    if not watched:
+        worker.go.set()
+    with pytest.raises(DeclinedError, match="not approved here"):
+        reply.result(5)
+    assert events(clinic) == [1006]
+    done = worker.evaluated + len(worker.trained)
+    assert done == (0 if watched else 1)
+    with pytest.raises(DeclinedError):
+        ask(asked(1), tensors())
+    clinic.limits["studies"] = "any"
+    worker.go.set()
+    ask(asked(1), tensors())
+    assert worker.evaluated + len(worker.trained) == 1
+    assert events(clinic) == [1006, 1006, 1005 if watched else 1008]
+
+
+def test_a_policy_that_is_being_written_ends_no_round(
+    clinic: Clinic, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "POLICY_SECONDS", 0.01)
+    worker = clinic.ready()
+    worker.go.clear()
+    reply = pool.submit(clinic.service.train, asked(1), tensors())
+    assert worker.begun.wait(5)
+    read, looked = clinic.service._policy, threading.Event()
+
+    def half() -> None:
+        looked.set()
+        raise PolicyError("clinic.yaml: is half written")
+
+    clinic.service._policy = half
+    assert looked.wait(5)
+    looked.clear()
+    assert looked.wait(5)
+    clinic.service._policy = read
+    worker.go.set()
+    reply.result(5)
+
+
+def test_tensors_that_may_leave_no_longer_stay(clinic: Clinic, pool: ThreadPoolExecutor) -> None:
+    worker = clinic.ready()
+    worker.go.clear()
+    reply = pool.submit(clinic.service.train, asked(1), tensors())
+    assert worker.begun.wait(5)
+    clinic.limits["tensors"] = ("b",)
+    worker.go.set()
+    with pytest.raises(DeclinedError, match="'w' among them"):
+        reply.result(5)
+
+
+def test_a_description_does_not_leave_either_once_approval_is_revoked(clinic: Clinic) -> None:
+    describe = clinic.ready().describe
+    clinic.ready().describe = lambda: (clinic.limits.update(studies=()), describe())[1]
+    with pytest.raises(DeclinedError, match="not approved here"):
+        clinic.service.describe(asked())
+    assert events(clinic) == [1006]
+
+
+def test_changed_data_are_read_anew_for_the_next_request(clinic: Clinic) -> None:
+    other = small_study(name="other")
+    for study in (STUDY, other, STUDY, other):
+        clinic.service.describe(asked(study=study))
+    assert clinic.made == ["small", "other"]
+    clinic.stamp = "eight patients fewer"
+    clinic.service.train(asked(2), tensors())
+    clinic.service.describe(asked(study=other))
+    clinic.service.describe(asked(study=STUDY))
+    assert clinic.made == ["small", "other", "small", "other"]
+
+
+def test_data_that_cannot_be_looked_at_are_not_used(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    clinic.service.describe(asked())
+
+    def gone() -> str:
+        raise DataError("/data: no such folder")
+
+    monkeypatch.setattr(clinic.service._warm, "_stamp", gone)
+    with pytest.raises(DataError, match=r"^DataError; the clinic's own log says more$"):
+        clinic.service.train(asked(1), tensors())
+    assert clinic.ready().trained == []
 
 
 def test_what_is_not_approved_makes_no_worker_and_receives_no_tensors(clinic: Clinic) -> None:
@@ -478,3 +575,25 @@ def test_many_at_once_each_get_their_own(clinic: Clinic, pool: ThreadPoolExecuto
             np.testing.assert_array_equal(future.result(10), TENSORS["w"] + number + 1 + number % 2)
         except CancelledError:
             assert number % 2 == 0, "an earlier round is called off by the later one"
+
+
+def test_a_policy_that_cannot_be_read_is_told_once_for_each_fault(tmp_path: Path) -> None:
+    clinic, faults = Clinic(tmp_path), ["/etc/melfed/clinic.yaml:3: policy.epsilon: a"] * 3 + ["clinic.yaml:4: b"]
+
+    def policy() -> ClinicPolicy:
+        if faults:
+            raise PolicyError(faults.pop(0))
+        return ClinicPolicy(**clinic.limits)
+
+    clinic.service._policy = policy
+    for _ in range(4):
+        with pytest.raises(PolicyError):
+            clinic.service.train(asked(), tensors())
+    clinic.service.train(asked(), tensors())
+    faults.append("clinic.yaml:4: b")
+    with pytest.raises(PolicyError):
+        clinic.service.describe(asked())
+    clinic.service.stop(5)
+    assert events(clinic) == [1015, 1007, 1007, 1007, 1015, 1007, 1005, 1015, 1007]
+    reasons = [row["reason"] for row in read_log(clinic.log) if row["id"] == 1015]
+    assert reasons == ["clinic.yaml:3: policy.epsilon: a", "clinic.yaml:4: b", "clinic.yaml:4: b"]

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import ssl
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -102,6 +103,28 @@ def test_a_spoilt_kit_is_named(kit: Any, name: str) -> None:
     with pytest.raises(ServiceError, match=r"put the kit's own files back") as caught:
         supernode.tls_context(kit)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes users: needs root")
+@pytest.mark.parametrize("name", ["clinic.key", "node.key"])
+def test_a_key_of_another_user_is_to_be_given_and_not_replaced(kit: Any, name: str) -> None:
+    """As after `cp` by root; below /opt, since a folder of pytest's lets no other user in."""
+    with tempfile.TemporaryDirectory(dir="/opt") as folder:
+        kit = write_kit(Path(folder), [], free_port())
+        for path in (kit.folder, *kit.folder.iterdir()):
+            if path.name != name:
+                os.chown(path, 65534, 65534)
+        child = os.fork()
+        if child == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+            try:
+                supernode.main(kit)
+            except ServiceError as error:
+                said = str(error)
+                os._exit(0 if name in said and "(chown)" in said and "the kit's own" not in said else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_the_parts_are_put_in_place(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from client.config import ClinicConfig, read_clinic
 from client.privacy.ledger import verify
 from client.rpc import RemoteWorker
 from client.worker import ClinicWorker
-from common.audit_log import verify_log
+from common.audit_log import read_log, verify_log
 from common.classifier import trainable_tensors
 from common.errors import DeclinedError, ServiceError
 from common.protocol import StudyProtocol
@@ -223,6 +224,7 @@ def test_it_leaves_within_seconds_of_sigterm_in_training_and_the_next_one_answer
     finally:
         process.end()
     assert events(config) == [1003, 1001, 1005, 1009, 1002, 1001, 1005]
+    assert [row["reason"] for row in read_log(config.audit_log) if row["id"] == 1002] == ["asked to stop"]
 
 
 def test_what_cannot_be_served_is_one_line(config: ClinicConfig) -> None:
@@ -232,5 +234,6 @@ def test_what_cannot_be_served_is_one_line(config: ClinicConfig) -> None:
         taken.bind(("127.0.0.1", config.file.metrics_port))
         taken.listen()
         with pytest.raises(ServiceError, match=r"^metrics_port \d+ on 127\.0\.0\.1 cannot be used: .*clinic\.yaml$"):
-            serve(config, None)
+            serve(config, threading.Event())
     assert not config.socket.exists()
+    assert [row["reason"] for row in read_log(config.audit_log)] == ["could not begin"]

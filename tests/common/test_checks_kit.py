@@ -87,7 +87,8 @@ def test_secrets(tmp_path: Path) -> None:
 
 
 def test_private_folders_need_not_exist_yet(tmp_path: Path) -> None:
-    assert private_folders([tmp_path / "none"]).status == "ok"
+    found = private_folders([tmp_path / "none"])
+    assert (found.status, found.detail) == ("ok", "not there yet; made at the first start")
     (tmp_path / "open").mkdir(mode=0o750)
     assert private_folders([tmp_path / "open"]).status == "failed"
 

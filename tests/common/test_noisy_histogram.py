@@ -164,6 +164,20 @@ def test_lists_of_anything_but_whole_numbers_are_refused(value: Any) -> None:
         histogram_from_lists(lists)
 
 
+def test_whether_there_is_a_sum_does_not_depend_on_the_order() -> None:
+    low, high = (NoisyHistogram.from_arrays({**GOOD, "negatives": ZEROS + sign * 15 * SCALE}) for sign in (-1, 1))
+    assert same(pooled([low, low, high, high]), pooled([low, high, low, high]))
+    with pytest.raises(DataError, match="negatives has an entry beyond"):
+        pooled([low, low])
+
+
+def test_a_sum_that_no_integer_holds_is_refused() -> None:
+    most = NoisyHistogram.from_arrays({**GOOD, "noise_variance": np.array([2**61])})
+    for many in (4, 8, 16):
+        with pytest.raises(DataError, match=r"is no variance|beyond what"):
+            pooled([most] * many)
+
+
 def test_pooling() -> None:
     logits, targets = binormal(np.random.default_rng(1), 5, 20)
     parts = [noised(logits, targets, 1.0, SeededNoise(i)) for i in range(3)]

@@ -10,8 +10,17 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from common.errors import DataError
 from common.histogram import ScoreHistogram
 from common.metrics import EvaluationMetrics, Interval, histogram_metrics, pr_curve, roc_curve
-from common.noisy_histogram import SCALE, SCORE_BINS, NoisyHistogram, pooled
-from common.noisy_metrics import densities, metrics_of, noisy_metrics, noisy_pr_curve, noisy_roc_curve, pr_of, roc_of
+from common.noisy_histogram import SCALE, SCORE_BINS, SHARES, WEIGHTS, NoisyHistogram, noise_variance, pooled
+from common.noisy_metrics import (
+    densities,
+    metrics_of,
+    noisy_metrics,
+    noisy_pr_curve,
+    noisy_roc_curve,
+    pr_of,
+    roc_of,
+    units_needed,
+)
 from tests.common.noisy import SeededNoise, binormal, noised
 
 NAMES = ("auroc", "auprc", "balanced_accuracy", "sensitivity_at_90_specificity", "sensitivity_at_95_specificity")
@@ -118,6 +127,23 @@ def test_one_class_alone_is_undefined(targets: list[float]) -> None:
     assert (m.images, m.melanomas) == (len(targets), int(sum(targets)))
     assert not noisy_roc_curve(h).sensitivity.size
     assert not noisy_pr_curve(h).recall.size
+
+
+@pytest.mark.parametrize(("sigma", "sets"), [(4.85, 3), (0.5, 1), (12.0, 10)])
+def test_as_many_units_as_are_said_to_be_needed_are_enough_and_a_few_less_are_not(sigma: float, sets: int) -> None:
+    needed = units_needed(sigma, sets)
+    variance = np.array([sets * noise_variance(sigma)])
+
+    def of(melanomas: int) -> NoisyHistogram:
+        whole = {
+            "positives": np.eye(1, SCORE_BINS, 60)[0] * melanomas,
+            "negatives": np.eye(1, SCORE_BINS, 40)[0] * 9999,
+        }
+        sums = {name: (WEIGHTS[name] @ (shares * SHARES)).astype(np.int64) for name, shares in whole.items()}
+        return NoisyHistogram(**sums, noise_variance=variance)
+
+    assert noisy_metrics(of(needed + 1)).auroc.value is not None
+    assert noisy_metrics(of(needed - 1)).auroc.value is None
 
 
 def test_noise_alone_is_seldom_taken_for_a_class() -> None:

@@ -299,7 +299,7 @@ def test_every_backbone_is_allowed(backbone: str) -> None:
         ),
         (
             "{unit: patient, epsilon: 3, clipping_norm: 0}",
-            "privacy.clipping_norm: input should be greater than 0, not 0",
+            "privacy.clipping_norm: input should be greater than or equal to 0.000001, not 0",
         ),
         ("{unit: patient, epsilon: 3, steps: 0}", "privacy.steps: input should be greater than or equal to 1, not 0"),
         ("{unit: patient, epsilon: 3, patients: 0}", "privacy.patients: input should be greater than or equal to 1"),

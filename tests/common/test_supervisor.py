@@ -157,10 +157,11 @@ def test_a_restart_does_not_wait_for_a_pause() -> None:
     with running(shell("a", "sleep 60"), shell("b", "exit 1"), backoff=Backoff(first=50)) as scene:
         until(lambda: "ended" in scene.kinds("b"))
         before = scene.pid("a")
-        scene.supervisor.restart("a")
+        scene.supervisor.restart("a", "it hangs")
         scene.supervisor.restart("b")
         until(lambda: scene.state("a").restarts == 1 and scene.state("b").restarts == 1)
         assert scene.pid("a") != before
+        assert ("ended", "a", "signal SIGTERM; it hangs") in scene.events
         with pytest.raises(KeyError):
             scene.supervisor.restart("c")
 

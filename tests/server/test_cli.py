@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
@@ -73,6 +74,21 @@ def test_predict_of_a_missing_run_is_one_line_too(command, tmp_path: Path) -> No
     assert (code, out) == (6, "")
     assert err.count("\n") == 1
     assert err.startswith(f"error: {tmp_path / 'nowhere'}: ")
+
+
+def test_the_version_is_printed(command) -> None:
+    assert command("--version") == (0, f"melfed {version('melfed')}\n", "")
+
+
+def test_at_the_server_a_run_has_a_name(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MELFED_SERVER", str(tmp_path / "server.yaml"))
+    assert command("predict", "night-1", "a.png")[2].startswith("error: night-1: not a run folder")
+    (tmp_path / "server.yaml").write_text("runs: all\n")
+    assert command("predict", "night-1", "a.png")[2].startswith(f"error: {tmp_path / 'all' / 'night-1'}: not a run")
+    assert command("predict", "../night-1", "a.png")[2].startswith("error: ../night-1: ")
+    (tmp_path / "night-1").mkdir()
+    assert command("predict", "night-1", "a.png")[2].startswith("error: night-1: not a run folder")
 
 
 def test_evaluate_prints_the_test_object(command, run: Path, data: Path, tmp_path: Path) -> None:

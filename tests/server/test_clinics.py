@@ -1,6 +1,7 @@
 """The clinics' records: who is let in, who is kept out, and that no two are mixed up."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -45,6 +46,22 @@ def test_records_are_public_and_written_whole(tmp_path: Path) -> None:
 
 def test_no_clinics_are_none(tmp_path: Path) -> None:
     assert read_clinics(tmp_path / "missing") == ()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), NotADirectoryError(20, "Not a directory")])
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """Or a slip in its permissions would shut out every clinic."""
+    approve(tmp_path, record())
+
+    def refuse(*_path: object) -> None:
+        raise error
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(ServerConfigError, match=f"{tmp_path}: cannot be read: {error.strerror}"):
+        read_clinics(tmp_path)
 
 
 def test_a_renewed_certificate_does_beside_the_earlier_ones_until_the_clinic_is_kept_out(tmp_path: Path) -> None:
@@ -107,6 +124,12 @@ def test_an_unknown_clinic_is_told(tmp_path: Path) -> None:
         {"node_key": 'x"; }'},
         {"earlier": ["AA" * 20]},
         {"revoked": "no"},
+        {"not_after": "2027-01-01"},
+        {"not_after": "2027-01-01T00:00:00"},
+        {"not_after": "never\n"},
+        {"not_after": None},
+        {"approved_at": "today"},
+        {"revoked_at": "2027-01-01"},
         {"more": 1},
     ],
 )

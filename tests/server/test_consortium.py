@@ -72,7 +72,7 @@ def test_paths_start_at_the_files_folder(tmp_path: Path) -> None:
         ({"clinics": [{"name": "a/../b"}]}, "clinics: string should match pattern"),
         ({"clinics": [{"name": "a", "prot": 1}]}, "unknown key clinics.0.prot"),
         ({"clinics": [{"name": "a", "health_port": 0}]}, "clinics: input should be greater than or equal to 1, not 0"),
-        ({"server": {"names": []}}, "server.names"),
+        ({"server": {"names": []}}, "server.names: name at least one host name or address"),
         ({"server": {"names": ["exa mple.org"]}}, "'exa mple.org' is neither a host name nor an address"),
         ({"server": {"names": ["*.example.org"]}}, "'*.example.org' is neither a host name nor an address"),
         ({"server": {"names": ["a.org"], "address": "all"}}, "'all' is not an address"),

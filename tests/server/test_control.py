@@ -36,7 +36,7 @@ def test_a_key_is_registered_unregistered_and_comes_back_as_another_node(control
     record = record_of(config, "a")
     first = control.register(record)
     (node,) = [node for node in control.nodes() if node.name == "a"]
-    assert (node.node_id, node.public_key, node.online, node.last_seen) == (first, public_key(record), False, None)
+    assert (node.node_id, node.public_key, node.online, node.since) == (first, public_key(record), False, None)
     control.unregister(first)
     assert all(node.name != "a" for node in control.nodes())
     second = control.register(record)

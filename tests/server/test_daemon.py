@@ -5,11 +5,15 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import grpc
@@ -17,15 +21,19 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from common.audit_log import read_log
+from common.children import ChildState
 from common.errors import ServerConfigError, ServiceError
 from common.protocol import DataSpec, FederationSpec, ModelSpec, StudyProtocol
 from server.clinics import revoke
 from server.config import ServerConfig
 from server.daemon import Daemon, start
+from server.provision import provision
+from server.reconcile import SILENT_SECONDS
 from server.run_request import queue_run
 from server.run_state import change_state, read_state
 from tests.server.coordinator import make_kits, record_of
 from tests.server.flower import until
+from tests.server.test_reconcile import Place
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
@@ -158,10 +166,32 @@ def test_a_run_whose_serverapp_is_killed_goes_on_and_one_that_is_not_wanted_stop
     os.kill(before, signal.SIGKILL)
     until("superexec is back", lambda: server.pid("superexec") not in (None, before))
     assert _serverapp(server.config) == survivor
+    # And a SuperLink that is started anew.
+    attempt = read_state(folder.path).flower_run
+    _renew_certificate(server)
+    assert (_serverapp(server.config), read_state(folder.path).flower_run) == (survivor, attempt)
     change_state(folder.path, wanted=False)
     until("it is stopped", lambda: read_state(folder.path).status == "stopped")
     until("its process has ended", lambda: not Path(f"/proc/{survivor}/cmdline").exists() or _ended(survivor))
     assert "run-stopped" in server.events()
+
+
+def _renew_certificate(server: Server) -> None:
+    """SuperLink reads it at its start alone; half a kit, as while it is copied, ends nothing."""
+    config, before = server.config, server.pid("superlink")
+    old = config.certificate_key.read_bytes()
+    provision(config.folder.parent / "consortium.yaml", config.folder.parent, renew="server")
+    new = config.certificate_key.read_bytes()
+    config.certificate_key.write_bytes(old)
+    until("nginx refuses it", lambda: any("key" in problem for problem in server.status()["problems"]))
+    assert server.pid("superlink") == before
+    config.certificate_key.write_bytes(new)
+    until("SuperLink is started anew", lambda: server.pid("superlink") not in (None, before))
+    shown = ssl.get_server_certificate(("127.0.0.1", config.file.superlink_port))
+    assert shown.strip() == config.certificate.read_text().strip()
+    (reason,) = [row["reason"] for row in read_log(config.audit_log) if "certificate" in str(row.get("reason"))]
+    assert "the server's certificate is a new one" in str(reason)
+    until("it answers", lambda: server.status()["problems"] == [])
 
 
 def _ended(pid: int) -> bool:
@@ -231,6 +261,17 @@ def test_another_bundle_is_not_served(tmp_path):
         Daemon(config)
 
 
+@pytest.mark.parametrize("name", ["ca.crt", "server.crt", "server.key", "superexec.secret", "melfed.fab"])
+def test_a_file_of_the_kit_that_is_missing_is_told_before_nginx_is_asked(tmp_path, name):
+    config = make_kits(tmp_path, "a")
+    (config.folder / name).unlink()
+    renew = ", or provision --renew server" if name in {"server.crt", "server.key"} else ""
+    with pytest.raises(ServerConfigError) as caught:
+        start(config)
+    assert str(caught.value) == f"{config.folder / name}: missing; put the kit's own file back{renew}"
+    assert not config.logs.exists()
+
+
 def test_certificates_that_end_soon_are_told_of(tmp_path, caplog):
     config = make_kits(tmp_path, "ab")
     path = config.clinics / "a.json"
@@ -243,3 +284,64 @@ def test_certificates_that_end_soon_are_told_of(tmp_path, caplog):
     assert float(str(row["days"])) < 0
     assert "clinic a" in caplog.text
     assert daemon.days["clinic b"] > 300
+
+
+class Restarts:
+    """In the supervisor's place."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.status = "ready"
+
+    def states(self) -> dict[str, ChildState]:
+        return {"superlink": ChildState("superlink", 1, self.status, 0, datetime.now(UTC), None, "")}
+
+    def restart(self, name: str, why: str) -> None:
+        self.asked.append((name, why))
+
+
+def test_a_superlink_that_hangs_is_not_said_to_be_well_and_is_started_anew(tmp_path):
+    place = Place(make_kits(tmp_path, "a"))
+    daemon = Daemon(place.config)
+    daemon.supervisor, daemon.reconciler = supervisor, found = Restarts(), place.reconciler
+    place.step()
+    daemon.mend_superlink(found)
+    assert daemon.standing().ready == {"superlink": True}
+    place.control.down = True
+    place.step()
+    assert daemon.standing().ready == {"superlink": False}
+    assert [row.status for row in daemon.state().children] == ["silent"]
+    daemon.mend_superlink(found)
+    assert supervisor.asked == []
+    place.step(SILENT_SECONDS)
+    daemon.mend_superlink(found)
+    assert supervisor.asked == [("superlink", "it has not answered for 180 s")]
+    # It has time to begin.
+    place.step(SILENT_SECONDS / 2)
+    daemon.mend_superlink(found)
+    assert len(supervisor.asked) == 1
+    place.control.down = False
+    place.step()
+    assert daemon.standing().ready == {"superlink": True}
+    supervisor.status = "starting"
+    assert daemon.standing().ready == {"superlink": False}
+
+
+def test_logs_are_looked_after_in_each_step(tmp_path, monkeypatch):
+    """A day is long enough for a stranger to fill the disk."""
+    daemon = Daemon(make_kits(tmp_path, "a"))
+    daemon.supervisor = Restarts()
+    daemon.supervisor.status = "starting"
+    daemon.edge.folder.mkdir()
+    log = daemon.edge.folder / "access.log"
+    log.write_bytes(bytes(17 * 2**20))
+    monkeypatch.setattr("server.daemon.STEP_SECONDS", 0.01)
+    thread = threading.Thread(target=daemon._loop)
+    daemon._looked = monotonic()
+    thread.start()
+    try:
+        until("it is set aside", log.with_name("access.log.1").exists)
+    finally:
+        daemon.stop.set()
+        thread.join(10)
+    assert not log.exists()

@@ -223,7 +223,8 @@ def test_a_roll_call_writes_down_who_said_what_and_who_declined(config):
     grid.clinics[102].tamper = {exchange.DESCRIBE: declining}
     roll_call(config, grid)
     said = read_said(config.clinics_said)
-    assert said["a"].version == "1.0"
+    assert (said["a"].version, said["a"].approved) == ("1.0", None)
+    assert (said["a"].declined, said["c"].declined) == ("", StudyProtocol().digest)
     assert said["c"].reason == "not approved"
     assert said["a"].budget is None  # not a number
     assert "b" not in said

@@ -478,6 +478,22 @@ def test_the_log_tells_who_and_what_but_no_query_and_no_poll(stack: Stack, good:
 
 
 @needs_nginx
+def test_a_stranger_cannot_fill_the_log(stack: Stack, good: Client) -> None:
+    """What it writes is not written down; and what a clinic of the consortium writes is cut."""
+    log = stack.edge.folder / "access.log"
+    before = log.stat().st_size
+    long = "/" + "x" * 7_000
+    assert Client(stack.config).status(long) == 400
+    assert Client(stack.config).status(PULL, "X" * 7_000) == 400
+    assert good.status(long) == 404
+    assert until(lambda: log.read_bytes()[before:].count(b"\n") == 3)
+    rows = [json.loads(line) for line in log.read_bytes()[before:].splitlines()]
+    assert [(row["method"], row["path"]) for row in rows] == [("POST", "-"), ("-", "-"), ("POST", long[:200])]
+    assert max(map(len, log.read_bytes()[before:].splitlines())) < 500
+    assert "x" * 100 not in (stack.edge.folder / "error.log").read_text()
+
+
+@needs_nginx
 def test_too_many_requests_of_one_clinic_are_refused_and_another_goes_on(tmp_path: Path) -> None:
     stack = make_stack(tmp_path, requests_per_second=2)
     try:

@@ -207,6 +207,82 @@ def test_a_run_that_was_killed_is_made_whole(tmp_path: Path) -> None:
     assert (out / "clinics" / "amsterdam.zip").is_file()
 
 
+def delete_kit(out: Path, name: str) -> None:
+    shutil.rmtree(out / "clinics" / name)
+    (out / "clinics" / f"{name}.zip").unlink()
+
+
+def test_a_clinic_whose_kit_was_sent_and_deleted_is_left_alone(tmp_path: Path) -> None:
+    """What is at the clinic is what its record is of; a new kit beside that record could not connect."""
+    out = tmp_path / "kits"
+    provision(consortium_file(tmp_path, "amsterdam", "berlin"), out)
+    delete_kit(out, "amsterdam")
+    (out / "clinics" / "berlin" / "node.key").unlink()
+    before = content(out / "server")
+    done = provision(consortium_file(tmp_path, "amsterdam", "berlin", "coimbra"), out)
+    assert done.added == ("clinics/coimbra",)
+    assert [note.split(";")[0] for note in done.notes] == [
+        f"the kit of {name} is not here any more" for name in ("amsterdam", "berlin")
+    ]
+    after = content(out / "server")
+    assert set(after) - set(before) == {"clinics/coimbra.json"}
+    assert {name: after[name] for name in before} == before
+    with pytest.raises(ServerConfigError, match="not whole; remove it, and provision --renew berlin"):
+        provision(tmp_path / "consortium.yaml", out, renew="berlin")
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_renewal_makes_a_new_kit_where_there_is_none(tmp_path: Path, revoked: bool) -> None:
+    out = tmp_path / "kits"
+    provision(consortium_file(tmp_path, "amsterdam"), out)
+    if revoked:
+        revoke(out / "server" / "clinics", "amsterdam")
+    (before,) = read_clinics(out / "server" / "clinics")
+    delete_kit(out, "amsterdam")
+    done = provision(tmp_path / "consortium.yaml", out, renew="amsterdam")
+    assert (done.renewed, done.notes) == (("clinics/amsterdam",), ())
+    (record,) = read_clinics(out / "server" / "clinics")
+    kit = out / "clinics" / "amsterdam"
+    assert record.node_key == public_line((kit / "node.key").read_bytes()) != before.node_key
+    assert record.serial == read_certificate(kit / "clinic.crt").serial != before.serial
+    assert (record.earlier, record.revoked) == ((), revoked)
+    assert yaml.safe_load((kit / "clinic.yaml").read_text())["name"] == "amsterdam"
+    delete_kit(out, "amsterdam")
+    with pytest.raises(ServerConfigError, match=r"amsterdam is not in .*; add it there for a new kit"):
+        provision(consortium_file(tmp_path, "berlin"), out, renew="amsterdam")
+
+
+def test_a_renewal_that_was_killed_is_told_of_and_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class KilledError(BaseException):
+        """Nothing in the program may catch it."""
+
+    out = tmp_path / "kits"
+    provision(consortium_file(tmp_path, "amsterdam"), out)
+    replace, points = Path.replace, 0
+    for number in range(1, 10):
+        writes = 0
+
+        def killed(self: Path, target: Path, last: int = number) -> Path:
+            nonlocal writes
+            writes += 1
+            if writes > last:
+                raise KilledError
+            return replace(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", killed)
+            try:
+                provision(tmp_path / "consortium.yaml", out, renew="amsterdam")
+            except KilledError:
+                points += 1
+            else:
+                break
+        (note,) = provision(tmp_path / "consortium.yaml", out).notes
+        assert note.endswith("not the kit of amsterdam's record, as after a renewal that was killed: --renew amsterdam")
+        assert provision(tmp_path / "consortium.yaml", out, renew="amsterdam").notes == ()
+    assert points == 4, "after the key, the certificate, the check sums, the archive"
+
+
 def test_kits_are_not_continued_with_another_ca(tmp_path: Path) -> None:
     out = tmp_path / "kits"
     provision(consortium_file(tmp_path, "amsterdam"), out)
@@ -230,6 +306,19 @@ def test_what_differs_from_the_kits_is_told(tmp_path: Path) -> None:
     notes = "\n".join(provision(path, out).notes)
     assert "server.crt does not name new.example.org" in notes
     assert "berlin is not in consortium.yaml" in notes
+
+
+def test_ports_that_stand_twice_are_told_of_where_all_is_on_one_machine(tmp_path: Path) -> None:
+    ports = {"messenger_port": 9101, "health_port": None, "metrics_port": 9465}
+    clinics = [{"name": "a", **ports}, {"name": "b", **ports, "metrics_port": None}]
+    notes = provision(
+        consortium_file(tmp_path, server={"names": ["localhost"]}, clinics=clinics), tmp_path / "one"
+    ).notes
+    assert notes == (
+        "port 9465 is that of server.metrics_port, a.metrics_port; on one machine each needs its own",
+        "port 9101 is that of a.messenger_port, b.messenger_port; on one machine each needs its own",
+    )
+    assert provision(consortium_file(tmp_path, clinics=clinics), tmp_path / "several").notes == ()
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -300,6 +389,8 @@ def test_a_unit_is_sandboxed(kits: Path, path: str) -> None:
     assert service["LimitCORE"] == "0"
     port = "CAP_NET_BIND_SERVICE" if "server" in path else ""
     assert service["CapabilityBoundingSet"] == service["AmbientCapabilities"] == port
+    # Those alone are watched whose process tells systemd that it is alive.
+    assert service.get("WatchdogSec") == ("600" if "server" in path else None)
     if "worker" in path:
         assert (service["IPAddressDeny"], service["IPAddressAllow"]) == ("any", "127.0.0.0/8")
         assert service["RestrictAddressFamilies"] == "AF_UNIX AF_INET"
@@ -400,6 +491,7 @@ def test_the_servers_kit_installs_and_keeps_who_is_revoked(tmp_path: Path) -> No
     for path in (config.certificate_key, config.superexec_secret, config.state, config.runs):
         assert owners(root)[str(path.stat().st_uid)] == "melfed-server"
     assert stat.S_IMODE(config.certificate_key.stat().st_mode) == 0o600
+    assert os.readlink(root / "etc/melfed/server.yaml") == "/var/lib/melfed-server/server.yaml"
     revoke(config.clinics, "amsterdam")
     provision(consortium_file(tmp_path, "amsterdam", "berlin"), tmp_path / "kits")
     install(kit, root)

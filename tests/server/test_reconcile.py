@@ -15,7 +15,7 @@ from common.protocol import StudyProtocol
 from server.clinics import ClinicRecord, approve, revoke
 from server.config import ServerConfig, read_server
 from server.control import FlowerRun, Node, public_key
-from server.reconcile import ATTEMPTS, START_SECONDS, Reconciler
+from server.reconcile import ATTEMPTS, LONGEST_PAUSE, SILENT_SECONDS, START_SECONDS, Reconciler
 from server.run_folder import RunFolder
 from server.run_lock import CONDUCTED, held
 from server.run_request import queue_run
@@ -162,6 +162,18 @@ def test_a_damaged_record_changes_nothing_and_is_told_of(place):
     assert sorted(node.name for node in place.control.known) == ["a", "c"]
 
 
+def test_clinics_that_cannot_be_read_are_not_thrown_out(place):
+    place.step()
+    folder = place.config.clinics
+    folder.rename(folder.with_name("away"))
+    folder.write_text("not a folder: root may read any")
+    place.step()
+    assert sorted(node.name for node in place.control.known) == ["a", "b", "c"]
+    assert place.gate.let_in == ("a", "b", "c")
+    assert any("cannot be read" in problem for problem in place.reconciler.problems)
+    assert "clinic-revoked" not in place.events()
+
+
 def test_a_wanted_run_is_submitted_once(place):
     folder = place.queue()
     for _ in range(5):
@@ -171,6 +183,8 @@ def test_a_wanted_run_is_submitted_once(place):
     assert state.flower_run in place.control.flower
     assert state.status == "queued"
     assert place.events().count("run-submitted") == 1
+    (row,) = [row for row in read_log(place.config.audit_log) if row["event"] == "run-submitted"]
+    assert (row["run"], row["name"]) == (folder.identity, "r")
 
 
 def test_a_run_that_is_conducted_is_left_alone(place):
@@ -269,6 +283,62 @@ def test_a_run_that_waits_for_space_is_never_given_up(place):
     assert read_state(folder.path).wanted
 
 
+def test_it_goes_on_when_there_is_space_though_superlink_does_not_start_it_at_once(place, monkeypatch):
+    """The attempts of a long night count for nothing; the pauses between them stay as long as they have become."""
+    folder, times = place.queue(), []
+    for _ in range(600):
+        before = place.control.next
+        place.step()
+        if place.control.next != before:
+            times.append(place.now)
+            place.control.end(read_state(folder.path).flower_run, "failed")
+            change_state(folder.path, status="failed", reason="disk full")
+    assert len(times) > ATTEMPTS
+    assert times[-1] - times[-2] == LONGEST_PAUSE
+
+    def slow(*_):
+        raise ServiceError("SuperLink: cannot start a run: timed out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place.control, "start_run", slow)
+        place.step(120)
+        assert read_state(folder.path).status == "queued"
+    place.step()
+    state = read_state(folder.path)
+    assert (state.wanted, state.status) == (True, "queued")
+    assert state.flower_run in place.control.flower
+
+
+def test_nor_is_one_that_could_not_even_write_that_it_failed(place, monkeypatch):
+    folder = place.queue()
+    with monkeypatch.context() as patch:
+        patch.setattr("server.reconcile.LOW_BYTES", 2**62)
+        place.step()
+        for _ in range(3 * ATTEMPTS):
+            change_state(folder.path, status="running")
+            place.control.end(read_state(folder.path).flower_run, "failed")
+            place.step(120)
+    change_state(folder.path, status="running")
+    place.control.end(read_state(folder.path).flower_run, "failed")
+    place.step(120)
+    state = read_state(folder.path)
+    assert (state.wanted, state.status) == (True, "queued")
+
+
+def test_a_run_may_be_resumed_by_hand_as_often_as_one_likes(place):
+    folder = place.queue()
+    for _ in range(ATTEMPTS + 1):
+        place.step(120)
+        assert read_state(folder.path).wanted
+        place.control.end(read_state(folder.path).flower_run, "failed")
+        change_state(folder.path, status="failed", reason="quorum: 1 of 3", wanted=False)
+        place.step()
+        change_state(folder.path, status="queued", reason="", wanted=True)
+    place.step()
+    assert read_state(folder.path).wanted
+    assert read_state(folder.path).flower_run in place.control.flower
+
+
 @pytest.mark.parametrize("status", ["failed", "completed", "stopped"])
 def test_a_run_that_is_over_is_not_submitted(place, status):
     folder = place.queue()
@@ -317,6 +387,43 @@ def test_a_superlink_that_is_away_is_told_of_and_waited_for(place):
     place.step()
     assert place.reconciler.problems == ()
     assert read_state(folder.path).flower_run in place.control.flower
+
+
+def test_a_superlink_that_gives_no_answer_for_long_hangs(place, monkeypatch):
+    place.step()
+    assert place.reconciler.silent_since is None
+    place.control.down = True
+    (place.config.clinics / "b.json").write_text("{")  # what else is wrong changes nothing
+    place.step()
+    assert place.reconciler.silent_since == place.now
+    place.step(SILENT_SECONDS - 1)
+    assert not place.reconciler.hangs()
+    place.step()
+    assert place.reconciler.hangs()
+    with monkeypatch.context() as patch:
+        patch.setattr("server.reconcile.LOW_BYTES", 2**62)
+        place.step()
+        assert not place.reconciler.hangs()  # its database has no space; it goes on by itself
+    place.control.down = False
+    place.step()
+    assert place.reconciler.silent_since is None
+    assert not place.reconciler.hangs()
+
+
+def test_a_superlink_that_hangs_is_asked_once_in_a_step(place, monkeypatch):
+    """Each question takes 20 s then; nginx goes by the present list of clinics all the same."""
+    asked = []
+    for name in ("a", "b"):
+        change_state(place.queue(name).path, status="running", flower_run=9)
+    place.control.down = True
+    for name in ("nodes", "run", "runs", "start_run", "stop_run", "register", "unregister"):
+        method = getattr(place.control, name)
+        monkeypatch.setattr(
+            place.control, name, lambda *words, name=name, method=method: (asked.append(name), method(*words))[1]
+        )
+    place.step()
+    assert asked == ["nodes"]
+    assert place.gate.let_in == ("a", "b", "c")
 
 
 def test_a_damaged_run_does_not_keep_others_from_starting(place):

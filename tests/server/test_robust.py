@@ -1,5 +1,6 @@
 """Robust aggregation against Flower's strategies, NumPy and SciPy; and against updates that are false."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.errors import QuorumError
+from common.errors import QuorumError, StudyError
 from common.protocol import FederationSpec
 from common.tensors import Tensors
 from server import exchange, robust
@@ -56,17 +57,34 @@ def assert_close(left: Tensors, right: Sequence[np.ndarray]) -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(n=st.integers(1, 12), trim=st.floats(0, 0.49), seed=st.integers(0, 99))
+@given(n=st.integers(3, 12), trim=st.floats(0, 0.49), seed=st.integers(0, 99))
 def test_trimmed_mean_is_flowers_and_scipys(n: int, trim: float, seed: int) -> None:
     held = updates(n, seed)
     found = aggregated("trimmed_mean", held, robust_trim=trim)
+    trim = (robust.trimmed(n, trim) + 0.25) / n  # theirs may leave out none
     assert_close(found, [stats.trim_mean(np.stack([u[name] for u in held]), trim, axis=0) for name in SHAPES])
     solid = [{k: v for k, v in u.items() if k != "none"} for u in held]
     assert_close(aggregated("trimmed_mean", solid, robust_trim=trim), aggregate_trimmed_avg(flowers(solid), trim))
 
 
+@pytest.mark.parametrize(
+    ("n", "trim", "out"),
+    [(3, 0.1, 1), (9, 0.1, 1), (10, 0.1, 1), (19, 0.1, 1), (20, 0.1, 2), (10, 0.3, 3), (100, 0.29, 29), (9, 0.0, 1)],
+)
+def test_what_a_trimmed_mean_leaves_out_is_the_fraction_but_at_least_one(n: int, trim: float, out: int) -> None:
+    assert robust.trimmed(n, trim) == out
+
+
+@given(n=st.integers(3, 1000), trim=st.floats(0, 0.5, exclude_max=True))
+def test_a_trimmed_mean_leaves_something_out_and_something_over(n: int, trim: float) -> None:
+    cut = robust.trimmed(n, trim)
+    assert cut >= 1
+    assert n - 2 * cut >= 1
+    assert cut <= max(1, trim * n + 1e-6)
+
+
 @settings(deadline=None, max_examples=40)
-@given(n=st.integers(1, 12), seed=st.integers(0, 99))
+@given(n=st.integers(3, 12), seed=st.integers(0, 99))
 def test_median_is_flowers_and_numpys(n: int, seed: int) -> None:
     held = updates(n, seed)
     assert_close(aggregated("median", held), aggregate_median(flowers(held)))
@@ -126,16 +144,25 @@ FALSE = st.floats(-(2.0**127), 2.0**127, width=32)
 
 
 @settings(deadline=None, max_examples=60)
-@given(kind=st.sampled_from(ROBUST), false=FALSE, place=st.integers(0, 6), images=st.integers(1, 10_000_000))
-def test_one_false_update_leads_nobody_astray(kind: str, false: float, place: int, images: int) -> None:
+@given(
+    kind=st.sampled_from(ROBUST),
+    n=st.integers(3, 9),
+    false=FALSE,
+    place=st.integers(0, 8),
+    images=st.integers(1, 10**7),
+)
+def test_one_false_update_leads_nobody_astray(kind: str, n: int, false: float, place: int, images: int) -> None:
     """Whatever it holds and however many images it claims, the result lies among the honest ones."""
-    if "krum" in kind and abs(false) < 10:
-        false += 100.0  # Krum may well choose what is as near to the honest as they are to each other
-    held = updates(7, shapes={"w": (4, 3), "b": (3,)})
+    if "krum" in kind:
+        n = max(n, 5)
+        if abs(false) < 10:
+            false += 100.0  # Krum may well choose what is as near to the honest as they are to each other
+    place %= n
+    held = updates(n, shapes={"w": (4, 3), "b": (3,)})
     held[place] = {name: np.full_like(t, false) for name, t in held[place].items()}
-    claims = [10.0] * 7
+    claims = [10.0] * n
     claims[place] = float(images)
-    found = aggregated(kind, held, claims, robust_trim=0.2)
+    found = aggregated(kind, held, claims)
     honest = [update for index, update in enumerate(held) if index != place]
     for name, tensor in found.items():
         values = np.stack([update[name] for update in honest])
@@ -148,6 +175,39 @@ def test_krum_does_not_go_on_with_fewer_updates_than_it_needs(kind: str) -> None
     with pytest.raises(QuorumError, match=f"{kind} needs 7 updates, 6 came"):
         aggregated(kind, updates(6), robust_byzantine=2)
     aggregated(kind, updates(7), robust_byzantine=2)
+
+
+@pytest.mark.parametrize("kind", ["trimmed_mean", "median"])
+def test_of_two_updates_there_is_no_robust_mean(kind: str) -> None:
+    with pytest.raises(QuorumError, match=f"{kind} needs 3 updates, 2 came"):
+        aggregated(kind, updates(2))
+
+
+@settings(deadline=None)
+@given(
+    kind=st.sampled_from(["none", *ROBUST]),
+    byzantine=st.integers(0, 5),
+    cohort=st.floats(0, 1, exclude_min=True),
+    clinics=st.integers(1, 40),
+)
+def test_who_takes_part_is_enough_for_a_round_or_nobody_begins(
+    kind: str, byzantine: int, cohort: float, clinics: int
+) -> None:
+    spec = FederationSpec(robust=kind, robust_byzantine=byzantine, cohort=cohort)
+    needed = robust.replies_needed(spec)
+    try:
+        least = robust.clinics_needed(spec, clinics)
+    except StudyError as error:
+        assert robust.cohort_size(spec, clinics) < needed
+        advice = re.search(r"set federation.cohort to ([\d.]+) or more", str(error))
+        assert bool(advice) == (clinics >= needed)
+        if advice:
+            robust.clinics_needed(spec.model_copy(update={"cohort": float(advice[1])}), clinics)
+        if fewer := re.search(r"or federation.robust_byzantine to (\d+)", str(error)):
+            robust.clinics_needed(spec.model_copy(update={"robust_byzantine": int(fewer[1])}), clinics)
+    else:
+        assert all(robust.cohort_size(spec, number) >= needed for number in range(least, clinics + 1))
+        assert least == 1 or robust.cohort_size(spec, least - 1) < needed
 
 
 def test_nothing_to_aggregate_is_no_quorum() -> None:
@@ -214,9 +274,25 @@ def test_a_run_aggregates_as_its_study_says_and_a_false_update_changes_little(tm
 def test_krum_needs_its_clinics_from_the_start(tmp_path: Path) -> None:
     study = study_of(3, rounds=1, robust="krum", quorum=0.1)
     run = Run(tmp_path / "run", study, grid_of(clinics_of(study)))
-    with pytest.raises(QuorumError, match="3 of 3 clinics answered, 5 are needed"):
+    with pytest.raises(StudyError, match="krum needs 5 updates a round, and of 3 clinics a round asks 3; take 5"):
         run.conduct()
-    assert not [clinic.asked for clinic in run.grid.clinics.values() if (exchange.TRAIN, 1) in clinic.asked]
+    assert not [clinic.asked for clinic in run.grid.clinics.values() if clinic.asked]
+
+
+def test_krum_needs_its_clinics_in_each_rounds_cohort(tmp_path: Path) -> None:
+    """Nobody trains, and is charged for it, in a round that can never have enough updates."""
+    study = study_of(8, rounds=1, robust="krum", cohort=0.5)
+    run = Run(tmp_path / "run", study, grid_of(clinics_of(study, "abcdefgh")))
+    with pytest.raises(StudyError, match=r"of 8 clinics a round asks 4; set federation\.cohort to 0\.63 or more"):
+        run.conduct()
+    # All eight would do, the six that have come do not: a round would ask four of them.
+    study = study_of(8, rounds=1, robust="krum", cohort=0.7, quorum=0.5, deadline_seconds=0.2)
+    late = Run(tmp_path / "late", study, grid_of(clinics_of(study, "abcdef")), expected=8)
+    with pytest.raises(QuorumError, match="6 of 8 clinics answered, 7 are needed"):
+        late.conduct()
+    asked = [clinic.asked for run in (run, late) for clinic in run.grid.clinics.values()]
+    assert not [kind for each in asked for kind, _ in each if kind == exchange.TRAIN]
+    Run(tmp_path / "seven", study, grid_of(clinics_of(study, "abcdefg")), expected=8).conduct()
 
 
 def test_an_update_that_is_too_long_is_refused_with_its_reason(tmp_path: Path) -> None:

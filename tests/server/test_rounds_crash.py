@@ -6,16 +6,27 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from common.errors import QuorumError, StorageError
+from common.errors import QuorumError, RunError, StorageError
 from common.protocol import StudyProtocol
 from common.tensors import load_tensors
 from server import exchange
 from server.checkpoints import last_checkpoint
 from server.conduct import completed
 from server.run_state import change_state, read_state
-from tests.server.fakes import Run, assert_equal, clinics_of, counted_rounds, grid_of, study_of
+from tests.server.fakes import (
+    INITIAL,
+    Run,
+    arrays,
+    assert_equal,
+    changed,
+    clinics_of,
+    counted_rounds,
+    grid_of,
+    study_of,
+)
 from tests.server.lossy import LossyGrid, deployed, quickly
 
 NAMES = frozenset("abc")
@@ -171,6 +182,28 @@ def test_nobody_who_has_answered_is_asked_again(tmp_path: Path) -> None:
     again.conduct()
     assert {clinic.name: counted_rounds(clinic) for clinic in clinics} == {"a": [2], "b": [2], "c": [1, 2]}
     assert [event["answered"] for event in again.events("round")] == [["a", "b", "c"]] * 2
+
+
+def test_a_run_whose_model_overflowed_asks_anew_when_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers that were kept, by whatever version of melfed believed them, do not fail every run that goes on."""
+    plain = study_of(rounds=1, algorithm="fedadam", quorum=0.6, grace_seconds=0.0)
+    clinics = clinics_of(plain)
+    huge = {name: np.full_like(tensor, 1e20) for name, tensor in INITIAL.items()}
+    clinics[2].tamper = {exchange.TRAIN: changed(tensors=lambda _content: arrays(huge))}
+    run = deployed(tmp_path / "run", plain, LossyGrid(dict(enumerate(clinics, start=100))), expected=NAMES)
+    with monkeypatch.context() as patch:
+        patch.setattr("server.intake.MAX_NORM", np.inf)
+        with pytest.raises(RunError, match="is not finite"):
+            run.conduct()
+    assert list(run.folder.pending.iterdir()) == []
+    change_state(run.folder.path, wanted=True, status="queued")
+    again = deployed(run.folder.path, plain, LossyGrid(dict(enumerate(clinics, start=9))), expected=NAMES)
+    again.conduct()
+    (event,) = again.events("round")
+    assert event["answered"] == ["a", "b"]
+    assert "norm" in event["failed"]["c"]
 
 
 def test_a_run_that_failed_for_want_of_a_quorum_keeps_the_answers_that_it_has(tmp_path: Path) -> None:

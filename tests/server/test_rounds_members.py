@@ -81,6 +81,14 @@ def test_only_those_that_the_run_is_for_are_asked(tmp_path: Path) -> None:
     assert unnamed.events("round")[0]["failed"] == {"d": "clinic d is not among those that this run is for"}
 
 
+def test_those_that_the_run_is_not_for_are_not_enough_to_begin_with(tmp_path: Path) -> None:
+    """Two that are not invited and one that is are no quorum of the two that are: the other one is waited for."""
+    run = run_of(tmp_path / "run", {"b": Trouble(away=[(1, 30)])}, names="abcd", expected=frozenset("ab"), quorum=1.0)
+    run.conduct()
+    assert run.grid.ticks > 30
+    assert answered(run) == ["ab", "ab"]
+
+
 @pytest.mark.parametrize("limits", [{"deadline_seconds": 0.3, "grace_seconds": 60.0}, {"grace_seconds": 0.1}])
 def test_after_grace_or_deadline_it_begins_with_a_quorum_and_whoever_comes_late_joins(
     tmp_path: Path, limits: dict[str, float]
@@ -98,7 +106,8 @@ def test_too_few_at_the_deadline_are_no_quorum_and_the_missing_are_named(
 ) -> None:
     monkeypatch.setattr("server.members.TOLD_SECONDS", 0.05)
     run = run_of(tmp_path / "run", dict.fromkeys("bc", Trouble(away=[(1, NEVER)])), deadline_seconds=0.2)
-    with pytest.raises(QuorumError, match="1 of 3 clinics answered, 2 are needed: b: offline; c: offline"):
+    told = "1 of 3 clinics answered, 2 are needed: b, c: offline; mend that and go on with --resume run$"
+    with pytest.raises(QuorumError, match=told):
         run.conduct()
     assert read_state(run.folder.path).status == "failed"
     assert [(row["clinic"], row["reason"]) for row in audit(run).of(2009)] == [("b", "offline"), ("c", "offline")]

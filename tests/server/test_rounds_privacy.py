@@ -139,9 +139,9 @@ def test_public_histograms_have_no_noise_to_account_for(tmp_path: Path) -> None:
 
 
 def test_an_unbounded_epsilon_is_said_to_be_none(tmp_path: Path) -> None:
-    without_noise = {exchange.EVALUATE: account(epsilon=math.inf, noise_multiplier=0.0, evaluation=0.0)}
+    without_noise = {exchange.EVALUATE: account(epsilon=math.inf, noise_multiplier=0.0)}
     outcome = run_of(tmp_path / "run", NOISED, without_noise, rounds=1).conduct()
-    assert outcome.accounts["c"] == Account(None, HEADS["c"], 0.0, 0.0)
+    assert outcome.accounts["c"] == Account(None, HEADS["c"], 0.0, EVALUATION_NOISE)
 
 
 def exact(part: str, images: int) -> Tamper:

@@ -64,6 +64,7 @@ HOSTILE: dict[str, tuple[Tamper, str]] = {
     "dtype": (tensors(lambda t: t.update(b=t["b"].astype(np.float64))), "tensor b is float64, not float32"),
     "missing": (tensors(lambda t: t.pop("b")), "lacks b"),
     "unknown": (tensors(lambda t: t.update({"x\ny": t["b"]})), "has unknown x y"),
+    "huge": (spoilt(1e20), "its update has norm 1e+20, beyond all use (1e+12)"),
     "no tensors": (changed(tensors=lambda _c: None), "lacks b (2/0 in all)"),
     "refused": (lambda _c: RecordDict({"refused": ConfigRecord({"reason": "not\x1b[2J today"})}), "not?[2J today"),
     "1e12 images": (metrics(images=1e12), "claims 1e+12 training images, said 40 before"),
@@ -261,7 +262,21 @@ def test_a_clinic_that_introduces_itself_badly_takes_no_part(tmp_path: Path, tam
         assert run.observer.of("replied")[0] == ("replied", label, event["failed"][label])
 
 
-def test_a_model_that_overflows_ends_the_run_before_it_is_checkpointed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["fedavgm", "fedadam", "fedyogi"])
+def test_the_longest_update_that_is_taken_does_not_overflow(tmp_path: Path, algorithm: str) -> None:
+    study = study_of(rounds=1, algorithm=algorithm, server_learning_rate=100.0)
+    clinics = clinics_of(study)
+    for clinic in clinics:
+        clinic.tamper = {exchange.TRAIN: tensors(lambda held: [tensor.fill(2e11) for tensor in held.values()])}
+    run = Run(tmp_path / "run", study, grid_of(clinics), {name: np.zeros_like(t) for name, t in INITIAL.items()})
+    assert all(np.isfinite(tensor).all() for tensor in run.conduct().models[""].values())
+    assert len(run.events("round")[0]["answered"]) == 3
+
+
+def test_a_model_that_overflows_ends_the_run_before_it_is_checkpointed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.intake.MAX_NORM", np.inf)
     study = study_of(rounds=3, algorithm="fedavgm", quorum=0.5, server_learning_rate=100.0)
     clinics = clinics_of(study, "ab")
     clinics[1].tamper = {exchange.TRAIN: tensors(lambda held: held["w"].fill(3e38))}

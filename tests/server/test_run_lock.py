@@ -1,5 +1,6 @@
 """Locks that say who works on something."""
 
+import errno
 import fcntl
 import os
 import threading
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ServiceError
+from common.errors import ServiceError, StorageError
 from server.run_lock import held, is_held
 
 
@@ -30,6 +31,21 @@ def test_whoever_asks_at_the_same_moment_is_not_taken_for_the_holder(tmp_path: P
         assert not is_held(lock)
     finally:
         os.close(other)
+
+
+def test_who_may_not_look_is_told_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path, *_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "open", denied)
+    monkeypatch.setattr(os, "stat", denied)
+    with pytest.raises(StorageError, match="cannot be opened: Permission denied; give this command as"):
+        is_held(tmp_path / "lock")
+
+
+def test_looking_makes_no_file(tmp_path: Path) -> None:
+    assert not is_held(tmp_path / "lock")
+    assert not (tmp_path / "lock").exists()
 
 
 def test_a_holder_that_is_ending_is_waited_for(tmp_path: Path) -> None:

@@ -1,14 +1,22 @@
 """What melfed changes in Flower's SuperLink, and in the memory that its processes keep."""
 
 import asyncio
+import hashlib
 import importlib
 import sqlite3
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flwr.app import Message, Metadata, RecordDict
+from flwr.app.message.message import make_message
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -136,3 +144,69 @@ def test_a_clinic_that_asks_after_a_run_that_is_over_is_told_whether_it_was_stop
     with pytest.raises(FlowerError) as caught:
         fleet_handlers.get_run(request=GetRunRequest(run_id=7), state=None)
     assert caught.value.public_details == told
+
+
+class Stored:
+    """SuperLink's own database, with a run under way and two nodes."""
+
+    def __init__(self, folder: Path) -> None:
+        from flwr.server.superlink.linkstate import LinkStateFactory
+        from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
+        from flwr.supercore.object_store import ObjectStoreFactory
+        from flwr.superlink.federation import NoOpFederationManager
+
+        self.database, self.began = folder / "flower.db", time.time()
+        objects = ObjectStoreFactory(str(self.database))
+        self.state = LinkStateFactory(str(self.database), NoOpFederationManager(), objects).state()
+        self.nodes = [self.state.create_node("x", "x", name, 30.0) for name in (b"a", b"b")]
+        assert all(self.state.activate_node(node, 30.0) for node in self.nodes)
+        self.run = self.state.create_run("x/y", "1", "0" * 64, {}, NOOP_FEDERATION_ID, None, "x", TaskType.SERVER_APP)
+        (task,) = self.state.get_tasks(run_ids=[self.run])
+        assert self.state.claim_task(task.task_id)
+        assert self.state.activate_task(task.task_id)
+
+    def message(self, source: int, target: int, answers: str = "") -> Message:
+        """A message that says of itself what it likes."""
+        identity = hashlib.sha256(f"{source} {target} {answers}".encode()).hexdigest()
+        stated = {"message_id": identity, "src_node_id": source, "dst_node_id": target, "reply_to_message_id": answers}
+        about = Metadata(run_id=self.run, group_id="", ttl=60.0, message_type="train", created_at=self.began, **stated)
+        return make_message(metadata=about, content=RecordDict())
+
+    def push(self, node: int, message: Message) -> None:
+        """Have SuperLink take a message, as it does of a node that has signed for itself."""
+        from flwr.common.serde import message_to_proto
+        from flwr.superlink.servicer.fleet import fleet_handlers
+
+        request = PushMessagesRequest(
+            node=Node(node_id=node),
+            messages_list=[message_to_proto(message)],
+            message_object_trees=[ObjectTree(object_id=message.metadata.message_id)],
+        )
+        fleet_handlers.push_messages(request=request, state=self.state)
+
+    def held(self, table: str) -> int:
+        """How many messages are in the database."""
+        with sqlite3.connect(self.database) as database:
+            return int(database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
+
+
+def test_a_clinic_gives_no_orders_and_answers_for_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flwr.superlink.servicer.fleet import fleet_handlers
+
+    monkeypatch.setattr(fleet_handlers, "push_messages", fleet_handlers.push_messages)
+    stored = Stored(tmp_path)
+    server, (one, other) = 1, stored.nodes
+    stored.push(one, stored.message(server, other))
+    assert stored.held("message_ins") == 1, "Flower takes an order from anybody; if that has changed, this goes"
+    superlink._take_replies_alone()
+    asked = stored.message(server, one)
+    assert stored.state.store_message_ins(asked)
+    identity = asked.metadata.message_id
+    hostile = [(server, other, ""), (one, other, ""), (other, server, identity), (server, server, identity)]
+    for source, target, answers in hostile:
+        with pytest.raises(HTTPException) as caught:
+            stored.push(one, stored.message(source, target, answers))
+        assert caught.value.status_code == 403
+    assert (stored.held("message_ins"), stored.held("message_res")) == (2, 0)
+    stored.push(one, stored.message(one, server, identity))
+    assert (stored.held("message_ins"), stored.held("message_res")) == (2, 1)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,10 @@ partition: {minimum_images: 4}
 model: {backbone: simple_cnn, pretrained: false}
 federation: {rounds: 1}
 """
+
+
+def test_the_version_is_printed(melfed_sim: Command) -> None:
+    assert melfed_sim("--version") == (0, f"melfed {version('melfed')}\n", "")
 
 
 @pytest.fixture

@@ -286,8 +286,8 @@ def test_a_killed_run_goes_on_within_the_same_epsilon(
         assert composed(lines, 1e-5) <= 6.0
         assert outcome.accounts[name].epsilon == lines[-1]["epsilon"] <= 6.0
     if not again:
-        assert {n: (folder.ledgers / n).read_bytes() for n in kept if ".training." in n} == {
-            n: content for n, content in kept.items() if ".training." in n
+        assert {n: (folder.ledgers / n).read_bytes() for n in kept if ".training-" in n} == {
+            n: content for n, content in kept.items() if ".training-" in n
         }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import RunError, StorageError
+from common.errors import RunError, StorageError, StudyError
 from common.protocol import StudyProtocol
 from server.run_folder import RunFolder
 from simulations import run as run_module
@@ -44,6 +44,15 @@ def study() -> StudyProtocol:
 @pytest.fixture
 def virtual(study: StudyProtocol, phantom: Path, tmp_path: Path) -> VirtualClinics:
     return divide(study, phantom, tmp_path / "cache")
+
+
+def test_a_mean_that_needs_more_clinics_than_there_are_is_refused_before_anything_is_made(
+    study: StudyProtocol, virtual: VirtualClinics, tmp_path: Path
+) -> None:
+    study = study.with_changes("federation", mode="federated", robust="krum", robust_byzantine=9)
+    with pytest.raises(StudyError, match="krum needs 21 updates a round"):
+        simulate(study, virtual, tmp_path / "run", SilentObserver())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_is_whole_and_its_summary_reads_back(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import stat
 import time
 from datetime import UTC, datetime, timedelta
@@ -359,3 +360,88 @@ def test_a_reader_is_not_misled_by_a_writer_at_work() -> None:
     reader.read(take)
     assert reader.chain.rows >= 3
     assert (reader.chain.torn, reader.chain.ahead) == (0, 0)
+
+
+class Reader:
+    """Keeps the rows that a journal has given it, as a ledger does."""
+
+    def __init__(self, disk: FakeDisk) -> None:
+        self.journal, self.rows, self.given = Journal(PATH, disk, Clock()), [], 0
+
+    def restart(self) -> None:
+        self.rows = []
+
+    def take(self, row: Content) -> None:
+        self.rows.append(row)
+        self.given += 1
+
+    def read(self) -> list[Content]:
+        self.given = 0
+        self.journal.read(self.take, self.restart)
+        return self.rows
+
+
+def test_what_was_read_is_given_no_second_time() -> None:
+    disk, clock = FakeDisk(), Clock()
+    fill(PATH, disk, 3, clock)
+    reader = Reader(disk)
+    assert (len(reader.read()), reader.given) == (3, 3)
+    assert (len(reader.read()), reader.given) == (3, 0)
+    fill(PATH, disk, 2, clock)
+    assert (len(reader.read()), reader.given) == (5, 2)
+    reader.journal.hold(0, reader.take, reader.restart)
+    reader.journal.write(row := reader.journal.compose({"own": 1}))
+    reader.take(row)
+    reader.journal.let_go()
+    assert (len(reader.read()), reader.given) == (6, 0)
+    assert [row["sequence"] for row in reader.rows] == [1, 2, 3, 4, 5, 6]
+
+
+def put(disk: FakeDisk, data: bytes, head: bytes) -> None:
+    for path, content in ((PATH, data), (head_of(PATH), head)):
+        disk.names[path] = Node()
+        disk.names[path].durable = content
+
+
+def test_who_has_read_before_finds_all_that_who_reads_anew_finds() -> None:
+    """Each byte changed, each end cut off, an older state brought back: both say the same, word for word."""
+    states = [(DATA[:n] + bytes([DATA[n] ^ 1]) + DATA[n + 1 :], HEAD) for n in range(0, len(DATA), 3)]
+    states += [(DATA[:n], HEAD) for n in range(0, len(DATA), 50)]
+    states += [(DATA + b"{", HEAD), (DATA + LINES[0], HEAD), *(files(rows) for rows in (0, 1, 3, 5, 6))]
+    states += [(DATA, files(rows)[1]) for rows in (0, 2, 3)]
+    outcomes = set()
+    for data, head in states:
+        disk = FakeDisk()
+        put(disk, DATA, HEAD)
+        reader = Reader(disk)
+        reader.read()
+        put(disk, data, head)
+        try:
+            expected = reread(data, head).chain
+        except LedgerError as error:
+            for _ in range(2):
+                with pytest.raises(LedgerError, match=f"^{re.escape(str(error))}$"):
+                    reader.read()
+            put(disk, DATA, HEAD)
+            assert len(reader.read()) == len(LINES), "what was damaged is read as a whole again"
+            outcomes.add("damage")
+        else:
+            reader.read()
+            assert reader.journal.chain == expected
+            assert len(reader.rows) == expected.rows
+            outcomes.add("whole")
+    assert outcomes == {"damage", "whole"}
+
+
+def test_after_a_write_that_failed_nothing_is_believed() -> None:
+    disk = FakeDisk()
+    fill(PATH, disk, 2)
+    reader = Reader(disk)
+    reader.journal.hold(0, reader.take, reader.restart)
+    row = reader.journal.compose({"own": 1})
+    reader.take(row)
+    disk.fuse, disk.fault = 0, "error"
+    with pytest.raises(StorageError):
+        reader.journal.write(row)
+    disk.fuse = None
+    assert len(reader.read()) == reader.journal.chain.rows == reader.given

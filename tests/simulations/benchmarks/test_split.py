@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,11 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.rpc import RemoteWorker
 from simulations.benchmarks.split import Parts, clinic_parts, round_seconds, split, timings
+from tests.client.fake_worker import STUDY, TENSORS
+from tests.client.served import served
 
 LOG = """\
+2026-11-23T07:34:36.540Z INFO client.service: timing worker run=7 round=2 kind=train training=564
 2026-11-23T07:34:36.640Z INFO client.messenger: timing messenger run=7 round=2 kind=train start=4 input=78 work=744 \
-output=82 training=564
+output=82
 2026-11-23T07:34:36.765Z INFO client.carrier: reply sent in Flower run 7
 2026-11-23T07:34:36.965Z INFO client.carrier: timing supernode run=7 round=2 kind=train request=49 answer=988 reply=51
 2026-11-23T07:34:39.965Z INFO client.carrier: timing supernode run=7 round=3 kind=evaluate request=1 answer=2 reply=3
@@ -96,21 +101,9 @@ def test_the_supernodes_line_is_understood() -> None:
     assert timing.steps == {"request": 0.25, "answer": 1.75, "reply": 0.5}
 
 
-def test_the_messengers_line_is_understood(caplog: pytest.LogCaptureFixture) -> None:
-    from flwr.app import Metadata, MetricRecord, RecordDict
-    from flwr.app.message import make_message
-
-    from client.messenger import Clock
-
-    about = Metadata(9, "ab" * 32, 7, 1, "cd" * 32, "3", 0.0, 60.0, "train")
-    reply = make_message(about, content=RecordDict({"metrics": MetricRecord({"images": 5, "seconds": 0.25})}))
-    clock = Clock(0.0)
-    pushed: list[Any] = []
-    with caplog.at_level(logging.INFO, "client.messenger"):
-        assert clock.input(lambda client: client)("input") == "input"  # type: ignore[arg-type, return-value, comparison-overlap]
-        clock.output(lambda *given: pushed.append(given))("client", reply, None)  # type: ignore[arg-type]
-    assert pushed == [("client", reply, None)]
-    (timing,) = timings(f"2026-11-23T07:34:36.640Z INFO client.messenger: {caplog.messages[0]}")
-    assert (timing.who, timing.run, timing.round, timing.kind) == ("messenger", 9, 3, "train")
-    assert timing.steps["training"] == 0.25
-    assert timing.steps.keys() == {"start", "input", "work", "output", "training"}
+def test_the_workers_line_is_understood(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "client.service"), served(tmp_path):
+        RemoteWorker(tmp_path / "w.sock", STUDY.model_dump_json(), 20, 9).train(TENSORS, 1, STUDY.digest, "run")
+    (timing,) = timings(f"2026-11-23T07:34:36.640Z INFO client.service: {caplog.messages[0]}")
+    assert (timing.who, timing.run, timing.round, timing.kind) == ("worker", 9, 1, "train")
+    assert timing.steps.keys() == {"training"}
