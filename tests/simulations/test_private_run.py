@@ -355,7 +355,7 @@ def test_too_few_clinics_say_why_each_declines(clinics: tuple[ClinicData, ...], 
     with pytest.raises(QuorumError) as caught:
         run(grid_of(study, clinics, folder, policies), study, folder)
     assert str(caught.value).startswith(
-        "1 of 3 clinics answered, 2 are needed: phantom_north declined: study private is "
+        "1 of 3 clinics answered, 2 are needed: phantom_north, phantom_south declined: study private is "
     )
     assert f"it is not approved here (digest {study.digest})" in str(caught.value)
 
