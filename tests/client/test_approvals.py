@@ -65,7 +65,7 @@ def test_a_digest_is_approved_whole_and_in_any_case(tmp_path: Path) -> None:
         with pytest.raises(StudyError, match="a part of a digest; give all 64 digits"):
             approve(config, part, "IT")
     with pytest.raises(
-        StudyError, match="nothing.yaml: no such file; give the study's YAML file, or all 64 digits of its digest"
+        StudyError, match=r"nothing\.yaml: no such file; give the study's YAML file, or all 64 digits of its digest"
     ):
         approve(config, "nothing.yaml", "IT")
     assert len(approved(config)) == 1

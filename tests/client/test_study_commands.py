@@ -42,7 +42,8 @@ def test_approve_says_what_is_agreed_to_and_what_the_policy_says(
     assert done.code == 0
     (approval,) = approved(config)
     assert f"approved {approval.digest} by it\n" in done.out
-    assert "nobody: no noise is added, and what leaves here may tell about single patients" in " ".join(done.out.split())
+    said = " ".join(done.out.split())
+    assert "nobody: no noise is added, and what leaves here may tell about single patients" in said
     assert done.err.startswith("But this clinic's policy: study demo is declined: it has no privacy section")
 
 

@@ -491,7 +491,7 @@ def test_the_servers_kit_installs_and_keeps_who_is_revoked(tmp_path: Path) -> No
     for path in (config.certificate_key, config.superexec_secret, config.state, config.runs):
         assert owners(root)[str(path.stat().st_uid)] == "melfed-server"
     assert stat.S_IMODE(config.certificate_key.stat().st_mode) == 0o600
-    assert os.readlink(root / "etc/melfed/server.yaml") == "/var/lib/melfed-server/server.yaml"
+    assert (root / "etc/melfed/server.yaml").readlink() == Path("/var/lib/melfed-server/server.yaml")
     revoke(config.clinics, "amsterdam")
     provision(consortium_file(tmp_path, "amsterdam", "berlin"), tmp_path / "kits")
     install(kit, root)

@@ -125,7 +125,7 @@ def test_all_declining_is_no_quorum_however_small_it_is(tmp_path: Path) -> None:
     clinics = clinics_of(study, "ab")
     for clinic in clinics:
         clinic.tamper = {exchange.TRAIN: declines("no")}
-    with pytest.raises(QuorumError, match="0 of 2 clinics answered, 1 are needed: a, b declined: no$"):
+    with pytest.raises(QuorumError, match=r"0 of 2 clinics answered, 1 are needed: a, b declined: no$"):
         Run(tmp_path / "run", study, grid_of(clinics)).conduct()
 
 

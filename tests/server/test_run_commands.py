@@ -211,7 +211,7 @@ def test_the_configuration_is_found(config, monkeypatch, tmp_path):
     (tmp_path / "etc").mkdir()
     terminal.SYSTEM_FILE.symlink_to(config.path)
     assert [row["name"] for row in json.loads(call("clinics", "--json"))] == ["a", "b"]
-    with pytest.raises(ServerConfigError, match="^x.yaml: no such file"):
+    with pytest.raises(ServerConfigError, match=r"^x\.yaml: no such file"):
         call("clinics", "--config", "x.yaml")
 
 
