@@ -565,6 +565,6 @@ def test_a_third_user_is_not_answered(attack: Attack) -> None:
         as_user(stranger.pw_uid, stranger.pw_gid, CALL, path)
     assert "PermissionError" in found.value.stderr
     # ...and where it has got hold of the messenger's group, the worker sees who it is.
-    assert as_user(stranger.pw_uid, messenger.pw_gid, CALL, path) == "b''"
+    assert as_user(stranger.pw_uid, messenger.pw_gid, CALL, path) == "b'melfed: not you\\n'"
     refused = until("1011", lambda: [row for row in attack.federation.audit(CLINIC) if row["id"] == 1011])
     assert {row["uid"] for row in refused} == {stranger.pw_uid}
