@@ -5,16 +5,15 @@ beyond it is declined with the reason, never weakened until it fits: a study tha
 than its digest says would be another study.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from client.privacy.ledger import Budget
-from common.errors import DataError, DeclinedError
+from common.errors import DeclinedError
 from common.protocol import Digest, PrivacySpec, Section, StudyProtocol
-from common.records import LesionRecord
 
 STRENGTH = {"image": 0, "lesion": 1, "patient": 2}
 """Units, the weaker the lower: protecting all images of a patient protects every lesion and every image of it."""
@@ -36,7 +35,6 @@ class ClinicPolicy(Section):
     tensors: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         ("*",), min_length=1, description="patterns of the names of tensors that may leave; * stands for anything"
     )
-    smallest_cell: int = Field(10, ge=1, le=10_000, description="counts leave as multiples of no less than this")
     public_evaluation: bool = Field(
         False,
         description="whether a study may declare the images public that it evaluates on, and add no noise; it chooses "
@@ -84,39 +82,6 @@ def check_tensors_may_leave(policy: ClinicPolicy, names: Iterable[str]) -> None:
         patterns = ", ".join(policy.tensors)
         raise DeclinedError(
             f"{len(kept)} tensors may not leave this clinic, {kept[0]!r} among them; its policy allows {patterns}"
-        )
-
-
-def check_counts(policy: ClinicPolicy, counts: Mapping[str, int], cell: int) -> None:
-    """Check counts that are about to leave without noise.
-
-    Args:
-        policy: of this clinic.
-        counts: by name, rounded already.
-        cell: what they were rounded to multiples of.
-
-    Raises:
-        DeclinedError: the cell is smaller than the policy's, or a count is no multiple of the cell.
-    """
-    if cell < policy.smallest_cell:
-        raise DeclinedError(_cell_objection("counts are rounded", cell, policy))
-    exact = [name for name, count in counts.items() if count % cell]
-    if exact:
-        # Without the count itself: it is what must not leave, and the message does.
-        raise DeclinedError(f"count {exact[0]} may not leave this clinic: it is no multiple of {cell}")
-
-
-def check_patient_ids(policy: ClinicPolicy, records: Sequence[LesionRecord]) -> None:
-    """Check, before any study comes, that a policy that demands patients as the unit has data that tell patients apart.
-
-    Raises:
-        DataError: images have no patient id, so that no study could be private by the policy.
-    """
-    missing = sum(record.patient_id is None for record in records)
-    if policy.unit == "patient" and missing:
-        raise DataError(
-            f"{missing} of {len(records)} images have no patient id, but the policy's unit is patient: add the ids, "
-            "leave these images out, or set policy.unit to lesion if those responsible for data protection agree"
         )
 
 
@@ -168,12 +133,6 @@ def _privacy_objections(policy: ClinicPolicy, asked: PrivacySpec, noise_multipli
         )
     if asked.evaluation == "public" and not policy.public_evaluation:
         yield "it declares the images public that it evaluates on, and this clinic's are not"
-    if not asked.smallest_cell >= policy.smallest_cell:
-        yield _cell_objection("it rounds counts", asked.smallest_cell, policy)
-
-
-def _cell_objection(who: str, cell: int, policy: ClinicPolicy) -> str:
-    return f"{who} to multiples of {cell}, this clinic allows no less than {policy.smallest_cell}"
 
 
 def _exact(value: float) -> str:
