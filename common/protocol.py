@@ -241,15 +241,6 @@ class StudyProtocol(Section):
     resources: ResourcesSpec = ResourcesSpec()
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random but privacy noise")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_what_was(cls, content: Any) -> Any:
-        """Leave out the key that only version 1 had, so that a run of melfed 0.1 can be looked at."""
-        if isinstance(content, dict) and content.get("protocol") == 1 and isinstance(content.get("privacy"), dict):
-            privacy = {key: value for key, value in content["privacy"].items() if key != "smallest_cell"}
-            return {**content, "privacy": privacy}
-        return content
-
     @model_validator(mode="after")
     def _privacy_is_federated(self) -> Self:
         if self.privacy is not None and self.federation.mode != "federated":
