@@ -1,7 +1,7 @@
 """What noised numbers of patients cost in AUROC: they are the clinics' weights and the divisor of their sums.
 
 The rounds of a private study, with the clinics' own workers in this process: once as they are, once with exact numbers
-in place of noised ones. Parts, σ and steps are the same, so what differs is the counts' noise (and the steps' own draws).
+in place of noised ones. Parts, σ and steps are the same; what differs is the counts' noise, and the steps' own draws.
 
     python -m simulations.benchmarks.counts STUDY --data DIR [--weights RUN] [--epsilon 1] [--seed 0] [--json]
 """
