@@ -6,7 +6,7 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from common.recipe import Choice
-from server.observer import Counts
+from server.counts import Counts
 from server.privacy_words import shown
 from server.terminal import errors
 
