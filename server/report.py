@@ -231,9 +231,8 @@ def _clinic_table(summary: RunSummary) -> Markup:
     over = [element("th", name, colspan=span, scope="colgroup") for name, span in spans]
     head = join([element("tr", element("td", ""), *over), columns("Clinic", *whole, *test, *everywhere)])
     rows = [_clinic_row(clinic, with_groups, local, unit) for clinic in summary.clinics]
-    patients, melanomas = (
-        sum(getattr(clinic, what) for clinic in summary.clinics) for what in ("patients", "melanomas")
-    )
+    patients = sum(clinic.patients for clinic in summary.clinics)
+    melanomas = sum(clinic.melanomas for clinic in summary.clinics)
     images = [clinic.images for clinic in summary.clinics if clinic.images is not None]
     cells = _count_cells(patients if with_groups else None, sum(images) if images else None, melanomas)
     absent = [element("td", "–")] * len(everywhere)

@@ -57,9 +57,8 @@ def _private_splits(unit: str) -> str:
     said = f"Splits go by {unit}, which is what the study protects"
     if unit == "patient":
         return f"{said}: all images of a patient are in one part (training, validation or test) of one clinic."
-    kept = (
-        "images" if unit == "image" else f"all images of a {unit} are in one part of one clinic, but two {plural(unit)}"
-    )
+    kept = f"all images of a {unit} are in one part of one clinic, but two {plural(unit)}"
+    kept = "images" if unit == "image" else kept
     return f"{said}: {kept} of one patient may stand on both sides of a split, which can flatter the results."
 
 

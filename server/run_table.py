@@ -40,9 +40,9 @@ def summary_table(summary: "RunSummary") -> "Table":
     from server.report_words import plural
 
     unit = told_unit(summary)
-    names = (plural(summary.data.groups_by), "images", "melanomas")
+    names = [plural(summary.data.groups_by), "images", "melanomas"]
     if unit is not None:
-        names = tuple(heading.lower() for heading in told_headings(summary, unit))
+        names = [heading.lower() for heading in told_headings(summary, unit)]
     synthetic = ", synthetic images" if summary.data.synthetic else ""
     table = Table(title=f"{summary.study.name} ({summary.mode}{synthetic}): test, value (95 % interval)")
     table.add_column("clinic", overflow="fold")

@@ -38,8 +38,8 @@ class Counted(_Row):
         patients_noise: standard deviation of the noise on the number of patients; 0: none.
         melanomas_noise: of that on the number of melanomas.
 
-    Where it is not exact, `patients` (or `groups`) are what the study protects: patients, lesions or images; `melanomas`
-    are those of them that have one; and nobody knows how many `images` there are.
+    Where it is not exact, `patients` (or `groups`) are what the study protects (patients, lesions or images), and
+    `melanomas` those of them that have one. How many `images` there are, nobody has told.
     """
 
     how: Literal["exact", "noised", "unnoised", "rounded"] = "exact"

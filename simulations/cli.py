@@ -79,7 +79,8 @@ def run(
 
     for warning in privacy_warnings(protocol, virtual):
         errors.print(f"warning: {warning}", style="yellow")
-    with RunProgress(_passes(protocol)) as observer:
+    images = {clinic.name: _passes(protocol) * len(clinic.train) for clinic in virtual.clinics}
+    with RunProgress(images) as observer:
         summary = simulate(
             protocol,
             virtual,
