@@ -108,7 +108,7 @@ def load_model(folder: RunFolder) -> tuple[StudyProtocol, Classifier]:
     if not folder.model.exists():
         raise RunError(f"{folder.path}: the run has not finished (no model.safetensors); go on with --resume")
     arrays, metadata = load_tensors(folder.model)
-    if metadata.get("study") != study.digest:
+    if not folder.made_by(str(metadata.get("study")), study):
         raise RunError(f"{folder.model}: made by study {str(metadata.get('study'))[:12]}, not {study.digest[:12]}")
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:

@@ -66,7 +66,7 @@ def write_report(folder: RunFolder) -> Path:
         StorageError: the page cannot be written; an earlier one stays whole.
     """
     summary, study = folder.summary(), folder.study()
-    if study.digest != summary.study.digest:
+    if not folder.made_by(summary.study.digest, study):
         raise RunError(f"{folder.path}: summary.json is of study {summary.study.digest[:12]}, not {study.digest[:12]}")
     write_text(folder.report, page(summary, study, _test_scores(folder, study)))
     return folder.report

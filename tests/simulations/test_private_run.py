@@ -14,7 +14,7 @@ import pytest
 from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 from flwr.app import Message
 
-from client.dataset import ClinicData
+from client.dataset import PARTS, ClinicData
 from client.policy import ClinicPolicy
 from client.privacy.book import charges
 from client.privacy.ledger import verify
@@ -168,14 +168,18 @@ def test_epsilon_of_the_ledger_is_that_of_its_lines_and_within_the_study(finishe
         assert account.head == verify(folder.ledgers / f"{name}.jsonl").head
 
 
-def test_nothing_leaves_but_noised_histograms_and_rounded_counts(
+def test_nothing_leaves_but_noised_histograms_and_noised_counts(
     finished: tuple[RunFolder, Outcome], clinics: tuple[ClinicData, ...]
 ) -> None:
     folder, outcome = finished
-    exact = {len(getattr(clinic, part)) for clinic in clinics for part in ("train", "validation", "test")}
-    assert any(count % 10 for count in exact), "otherwise rounding would change nothing"
-    for counts in outcome.clinics.values():
-        assert all(count % 10 == 0 for count in counts.values())
+    sigma = plan_of(folder.study()).counts.noise_multiplier
+    assert sigma > 1
+    for clinic in clinics:
+        counts = outcome.clinics[clinic.name]
+        assert counts.noise == sigma
+        assert set(counts.numbers) == {f"{part}_{what}" for part in PARTS for what in ("units", "positive_units")}
+        for part in PARTS:
+            assert abs(counts.of(part, "units") - len({r.patient_id for r in getattr(clinic, part)})) < 10 * sigma
     assert all(isinstance(histogram, NoisyHistogram) for histogram in outcome.test.values())
     rounds = [event for event in folder.events() if event["event"] == "round"]
     assert [event["train_loss"] for event in rounds] == [None] * 3
@@ -227,9 +231,10 @@ def test_a_public_evaluation_is_exact_and_costs_nothing(clinics: tuple[ClinicDat
     assert all(isinstance(histogram, ScoreHistogram) for histogram in outcome.test.values())
     for clinic in clinics:
         counts = outcome.clinics[clinic.name]
-        assert counts["test_images"] == len(clinic.test) == outcome.test[clinic.name].images
-        assert counts["validation_images"] == len(clinic.validation)
-        assert counts["train_images"] % 10 == 0, "the training images are not public"
+        assert counts.of("test", "images") == len(clinic.test) == outcome.test[clinic.name].images
+        assert counts.of("validation", "images") == len(clinic.validation)
+        assert counts.noise > 0
+        assert "train_images" not in counts.numbers, "the training images are not public"
     for lines in lines_of(folder).values():
         assert [(line["purpose"], line["round"]) for line in lines] == [("training", n) for n in (1, 2, 3)]
         assert composed(lines, 1e-5) <= 6.0
