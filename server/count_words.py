@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from server.report_words import capital, count, noised_unit, plural
 from server.summary import AT_CLINICS, ClinicSummary, Counted, RunSummary
 
+_ON_FEW = " on those with a melanoma"
+
 
 def told_unit(summary: RunSummary) -> str | None:
     """Return what the clinics' own numbers are of in a private run; None where they are of images, and of groups."""
@@ -58,7 +60,7 @@ def of_data(summary: RunSummary) -> str | None:
         return None
     about = "about " if data.counted.how == "noised" else ""
     where = " for training" if data.counted.parts == "training" else ""
-    noise = f" (noise of {_pair(data.counted)})" if about else ""
+    noise = f", with noise of about {_pair(data.counted, ' on the latter')}" if about else ""
     return (
         f"{about}{count(data.groups)} {plural(unit)}{where}, {about}{count(data.melanomas)} of them with a melanoma"
         f"{noise}"
@@ -69,16 +71,16 @@ def _noise(clinics: Sequence[ClinicSummary]) -> str:
     """Return the noise of one clinic's numbers (the largest, should they differ), and that of the sums."""
     largest = max((clinic.counted for clinic in clinics), key=lambda counted: counted.patients_noise)
     if len(clinics) == 1:
-        return f"noise of {_pair(largest)}"
+        return f"noise of about {_pair(largest, _ON_FEW)}"
     sums = Counted(
         patients_noise=math.hypot(*(clinic.counted.patients_noise for clinic in clinics)),
         melanomas_noise=math.hypot(*(clinic.counted.melanomas_noise for clinic in clinics)),
     )
-    return f"noise of {_pair(largest)}; the sums have noise of {_pair(sums)}"
+    return f"noise of about {_pair(largest, _ON_FEW)}; the sums have noise of about {_pair(sums)}"
 
 
-def _pair(counted: Counted) -> str:
-    return f"about {_about(counted.patients_noise)}, and of {_about(counted.melanomas_noise)} on those with a melanoma"
+def _pair(counted: Counted, which: str = "") -> str:
+    return f"{_about(counted.patients_noise)} ({_about(counted.melanomas_noise)}{which})"
 
 
 def _about(noise: float) -> str:

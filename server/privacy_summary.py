@@ -111,13 +111,16 @@ def _counts(privacy: PrivacySpec, bounded: bool, clinics: Mapping[str, Counts]) 
     unit, units, public = privacy.unit, _PLURALS[privacy.unit], privacy.evaluation == "public"
     where = "for training" if public else "in each part"
     quantity = (
-        f"Numbers of {units} with a positive image and of other {units}, {where}: told once for the run, and the same "
-        "however often they are asked for; also the clinic's weight in the average and the divisor of its noisy sums"
+        f"Numbers of {units} with a positive image and of other {units}, {where}; also the clinic's weight in the "
+        "average and the divisor of its noisy sums"
     )
     noised = [counts.noise for counts in clinics.values() if counts.noise]
     bare = sorted(name for name, counts in clinics.items() if not counts.noise)
     if noised:
-        protection = f"Gaussian noise of {min(noised):.4g} on each; one {unit} changes one of them by 1"
+        protection = (
+            f"Gaussian noise of {min(noised):.4g} on each; one {unit} changes one of them by 1; drawn once for the "
+            "run, so that asking again tells nothing new"
+        )
         yield _row(quantity, protection, PART)
     if bare and bounded:
         whose = f" (by {', '.join(bare)})" if noised else ""

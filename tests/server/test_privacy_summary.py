@@ -159,9 +159,9 @@ def of_counts(evaluation: str, *noises: float, spent: float | None = 2.98) -> Pr
 def test_counts_are_noised_once_and_charged() -> None:
     found = of_counts("noised", 9.25, 9.5)
     quantity, protection, cost = released(found, COUNTS)
-    assert "in each part: told once for the run" in quantity
+    assert "in each part" in quantity
     assert "weight in the average" in quantity
-    assert protection == "Gaussian noise of 9.25 on each; one lesion changes one of them by 1"
+    assert protection.startswith("Gaussian noise of 9.25 on each; one lesion changes one of them by 1; drawn once")
     assert cost == "part of ε"
     assert found.count_noise_multiplier == 9.25
     assert not [row for row in found.released if row.quantity.startswith(("Numbers of validation", "The same"))]
@@ -169,7 +169,7 @@ def test_counts_are_noised_once_and_charged() -> None:
 
 def test_of_public_images_counts_are_exact() -> None:
     found = of_counts("public", 9.25)
-    assert ", for training: told once" in released(found, COUNTS)[0]
+    assert ", for training; " in released(found, COUNTS)[0]
     assert released(found, "Numbers of validation")[1:] == (
         "exact: the study declares these images public",
         "not covered by ε",

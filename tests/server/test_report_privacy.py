@@ -149,8 +149,8 @@ def test_exact_counts_are_called_unprotected(private: tuple[RunFolder, str]) -> 
     assert "no part of what a clinic sends" in section(private[1], "data")
     said = section(private[1], "clinics")
     # Two numbers of the training part have noise of 9 each: 9 √2; four clinics' sums twice as much.
-    assert "Numbers of training data are of patients, as each clinic told them once, with noise of about 13" in said
-    assert "and of 9 on those with a melanoma; the sums have noise of about 25, and of 18 on those" in said
+    assert "Numbers of training data are of patients, as each clinic told them once, with noise of about 13 " in said
+    assert "13 (9 on those with a melanoma); the sums have noise of about 25 (18)." in said
     assert "Those of the test part are exact: the study declares these images public" in said
 
 
@@ -290,7 +290,7 @@ def test_declared_figures_are_told_from_noised_ones(tmp_path: Path) -> None:
     some = FakeRun(privacy=NOISED, declared=("rosendahl", "vienna_dias"), deployed=True).write(tmp_path / "some")
     page = write_report(some).read_text(encoding="utf-8")
     said = section(page, "clinics")
-    assert "as each clinic told them once, with noise of about 22, and of 16 on those with a melanoma" in said
+    assert "as each clinic told them once, with noise of about 22 (16 on those with a melanoma)" in said
     assert "rosendahl and vienna_dias stated public figures in their place, without noise." in said
     assert "rosendahl and vienna_dias stated public figures" in section(page, "data")
     every = FakeRun(privacy=NOISED, declared=CLINICS, deployed=True).write(tmp_path / "every")
@@ -306,7 +306,8 @@ def test_a_deployed_private_run_names_no_number_of_images(tmp_path: Path) -> Non
     folder = run.write(tmp_path / "run")
     page, data = write_report(folder).read_text(encoding="utf-8"), folder.summary().data
     said = section(page, "data")
-    assert f"about {data.groups:,} lesions, about {data.melanomas:,} of them with a melanoma (noise of about 44" in said
+    told = f"about {data.groups:,} lesions, about {data.melanomas:,} of them with a melanoma"
+    assert f"{told}, with noise of about 44 (31 on the latter)" in said
     assert "Splits go by lesion, which is what the study protects" in said
     assert not re.search(r"\d images", said)
     public = FakeRun(privacy=LESION, deployed=True).write(tmp_path / "public")
