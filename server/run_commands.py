@@ -128,7 +128,7 @@ def _sealed(
 
 
 def _tell_who_is_trusted(study: "StudyProtocol") -> None:
-    """Warn where one clinic that lies about its images or its update would make the model alone."""
+    """Warn where one clinic that lies about how much it has, or about its update, would make the model alone."""
     from common.protocol import FederationSpec
 
     spec = study.federation
