@@ -41,16 +41,17 @@ def told(summary: RunSummary) -> str:
     else:
         noised = [clinic for clinic in summary.clinics if clinic.counted.how == "noised"]
         bare = [clinic.name for clinic in summary.clinics if clinic.counted.how != "noised"]
-        known = f"Numbers of {scope(summary)} are of {plural(unit)}, as"
-        sentences = [f"{known} each clinic told them once, with {_noise(noised)}."] if noised else []
+        known = f"{capital(scope(summary))} are counted in {plural(unit)}"
+        sentences = [f"{known}, whose numbers each clinic told once, with {_noise(noised)}."] if noised else []
         if bare:
-            who = _listed(bare) if noised else f"{known} the clinics told them:"
-            sentences.append(_bare(summary, who, declared=summary.privacy.epsilon_spent is not None, some=bool(noised)))
+            who = _listed(bare) if noised else known
+            sentences.append(_bare(who, declared=summary.privacy.epsilon_spent is not None, some=bool(noised)))
         whole = " ".join(sentences)
     counting = noised_unit(summary)
     if counting is None:
-        return f"{whole} Those of the test part are exact: the study declares these images public."
-    return f"{whole} Those of the test part are estimates from noisy histograms, which count every {counting} once."
+        return f"{whole} The numbers of the test part are exact: the study declares these images public."
+    estimated = f"estimates from noisy histograms, which count every {counting} once"
+    return f"{whole} The numbers of the test part are {estimated}."
 
 
 def of_data(summary: RunSummary) -> str | None:
@@ -87,14 +88,13 @@ def _about(noise: float) -> str:
     return count(round(noise)) if noise >= 9.5 else f"{noise:.2g}"
 
 
-def _bare(summary: RunSummary, who: str, *, declared: bool, some: bool) -> str:
+def _bare(who: str, *, declared: bool, some: bool) -> str:
     """Say of numbers without noise what they are. Exact ones would leave a ledger without bound."""
-    if not declared:
-        return f"{who} without noise{'' if some else ', unless a clinic stated public figures'}."
-    one = len(summary.clinics) == 1
     if some:
-        return f"{who} stated public figures in their place, without noise."
-    return f"{who} public figures that {'it states' if one else 'they state'}, without noise."
+        return f"{who} {'stated public figures in their place' if declared else 'told them'}, without noise."
+    if declared:
+        return f"{who}: public figures that the clinics state, without noise."
+    return f"{who}, without noise (exactly, unless a clinic stated public figures)."
 
 
 def _listed(names: Sequence[str]) -> str:

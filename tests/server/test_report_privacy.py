@@ -149,9 +149,9 @@ def test_exact_counts_are_called_unprotected(private: tuple[RunFolder, str]) -> 
     assert "no part of what a clinic sends" in section(private[1], "data")
     said = section(private[1], "clinics")
     # Two numbers of the training part have noise of 9 each: 9 √2; four clinics' sums twice as much.
-    assert "Numbers of training data are of patients, as each clinic told them once, with noise of about 13 " in said
+    assert "Training data are counted in patients, whose numbers each clinic told once, with noise of about 13 " in said
     assert "13 (9 on those with a melanoma); the sums have noise of about 25 (18)." in said
-    assert "Those of the test part are exact: the study declares these images public" in said
+    assert "The numbers of the test part are exact: the study declares these images public" in said
 
 
 @pytest.mark.parametrize("unit", ["lesion", "image"])
@@ -290,12 +290,12 @@ def test_declared_figures_are_told_from_noised_ones(tmp_path: Path) -> None:
     some = FakeRun(privacy=NOISED, declared=("rosendahl", "vienna_dias"), deployed=True).write(tmp_path / "some")
     page = write_report(some).read_text(encoding="utf-8")
     said = section(page, "clinics")
-    assert "as each clinic told them once, with noise of about 22 (16 on those with a melanoma)" in said
+    assert "counted in patients, whose numbers each clinic told once, with noise of about 22 (16 on those" in said
     assert "rosendahl and vienna_dias stated public figures in their place, without noise." in said
     assert "rosendahl and vienna_dias stated public figures" in section(page, "data")
     every = FakeRun(privacy=NOISED, declared=CLINICS, deployed=True).write(tmp_path / "every")
     page = write_report(every).read_text(encoding="utf-8")
-    said = "as the clinics told them: public figures that they state, without noise."
+    said = "All data are counted in patients: public figures that the clinics state, without noise."
     assert said in section(page, "clinics")
     assert rows(page, "clinics")[1][1:3] == ["Patients", "With melanoma"]
     assert "σ of counts" not in section(page)
