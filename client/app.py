@@ -47,7 +47,8 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
             identity = ConfigRecord({"version": melfed_version()})
             if worker is not None and worker.clinic is not None:
                 identity["clinic"] = worker.clinic
-            content = RecordDict({kind: ConfigRecord({"reason": str(error)}), "identity": identity})
+            reason = str(error if worker is None else worker.told(error))
+            content = RecordDict({kind: ConfigRecord({"reason": reason}), "identity": identity})
         return Message(content, reply_to=message)
 
     @app.query("describe")
@@ -89,8 +90,9 @@ def _remote(socket: Path, context: Context, message: Message) -> RemoteWorker:
     return RemoteWorker(socket, study, left, context.run_id, str(request.get("run", "")))
 
 
-def _describe(worker: Worker, _message: Message) -> RecordDict:
-    description = worker.describe()
+def _describe(worker: Worker, message: Message) -> RecordDict:
+    request = message.content.config_records.get("request", ConfigRecord())
+    description = worker.describe(str(request.get("run", "")))
     identity = ConfigRecord(
         {"clinic": description.clinic, "digest": description.digest, "version": description.version}
     )

@@ -26,6 +26,7 @@ from client.policy import (
 from client.privacy.ledger import Charge, Ledger
 from client.privacy.plan import PrivacyPlan, plan_of
 from client.replies import ReplyStore, keep_newest, reply_key
+from client.run_budget import limits
 from common.errors import CancelledError, DeclinedError, LedgerError, StorageError
 from common.files import atomic_write
 from common.protocol import StudyProtocol
@@ -130,6 +131,16 @@ class Guard:
         if self.study.privacy is not None:
             self._ledger()
 
+    def check_run(self, run: str) -> None:
+        """Check, before anything is computed, that a run may begin or go on, and that this clinic can end it.
+
+        Raises:
+            DeclinedError: all approved runs of the study have begun, or too little ε is left (BudgetError).
+            LedgerError: as `check`.
+        """
+        if self.safe.policy is not None and self.study.privacy is not None:
+            self._ledger().check_run(self.study.digest, run, limits(self.safe.policy, self.study))
+
     def _ledger(self) -> Ledger:
         """Return the ledger as it is now; it is read as a whole once. Raises LedgerError, StorageError."""
         if self._opened is None:
@@ -171,7 +182,7 @@ class Guard:
             if kept is not None:
                 ledger.settle(charge)
                 return kept[0]
-            reservation = ledger.reserve(charge, budget(self.safe.policy, self.study))
+            reservation = ledger.reserve(charge, limits(self.safe.policy, self.study))
             try:
                 result = compute()
             except _UNTOLD:

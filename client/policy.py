@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from client.privacy.ledger import Budget
+from client.privacy.budget import Budget
 from common.errors import DataError, DeclinedError
 from common.protocol import Digest, PrivacySpec, Section, StudyProtocol
 from common.records import LesionRecord
@@ -32,6 +32,12 @@ class ClinicPolicy(Section):
     unit: Literal["patient", "lesion", "image"] = Field("patient", description="weakest unit that may be protected")
     studies: Literal["any"] | tuple[Digest, ...] = Field(
         (), description="a list of the digests of the approved studies (64 hexadecimal digits each), or 'any'"
+    )
+    runs: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="how often each study may run that `studies` lets in; an approval states that of its own study",
     )
     tensors: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         ("*",), min_length=1, description="patterns of the names of tensors that may leave; * stands for anything"

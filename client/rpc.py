@@ -74,12 +74,21 @@ class RemoteWorker:
         """The clinic's name; None until its worker has answered."""
         return self._clinic
 
-    def describe(self) -> Description:
-        """Return what the clinic says of itself."""
+    def told(self, error: MelfedError) -> MelfedError:
+        """Return the error: the worker has seen to what may leave."""
+        return error
+
+    def describe(self, run: str = "") -> Description:
+        """Return what the clinic says of itself before a run."""
+
+        def question(seconds: float) -> pb.Question:
+            asked = self._question(seconds)
+            asked.run = run or asked.run
+            return asked
 
         def ask(stub: WorkerStub, seconds: float) -> pb.DescribeReply:
             reply: pb.DescribeReply = stub.Describe(
-                self._question(seconds), timeout=seconds + GRACE_SECONDS, wait_for_ready=True
+                question(seconds), timeout=seconds + GRACE_SECONDS, wait_for_ready=True
             )
             return reply
 

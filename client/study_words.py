@@ -91,7 +91,7 @@ def _protection(study: StudyProtocol) -> Iterator[tuple[str, str]]:
         yield "protects", "nobody: its noise multiplier σ is 0"
         return
     yield "protects", _UNITS[privacy.unit]
-    yield "ε, δ", f"at most ε = {plan.epsilon:.4g} of this clinic's data, at δ = {privacy.delta:g}"
+    yield "ε, δ", f"at most ε = {plan.epsilon:.4g} of this clinic's data a run, at δ = {privacy.delta:g}"
     noise = f"{plan.training.noise_multiplier:.4g} in each step, clipping norm C = {privacy.clipping_norm:g}"
     many = _PLURALS[privacy.unit]
     q = privacy.sampling_rate

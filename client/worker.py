@@ -5,11 +5,10 @@ study all three go by the clinic's policy and ledger (`client.guard`), and what 
 declared public by the study.
 """
 
-import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.answers import Account, Description, Received, Scored, TrainReply, discretion, melfed_version
+from client.answers import Account, Description, Received, Scored, TrainReply, melfed_version
 from client.cache import FeatureCache
 from client.config import TellSection
 from client.dataset import PARTS, ClinicData, Part
@@ -29,9 +28,10 @@ from client.privacy.noise import NoiseSource
 from client.privacy.plan import plan_of, privacy_of
 from client.privacy.units import privacy_units
 from client.private_training import PrivateTrainer, rounded_count
+from client.telling import Telling
 from client.training import Trainer
 from common.classifier import Classifier, load_trainable, trainable_tensors
-from common.errors import BudgetError, StudyError
+from common.errors import MelfedError, StudyError
 from common.histogram import ScoreHistogram
 from common.image_set import Images
 from common.noisy_histogram import NoisyHistogram
@@ -96,19 +96,25 @@ class ClinicWorker:
         if self.guard is not None:
             self.guard.safe = dataclasses.replace(self.guard.safe, policy=policy)
 
-    def describe(self) -> Description:
+    def told(self, error: MelfedError) -> MelfedError:
+        """Return an error as it may leave the clinic."""
+        telling = Telling(self.tell.budget, everything=not self.discreet)
+        return telling.told(error, private=self.study.privacy is not None)
+
+    def describe(self, run: str = "") -> Description:
         """Return the clinic's counts; in a private study those of private images are rounded.
+
+        Args:
+            run: the run that is to begin, or goes on.
 
         Raises:
             DeclinedError: the clinic's policy forbids the study.
             LedgerError: the clinic's ledger cannot be used.
             DataError: the study protects units that the data do not name.
         """
-        with discretion(self.discreet):
-            return self._describe()
-
-    def _describe(self) -> Description:
         self._check()
+        if self.guard is not None:
+            self.guard.check_run(run)
         privacy = self.study.privacy
         if self.guard is not None and privacy is not None:
             # The others are exact, since the study declares them public and the policy allows that.
@@ -142,10 +148,6 @@ class ClinicWorker:
             DeclinedError: policy or budget forbid it.
             LedgerError: the ledger cannot be used.
         """
-        with self._budget_as_told(), discretion(self.discreet):
-            return self._train(tensors, round_number, digest, run)
-
-    def _train(self, tensors: Mapping[str, Received], round_number: int, digest: str, run: str) -> TrainReply:
         started = time.perf_counter()
         self._check()
         model = self._model(tensors, digest)
@@ -163,30 +165,17 @@ class ClinicWorker:
 
     def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
         """Return the histograms of the model's scores on validation and test part. Raises as `train` does."""
-        with self._budget_as_told(), discretion(self.discreet):
-            self._check()
-            model = self._model(tensors, digest)
-            return self._evaluate(model, Request(run, self.study.federation.rounds, tensors), EVALUATED)
+        self._check()
+        model = self._model(tensors, digest)
+        return self._evaluate(model, Request(run, self.study.federation.rounds, tensors), EVALUATED)
 
     def account(self) -> Account | None:
         """Return what the ledger says; None without privacy. Raises LedgerError."""
-        with discretion(self.discreet):
-            return self._account()
-
-    @contextlib.contextmanager
-    def _budget_as_told(self) -> Iterator[None]:
-        """Let a refusal for want of ε leave with its numbers, where the clinic tells those."""
-        try:
-            yield
-        except BudgetError as error:
-            if self.tell.budget:
-                error.reserved = None
-            raise
+        return self._account()
 
     def left(self) -> float | None:
         """Return the ε that the policy leaves to this clinic's data; None without privacy or policy."""
-        with discretion(self.discreet):
-            return None if self.guard is None or self.study.privacy is None else self.guard.left()
+        return None if self.guard is None or self.study.privacy is None else self.guard.left()
 
     @property
     def discreet(self) -> bool:

@@ -26,6 +26,7 @@ from client.peer import Door, Refusals, check_path
 from client.service import Service, StudyWorker
 from client.servicer import Servicer, WorkerServer
 from client.state_folders import account, prepare_worker
+from client.telling import Telling
 from common.audit_log import AuditLog
 from common.errors import LedgerError, PolicyError, ServiceError, StudyError
 from common.events import Event
@@ -75,7 +76,9 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
             metrics,
             _stamp(config),
         )
-        server = WorkerServer(Servicer(service, lambda sent: metrics.traffic(sent=sent)), inner)
+        server = WorkerServer(
+            Servicer(service, lambda sent: metrics.traffic(sent=sent), Telling(config.file.tell.budget)), inner
+        )
 
         # Last of all, when the last question has been answered or written down.
         @stack.callback

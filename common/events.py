@@ -42,7 +42,7 @@ class Event(Enum):
     )
     WORKER_STOPPED = EventInfo(1002, "worker-stopped", "info", "The worker ends.", ("reason",))
     STUDY_APPROVED = EventInfo(
-        1003, "study-approved", "info", "The clinic has approved a study.", ("study", "digest", "by")
+        1003, "study-approved", "info", "The clinic has approved a study.", ("study", "digest", "by", "runs", "epsilon")
     )
     APPROVAL_REVOKED = EventInfo(
         1004,

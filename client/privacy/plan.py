@@ -21,6 +21,7 @@ class PrivacyPlan:
         evaluation: one release of histograms; None where the evaluation images are public.
         releases: how many of these.
         epsilon: of all of it, at the study's delta, by PLD; infinite without noise.
+        counts: the one release of counts; None where none are charged.
     """
 
     privacy: PrivacySpec
@@ -29,6 +30,7 @@ class PrivacyPlan:
     evaluation: Mechanism | None
     releases: int
     epsilon: float
+    counts: Mechanism | None = None
 
 
 def privacy_of(study: StudyProtocol) -> PrivacySpec:

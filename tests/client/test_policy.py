@@ -19,7 +19,7 @@ from client.policy import (
     check_study,
     check_tensors_may_leave,
 )
-from client.privacy.ledger import Budget
+from client.privacy.budget import Budget
 from common.errors import DataError, DeclinedError, PolicyError
 from common.protocol import PrivacySpec, StudyProtocol
 from common.records import LesionRecord
@@ -328,6 +328,7 @@ policy:
   clipping_norm: 3
   unit: lesion
   studies: [{DIGEST}]
+  runs: 2
   tensors: [head.*]
   smallest_cell: 20
   public_evaluation: true
@@ -341,6 +342,7 @@ policy:
         clipping_norm=3.0,
         unit="lesion",
         studies=(DIGEST,),
+        runs=2,
         tensors=("head.*",),
         smallest_cell=20,
         public_evaluation=True,

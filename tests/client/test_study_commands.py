@@ -41,7 +41,7 @@ def test_approve_says_what_is_agreed_to_and_what_the_policy_says(
     done = command("approve", study)
     assert done.code == 0
     (approval,) = approved(config)
-    assert f"approved {approval.digest} by it\n" in done.out
+    assert f"approved {approval.digest} by it: 1 run\n" in done.out
     said = " ".join(done.out.split())
     assert "nobody: no noise is added, and what leaves here may tell about single patients" in said
     assert done.err.startswith("But this clinic's policy: study demo is declined: it has no privacy section")
