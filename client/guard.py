@@ -23,7 +23,7 @@ from client.policy import (
     check_study,
     check_tensors_may_leave,
 )
-from client.privacy.ledger import Charge, Ledger
+from client.privacy.ledger import Charge, Ledger, Witness
 from client.privacy.plan import PrivacyPlan, plan_of
 from client.replies import ReplyStore, keep_newest, reply_key
 from client.run_budget import limits
@@ -48,10 +48,12 @@ class Safe:
     Attributes:
         ledger: the privacy ledger of its data.
         policy: what the clinic allows; None binds a study to nothing but its own ε (simulation).
+        witness: remembers the ledger's rows elsewhere; None in a simulation.
     """
 
     ledger: Path
     policy: ClinicPolicy | None = None
+    witness: Witness | None = None
 
     def key(self) -> bytes:
         """Return the clinic's secret key of its ledger, 32 bytes beside it; made where there is no ledger yet.
@@ -144,7 +146,7 @@ class Guard:
     def _ledger(self) -> Ledger:
         """Return the ledger as it is now; it is read as a whole once. Raises LedgerError, StorageError."""
         if self._opened is None:
-            self._opened = Ledger.open(self.safe.ledger, self.fingerprint)
+            self._opened = Ledger.open(self.safe.ledger, self.fingerprint, witness=self.safe.witness)
         else:
             self._opened.refresh()
         return self._opened

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from client import wire
 from client import worker_pb2 as pb
-from client.answers import Account, Received, Worker
+from client.answers import Received, Worker
 from client.config import without_folder
 from client.jobs import Jobs, StoppingError, Work
 from client.metrics import Metrics
@@ -100,7 +100,7 @@ class Service:
         self._metrics = metrics or Metrics()
         self._jobs = Jobs()
         self._warm = _WarmWorkers(workers, stamp)
-        self._head = self._unusable = ""
+        self._unusable = ""
 
     def describe(self, question: pb.Question) -> pb.Description:
         """Return what the clinic says of itself.
@@ -178,7 +178,7 @@ class Service:
             if answer is None:
                 answer, repeated = self._jobs.ask(
                     work,
-                    lambda: self._computed(kind, key, question, study, lambda worker: compute(worker, tensors)),
+                    lambda: self._computed(kind, key, study, lambda worker: compute(worker, tensors)),
                     wire.seconds_of(question),
                 )
             # Approval may have been taken back meanwhile. The answer stays where it is: should the clinic approve the
@@ -195,7 +195,6 @@ class Service:
         self,
         kind: str,
         key: str,
-        question: pb.Question,
         study: StudyProtocol,
         compute: Callable[[StudyWorker], Packed],
     ) -> Packed:
@@ -210,7 +209,7 @@ class Service:
         try:
             answer = compute(worker)
         finally:
-            self._note_charges(worker, question, study)
+            self._show_budget(worker)
         self._outbox.save(kind, key, answer)
         return answer
 
@@ -256,22 +255,13 @@ class Service:
         self._unusable = ""
         return policy
 
-    def _note_charges(self, worker: StudyWorker, question: pb.Question, study: StudyProtocol) -> None:
-        """Write down what the ledger says now, where that is new."""
+    def _show_budget(self, worker: StudyWorker) -> None:
+        """Tell the monitoring what the ledger says now."""
         # Where the ledger itself has failed, that error is on its way already.
         with contextlib.suppress(LedgerError, StorageError):
             account, left = worker.account(), worker.left()
-            if account is None or account.head == self._head:
-                return
-            self._head = account.head
-            self._metrics.privacy(account.epsilon, math.nan if left is None else left)
-            about: dict[str, str | int] = {
-                "study": study.name,
-                "digest": study.digest,
-                "run": question.run[:200],
-                "round": question.round,
-            }
-            self._audit.record(Event.LEDGER_CHARGED, **about, epsilon=_finite(account), head=account.head)
+            if account is not None:
+                self._metrics.privacy(account.epsilon, math.nan if left is None else left)
 
     @contextlib.contextmanager
     def _recorded(self, kind: str, question: pb.Question) -> Iterator[tuple[StudyProtocol, Record]]:
@@ -411,7 +401,3 @@ def _outcome(error: MelfedError) -> str:
 
 def _since(started: float) -> float:
     return round(time.monotonic() - started, 3)
-
-
-def _finite(account: Account) -> float | None:
-    return account.epsilon if math.isfinite(account.epsilon) else None

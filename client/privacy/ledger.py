@@ -17,7 +17,7 @@ that the first is still computing. Another `reserve` waits for `wait` seconds, t
 import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,10 @@ from common.errors import DeclinedError, LedgerError, StorageError
 
 CONTINUE = "`melfed-client ledger continue --by NAME`, after which all that was spent before still counts"
 """What to do where a clinic's images or patients have changed on purpose."""
+
+
+Witness = Callable[[Sequence[LedgerRow]], None]
+"""Remembers elsewhere what a ledger's rows are: `client.ledger_witness`."""
 
 
 def utc_now() -> datetime:
@@ -79,8 +83,10 @@ class Ledger:
     What it has read it reads no second time: `client.privacy.journal.Journal.read`.
     """
 
-    def __init__(self, path: Path, fingerprint: str, disk: Disk, clock: Clock, wait: float) -> None:
-        self.path, self.fingerprint, self._wait = path, fingerprint, wait
+    def __init__(
+        self, path: Path, fingerprint: str, disk: Disk, clock: Clock, wait: float, witness: Witness | None = None
+    ) -> None:
+        self.path, self.fingerprint, self._wait, self._witness = path, fingerprint, wait, witness
         self._journal = Journal(path, disk, clock)
         self._book = Book(path)
         self._open: set[int] = set()
@@ -95,6 +101,7 @@ class Ledger:
         wait: float = 10.0,
         disk: Disk | None = None,
         clock: Clock = utc_now,
+        witness: Witness | None = None,
     ) -> Self:
         """Read a ledger and check all of it. Where there is none, it is empty, and its folder is made (0700).
 
@@ -104,6 +111,8 @@ class Ledger:
             wait: seconds that `reserve` waits for a worker that is spending.
             disk: the real one.
             clock: time in UTC.
+            witness: is given all rows before a charge is reserved, when it is, and before a result leaves; what it
+                raises stops that.
 
         Raises:
             LedgerError: the ledger is damaged or of other data, or the clock has gone backwards by more than a day.
@@ -115,7 +124,7 @@ class Ledger:
         except OSError as error:
             reason = f"{path.parent}: cannot be made: {error.strerror or error}"
             raise StorageError(f"{reason}; see that the folder above it can be written to") from error
-        ledger = cls(path, fingerprint, disk, clock, wait)
+        ledger = cls(path, fingerprint, disk, clock, wait, witness)
         ledger._read()
         ledger._journal.check_clock()
         return ledger
@@ -166,6 +175,7 @@ class Ledger:
             StorageError: the row could not be written.
         """
         with self._turn():
+            self._tell()
             terms = self._terms(charge)
             number = self._book.unreleased.get(agreed(terms))
             again = number is not None
@@ -173,6 +183,7 @@ class Ledger:
             if number is None:
                 number = len(self._book.latest) + 1
                 self._append(terms, number, "reserved")
+            self._tell()
             self._open.add(number)
             return Reservation(number, charge)
 
@@ -213,6 +224,7 @@ class Ledger:
                     self._append(latest, number, status, values)
                 if status == "released":
                     self._open.discard(number)
+                    self._tell()
 
     def settle(self, charge: Charge) -> None:
         """Write down that the result of a charge leaves, unless that was written before.
@@ -230,6 +242,7 @@ class Ledger:
             if number is not None and self._book.latest[number - 1].status == "spent":
                 self._append(terms, number, "released")
                 self._open.discard(number)
+            self._tell()
 
     def close(self) -> None:
         """Give up all reservations that are not released, and let other workers spend."""
@@ -277,17 +290,13 @@ class Ledger:
         self._book = Book(self.path)
 
     def _append(self, terms: Terms, number: int, status: Status, values: tuple[int, ...] | None = None) -> None:
-        new = [mechanism_of(terms)] if status == "reserved" else []
-        total = accounting.epsilon([*self._book.history, *new], terms.delta)
-        fields = {name: getattr(terms, name) for name in Terms.model_fields}
-        optional = {"request": fields.pop("request"), "values": None if values is None else list(values)}
-        delta = fields.pop("delta")
-        epsilon = total if math.isfinite(total) else None
-        content = {"charge": number, **fields, "status": status, "epsilon": epsilon, "delta": delta}
-        # Without what is absent, a row is what older versions wrote.
-        row = self._journal.compose(content | {name: value for name, value in optional.items() if value is not None})
+        row = composed(self._journal, self._book, terms, number, status, values)
         self._book.add(row)
         self._journal.write(row)
+
+    def _tell(self) -> None:
+        if self._witness is not None:
+            self._witness(self._book.rows)
 
     def _terms(self, charge: Charge) -> Terms:
         mechanism = charge.mechanism
@@ -355,6 +364,21 @@ def verify(path: Path, head: str | None = None) -> Verified:
     elif journal.chain.ahead:
         mendable = "a crash has left its last row out of its .head"
     return Verified(tuple(book.rows), journal.chain.head, mendable, tuple(book.changes), book.data)
+
+
+def composed(
+    journal: Journal, book: Book, terms: Terms, number: int, status: Status, values: tuple[int, ...] | None = None
+) -> Content:
+    """Return the next row of a ledger, complete, without writing it. Raises LedgerError where the clock is wrong."""
+    new = [mechanism_of(terms)] if status == "reserved" else []
+    total = accounting.epsilon([*book.history, *new], terms.delta)
+    fields = {name: getattr(terms, name) for name in Terms.model_fields}
+    optional = {"request": fields.pop("request"), "values": None if values is None else list(values)}
+    delta = fields.pop("delta")
+    epsilon = total if math.isfinite(total) else None
+    content = {"charge": number, **fields, "status": status, "epsilon": epsilon, "delta": delta}
+    # Without what is absent, a row is what older versions wrote.
+    return journal.compose(content | {name: value for name, value in optional.items() if value is not None})
 
 
 def continue_with(path: Path, fingerprint: str, by: str, *, wait: float = 10.0) -> bool:
