@@ -142,13 +142,16 @@ def _continue_with_data(here: "ClinicConfig", name: str) -> str | None:
     from client.dataset import population_fingerprint
     from client.guard import Safe
     from client.ledger_witness import Witness
-    from client.privacy.ledger import continue_with
+    from client.privacy.ledger import continue_with, verify
     from common.audit_log import AuditLog
 
     data = population(here)
-    Witness(here.ledger, AuditLog(here.audit_log)).begin()
-    if not continue_with(here.ledger, population_fingerprint(data, Safe(here.ledger).key()), name):
+    now = population_fingerprint(data, Safe(here.ledger).key())
+    if verify(here.ledger).data in (None, now):
         return None
+    # The log learns of the charges so far now, or never: it is asked later for those alone that follow.
+    Witness(here.ledger, AuditLog(here.audit_log)).begin()
+    continue_with(here.ledger, now, name)
     charged = _record_continued(here, name)
     before = f"{_counted(charged, 'charge')} before {'counts' if charged == 1 else 'count'} on"
     return f"goes on with {_counted(len(data), 'image')}; {before}"
