@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from client.privacy.budget import Budget
-from common.errors import DataError, DeclinedError
+from common.errors import BudgetError, DataError, DeclinedError
 from common.protocol import Digest, PrivacySpec, Section, StudyProtocol
 from common.records import LesionRecord
 
@@ -72,11 +72,16 @@ def check_study(policy: ClinicPolicy, study: StudyProtocol, noise_multiplier: fl
             that it states, or the one that follows from its ε. Of no account for a study without a privacy section.
 
     Raises:
-        DeclinedError: in one line, everything that the study asks beyond the policy, and what the policy allows.
+        DeclinedError: in one line, everything that the study asks beyond the policy, and what the policy allows. How
+            much ε that is, a BudgetError's figures say.
     """
     objections = list(_objections(policy, study, noise_multiplier))
-    if objections:
-        raise DeclinedError(f"study {study.name} is declined: {'; '.join(objections)}")
+    if not objections:
+        return
+    text = f"study {study.name} is declined: {'; '.join(objections)}"
+    if _too_much_epsilon(policy, study) is not None:
+        raise BudgetError(text, f"at most ε {_exact(policy.epsilon)} is allowed for this clinic's data")
+    raise DeclinedError(text)
 
 
 def check_tensors_may_leave(policy: ClinicPolicy, names: Iterable[str]) -> None:
@@ -146,8 +151,10 @@ def budget(policy: ClinicPolicy | None, study: StudyProtocol) -> Budget:
 
 def _objections(policy: ClinicPolicy, study: StudyProtocol, noise_multiplier: float) -> Iterator[str]:
     """Yield what a study asks beyond the policy, one phrase each."""
-    if policy.studies != "any" and study.digest not in policy.studies:
+    if not _is_approved(policy, study):
         yield f"it is not approved here (digest {study.digest})"
+    if (asked := _too_much_epsilon(policy, study)) is not None:
+        yield f"it asks for ε {_exact(asked)}, more than this clinic allows for its data"
     if study.privacy is not None:
         yield from _privacy_objections(policy, study.privacy, noise_multiplier)
     elif not policy.non_private:
@@ -158,8 +165,6 @@ def _privacy_objections(policy: ClinicPolicy, asked: PrivacySpec, noise_multipli
     # Each comparison is written so that a value that is not a number fails it.
     if not STRENGTH[asked.unit] >= STRENGTH[policy.unit]:
         yield f"it protects each {asked.unit}, this clinic allows no unit weaker than the {policy.unit}"
-    if asked.epsilon is not None and not asked.epsilon <= policy.epsilon:
-        yield f"it asks for ε {_exact(asked.epsilon)}, this clinic allows at most {_exact(policy.epsilon)} for its data"
     if not asked.delta <= policy.delta:
         yield f"it asks for δ {_exact(asked.delta)}, this clinic allows at most {_exact(policy.delta)}"
     if not noise_multiplier >= policy.noise_multiplier:
@@ -176,6 +181,19 @@ def _privacy_objections(policy: ClinicPolicy, asked: PrivacySpec, noise_multipli
         yield "it declares the images public that it evaluates on, and this clinic's are not"
     if not asked.smallest_cell >= policy.smallest_cell:
         yield _cell_objection("it rounds counts", asked.smallest_cell, policy)
+
+
+def _is_approved(policy: ClinicPolicy, study: StudyProtocol) -> bool:
+    return policy.studies == "any" or study.digest in policy.studies
+
+
+def _too_much_epsilon(policy: ClinicPolicy, study: StudyProtocol) -> float | None:
+    """Return the ε that a study states where the clinic allows less; of one that is not approved nobody learns that.
+
+    Else studies that nobody has approved would find the clinic's limit by asking for more and more.
+    """
+    asked = study.privacy.epsilon if study.privacy is not None and _is_approved(policy, study) else None
+    return None if asked is None or asked <= policy.epsilon else asked
 
 
 def _cell_objection(who: str, cell: int, policy: ClinicPolicy) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from client.config import ClinicConfig
 from client.policy import ClinicPolicy, check_study, check_tensors_may_leave
+from client.telling import in_full
 from common.errors import DataError, DeclinedError, PolicyError, WeightsError
 from common.protocol import PrivacySpec, StudyProtocol, validates
 
@@ -156,7 +157,7 @@ def _objection(config: ClinicConfig, policy: ClinicPolicy, study: StudyProtocol)
         if policy.tensors != ("*",):
             check_tensors_may_leave(policy, _tensor_names(config, study))
     except DeclinedError as error:
-        return str(error)
+        return in_full(error)
     except WeightsError as error:
         return f"which tensors would leave cannot be told before the weights are here: {error}"
     return None

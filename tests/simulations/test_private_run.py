@@ -325,7 +325,7 @@ def test_a_clinic_whose_policy_forbids_the_study_declines_and_the_others_go_on(
     for event in folder.events():
         if event["event"] == "round":
             ((_, reason),) = event["declined"].items()
-            assert reason == "study private is declined: it asks for ε 6, this clinic allows at most 2 for its data"
+            assert reason == "study private is declined: it asks for ε 6, more than this clinic allows for its data"
             assert event["failed"] == {}
 
 
