@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.telling import in_full
 from client.terminal import ConfigOption, JsonOption, clinic, errors, output
 from common.errors import DeclinedError, MelfedError
 
@@ -52,6 +51,7 @@ def approve(
     from client.approvals import approve as approve_study
     from client.approvals import effective_policy, study_to_approve
     from client.study_words import agreement
+    from client.telling import in_full
 
     here = clinic(config)
     read = study_to_approve(here, study)

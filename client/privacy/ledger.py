@@ -161,7 +161,8 @@ class Ledger:
         Raises:
             DeclinedError: all approved runs of the study have begun, or too little is left (BudgetError).
         """
-        check_run(self._book.history, self.charged(study), run, budget)
+        with self._mutex:
+            check_run(self._book.history, self.charged(study), run, budget)
 
     def reserve(self, charge: Charge, budget: Budget) -> Reservation:
         """Write down a charge before anything is computed for it; on return it is durable.
