@@ -32,26 +32,7 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 }
 
 MAGNITUDES = st.sampled_from(
-    [
-        0.0,
-        1e-45,
-        1e-40,
-        1e-38,
-        1e-30,
-        1e-20,
-        1e-10,
-        1e-3,
-        1.0,
-        1e3,
-        1e8,
-        1e15,
-        1e19,
-        1e23,
-        1e30,
-        1e38,
-        LARGEST,
-        math.inf,
-    ]
+    [0.0, 1e-45, 1e-40, 1e-38, 1e-30, 1e-20, 1e-10, 1e-3, 1.0, 1e3, 1e8, 1e15, 1e19, 1e23, 1e30, LARGEST, math.inf]
 )
 PATTERNS = st.sampled_from(["random", "constant", "mixed", "opposed", "one not a number", "one infinite"])
 CLIPPINGS = st.builds(Clipping, st.sampled_from([1e-6, 1e-3, 1.0, 7.3, 1e6]), st.booleans())
