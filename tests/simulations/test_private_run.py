@@ -203,7 +203,7 @@ def test_ledgers_keys_and_kept_replies_are_for_their_owner_alone(finished: tuple
 def test_only_noise_makes_a_run_differ_from_its_repetition(
     clinics: tuple[ClinicData, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At σ = 0 and q = 1 nothing is random but what the study's seed decides, and the order in which patients are added."""
+    """At σ = 0 and q = 1 nothing is random but what the study's seed decides, and the order of the patients."""
     monkeypatch.setattr(private_training, "secure_generator", lambda: np.random.default_rng(0))
 
     def models(sigma: float) -> list[np.ndarray]:
