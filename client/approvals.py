@@ -153,6 +153,17 @@ def approved_study(config: ClinicConfig, digest: str) -> StudyProtocol | None:
     return read_study(path) if path.is_file() else None
 
 
+def earlier_versions(config: ClinicConfig, study: StudyProtocol) -> tuple[str, ...]:
+    """Return the digests under which a study of this name was approved as of an older protocol: they let nothing train.
+
+    Raises:
+        PolicyError: as `approved`.
+        StudyError: an approved study is damaged.
+    """
+    known = ((approval.digest, approved_study(config, approval.digest)) for approval in approved(config))
+    return tuple(digest for digest, old in known if old and old.name == study.name and old.protocol != study.protocol)
+
+
 def effective_policy(config: ClinicConfig) -> ClinicPolicy:
     """Return the policy as it stands now: `clinic.yaml` as it is on disk, with the approvals added to its studies.
 

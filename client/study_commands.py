@@ -49,7 +49,7 @@ def approve(
     too little ε is left for a whole run, it is not approved: this clinic could not end what it begins.
     """
     from client.approvals import approve as approve_study
-    from client.approvals import effective_policy, study_to_approve
+    from client.approvals import earlier_versions, effective_policy, study_to_approve
     from client.study_words import agreement
     from client.telling import in_full
 
@@ -61,6 +61,13 @@ def approve(
     else:
         allowed, lacking = _allowed(here, read, runs, epsilon)
         _print_agreement(agreement(here, effective_policy(here), read), allowed)
+        for earlier in earlier_versions(here, read):
+            output.print(
+                f"approved before as {earlier[:16]}…, of study protocol 1: that approval lets nothing train any more. "
+                "What melfed does with patients has changed since (docs/what-was-broken.md), and so has the digest: "
+                "read it anew, and approve it again.",
+                style="yellow",
+            )
     if check:
         if lacking is not None:
             errors.print(f"It would not be approved: {in_full(lacking)}", style="yellow")

@@ -55,6 +55,22 @@ def test_approve_says_what_is_agreed_to_and_what_the_policy_says(
     assert done.err.startswith("But this clinic's policy: study demo is declined: it has no privacy section")
 
 
+def test_a_study_that_was_approved_as_of_protocol_1_is_told_to_be_approved_again(
+    command: Command, config: ClinicConfig, study: Path
+) -> None:
+    command("approve", study)
+    (new,) = approved(config)
+    old = new.model_copy(update={"digest": DIGEST})
+    (config.approvals / f"{DIGEST}.json").write_text(old.model_dump_json())
+    (config.approvals / f"{DIGEST}.yaml").write_text(study.read_text().replace("protocol: 2", "protocol: 1"))
+    said = " ".join(command("approve", study).out.split())
+    assert f"approved before as {DIGEST[:16]}…, of study protocol 1: that approval lets nothing train any more" in said
+    study.write_text(study.read_text().replace("protocol: 2", "protocol: 1"))
+    refused = command("approve", study)
+    assert refused.code == 3
+    assert "is of protocol 1: since protocol 2 each patient is in a part by itself" in refused.err
+
+
 def test_check_approves_nothing(command: Command, config: ClinicConfig, study: Path) -> None:
     done = command("approve", study, "--check")
     assert (done.code, approved(config), config.worker_state.exists()) == (0, (), False)
