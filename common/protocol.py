@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from common.backbones import BACKBONES
+from common.errors import StudyError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -240,15 +241,6 @@ class StudyProtocol(Section):
     resources: ResourcesSpec = ResourcesSpec()
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random but privacy noise")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_what_was(cls, content: Any) -> Any:
-        """Leave out the key that only version 1 had, so that a run of melfed 0.1 can be looked at."""
-        if isinstance(content, dict) and content.get("protocol") == 1 and isinstance(content.get("privacy"), dict):
-            privacy = {key: value for key, value in content["privacy"].items() if key != "smallest_cell"}
-            return {**content, "privacy": privacy}
-        return content
-
     @model_validator(mode="after")
     def _privacy_is_federated(self) -> Self:
         if self.privacy is not None and self.federation.mode != "federated":
@@ -280,6 +272,16 @@ class StudyProtocol(Section):
         for section, changes in sections.items():
             content[section].update(changes)
         return StudyProtocol.model_validate_json(json.dumps(content))
+
+
+def require_current(study: StudyProtocol) -> None:
+    """Raise StudyError where a study is of a version that is read, but not trained any more."""
+    if study.protocol != CURRENT:
+        raise StudyError(
+            f"study {study.name} is of protocol {study.protocol}: since protocol {CURRENT} each patient is in a part by "
+            f"itself and counts are noised, so that its results would be others; write protocol: {CURRENT} (or leave it "
+            "out), and let the clinics approve it again"
+        )
 
 
 def validates(study: StudyProtocol, round_number: int) -> bool:
