@@ -9,10 +9,11 @@ clinic that was never asked before as often as it likes, without decoding the pi
 import contextlib
 import csv
 import io
+import itertools
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,10 +28,13 @@ from client import wire
 from client import worker_pb2 as pb
 from client.clinic_data import clinic_data, stamp
 from client.config import ClinicConfig, ClinicFile, DataSection
-from client.dataset import ClinicData
-from client.guard import Safe
+from client.dataset import ClinicData, Part
+from client.guard import Safe, smallest_noise
 from client.outbox import Outbox
+from client.parts import part_of
 from client.policy import ClinicPolicy
+from client.privacy.plan import privacy_of
+from client.privacy.units import unit_of
 from client.service import Service
 from client.servicer import Servicer
 from client.state_folders import prepare_worker
@@ -81,7 +85,14 @@ class Seen:
 class Clinic:
     """A clinic in a folder; whoever uses it closes it (`with`)."""
 
-    def __init__(self, folder: Path, policy: ClinicPolicy, device: torch.device, weights: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        policy: ClinicPolicy,
+        device: torch.device,
+        weights: Path | None = None,
+        worker: Callable[..., ClinicWorker] = ClinicWorker,
+    ) -> None:
         """Open a clinic whose table and images lie in `folder/data`.
 
         Args:
@@ -89,7 +100,9 @@ class Clinic:
             policy: what the clinic allows.
             device: where it trains.
             weights: folder of pretrained weights; None: they are in a package.
+            worker: makes the worker of a study, from the arguments of `ClinicWorker`.
         """
+        self._make = worker
         self.policy, self.device, self.weights = policy, device, weights
         file = ClinicFile(name=CLINIC, data=DataSection(folder="data"), policy=policy)
         self.config = ClinicConfig(folder / "clinic.yaml", file)
@@ -169,9 +182,8 @@ class Clinic:
 
     def _worker(self, study: StudyProtocol) -> ClinicWorker:
         safe = Safe(self.config.ledger, self.policy)
-        return ClinicWorker(
-            self.data(study), study, self.weights, self.device, self._under_way, safe, self.config.file.tell
-        )
+        tell = self.config.file.tell
+        return self._make(self.data(study), study, self.weights, self.device, self._under_way, safe, tell)
 
     def _under_way(self, _images: int) -> None:
         """Call the work off where the coordinator does: at a moment that no patient chooses, if there is any at all."""
@@ -196,6 +208,37 @@ class Picture:
     content: bytes
 
 
+def patients(
+    start: str, count: int, study: StudyProtocol, key: bytes, part: Part | None, like: LesionRecord
+) -> list[LesionRecord]:
+    """Return so many patients of one image each, whose names lead to a part of the clinic (None: to whichever).
+
+    Args:
+        start: of their names.
+        count: how many.
+        study: whose parts and unit are meant.
+        key: the clinic's secret, which an auditor knows.
+        part: where they are to be.
+        like: what they are like, but for the names of image, patient and lesion; images have no ending yet.
+    """
+    unit, found = privacy_of(study).unit, []
+    for number in itertools.count():
+        if len(found) == count:
+            break
+        name = f"{start}-{number}"
+        record = replace(like, image=name, patient_id=name, lesion_id=name, dup_group=None)
+        # By the image of an image's own name: that is what a unit of one image is called by.
+        named = unit_of(replace(record, image=f"{name}-0.png"), unit)
+        if part is None or part_of(str(named), CLINIC, study.partition, key) == part:
+            found.append(record)
+    return found
+
+
+def images_of(patient: LesionRecord, images: int) -> list[LesionRecord]:
+    """Return a patient of one image with so many, under names that go with `patients`."""
+    return [replace(patient, image=f"{patient.image}-{number}.png") for number in range(images)]
+
+
 def png(pixels: Pixels) -> bytes:
     """Return pixels, uint8 (height, width, 3), as a PNG file."""
     file = io.BytesIO()
@@ -216,6 +259,25 @@ def write_data(folder: Path, pictures: Iterable[Picture]) -> None:
             place.write_bytes(picture.content)
     with (data / "metadata.csv").open("w", encoding="utf-8", newline="") as table:
         csv.writer(table).writerows([COLUMNS, *rows])
+
+
+def policy_for(study: StudyProtocol, epsilon: float) -> ClinicPolicy:
+    """Return a policy that allows a study, and for everything that is asked no more than an ε."""
+    privacy, weight = privacy_of(study), study.training.positive_weight
+    return ClinicPolicy(
+        epsilon=epsilon,
+        delta=privacy.delta,
+        noise_multiplier=smallest_noise(study) / 2,
+        clipping_norm=privacy.clipping_norm,
+        smallest_clipping_norm=privacy.clipping_norm,
+        unit=privacy.unit,
+        studies=(study.digest,),
+        weights="any",
+        positive_weight=max(weight, 1 / weight),
+        views=privacy.views,
+        image_size=study.data.image_size,
+        public_evaluation=privacy.evaluation == "public",
+    )
 
 
 @contextlib.contextmanager

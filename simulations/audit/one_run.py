@@ -1,50 +1,42 @@
-"""An empirical lower bound on the ε of a study, from one training run with canary patients.
+"""An empirical lower bound on the ε of a study, from one run of a clinic with many canary patients.
 
-One virtual clinic trains as in a real run (the same sampling, gradients, clipping, noise and optimiser, and σ of the
-study's plan) on a few of its own patients and on canaries (`simulations.canaries`), each of which takes part by a fair
-coin. The auditor sees every step's noisy mean, as the accounting assumes, and guesses the coins;
-`simulations.audit_bound` turns the right guesses into a bound (arXiv 2305.08846).
+The clinic is one of the study's, with a few of its own patients and canaries (`simulations.audit.canaries`) in its
+table, each of which is there by a fair coin. Its worker answers all rounds through its service
+(`simulations.audit.door`), with the study's own network, sampling, clipping and noise. The auditor, who sends the same
+model each round, sees the answers alone, and guesses the coins; `simulations.audit.bound` turns the right guesses into a
+bound (arXiv 2305.08846).
 
 The bound is far below the true ε, so a claim that it leaves standing is not proven by it. What a bound above the
-claimed ε does prove, at 95 % confidence, is a fault: missing noise, broken clipping, images counted as patients, wrong
-sampling.
+claimed ε does prove is a fault: missing noise, broken clipping, images counted as patients, wrong sampling.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import torch
 
-from client.cache import FeatureCache
+from client import worker_pb2 as pb
 from client.dataset import ClinicData
-from client.inputs import CachedInputs, Inputs, PixelInputs
-from client.local_optimizer import LocalOptimizer
-from client.privacy.accounting import Mechanism, epsilon
+from client.guard import Safe
+from client.privacy.accounting import Mechanism
 from client.privacy.plan import plan_of, privacy_of
-from client.privacy.sampling import secure_generator
-from client.privacy.units import privacy_units
-from client.private_training import PrivateTrainer
-from common.classifier import Classifier
+from client.privacy.units import units_of
+from common.classifier import trainable_tensors
 from common.errors import StudyError
-from common.image_set import Images
-from common.prefix import split
 from common.protocol import StudyProtocol
-from common.scoring import pick_device
-from common.seeds import seed_for
-from common.study_model import build_study_classifier, seal
-from simulations.audit_bound import lower_bound, provable
-from simulations.canaries import Auditor, Bits, CanaryInputs, canary_records, correct_guesses
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from common.records import LesionRecord
+from common.study_model import build_study_classifier
+from simulations.audit.bound import lower_bound, provable
+from simulations.audit.canaries import Auditor, Bits, CanaryWorker, Floats, correct_guesses
+from simulations.audit.door import CLINIC, Clinic, Picture, Question, images_of, patients, png, policy_for, write_data
 
 Progress = Callable[[int, int], None]
 
-CONFIDENCE: Final = 0.95
 ORDINARY_UNITS: Final = 16
 """Patients of the clinic's own that train beside the canaries."""
 IMAGES_A_CANARY: Final = 4
@@ -56,15 +48,17 @@ MARGIN: Final = 0.9
 """How far above the claimed ε right guesses must be able to reach, before more are made than usual."""
 LARGEST_EPSILON: Final = 50.0
 """More canaries than there are people could not refute it."""
+LEARNING_RATE: Final = 1e-3
+RUN: Final = "audit"
 
 
 @dataclass(frozen=True)
-class Audit:
-    """What an audit found.
+class CanaryAudit:
+    """What a run with canaries found.
 
     Attributes:
-        claimed: ε of the steps at `delta`, by the accounting.
-        bound: the ε that they exceed, with probability `confidence`.
+        claimed: ε of the whole run at `delta`, by the accounting.
+        bound: the ε that it exceeds, with probability `confidence`.
         provable: the bound if every guess had been right: no fault is seen that costs less than this.
         canaries, included, guesses, correct: how many there were, took part, were guessed about, and rightly so.
         features: of the head: canaries beyond these stand in one another's way.
@@ -94,7 +88,7 @@ class Audit:
     def blind(self) -> str | None:
         """Why this audit could hardly have seen a fault; None where it could."""
         if self.provable <= self.claimed:
-            needed = _guesses_against(self.claimed) / MOST_GUESSES
+            needed = guesses_against(self.claimed, self.confidence) / MOST_GUESSES
             return f"{self.canaries} canaries cannot refute ε = {self.claimed:.3g}; use --canaries {math.ceil(needed)}"
         # Half of the canaries that share a coordinate take part, and stand in the place of noise that is missing.
         crowd = self.sampling_rate * max(0.0, self.canaries / self.features - 1) / 2
@@ -106,119 +100,110 @@ class Audit:
         return None
 
 
-def audit(
+def audit_canaries(
     study: StudyProtocol,
     clinic: ClinicData,
-    model: Classifier,
-    device: torch.device,
     coins: np.random.Generator,
+    folder: Path,
     *,
+    device: torch.device,
+    confidence: float,
     canaries: int | None = None,
+    weights_dir: Path | None = None,
     on_progress: Progress | None = None,
-) -> Audit:
-    """Train one clinic with canaries through all rounds of a study, and bound its ε from below.
+) -> CanaryAudit:
+    """Ask a clinic with canaries for all rounds of a study, and bound its ε from below.
 
     Args:
-        study: with a privacy section, its recipe resolved.
-        clinic: whose patients train beside the canaries; its images are decoded already.
-        model: the study's, on the device. It is trained.
-        device: where to train.
+        study: with a privacy section, its recipe resolved and its weights sealed.
+        clinic: some of whose patients are in the table beside the canaries.
         coins: decides which canaries take part, and where their gradients lie.
+        folder: where the clinic is made.
+        device: where it trains.
+        confidence: of the bound.
         canaries: how many there are; None: as many as the head has features, but from 500 to 1000.
-        on_progress: called with (steps done, all steps).
+        weights_dir: where pretrained weights are looked for first.
+        on_progress: called with (rounds done, all).
 
     Raises:
-        StudyError: the study has no privacy section or no noise, or cannot be trained privately; or too few canaries.
-        DataError: the clinic's images do not name the units that the study protects.
+        StudyError: the study has no privacy section or no noise, or cannot be trained privately; or too few canaries;
+            or the clinic does not answer.
+        MelfedError: of another class: the clinic's own images cannot be read.
     """
-    privacy, training = privacy_of(study), plan_of(study).training
-    if canaries is None:
-        canaries = int(np.clip(model.head.in_features, *DEFAULT_CANARIES))
+    asked = plain_steps(study)
+    privacy, plan = privacy_of(asked), plan_of(asked)
+    if not math.isfinite(plan.epsilon):
+        raise StudyError(f"study {study.name} claims no finite epsilon at delta {privacy.delta:g}: nothing to audit")
+    model = build_study_classifier(asked, weights_dir)
+    if not model.head.weight.requires_grad:
+        raise StudyError("the head of the network does not learn, so canaries have no place; change model.train")
+    features = model.head.in_features
+    canaries = int(np.clip(features, *DEFAULT_CANARIES)) if canaries is None else canaries
     if not FEWEST_CANARIES <= canaries <= MOST_CANARIES:
         raise StudyError(f"{canaries} canaries are not from {FEWEST_CANARIES} to {MOST_CANARIES}; take hundreds")
-    steps = study.federation.rounds * privacy.steps
-    mechanism = replace(training, steps=steps)
-    claimed = epsilon([mechanism], privacy.delta)
-    if not math.isfinite(claimed):
-        raise StudyError(f"study {study.name} claims no finite epsilon at delta {privacy.delta:g}: nothing to audit")
-    guesses = guesses_of(canaries, claimed, mechanism)
+    steps = plan.rounds * privacy.steps
+    guesses = guesses_of(canaries, plan.epsilon, replace(plan.training, steps=steps), confidence)
     included = coins.integers(0, 2, canaries).astype(bool)
-    auditor = Auditor(canaries, training, model.head, coins)
-
-    def step_seen() -> None:
-        if on_progress:
-            on_progress(auditor.step, steps)
-
-    _train(study, clinic, model, device, auditor, included, step_seen)
+    auditor = Auditor(canaries, plan.training, features, coins)
+    key, names = Safe(folder / "key" / "ledger.jsonl").key(), _write(folder, asked, clinic, included)
+    worker = functools.partial(CanaryWorker, auditor, names)
+    # A little more, since the ledger adds up in another order than the plan.
+    policy = policy_for(asked, max(privacy.epsilon or 0.0, plan.epsilon * (1 + 1e-6)))
+    with Clinic(folder, policy, device, weights_dir, worker) as door:
+        door.take_key(key)
+        tensors = trainable_tensors(model)
+        for number in range(1, plan.rounds + 1):
+            seen = door.ask(asked, Question("train", RUN, number, tensors))
+            if isinstance(seen.message, pb.Failure):
+                raise StudyError(f"the audited clinic does not answer: {seen.message.kind}: {seen.message.reason}")
+            moved = tensors["head.weight"][0].astype(np.float64) - seen.arrays["tensors/head.weight"][0]
+            # A plain step moves the weights by the noisy sum over the clinic's own number of units.
+            scale = seen.message.weight * privacy.sampling_rate / (LEARNING_RATE * privacy.clipping_norm)
+            auditor.observe(moved * scale)
+            if on_progress:
+                on_progress(number, plan.rounds)
     correct = correct_guesses(auditor.scores, included, *guesses)
-    return Audit(
-        claimed=claimed,
-        bound=lower_bound(canaries, sum(guesses), correct, privacy.delta, CONFIDENCE),
-        provable=provable(canaries, sum(guesses), privacy.delta, CONFIDENCE),
-        confidence=CONFIDENCE,
+    return CanaryAudit(
+        claimed=plan.epsilon,
+        bound=lower_bound(canaries, sum(guesses), correct, privacy.delta, confidence),
+        provable=provable(canaries, sum(guesses), privacy.delta, confidence),
+        confidence=confidence,
         canaries=canaries,
         included=int(included.sum()),
         guesses=sum(guesses),
         correct=correct,
-        features=model.head.in_features,
-        steps=auditor.step,
-        sampling_rate=training.sampling_rate,
-        noise_multiplier=training.noise_multiplier,
+        features=features,
+        steps=auditor.rounds * privacy.steps,
+        sampling_rate=privacy.sampling_rate,
+        noise_multiplier=plan.training.noise_multiplier,
         delta=privacy.delta,
     )
 
 
-def audit_study(
-    study: StudyProtocol,
-    clinic: ClinicData,
-    canaries: int | None,
-    seed: int | None,
-    weights_dir: Path | None,
-    on_progress: Progress | None = None,
-) -> Audit:
-    """Audit a study on this machine's device, with its network as it stands before the first round.
+def plain_steps(study: StudyProtocol) -> StudyProtocol:
+    """Return what the auditor, a coordinator who wants to see most, makes of a study: its steps hide nothing.
 
-    Args:
-        study: with its recipe resolved.
-        clinic: as for `audit`.
-        canaries: as for `audit`.
-        seed: fixes the coins, for tests; None: from the operating system.
-        weights_dir: where pretrained weights are looked for first.
-        on_progress: as for `audit`.
-
-    Raises:
-        WeightsError: the pretrained weights are missing or others than the study says.
-        StudyError, DataError: as `audit`.
+    Privacy and network are the study's own. Validations are left out but the last, whose cost the accounting has.
     """
-    device = pick_device()
-    model = build_study_classifier(seal(study, weights_dir), weights_dir).to(device)
-    coins = secure_generator() if seed is None else np.random.default_rng(seed_for(seed, "audit"))
-    return audit(study, clinic, model, device, coins, canaries=canaries, on_progress=on_progress)
+    return study.with_sections(
+        {
+            "data": {"phantom": None, "sources": "all"},
+            "training": {
+                "optimizer": "sgd",
+                "learning_rate": LEARNING_RATE,
+                "schedule": "constant",
+                "warmup_steps": 0,
+                "gradient_norm": None,
+                "weight_decay": 0.0,
+                "momentum": 0.0,
+                "augment": False,
+            },
+            "federation": {"algorithm": "fedavg", "validate_every": study.federation.rounds},
+        }
+    )
 
 
-def audit_table(found: Audit) -> "Table":
-    """Return what an audit found, for the terminal."""
-    from rich.table import Table
-
-    table = Table(title="privacy audit: one training run with canary patients", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    rows = {
-        f"claimed ε of all steps, by the accounting (δ = {found.delta:g})": f"{found.claimed:.3f}",
-        f"lower bound on it ({found.confidence:.0%} confidence)": f"{found.bound:.3f}",
-        "had every guess been right": f"{found.provable:.3f}",
-        "canaries, and how many took part": f"{found.canaries}, {found.included}",
-        "guesses, and how many were right": f"{found.guesses}, {found.correct}",
-        "steps, sampling rate q, noise multiplier σ": (
-            f"{found.steps}, {found.sampling_rate:g}, {found.noise_multiplier:.4g}"
-        ),
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
-
-
-def guesses_of(canaries: int, claimed: float, mechanism: Mechanism) -> tuple[int, int]:
+def guesses_of(canaries: int, claimed: float, mechanism: Mechanism, confidence: float) -> tuple[int, int]:
     """Return about how many canaries to guess that they took part, and about how many that they did not.
 
     Together a tenth, or more where a high ε takes more to be refuted: r right guesses prove no more than about
@@ -226,7 +211,7 @@ def guesses_of(canaries: int, claimed: float, mechanism: Mechanism) -> tuple[int
     Where sampling is so rare that a canary may never be drawn, nothing can tell that it was left out, and no such guess
     is made. Nothing that is seen of the outcome enters here, as the bound demands.
     """
-    wanted = max(USUAL_GUESSES * canaries, _guesses_against(claimed)) / 2
+    wanted = max(USUAL_GUESSES * canaries, guesses_against(claimed, confidence)) / 2
     most, q = math.floor(MOST_GUESSES * canaries / 2), mechanism.sampling_rate
     if q == 1 or -mechanism.steps * math.log1p(-q) >= claimed + MARGIN:
         each = min(math.floor(wanted), most)
@@ -234,79 +219,43 @@ def guesses_of(canaries: int, claimed: float, mechanism: Mechanism) -> tuple[int
     return min(math.floor(2 * wanted), most), 0
 
 
-def _guesses_against(claimed: float) -> float:
+def guesses_against(claimed: float, confidence: float) -> float:
     """Return how many right guesses refute a claimed ε with some margin."""
-    return -math.log(1 - CONFIDENCE) * math.exp(min(claimed, LARGEST_EPSILON) + MARGIN)
+    return -math.log(1 - confidence) * math.exp(min(claimed, LARGEST_EPSILON) + MARGIN)
 
 
-def _train(
-    study: StudyProtocol,
-    clinic: ClinicData,
-    model: Classifier,
-    device: torch.device,
-    auditor: Auditor,
-    included: Bits,
-    step_seen: Callable[[], None],
-) -> None:
-    """Train all rounds as the clinic's worker would, and let the auditor see every step."""
-    privacy, images = privacy_of(study), _ordinary(clinic, study)
-    size = 1 if privacy.unit == "image" else IMAGES_A_CANARY
-    canary_of, records = canary_records(images.records[0], included, size)
-    inputs = CanaryInputs(
-        _inputs(study, clinic, images, model, device), len(images), canary_of, auditor, privacy.clipping_norm
-    )
-    units = privacy_units([*images.records, *records], privacy.unit)
-    # Of half the canaries: the coins must reach the auditor through the steps alone.
-    own = len(set(privacy_units(images.records, privacy.unit)))
-    expected = max(own + len(included) // 2, 1)
-
-    def seen() -> None:
-        auditor.observe(privacy.sampling_rate * expected / privacy.clipping_norm)
-        step_seen()
-
-    for round_number in range(1, study.federation.rounds + 1):
-        trainer = PrivateTrainer(model, study, privacy, device)
-        trainer.optimizer = _WatchedOptimizer(list(trainer.parameters.values()), study, seen)
-        trainer.train(
-            inputs,
-            np.concatenate([images.targets, np.zeros(len(records), np.float32)]),
-            units,
-            expected_units=expected,
-            noise_multiplier=auditor.mechanism.noise_multiplier,
-            round_number=round_number,
-        )
+def _write(folder: Path, study: StudyProtocol, clinic: ClinicData, included: Bits) -> dict[str, int]:
+    """Write the clinic's table and pictures; returns which canary each picture is of, by name."""
+    key = Safe(folder / "key" / "ledger.jsonl").key()
+    ordinary = _ordinary(clinic, study)
+    like = LesionRecord("", 0, _negative(study, clinic), *[None] * 6, source=CLINIC)
+    images = 1 if privacy_of(study).unit == "image" else IMAGES_A_CANARY
+    side = study.data.image_size
+    picture = png(np.zeros((side, side, 3), np.uint8))
+    names: dict[str, int] = {}
+    canaries: list[Picture] = []
+    for number, canary in enumerate(patients("canary", len(included), study, key, "train", like)):
+        if included[number]:
+            records = images_of(canary, images)
+            names |= {record.image: number for record in records}
+            canaries += [Picture(record, picture) for record in records]
+    write_data(folder, [*ordinary, *canaries])
+    return names
 
 
-class _WatchedOptimizer(LocalOptimizer):
-    """The study's optimiser; tells whenever a noisy mean has arrived, before it does anything with it."""
-
-    def __init__(self, parameters: list[torch.nn.Parameter], study: StudyProtocol, seen: Callable[[], None]) -> None:
-        super().__init__(parameters, study)
-        self._seen = seen
-
-    def step(self, round_number: int, step: int, steps: int) -> None:
-        """See `LocalOptimizer.step`."""
-        self._seen()
-        super().step(round_number, step, steps)
-
-
-def _ordinary(clinic: ClinicData, study: StudyProtocol) -> Images:
-    """Return the training images of some of a clinic's units."""
-    units = privacy_units(clinic.train, privacy_of(study).unit)
-    chosen = set(list(dict.fromkeys(units))[:ORDINARY_UNITS])
-    records = tuple(record for record, unit in zip(clinic.train, units, strict=True) if unit in chosen)
-    return replace(clinic, train=records).load("train")
+def _ordinary(clinic: ClinicData, study: StudyProtocol) -> list[Picture]:
+    """Return the training images of some of a clinic's units, under names without folders."""
+    units = units_of(clinic.train, privacy_of(study).unit)
+    chosen = set(list(dict.fromkeys(unit for unit in units if unit is not None))[:ORDINARY_UNITS])
+    pictures = []
+    for number, (record, unit) in enumerate(zip(clinic.train, units, strict=True)):
+        if unit in chosen:
+            place = Path(record.image)
+            name = f"own-{number}{place.suffix}"
+            pictures.append(Picture(replace(record, image=name), (clinic.root / place).read_bytes()))
+    return pictures
 
 
-def _inputs(
-    study: StudyProtocol, clinic: ClinicData, images: Images, model: Classifier, device: torch.device
-) -> Inputs:
-    """Return what the clinic's worker would run the network on."""
-    size, parts = study.data.image_size, split(model)
-    if parts is not None:
-        cache, views = FeatureCache(clinic.cache / "features"), privacy_of(study).views
-        features = cache.features(model, images, size, device, views=views)
-        if features is not None:
-            return CachedInputs(parts, features, images, study.model.metadata, device)
-    generator = torch.Generator().manual_seed(study.seed) if study.training.augment else None
-    return PixelInputs(model, images, size, generator, device)
+def _negative(study: StudyProtocol, clinic: ClinicData) -> str | None:
+    """Return a diagnosis that is no positive one, as the clinic's own images have it."""
+    return next((record.diagnosis for record in clinic.train if not record.target), None)

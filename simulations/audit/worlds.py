@@ -18,11 +18,9 @@ import numpy as np
 import torch
 
 from client.dataset import Part
-from client.guard import Safe, smallest_noise
-from client.parts import part_of
+from client.guard import Safe
 from client.policy import ClinicPolicy
 from client.privacy.plan import privacy_of
-from client.privacy.units import unit_of
 from client.worker import ClinicWorker
 from common.errors import MelfedError
 from common.layouts import DIAGNOSES
@@ -31,7 +29,7 @@ from common.records import LesionRecord
 from common.study_model import seal
 from common.tensors import Tensors
 from simulations.audit import network
-from simulations.audit.door import CLINIC, Clinic, Picture, Question, Seen, png, write_data
+from simulations.audit.door import CLINIC, Clinic, Picture, Question, Seen, images_of, patients, png, policy_for, write_data
 from simulations.audit.statistics import Floats, Observation, observe
 
 OTHERS: Final = 14
@@ -42,7 +40,6 @@ MANY_IMAGES: Final = 120
 FEW: Final = 3
 DEALT: Final = 60
 """Positive patients besides the one, where it is looked whether that one moves others."""
-CANDIDATES: Final = 1000
 RUN, OTHER_RUN = "run", "another run"
 CPU: Final = torch.device("cpu")
 
@@ -137,20 +134,6 @@ def hostile_study(study: StudyProtocol, epsilon: float, weights: Path) -> StudyP
     return seal(StudyProtocol.model_validate(content), weights)
 
 
-def policy_for(study: StudyProtocol, epsilon: float) -> ClinicPolicy:
-    """Return a policy that allows a study, and no more than its ε for everything that is asked."""
-    privacy = privacy_of(study)
-    return ClinicPolicy(
-        epsilon=epsilon,
-        delta=privacy.delta,
-        noise_multiplier=smallest_noise(study) / 2,
-        clipping_norm=privacy.clipping_norm,
-        unit=privacy.unit,
-        studies=(study.digest,),
-        public_evaluation=privacy.evaluation == "public",
-    )
-
-
 @contextlib.contextmanager
 def scenarios(study: StudyProtocol, epsilon: float, folder: Path) -> Iterator[list[Scenario]]:
     """Make all scenarios that fit a study's privacy, in a folder; they are closed in the end."""
@@ -217,29 +200,15 @@ class _Maker:
 
     def _patient(self, part: Part, images: int, white: bool = True) -> list[Picture]:
         """Return the images of the one patient."""
-        (first,) = self._pictures(part, 1, positive=True, white=white, start="one")
-        names = [f"{number}-{first.record.image}" for number in range(images)]
-        return [replace(first, record=replace(first.record, image=name)) for name in names]
+        return self._pictures(part, 1, positive=True, white=white, start="one", images=images)
 
     def _pictures(
-        self, part: Part | None, count: int, *, positive: bool, white: bool, start: str = ""
+        self, part: Part | None, count: int, *, positive: bool, white: bool, start: str = "", images: int = 1
     ) -> list[Picture]:
-        """Return an image each of so many patients who are in a part (None: in whichever)."""
-        start = start or f"{part}-{'positive' if positive else 'negative'}"
-        diagnosis = _diagnosis(self.study, positive)
-        found: list[Picture] = []
-        for number in range(CANDIDATES):
-            name = f"{start}-{number}"
-            record = LesionRecord(
-                f"{name}.png", int(positive), diagnosis, name, name, None, None, None, None, CLINIC
-            )
-            unit = unit_of(record, self.privacy.unit)
-            assert unit is not None  # noqa: S101 (it has all ids)
-            if part in (None, part_of(unit, CLINIC, self.study.partition, self.key)):
-                found.append(Picture(record, self.colours[white]))
-            if len(found) == count:
-                break
-        return found
+        """Return the images of so many patients who are in a part (None: in whichever)."""
+        like = LesionRecord("", int(positive), _diagnosis(self.study, positive), *[None] * 6, source=CLINIC)
+        found = patients(start or f"{part}-{int(positive)}", count, self.study, self.key, part, like)
+        return [Picture(record, self.colours[white]) for patient in found for record in images_of(patient, images)]
 
     def _pair(self, name: str, others: Sequence[Picture], patient: Sequence[Picture]) -> tuple[Clinic, Clinic]:
         """Write a clinic without and one with a patient; both have one secret, which the auditor knows."""
