@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from client.privacy.ledger import Budget
 from common.errors import DeclinedError
-from common.protocol import Digest, PrivacySpec, Section, StudyProtocol
+from common.protocol import CURRENT, Digest, PrivacySpec, Section, StudyProtocol
 
 STRENGTH = {"image": 0, "lesion": 1, "patient": 2}
 """Units, the weaker the lower: protecting all images of a patient protects every lesion and every image of it."""
@@ -28,6 +28,7 @@ class ClinicPolicy(Section):
     delta: float = Field(DEFAULT_DELTA, gt=0, lt=1, description="largest δ; the ε of all studies is taken at this δ")
     noise_multiplier: float = Field(0.5, gt=0, le=1e6, description="smallest noise multiplier σ")
     clipping_norm: float = Field(10.0, gt=0, le=1e6, description="largest clipping norm C")
+    smallest_clipping_norm: float = Field(1e-3, gt=0, le=1e6, description="smallest clipping norm C")
     unit: Literal["patient", "lesion", "image"] = Field("patient", description="weakest unit that may be protected")
     studies: Literal["any"] | tuple[Digest, ...] = Field(
         (), description="a list of the digests of the approved studies (64 hexadecimal digits each), or 'any'"
@@ -35,6 +36,15 @@ class ClinicPolicy(Section):
     tensors: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         ("*",), min_length=1, description="patterns of the names of tensors that may leave; * stands for anything"
     )
+    weights: Literal["any"] | tuple[Digest, ...] = Field(
+        "any",
+        description="SHA-256 of the weights files that a study may start from, or 'any' of those in the weights folder",
+    )
+    positive_weight: float = Field(
+        100.0, ge=1, le=1000, description="largest weight of a positive in the loss; 1 over it is the smallest"
+    )
+    views: int = Field(16, ge=1, le=64, description="most augmented views of an image: time and memory")
+    image_size: int = Field(512, ge=32, le=1024, description="largest side of the images, pixels: time and memory")
     public_evaluation: bool = Field(
         False,
         description="whether a study may declare the images public that it evaluates on, and add no noise; it chooses "
@@ -48,6 +58,10 @@ class ClinicPolicy(Section):
     def _each_study_once(self) -> Self:
         if self.studies != "any" and len(set(self.studies)) < len(self.studies):
             raise ValueError("a digest stands twice in studies")
+        if self.smallest_clipping_norm > self.clipping_norm:
+            raise ValueError(
+                f"smallest_clipping_norm is {self.smallest_clipping_norm:g}, above clipping_norm {self.clipping_norm:g}"
+            )
         return self
 
 
@@ -107,10 +121,28 @@ def _objections(policy: ClinicPolicy, study: StudyProtocol, noise_multiplier: fl
     """Yield what a study asks beyond the policy, one phrase each."""
     if policy.studies != "any" and study.digest not in policy.studies:
         yield f"it is not approved here (digest {study.digest})"
+    if study.protocol != CURRENT:
+        yield f"it is of protocol {study.protocol}, and this clinic trains by protocol {CURRENT} alone"
+    yield from _bounds(policy, study)
     if study.privacy is not None:
         yield from _privacy_objections(policy, study.privacy, noise_multiplier)
     elif not policy.non_private:
         yield "it has no privacy section, and this clinic trains nothing without one"
+
+
+def _bounds(policy: ClinicPolicy, study: StudyProtocol) -> Iterator[str]:
+    """Yield what a study asks beyond the policy whether or not it is private."""
+    # Each comparison is written so that a value that is not a number fails it.
+    size, weight, weights = study.data.image_size, study.training.positive_weight, study.model.weights_sha256
+    if not size <= policy.image_size:
+        yield f"its images have {size} pixels a side, this clinic allows at most {policy.image_size}"
+    if not 1 / policy.positive_weight <= weight <= policy.positive_weight:
+        yield (
+            f"it weighs a positive by {_exact(weight)}, this clinic allows {1 / policy.positive_weight:g} to "
+            f"{policy.positive_weight:g}"
+        )
+    if study.model.pretrained and policy.weights != "any" and weights not in policy.weights:
+        yield f"it starts from weights {str(weights)[:12]}, which are not among those that this clinic allows"
 
 
 def _privacy_objections(policy: ClinicPolicy, asked: PrivacySpec, noise_multiplier: float) -> Iterator[str]:
@@ -131,6 +163,13 @@ def _privacy_objections(policy: ClinicPolicy, asked: PrivacySpec, noise_multipli
             f"its clipping norm C is {_exact(asked.clipping_norm)}, "
             f"this clinic allows at most {_exact(policy.clipping_norm)}"
         )
+    if not asked.clipping_norm >= policy.smallest_clipping_norm:
+        yield (
+            f"its clipping norm C is {_exact(asked.clipping_norm)}, "
+            f"this clinic allows no less than {_exact(policy.smallest_clipping_norm)}"
+        )
+    if not asked.views <= policy.views:
+        yield f"it takes {asked.views} views of an image, this clinic allows at most {policy.views}"
     if asked.evaluation == "public" and not policy.public_evaluation:
         yield "it declares the images public that it evaluates on, and this clinic's are not"
 

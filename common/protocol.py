@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from common.backbones import BACKBONES
+from common.errors import StudyError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -280,6 +281,16 @@ class StudyProtocol(Section):
         for section, changes in sections.items():
             content[section].update(changes)
         return StudyProtocol.model_validate_json(json.dumps(content))
+
+
+def require_current(study: StudyProtocol) -> None:
+    """Raise StudyError where a study is of a version that is read, but not trained any more."""
+    if study.protocol != CURRENT:
+        raise StudyError(
+            f"study {study.name} is of protocol {study.protocol}: since protocol {CURRENT} each patient is in a part by "
+            f"itself and counts are noised, so that its results would be others; write protocol: {CURRENT} (or leave it "
+            "out), and let the clinics approve it again"
+        )
 
 
 def validates(study: StudyProtocol, round_number: int) -> bool:
