@@ -157,7 +157,10 @@ class FederationSpec(Section):
         60.0, ge=0, le=7 * 86_400, description="with a quorum, how long a round waits for a clinic that was lost"
     )
     largest_clinic: int = Field(
-        10_000_000, ge=1, le=10_000_000, description="images a part that a clinic may claim; more is refused"
+        10_000_000,
+        ge=1,
+        le=10_000_000,
+        description="images, or in a private study units, a part that a clinic may claim; more is refused",
     )
     largest_update_norm: float | None = Field(
         None, gt=0, le=1e12, description="an update of a longer L2 norm is refused; null: no limit"
@@ -240,15 +243,6 @@ class StudyProtocol(Section):
     privacy: PrivacySpec | None = Field(None, description="differential privacy; null: none")
     resources: ResourcesSpec = ResourcesSpec()
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random but privacy noise")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_what_was(cls, content: Any) -> Any:
-        """Leave out the key that only version 1 had, so that a run of melfed 0.1 can be looked at."""
-        if isinstance(content, dict) and content.get("protocol") == 1 and isinstance(content.get("privacy"), dict):
-            privacy = {key: value for key, value in content["privacy"].items() if key != "smallest_cell"}
-            return {**content, "privacy": privacy}
-        return content
 
     @model_validator(mode="after")
     def _privacy_is_federated(self) -> Self:
