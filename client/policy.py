@@ -169,7 +169,7 @@ def _privacy_objections(policy: ClinicPolicy, asked: PrivacySpec, noise_multipli
             f"this clinic allows no less than {_exact(policy.smallest_clipping_norm)}"
         )
     if not asked.views <= policy.views:
-        yield f"it takes {asked.views} views of an image, this clinic allows at most {policy.views}"
+        yield f"it takes {asked.views} augmented views, this clinic allows at most {policy.views}"
     if asked.evaluation == "public" and not policy.public_evaluation:
         yield "it declares the images public that it evaluates on, and this clinic's are not"
 

@@ -25,7 +25,9 @@ def read_study(path: Path, overrides: Sequence[str] = (), seed: int | None = Non
         StudyError: in one line, with file, line and key of what is wrong and what is allowed.
     """
     content, places = _STUDY.read(path)
-    _forget_what_was(content)
+    if content.get("protocol") == 1 and isinstance(content.get("privacy"), dict):
+        # The one key that version 1 alone had: a run of melfed 0.1 can still be looked at.
+        content["privacy"].pop("smallest_cell", None)
     for override in overrides:
         key = _apply(content, override)
         places = {other: place for other, place in places.items() if other[: len(key)] != key}
@@ -45,16 +47,6 @@ def study_yaml(study: StudyProtocol) -> str:
 def documented_keys() -> Iterator[tuple[str, str, str]]:
     """Yield key path, default and description (with range) of every key of the protocol; see `model_keys`."""
     return model_keys(StudyProtocol)
-
-
-def _forget_what_was(content: dict[str, Any]) -> None:
-    """Leave out the key that only version 1 had, so that a run of melfed 0.1 can be looked at.
-
-    Not in a validator of the model: whatever one has looked at before is judged as Python, where no list is a tuple.
-    """
-    privacy = content.get("privacy")
-    if content.get("protocol") == 1 and isinstance(privacy, dict):
-        privacy.pop("smallest_cell", None)
 
 
 def _apply(content: dict[str, Any], override: str) -> KeyPath:
