@@ -3,7 +3,8 @@
 One forward pass keeps the input of every layer that learns; one backward pass, along the data path only, brings the
 gradient at its output, from which `client.privacy.layers` gets every patient's norm and then the clipped sum
 (book-keeping: Bu et al., arXiv 2210.00038). The parameters' `requires_grad` is off meanwhile, so autograd forms no
-weight gradient of the batch, and the backward pass ends at the first layer that learns.
+weight gradient of the batch, and the backward pass ends at the first layer that learns. What floating point can do to
+norms and sums, and why a patient's share is at most C nevertheless: `client.privacy.shares`.
 """
 
 import contextlib
@@ -22,11 +23,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from client.privacy.layers import FrozenNormRule, Rule, Total, rule_for
+from client.privacy.layers import FrozenNormRule, Rule, rule_for
+from client.privacy.shares import CANCELLATION, Share
 from common.errors import StudyError
 
 NORMALISED_SLACK: Final = 0.01
 """What AUTO-S adds to a norm, so that tiny gradients are not blown up (its γ; Bu et al., arXiv 2206.07136)."""
+
+SMALLEST_FACTOR: Final = torch.finfo(torch.float32).tiny
+"""A factor below float32's normal numbers would be rounded by more than 2⁻²⁴; its patient is left out."""
 
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -54,7 +59,7 @@ class PrivateGradients:
     """The clipped gradient sums of a model's learning parameters; a context manager that ends with `close`.
 
     Attributes:
-        sums: by the parameter's name, in its shape and on its device; float64 for float64 parameters, else float32.
+        sums: by the parameter's name, in its shape and on its device, float64, and finite whatever the losses are.
             Zero at the start and after `reset`. A parameter that no loss depends on keeps its zeros.
     """
 
@@ -73,7 +78,7 @@ class PrivateGradients:
         self.clipping = clipping
         self._parameters = _learning_parameters(model)
         self.sums = {
-            name: torch.zeros_like(value, dtype=_exact(value), requires_grad=False)
+            name: torch.zeros_like(value, dtype=torch.float64, requires_grad=False)
             for name, value in self._parameters.items()
         }
         self._pass: _Pass | None = None
@@ -120,14 +125,15 @@ class PrivateGradients:
         Args:
             losses_of: called once; runs the model once and returns every image's loss, float (n,), each a function of
                 that image alone. May use autocast.
-            patients: of every image, integers from 0, (n,).
+            patients: of every image, integers, (n,). Those below 0 are padding (`client.privacy.calls`): computed, so
+                that a patient's numbers do not depend on how many others there are, and left out.
             weights: of every image, (n,); 1 / (images of its patient in this call) where not given, so that a patient's
                 images are averaged.
 
         Returns:
             The norms of the gradients before clipping, float64 (largest patient + 1,), on the losses' device; 0 for a
-            patient without images. One that is not finite is infinite here, and was left out: to fail on it, or to
-            begin anew, would tell whoever made the weights something about that patient.
+            patient without images. Infinite for one who was left out, since a number overflowed or would: to fail on
+            it, or to begin anew, would tell whoever made the weights something about that patient.
 
         Raises:
             StudyError: a layer that learns ran twice, not at all, or without gradients; a parameter was used outside
@@ -149,16 +155,15 @@ class PrivateGradients:
         finally:
             self._pass = None
         norms = self._clip(current)
-        result = norms.new_zeros(int(numbers.max()) + 1)
-        result[torch.as_tensor(current.order.patients, device=norms.device)] = norms
+        real = torch.as_tensor(current.order.patients >= 0, device=norms.device)
+        result = norms.new_zeros(int(numbers.max(initial=-1)) + 1)
+        result[torch.as_tensor(current.order.patients, device=norms.device)[real]] = norms[real]
         return result
 
     def _check(self, losses: Tensor, patients: IntArray) -> None:
         """Check what a forward pass returned, and that all layers took part in it."""
-        if patients.ndim != 1 or patients.min() < 0 or losses.shape != patients.shape:
-            raise ValueError(
-                f"{tuple(losses.shape)} losses for patients of shape {patients.shape}; from 0, one an image"
-            )
+        if patients.ndim != 1 or losses.shape != patients.shape:
+            raise ValueError(f"{tuple(losses.shape)} losses for patients of shape {patients.shape}; one an image")
         if self._pass and (idle := self._hooks.keys() - self._pass.ran):
             raise StudyError(
                 f"model: {min(idle)} learns, but took no part in the forward pass, or its parameters were used without "
@@ -184,6 +189,9 @@ class PrivateGradients:
                 "choose another backbone"
             )
         current.inputs[name] = (x, x._version)
+        if output._is_view():
+            # An operation in place would give a view a new history, without the hook below.
+            output = output.clone()
         anchored: Tensor = output
         if not output.requires_grad:
             # One of the first layers that learn: nothing before it asks for a gradient.
@@ -201,23 +209,31 @@ class PrivateGradients:
         if x._version != version:
             raise StudyError(f"model: {name} learns, but its input was overwritten; choose another backbone")
         with _single_precision(x.device):
-            x, gradient = (current.order.sorted(value.to(_exact(gradient))) for value in (x, gradient))
-            for run in current.order.runs:
+            current.kind = _exact(gradient)
+            x, gradient = (current.order.sorted(value.to(current.kind)) for value in (x, gradient))
+            for run, shares in zip(current.order.runs, current.shares, strict=True):
                 for share in rule(x[run.images], gradient[run.images], run.each):
-                    current.squares[run.patients] += share.squares
-                    current.totals.append((f"{name}.{share.parameter}".lstrip("."), run.patients, share.total))
+                    shares.append((f"{name}.{share.parameter}".lstrip("."), share))
 
     @torch.no_grad()
     def _clip(self, current: "_Pass") -> Tensor:
         """Add a pass to the sums, every patient's gradient times its factor; returns the norms."""
-        norms = current.squares.sqrt().nan_to_num(nan=torch.inf)
-        factors, infinite = self.clipping.factors(norms), norms.isinf()
-        some_left_out = bool(infinite.any())
+        norms = torch.zeros(len(current.order.patients), dtype=torch.float64, device=current.anchor.device)
+        real = torch.as_tensor(current.order.patients >= 0, device=norms.device)
         with _single_precision(norms.device):
-            while current.totals:
-                name, patients, total = current.totals.pop()
-                left_out = infinite[patients] if some_left_out else None
-                self.sums[name] += total(factors[patients].to(self.sums[name].dtype), left_out)
+            for run, shares in zip(current.order.runs, current.shares, strict=True):
+                if not shares:
+                    continue
+                squares, bounds = _bounds([share for _, share in shares], current.kind)
+                factors = self.clipping.factors(bounds)
+                # Whatever is not so, no number included, leaves a patient out: a function of that patient alone.
+                kept = bounds.isfinite() & (factors >= SMALLEST_FACTOR)
+                norms[run.patients] = squares.sqrt().where(kept, torch.inf)
+                factors = factors.where(kept & real[run.patients], 0)
+                broken = None if bool(bounds.isfinite().all()) else ~bounds.isfinite()
+                while shares:
+                    name, share = shares.pop()
+                    share.total(factors, broken, self.sums[name])
         return norms
 
     @contextlib.contextmanager
@@ -296,12 +312,24 @@ class _Pass:
     ran: set[str] = field(default_factory=set)
     inputs: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
     """Inputs of the layers whose gradient has not arrived yet, and the versions that they had then."""
-    totals: list[tuple[str, slice, Total]] = field(default_factory=list)
-    squares: Tensor = field(init=False)
-    """Squared norms of the sorted patients so far."""
+    kind: torch.dtype = torch.float32
+    """Of the norms and of what is summed at once."""
+    shares: list[list[tuple[str, Share]]] = field(init=False)
+    """Of every run so far, with the names of their parameters."""
 
     def __post_init__(self) -> None:
-        self.squares = torch.zeros(len(self.order.patients), dtype=torch.float64, device=self.anchor.device)
+        self.shares = [[] for _ in self.order.runs]
+
+
+def _bounds(shares: list[Share], kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return patients' squared norms over all parameters, and how long their gradients are taken to be, (patients,)."""
+    squares = torch.stack([share.squares for share in shares]).sum(0)
+    reaches = torch.stack([share.reach for share in shares])
+    errors = torch.tensor([[share.error**2] for share in shares], dtype=reaches.dtype, device=reaches.device)
+    believed = squares.sqrt() + (errors * reaches).sum(0).sqrt()
+    # As many bits as sums have more than float32, so much more may cancel.
+    cancellation = CANCELLATION * torch.finfo(torch.float32).eps / torch.finfo(kind).eps
+    return squares, torch.maximum(believed, reaches.sum(0).sqrt() / cancellation)
 
 
 class _Anchor(torch.autograd.Function):

@@ -1,48 +1,32 @@
-"""What one layer adds to clipped gradient sums: every patient's squared norm, and afterwards the weighted sum.
-
-A layer's input x and the gradient g of the summed losses at its output, both (images, ...), hold every patient's
-gradient; autograd need not form the weight gradient of the batch (book-keeping: Bu et al., arXiv 2210.00038). The
-patients seen here have equally many images, which lie together. There are two forms:
-
-- *rows*: the patients' gradients themselves, (patients, parameters);
-- *ghost*: their norms alone, from inner products between positions (Goodfellow, arXiv 1510.01799; Li et al., arXiv
-  2110.05679), where positions are few and parameters many. The sum is then one ordinary weight gradient, of scaled g.
-
-Rows are summed as they were measured, so rounding can lead neither astray. The ghost form measures one thing and sums
-another: where the terms of a patient's gradient nearly cancel, which whoever makes the weights can arrange, single
-precision finds a norm of 0 for a gradient that is not. `_trusted` says how far such a norm is believed.
-"""
+"""The layers that can learn privately: what each adds to the clipped sums (`client.privacy.shares`)."""
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from client.privacy.shares import (
+    ROW_COST,
+    ROW_MEMORY,
+    Share,
+    add,
+    by_patient,
+    counted,
+    ghost_share,
+    groups,
+    inner_products,
+    product_share,
+    rows_share,
+)
 from common.errors import StudyError
 from common.norms import FrozenStatisticsNorm
 
-ROW_COST: Final = 16
-"""Multiplications that take as long as one value of a row: written once and read twice (measured on a CPU)."""
-
 SHIFT_COST: Final = 30
 """Multiplications that take as long as one strided addition in the ghost norm of a k×k convolution (likewise)."""
-
-ROW_MEMORY: Final = 4
-"""Largest rows, in sizes of the tensors x and g that they replace."""
-
-CANCELLATION: Final = 32.0
-"""How many times longer than their sum the terms of a gradient may be together, for its ghost norm to be believed.
-
-Single precision is off by about 1e-7 of the terms' squared length, thus by 1e-4 of the sum's here at most. Of
-the backbones here no layer that takes this form came beyond 17 on photographs.
-"""
-
-FAINT: Final = 1e-15
-"""A vector shorter than this may vanish in a product of single precision: its square is near the smallest number."""
 
 SHIFTED_KERNEL: Final = 9
 SHIFTED_POSITIONS: Final = 64
@@ -54,21 +38,6 @@ CALL_VALUES: Final = 1 << 16
 CACHE_VALUES: Final = 1 << 18
 """Values of x and g that shifted products, which read them once for every weight, take at a time: 1 MiB of float32."""
 
-
-class Share(NamedTuple):
-    """What one parameter adds, for some patients."""
-
-    parameter: str
-    squares: Tensor
-    """Squared norms of the patients' gradients, float64 (patients,); of the ghost form, upper bounds of them."""
-    total: "Total"
-
-
-Total = Callable[[Tensor, Tensor | None], Tensor]
-"""Maps factors, (patients,), to the sum of the gradients times their factors, in the parameter's shape.
-
-The second argument, bool (patients,), says who is left out, since their gradients are not finite; None: nobody.
-"""
 
 Rule = Callable[[Tensor, Tensor, int], Iterator[Share]]
 """Maps x, g and the number of images a patient to the shares of a layer's learning parameters ("weight", "bias")."""
@@ -119,77 +88,10 @@ def one_patient_at_a_time(x: Tensor) -> bool:
     return x.device.type == "cpu"
 
 
-def _rows_share(parameter: str, rows: Tensor) -> Share:
-    """Return the share of a parameter from its patients' gradients, (patients, *shape)."""
-    flat, shape = rows.flatten(1), rows.shape[1:]
-    squares = torch.linalg.vector_norm(flat, dim=1).double().square()
-    return Share(parameter, squares, lambda factors, left_out: (factors @ _counted(flat, left_out)).view(shape))
-
-
-def _counted(values: Tensor, left_out: Tensor | None) -> Tensor:
-    """Return values, (patients · any, ...), with zeros for patients who are left out: 0 · ∞ would be no number."""
-    if left_out is None:
-        return values
-    each = left_out.repeat_interleave(len(values) // len(left_out))
-    return values.masked_fill(each.view(-1, *(1 for _ in values.shape[1:])), 0)
-
-
-def _trusted(ghost: Tensor, lengths_x: Tensor, lengths_g: Tensor, faint: Tensor) -> Tensor:
-    """Return squared norms that are never below the truth, whatever rounding did to the ghost's.
-
-    Args:
-        ghost: squared norms by inner products, (patients,).
-        lengths_x: float64, (patients, positions), of what each position's gradient is multiplied with.
-        lengths_g: likewise, of the gradients at the output.
-        faint: an upper bound of what the inner products may have lost as too small, (patients, positions).
-    """
-    terms = (lengths_x * lengths_g).sum(1)
-    believed = torch.maximum(ghost.double(), (terms / CANCELLATION).square()).sqrt()
-    return (believed + faint.sum(1)).square()
-
-
-def _faint(lengths: Tensor) -> Tensor:
-    """Return those lengths that are too small for inner products, and 0 in the others' places."""
-    return lengths.where(lengths < FAINT, 0)
-
-
-def _lengths(values: Tensor, dimension: int) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(values, dim=dimension, dtype=torch.float64)
-    return lengths
-
-
 def _bias_share(g: Tensor, channel: int, images: int) -> Share:
     """Return the share of a bias that is added along one dimension of g."""
     others = [dimension for dimension in range(1, g.dim()) if dimension != channel % g.dim()]
-    return _rows_share("bias", _by_patient(g.sum(others) if others else g, images))
-
-
-def _by_patient(rows: Tensor, images: int) -> Tensor:
-    """Add up the rows of every patient's images: (patients · images, ...) to (patients, ...)."""
-    return rows if images == 1 else rows.view(-1, images, *rows.shape[1:]).sum(1)
-
-
-def _product_share(x: Tensor, g: Tensor, images: int) -> Share:
-    """Return the share of a matrix that maps x (images, positions, p) to an output of g (images, positions, d)."""
-    x, g = (t.reshape(t.shape[0] // images, -1, t.shape[2]) for t in (x, g))
-    positions, p, d = x.shape[1], x.shape[2], g.shape[2]
-    activations = positions * (p + d)
-    small = positions > 1 and p * d <= activations
-    if small or (positions * activations > ROW_COST * p * d and p * d <= ROW_MEMORY * activations):
-        return _rows_share("weight", torch.bmm(g.mT, x))
-    lengths_x, lengths_g = _lengths(x, 2), _lengths(g, 2)
-    if positions == 1:
-        squares = (lengths_x * lengths_g).square().squeeze(1)
-    else:
-        ghost = (torch.bmm(x, x.mT) * torch.bmm(g, g.mT)).sum((1, 2))
-        faint = _faint(lengths_x) * lengths_g + lengths_x * _faint(lengths_g)
-        squares = _trusted(ghost, lengths_x, lengths_g, faint)
-
-    def total(factors: Tensor, left_out: Tensor | None) -> Tensor:
-        scaled = _counted(g, left_out) * factors[:, None, None]
-        return scaled.flatten(0, 1).mT @ _counted(x, left_out).flatten(0, 1)
-
-    return Share("weight", squares, total)
+    return rows_share("bias", by_patient(g.sum(others) if others else g, images))
 
 
 class _Linear:
@@ -200,7 +102,7 @@ class _Linear:
         if "bias" in self.learning:
             yield _bias_share(g, -1, images)
         if "weight" in self.learning:
-            yield _product_share(x.reshape(len(x), -1, x.shape[-1]), g.reshape(len(g), -1, g.shape[-1]), images)
+            yield product_share(x.reshape(len(x), -1, x.shape[-1]), g.reshape(len(g), -1, g.shape[-1]), images)
 
 
 class _Convolution:
@@ -216,11 +118,9 @@ class _Convolution:
         x, padding = self._padded(x)
         if layer.groups == 1 and tuple(layer.kernel_size) == (1, 1) and padding == (0, 0):
             x = x[:, :, :: layer.stride[0], :: layer.stride[1]]
-            share = _product_share(x.flatten(2).mT, g.flatten(2).mT, images)
-            yield share._replace(total=lambda *factors: share.total(*factors)[:, :, None, None])
+            yield product_share(x.flatten(2).mT, g.flatten(2).mT, images)
         elif layer.groups == 1 and self._ghost_pays(x, g, images):
-            squares = self._ghost_squares(F.pad(x, (padding[1], padding[1], padding[0], padding[0])), g, images)
-            yield Share("weight", squares, lambda *factors: self._scaled(x, g, padding, *factors))
+            yield self._ghost_share(x, g, padding, images)
         else:
             yield self._rows_share(x, g, padding, images)
 
@@ -241,48 +141,56 @@ class _Convolution:
         activations = inputs * x.shape[1] + outputs * g.shape[1]
         return ghost < ROW_COST * weights or weights > ROW_MEMORY * activations
 
-    def _ghost_squares(self, x: Tensor, g: Tensor, images: int) -> Tensor:
-        """Return squared norms. Input positions are multiplied once, though k×k output positions see each pair."""
+    def _ghost_share(self, x: Tensor, g: Tensor, padding: tuple[int, int], images: int) -> Share:
+        """Return the share. Input positions are multiplied once, though k×k output positions see each pair."""
         layer, patients = self.layer, x.shape[0] // images
-        size, seen = tuple(x.shape[2:]), tuple(g.shape[2:])
-        flat_x, flat_g = (t.flatten(2).mT.reshape(patients, -1, t.shape[1]) for t in (x, g))
-        products = torch.bmm(flat_x, flat_x.mT).view(patients, images, *size, images, *size)
-        weights = torch.bmm(flat_g, flat_g.mT).view(patients, images, *seen, images, *seen)
-        patches = torch.zeros_like(weights)
-        # Of each image's points: their squared lengths, and how long they are where that is faint; summed by patch.
-        lengths = _lengths(x, 1)
-        points = torch.stack([lengths.square(), _faint(lengths)])
-        sums = points.new_zeros(2, len(x), *seen)
+        padded = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+        size, seen = tuple(padded.shape[2:]), tuple(g.shape[2:])
+        flat_x, flat_g = (t.flatten(2).mT.reshape(patients, -1, t.shape[1]) for t in (padded, g))
+        products, weights = inner_products(flat_x), inner_products(flat_g)
+        squares_x, squares_g = (t.diagonal(dim1=1, dim2=2) for t in (products, weights))
+        points, pairs = squares_x.reshape(x.shape[0], *size), products.view(patients, images, *size, images, *size)
+        lengths, patches = points.new_zeros(x.shape[0], *seen), torch.zeros_like(weights)
+        patches = patches.view(patients, images, *seen, images, *seen)
         for offsets in itertools.product(*(range(k) for k in layer.kernel_size)):
             rows, columns = (
                 slice(offset * dilation, offset * dilation + stride * (count - 1) + 1, stride)
                 for offset, dilation, stride, count in zip(offsets, layer.dilation, layer.stride, seen, strict=True)
             )
-            patches += products[:, :, rows, columns, :, rows, columns]
-            sums += points[:, :, rows, columns]
-        ghost = (patches * weights).flatten(1).sum(1)
-        lengths_g = _lengths(g, 1).view(patients, -1)
-        lengths_x, faint_x = sums[0].sqrt().view(patients, -1), sums[1].view(patients, -1)
-        return _trusted(ghost, lengths_x, lengths_g, faint_x * lengths_g + lengths_x * _faint(lengths_g))
+            patches += pairs[:, :, rows, columns, :, rows, columns]
+            lengths += points[:, rows, columns]
+        reach = (lengths.view(patients, -1) * squares_g).sqrt().sum(1).square()
+        far = torch.maximum(squares_x.amax(1), squares_g.amax(1))
+        squares = (patches.view_as(weights) * weights).sum((1, 2))
+        sizes = squares_g.shape[1], x.shape[1] + g.shape[1] + math.prod(layer.kernel_size)
+
+        def total(factors: Tensor, broken: Tensor | None, sums: Tensor) -> None:
+            for part in groups(patients, squares_g.shape[1]):
+                rows = slice(part.start * images, part.stop * images)
+                out = None if broken is None else broken[part]
+                by_image = factors[part].to(g.dtype).repeat_interleave(images)
+                scaled = counted(g[rows], out) * by_image[:, None, None, None]
+                add(sums, self._weight_gradient(counted(x[rows], out), scaled, padding))
+
+        return ghost_share(squares, reach, far, sizes, x.dtype, total)
 
     def _rows_share(self, x: Tensor, g: Tensor, padding: tuple[int, int], images: int) -> Share:
         patients = x.shape[0] // images
         if self._shifts_pay(x, g):
-            return _rows_share("weight", self._shifted_products(x, g, padding, images))
+            return rows_share("weight", self._shifted_products(x, g, padding, images))
         if not one_patient_at_a_time(x):
             # One call for all: every patient becomes a group of channels, and the batch runs over each one's images.
             x, g = (
                 t.reshape(patients, images, *t.shape[1:]).transpose(0, 1).flatten(1, 2).contiguous() for t in (x, g)
             )
             rows = self._weight_gradient(x, g, padding, patients)
-            return _rows_share("weight", rows.view(patients, -1, *rows.shape[1:]))
+            return rows_share("weight", rows.view(patients, -1, *rows.shape[1:]))
         parts = (slice(start, start + images) for start in range(0, x.shape[0], images))
         parts_rows = [self._weight_gradient(x[part], g[part], padding) for part in parts]
         if not parts_rows[0].is_contiguous(memory_format=torch.channels_last):
-            return _rows_share("weight", torch.stack(parts_rows))
+            return rows_share("weight", torch.stack(parts_rows))
         # Stacked in the order that they lie in, since a copy that transposes takes as long as the gradient itself.
-        share = _rows_share("weight", torch.stack([row.permute(0, 2, 3, 1) for row in parts_rows]))
-        return share._replace(total=lambda *factors: share.total(*factors).permute(0, 3, 1, 2))
+        return rows_share("weight", torch.stack([row.permute(0, 2, 3, 1) for row in parts_rows]), (0, 3, 1, 2))
 
     def _shifts_pay(self, x: Tensor, g: Tensor) -> bool:
         depthwise = self.layer.groups == x.shape[1] == g.shape[1]
@@ -310,15 +218,8 @@ class _Convolution:
             some_x, some_g = x[part], g[part]
             for (i, (x_rows, g_rows)), (j, (x_columns, g_columns)) in itertools.product(*map(enumerate, seen)):
                 product = some_x[:, :, x_rows, x_columns] * some_g[:, :, g_rows, g_columns]
-                rows[i, j, first : first + step] = _by_patient(product.sum((2, 3)), images)
+                rows[i, j, first : first + step] = by_patient(product.sum((2, 3)), images)
         return rows.permute(2, 3, 0, 1).unsqueeze(2)
-
-    def _scaled(
-        self, x: Tensor, g: Tensor, padding: tuple[int, int], factors: Tensor, left_out: Tensor | None
-    ) -> Tensor:
-        by_image = factors.repeat_interleave(x.shape[0] // factors.shape[0])
-        scaled = _counted(g, left_out) * by_image[:, None, None, None]
-        return self._weight_gradient(_counted(x, left_out), scaled, padding)
 
     def _weight_gradient(self, x: Tensor, g: Tensor, padding: tuple[int, int], copies: int = 1) -> Tensor:
         """Return the weight gradient of a batch, for `copies` of the layer side by side."""
@@ -381,11 +282,11 @@ class FrozenNormRule:
             shape = (1, -1, *(1 for _ in x.shape[2:]))
             positions = list(range(2, x.dim()))
             sums = (t.sum(positions) if positions else t for t in ((x - mean.view(shape)).mul_(g), g))
-            weights, biases = (_by_patient(t, images) for t in sums)
+            weights, biases = (by_patient(t, images) for t in sums)
             weights = weights * torch.rsqrt(variance + layer.eps)
-        yield _rows_share("weight", weights)
+        yield rows_share("weight", weights)
         if "bias" in self.learning:
-            yield _rows_share("bias", biases)
+            yield rows_share("bias", biases)
 
     def data_gradient(self, g: Tensor) -> Tensor:
         """Return the gradient at the input, of g's shape. Torch's own backward pass sums weight gradients besides."""
@@ -417,4 +318,4 @@ class _LayerNorm:
         for parameter in self.learning:
             between = range(1, x.dim() - len(shape))
             term = terms[parameter]()
-            yield _rows_share(parameter, _by_patient(term.sum(list(between)) if between else term, images))
+            yield rows_share(parameter, by_patient(term.sum(list(between)) if between else term, images))

@@ -11,6 +11,9 @@ different pairs of uniforms: to invert it is to search more than 2¹⁵⁹ combi
 the sum to float32 afterwards, which hides another 29 bits. This is a defence against the known attacks, not a proof;
 the proof of `NoiseSource.gaussian` is that of real numbers.
 
+**Sums of clipped gradients** are rounded too, and by other amounts where one patient more is there: `ROUNDING` says how
+much further than C apart two neighbouring clinics' sums can lie, and `clipped_sum_std` makes the noise that much wider.
+
 **Counts.** `integers_gaussian` is the Gaussian rounded to the nearest integer. For a count n, n + round(z) equals
 round(n + z): the release is that of the Gaussian mechanism, processed further, so whatever the accounting says of the
 Gaussian (PLD, RDP, sampled or composed) holds for the count as well. The discrete Gaussian (Canonne, Kamath & Steinke,
@@ -23,12 +26,21 @@ bits are left to look at, and the probability of an integer differs from that of
 import math
 import os
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms
 
 from common.errors import StudyError
+
+ROUNDING: Final = 0.008
+"""How far rounding can move the clipped sum of the others when one patient joins or leaves, in C; the worst case.
+
+Clipped gradients themselves do not depend on who else is there, and one patient changes two calls (`client.privacy.
+calls`), thus two float32 sums before and after, each off by at most 4160 · 8 · 2⁻²⁴ C = 0.00199 C (`client.privacy.
+shares`): 0.00794 C. The float64 additions of all groups add 2 · 2⁻⁵³ · N²/2 · C for N patients: 1.2e-6 C for 100,000.
+"""
 
 _SUMMED = 4
 """Independent normals in one number: the 2n of Holohan & Braghin, with n = 2."""
@@ -79,6 +91,11 @@ class NoiseSource:
                 f"{_LARGEST_INTEGER_STD:g}"
             )
         return np.rint(self.gaussian(shape, std)).astype(np.int64)
+
+
+def clipped_sum_std(noise_multiplier: float, clipping_norm: float) -> float:
+    """Return the standard deviation of the noise on a clipped sum: σC, made wider by what rounding can add to C."""
+    return noise_multiplier * clipping_norm * (1 + ROUNDING)
 
 
 def _summed_normals(stream: CipherContext, count: int) -> npt.NDArray[np.float64]:
