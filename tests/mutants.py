@@ -5,6 +5,7 @@ simulation): `with MUTANTS["split_by_counts"](): ...`. Workers and gradients mus
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ import torch
 
 from client.dataset import PARTS
 from client.parts import ClinicSplit
-from client.privacy import gradients, layers
+from client.privacy import gradients, shares
 from client.privacy.units import Unit, units_of
 from client.unit_counts import UnitCounts
 from client.worker import ClinicWorker
@@ -47,49 +48,43 @@ def infinite_norm() -> AbstractContextManager[None]:
 
     The worker then puts zeros where the update was, noise and all.
     """
-
-    def clip(self: gradients.PrivateGradients, current: Any) -> torch.Tensor:
-        norms = torch.nan_to_num(current.squares.sqrt(), nan=torch.inf)
-        return _summed(self, current, norms, self.clipping.factors(norms), norms.isinf())
-
-    return _changed((gradients.PrivateGradients, "_clip", torch.no_grad()(clip)))
+    return _changed((gradients.PrivateGradients, "_clip", _clip(lambda n: torch.nan_to_num(n, nan=torch.inf))))
 
 
 def subnormal_factor() -> AbstractContextManager[None]:
     """Let a norm have no upper end: the factor C/norm, in single precision, is then a number of few bits."""
+    clip = _clip(lambda norms: torch.nan_to_num(norms, nan=torch.inf, posinf=torch.inf))
+    return _changed((gradients.PrivateGradients, "_clip", clip), (shares, "LARGEST", math.inf))
 
+
+def _clip(mended: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return what adds a pass to the sums and trusts the norms, once no-numbers are mended; infinite ones are out."""
+
+    @torch.no_grad()
     def clip(self: gradients.PrivateGradients, current: Any) -> torch.Tensor:
-        norms = torch.nan_to_num(current.squares.sqrt(), nan=torch.inf, posinf=torch.inf)
-        return _summed(self, current, norms, self.clipping.factors(norms), norms.isinf())
+        result = torch.zeros(len(current.order.patients), dtype=torch.float64)
+        real = torch.as_tensor(current.order.patients >= 0)
+        for run, parts in zip(current.order.runs, current.shares, strict=True):
+            if not parts:
+                continue
+            norms = mended(torch.stack([share.squares for _, share in parts]).sum(0).sqrt())
+            out = norms.isinf()
+            factors = self.clipping.factors(norms).where(real[run.patients], 0)
+            for name, share in parts:
+                share.total(factors, out if bool(out.any()) else None, self.sums[name])
+            result[run.patients] = norms
+        return result
 
-    return _changed((gradients.PrivateGradients, "_clip", torch.no_grad()(clip)))
+    return clip
 
 
 def float32_norms() -> AbstractContextManager[None]:
     """Measure the rows' norms in single precision, which many equal squares lead astray."""
 
-    def rows_share(parameter: str, rows: torch.Tensor) -> layers.Share:
-        flat, shape = rows.flatten(1), rows.shape[1:]
-        squares = torch.linalg.vector_norm(flat, dim=1).double().square()
+    def squared_norms(rows: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.vector_norm(rows, dim=1).double().square()
 
-        def total(factors: torch.Tensor, left_out: torch.Tensor | None) -> torch.Tensor:
-            return (factors @ layers._counted(flat, left_out)).view(shape)
-
-        return layers.Share(parameter, squares, total)
-
-    return _changed((layers, "_rows_share", rows_share))
-
-
-def _summed(
-    owner: gradients.PrivateGradients, current: Any, norms: torch.Tensor, factors: torch.Tensor, infinite: torch.Tensor
-) -> torch.Tensor:
-    """Add a pass to the sums, trusting the norms as they are; returns them."""
-    some_left_out = bool(infinite.any())
-    while current.totals:
-        name, patients, total = current.totals.pop()
-        left_out = infinite[patients] if some_left_out else None
-        owner.sums[name] += total(factors[patients].to(owner.sums[name].dtype), left_out)
-    return norms
+    return _changed((shares, "squared_norms", squared_norms))
 
 
 # 2: the split.

@@ -108,7 +108,7 @@ def whole_study(coordinator: Coordinator, study: StudyProtocol, models: list[Ten
         coordinator.evaluate(study, last, "run")
     coordinator.describe(study, "run")
     # Another run, which begins in the middle, and an older question of the one before.
-    coordinator.train(study, third, 2, "other")
+    coordinator.train(study, last, 2, "other")
     coordinator.train(study, first, 1, "run")
     coordinator.describe(study, "other")
     odd_questions(coordinator, study, first)
