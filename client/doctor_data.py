@@ -132,6 +132,8 @@ class DataDoctor:
         text = f"{sum(record.target for record in records)} of {len(records)} images show a melanoma"
         if reason := objection(split, usual):
             return bad(f"{text}; {reason}", "add images of further patients, or correct the diagnoses in the table")
+        if len({record.target for record in records}) < 2:
+            return bad(f"{text}; one class only", "add images of the other class, or correct the diagnoses")
         training, test = (self._patients_with_melanoma(part) for part in (split.train, split.test))
         text = f"{text}; groups with one: {training} to train on, {test} to test"
         if training < FEW_TRAINING or test < FEW_TEST:

@@ -43,6 +43,16 @@ def named(records: Sequence[LesionRecord], split: ClinicSplit) -> dict[str, list
 units = st.sampled_from([None, "patient", "lesion", "image"])
 
 
+def virtual(records: list[LesionRecord], spec: PartitionSpec, seed: int, unit: Unit | None) -> tuple[ClinicSplit, ...]:
+    """The virtual clinics; none where one has too few images for a study without privacy."""
+    try:
+        return partition(records, spec, seed, unit)
+    except DataError as error:
+        if "partition.minimum_images is 2" not in str(error):
+            raise
+        return ()
+
+
 @given(
     records=tables(),
     fractions=st.tuples(st.floats(0, 0.4), st.floats(0, 0.4)),
@@ -61,12 +71,8 @@ def test_a_clinic_alone_divides_as_its_virtual_clinic(
     shuffle: random.Random,
 ) -> None:
     spec = PartitionSpec(clinics=clinics, validation=fractions[0], test=fractions[1], minimum_images=2)
-    try:
-        splits = partition(records, spec, seed, unit)
-    except DataError as error:
-        assert "partition.minimum_images is 2" in str(error)
-        assert unit is None
-        return
+    splits = virtual(records, spec, seed, unit)
+    assert splits or unit is None
     for split in splits:
         own = [records[index] for part in PARTS for index in getattr(split, part)]
         shuffle.shuffle(own)
