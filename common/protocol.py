@@ -278,9 +278,9 @@ def require_current(study: StudyProtocol) -> None:
     """Raise StudyError where a study is of a version that is read, but not trained any more."""
     if study.protocol != CURRENT:
         raise StudyError(
-            f"study {study.name} is of protocol {study.protocol}: since protocol {CURRENT} each patient is in a part by "
-            f"itself and counts are noised, so that its results would be others; write protocol: {CURRENT} (or leave it "
-            "out), and let the clinics approve it again"
+            f"study {study.name} is of protocol {study.protocol}: since protocol {CURRENT} each patient is in a part "
+            f"by itself and counts are noised, so that its results would be others; write protocol: {CURRENT} (or "
+            "leave it out), and let the clinics approve it again"
         )
 
 

@@ -16,8 +16,10 @@ import pytest
 import safetensors.numpy
 import torch
 
+from client.parts import simulation_key
 from common.classifier import build_trunk
 from common.records import read_table
+from common.seeds import seed_for
 from tests.e2e.federation import Federation, needs_nginx
 from tests.e2e.place import SERVER
 
@@ -68,6 +70,14 @@ def real_lesions(data: Path, folder: Path) -> Path:
     return folder
 
 
+def divided_as_simulated(kit: Path) -> None:
+    """Give a clinic the secret that a simulation of seed 0 has, so that both divide its images alike."""
+    secret = kit / "state" / "worker" / "ledger.key"
+    secret.parent.mkdir(mode=0o700, parents=True)
+    secret.write_bytes(simulation_key(seed_for(0, "partition")))
+    secret.chmod(0o600)
+
+
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Federation]:
     folder = tmp_path_factory.mktemp("deployed")
@@ -85,6 +95,8 @@ def federation(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixture
     clinics = tuple(sorted({record.source for record in read_table(lesions).records}))
     policy = {"non_private": True, "unit": "lesion"}
     place = Federation(folder, lesions, clinics, policy, weights=(weights,))
+    for clinic in clinics:
+        divided_as_simulated(place.kit(clinic))
     try:
         place.start_all()
         yield place
@@ -131,7 +143,13 @@ def test_a_private_study_is_paid_for_at_the_clinics_as_in_the_simulation(federat
     for clinic in federation.clinics:
         ledger = federation.clinic(clinic, "ledger", "export").splitlines()
         charges = [(row["purpose"], row["round"]) for row in map(json.loads, ledger)]
-        assert sorted(charges) == [("evaluation", 1), ("evaluation", 2), ("training", 1), ("training", 2)]
+        assert sorted(charges) == [
+            ("counts", 0),
+            ("evaluation", 1),
+            ("evaluation", 2),
+            ("training", 1),
+            ("training", 2),
+        ]
         assert "chain whole" in federation.clinic(clinic, "ledger", "verify")
         federation.clinic(clinic, "log", "verify")
     noise = [safetensors.numpy.load_file(path / "model.safetensors") for path in (run, simulated)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import DataError, StudyError
-from common.protocol import DataSpec, PartitionSpec, StudyProtocol
+from common.protocol import DataSpec, PartitionSpec, PrivacySpec, StudyProtocol
 from simulations.phantom import SYNTHETIC_NOTICE
 from simulations.virtual_clinics import VirtualClinics, divide
 
@@ -139,14 +139,19 @@ def test_one_class_only_is_refused(folder: Path, tmp_path: Path, target: str, wo
     assert diagnosis in message
 
 
-def test_one_class_at_one_clinic_is_refused_with_the_numbers(folder: Path, tmp_path: Path) -> None:
+def test_a_clinic_of_one_class_takes_part(folder: Path, tmp_path: Path) -> None:
     table = [
         {**row, "target": "0", "diagnosis": "nv"} if row["source"] == "phantom_east" else row for row in rows(folder)
     ]
     rewrite(folder, table)
-    message = refusal(a_study(), folder, tmp_path / "cache")
-    assert "phantom_east" in message
-    assert "0 of them positive" in message
+    divided = divide(a_study(), folder, tmp_path / "cache")
+    assert "phantom_east" in {clinic.name for clinic in divided.clinics}
+
+
+def test_what_a_study_protects_must_be_in_the_table(folder: Path, tmp_path: Path) -> None:
+    rewrite(folder, [{**row, "patient_id": ""} if number < 3 else row for number, row in enumerate(rows(folder))])
+    private = a_study().model_copy(update={"privacy": PrivacySpec(unit="patient", epsilon=3.0)})
+    assert "3 of 96 images have no patient id" in refusal(private, folder, tmp_path / "cache")
 
 
 def test_a_clinic_with_too_few_usable_pictures_is_refused_with_the_numbers(folder: Path, tmp_path: Path) -> None:
