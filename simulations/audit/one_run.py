@@ -3,8 +3,8 @@
 The clinic is one of the study's, with a few of its own patients and canaries (`simulations.audit.canaries`) in its
 table, each of which is there by a fair coin. Its worker answers all rounds through its service
 (`simulations.audit.door`), with the study's own network, sampling, clipping and noise. The auditor, who sends the same
-model each round, sees the answers alone, and guesses the coins; `simulations.audit.bound` turns the right guesses into a
-bound (arXiv 2305.08846).
+model each round, sees the answers alone, and guesses the coins; `simulations.audit.bound` turns the right guesses into
+a bound (arXiv 2305.08846).
 
 The bound is far below the true ε, so a claim that it leaves standing is not proven by it. What a bound above the
 claimed ε does prove is a fault: missing noise, broken clipping, images counted as patients, wrong sampling.
@@ -32,7 +32,7 @@ from common.protocol import StudyProtocol
 from common.records import LesionRecord
 from common.study_model import build_study_classifier
 from simulations.audit.bound import lower_bound, provable
-from simulations.audit.canaries import Auditor, Bits, CanaryWorker, Floats, correct_guesses
+from simulations.audit.canaries import Auditor, Bits, CanaryWorker, correct_guesses
 from simulations.audit.door import CLINIC, Clinic, Picture, Question, images_of, patients, png, policy_for, write_data
 
 Progress = Callable[[int, int], None]
@@ -228,7 +228,7 @@ def _write(folder: Path, study: StudyProtocol, clinic: ClinicData, included: Bit
     """Write the clinic's table and pictures; returns which canary each picture is of, by name."""
     key = Safe(folder / "key" / "ledger.jsonl").key()
     ordinary = _ordinary(clinic, study)
-    like = LesionRecord("", 0, _negative(study, clinic), *[None] * 6, source=CLINIC)
+    like = LesionRecord("", 0, _negative(clinic), *[None] * 6, source=CLINIC)
     images = 1 if privacy_of(study).unit == "image" else IMAGES_A_CANARY
     side = study.data.image_size
     picture = png(np.zeros((side, side, 3), np.uint8))
@@ -256,6 +256,6 @@ def _ordinary(clinic: ClinicData, study: StudyProtocol) -> list[Picture]:
     return pictures
 
 
-def _negative(study: StudyProtocol, clinic: ClinicData) -> str | None:
+def _negative(clinic: ClinicData) -> str | None:
     """Return a diagnosis that is no positive one, as the clinic's own images have it."""
     return next((record.diagnosis for record in clinic.train if not record.target), None)

@@ -1,9 +1,9 @@
 """What an auditor makes of a clinic's answers: many numbers and words, and which of them tells two worlds apart best.
 
-Nothing is left out that a message holds: which fields are there, every number, every text, how many bytes it has, and of
-each tensor its sum, its length, how many of its values are exactly zero or no number. Which of all these is looked at in
-the end is chosen on trials of its own (`choose`), and proven on others: so however many there are, the proof pays for
-one.
+Nothing is left out that a message holds: which fields are there, every number, every text, how many bytes it has, and
+of each tensor its sum, its length, how many of its values are exactly zero or no number. Which of all these is looked
+at in the end is chosen on trials of its own (`choose`), and proven on others: so however many there are, the proof pays
+for one.
 """
 
 import math
@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf import json_format
 
-from client import worker_pb2 as pb
 from simulations.audit.door import Arrays, Seen
 
 Floats = npt.NDArray[np.float64]
@@ -87,7 +86,9 @@ def observe(
         if learnt:
             totals.append(math.fsum(float(np.nan_to_num(array).sum()) for array in learnt.values()))
             if direction:
-                projections.append(math.fsum(float((d * learnt[f"tensors/{name}"]).sum()) for name, d in direction.items()))
+                projections.append(
+                    math.fsum(float((d * learnt[f"tensors/{name}"]).sum()) for name, d in direction.items())
+                )
     if totals:
         seen["shift of the sum"] = math.fsum(totals)
     if projections:
@@ -99,7 +100,9 @@ def choose(without: Sequence[Observation], including: Sequence[Observation]) -> 
     """Return all statistics, the one that told these trials apart best first."""
     names = sorted({name for seen in (*without, *including) for name in seen})
     found = [_fit(name, without, including) for name in names]
-    return sorted(found, key=lambda statistic: (-statistic.gap, -statistic.right, _rank(statistic.name), statistic.name))
+    return sorted(
+        found, key=lambda statistic: (-statistic.gap, -statistic.right, _rank(statistic.name), statistic.name)
+    )
 
 
 def _rank(name: str) -> int:
@@ -133,15 +136,14 @@ def _gap(low: Floats, high: Floats) -> float:
 
 
 def _of_message(answer: Seen) -> dict[str, Value]:
-    kind = type(answer.message).__name__
     fields = json_format.MessageToDict(answer.message, preserving_proto_field_name=True)
     flat = dict(_flat("", fields))
     told: dict[str, Value] = {
-        "kind": f"{kind} {fields['kind']}" if isinstance(answer.message, pb.Failure) else kind,
+        "kind": type(answer.message).__name__,
         "fields": " ".join(sorted({*flat, *answer.arrays})),
         "bytes": float(answer.size),
     }
-    # The hash's length is among the bytes.
+    # A failure's own kind takes the message's place; the hash's length is among the bytes.
     return told | {name: value for name, value in flat.items() if name.rpartition(".")[2] not in RANDOM}
 
 

@@ -1,8 +1,8 @@
 """Many trials of two worlds: which statistic tells them apart best, and what that proves of ε.
 
 Some trials only look: in every scenario as many with the patient as without. The scenario and the statistic that told
-the worlds apart best are kept, with their threshold, and nothing else is looked at in the trials that follow: each is of
-either world by a fair coin of its own, and the auditor guesses which. All trials together are one mechanism with one
+the worlds apart best are kept, with their threshold, and nothing else is looked at in the trials that follow: each is
+of either world by a fair coin of its own, and the auditor guesses which. All trials together are one mechanism with one
 canary a trial, so that right guesses prove what they prove in `simulations.audit.bound`. Since the choice was made on
 other trials, the many statistics cost the proof nothing.
 """
@@ -90,6 +90,8 @@ def audit_worlds(
     folder: Path,
     *,
     confidence: float,
+    trials: int | None = None,
+    looks: int = LOOKS,
     on_progress: Progress | None = None,
 ) -> WorldsAudit:
     """Ask clinics with and without a patient, as often as it takes to refute a claim that is wrong.
@@ -100,15 +102,16 @@ def audit_worlds(
         coins: decides which world each trial is of.
         folder: where the clinics are made; best in memory.
         confidence: of the bound.
+        trials: how many prove; None: `trials_for`.
+        looks: how many of each world and scenario only look.
         on_progress: called with (trials done, all).
 
     Raises:
         StudyError: the study has no privacy section, or cannot be run at this ε.
     """
-    delta, trials = privacy_of(study).delta, trials_for(epsilon)
-    with scenarios(study, epsilon, folder) as made:
-        finalists = min(FINALISTS, len(made))
-        all_trials, done = 2 * LOOKS * (len(made) + finalists) + trials, 0
+    delta, trials = privacy_of(study).delta, trials or trials_for(epsilon)
+    with scenarios(study, epsilon, folder) as makers:
+        all_trials, done = 2 * looks * (len(makers) + FINALISTS) + trials, 0
 
         def trial(scenario: Scenario, included: bool, statistic: str | None = None) -> Observation:
             nonlocal done
@@ -119,21 +122,21 @@ def audit_worlds(
             return seen
 
         def look(scenario: Scenario, seen: _Seen) -> tuple[Scenario, _Seen, Statistic]:
-            for _ in range(LOOKS):
+            for _ in range(looks):
                 for included, observations in zip((False, True), seen, strict=True):
                     observations.append(trial(scenario, included))
             return scenario, seen, choose(*seen)[0]
 
         looked: list[tuple[Scenario, _Seen, Statistic]] = []
-        for scenario in made:
-            looked.append(look(scenario, ([], [])))
+        for make in makers:
+            looked.append(look(make(), ([], [])))
             if math.isinf(looked[-1][2].gap):
                 # Nothing could tell the worlds apart better.
                 break
         looked = _best(looked)
         if not math.isinf(looked[0][2].gap):
-            again = [look(scenario, seen) for scenario, seen, _ in looked[:finalists]]
-            looked = _best(again) + looked[finalists:]
+            again = [look(scenario, seen) for scenario, seen, _ in looked[:FINALISTS]]
+            looked = _best(again) + looked[FINALISTS:]
         scenario, _, statistic = looked[0]
         worlds = [bool(coin) for coin in coins.integers(0, 2, trials)]
         correct = sum(statistic.guess(trial(scenario, world, statistic.name)) == world for world in worlds)

@@ -1,4 +1,4 @@
-"""Two worlds: a clinic with one patient, chosen to be the worst, and the same clinic without; and what is asked of both.
+"""Two worlds: a clinic with one patient, chosen to be the worst, and the same clinic without; and what both are asked.
 
 Each `Scenario` is a pair of clinics, a hostile study's questions, and a model that goes with them. The patients'
 pictures are white or black, which a model can tell apart (`simulations.audit.network`); names are chosen by the part
@@ -9,8 +9,9 @@ import contextlib
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,18 @@ from common.records import LesionRecord
 from common.study_model import seal
 from common.tensors import Tensors
 from simulations.audit import network
-from simulations.audit.door import CLINIC, Clinic, Picture, Question, Seen, images_of, patients, png, policy_for, write_data
+from simulations.audit.door import (
+    CLINIC,
+    Clinic,
+    Picture,
+    Question,
+    Seen,
+    images_of,
+    patients,
+    png,
+    policy_for,
+    write_data,
+)
 from simulations.audit.statistics import Floats, Observation, observe
 
 OTHERS: Final = 14
@@ -135,18 +147,16 @@ def hostile_study(study: StudyProtocol, epsilon: float, weights: Path) -> StudyP
 
 
 @contextlib.contextmanager
-def scenarios(study: StudyProtocol, epsilon: float, folder: Path) -> Iterator[list[Scenario]]:
-    """Make all scenarios that fit a study's privacy, in a folder; they are closed in the end."""
+def scenarios(study: StudyProtocol, epsilon: float, folder: Path) -> Iterator[list[Callable[[], Scenario]]]:
+    """Return what makes each scenario that fits a study's privacy, in a folder; all that were made end with this."""
     weights = folder / "weights"
     network.write_weights(weights)
     hostile = hostile_study(study, epsilon, weights)
     maker = _Maker(hostile, policy_for(hostile, epsilon), folder, weights)
-    made: list[Scenario] = []
     try:
-        made += maker.scenarios()
-        yield made
+        yield maker.scenarios()
     finally:
-        for scenario in made:
+        for scenario in maker.made:
             scenario.close()
 
 
@@ -156,33 +166,44 @@ class _Maker:
     def __init__(self, study: StudyProtocol, policy: ClinicPolicy, folder: Path, weights: Path) -> None:
         self.study, self.policy, self.folder, self.weights = study, policy, folder, weights
         self.privacy: PrivacySpec = privacy_of(study)
+        self.made: list[Scenario] = []
         self.key = Safe(folder / "key" / "ledger.jsonl").key()
         self.colours = {
             white: png(np.full((network.SIDE, network.SIDE, 3), 255 * white, np.uint8)) for white in (False, True)
         }
 
-    def scenarios(self) -> Iterator[Scenario]:
-        """Yield the scenarios."""
+    def scenarios(self) -> list[Callable[[], Scenario]]:
+        """Return what makes each scenario."""
         several = 1 if self.privacy.unit == "image" else SEVERAL_IMAGES
-        lone = self._pair("lone", self._others(), self._patient("train", several))
-        yield self._scenario("alone in a class, with several images", lone, network.blind())
-        for name in ("overflowing", "infinite", "huge", "tiny"):
-            yield self._scenario(f"{name} gradients of that patient alone", lone, getattr(network, name)())
-        if self.privacy.unit != "image":
-            album = self._pair("album", self._others(), self._patient("train", MANY_IMAGES))
-            yield self._scenario("more images than all others, work called off", album, network.blind(), called_off=True)
-        yield self._dealt()
+        made: list[Callable[[], Scenario]] = [
+            partial(self._lone, "alone in a class, with several images", several, network.blind),
+            partial(self._lone, "overflowing gradients of that patient alone", several, network.overflowing),
+            partial(self._lone, "infinite features of that patient alone", several, network.infinite),
+            self._dealt,
+            partial(self._lone, "huge gradients of that patient alone", several, network.huge),
+            partial(self._lone, "tiny gradients of that patient alone", several, network.tiny),
+        ]
         if self.privacy.evaluation == "noised" and self.study.partition.test:
-            judged = self._pair("judged", self._others(), self._patient("test", several))
-            yield self._scenario("in the test part, alone in a class", judged, network.blind())
+            made.append(partial(self._lone, "in the test part, alone in a class", several, network.blind, "test"))
+        if self.privacy.unit != "image":
+            made.append(
+                partial(self._lone, "many images, work called off", MANY_IMAGES, network.blind, called_off=True)
+            )
+        return made
+
+    def _lone(
+        self, name: str, images: int, model: Callable[[], Tensors], part: Part = "train", called_off: bool = False
+    ) -> Scenario:
+        """Return a scenario of a patient who alone is positive."""
+        pair = self._pair(f"{part}-{images}", self._others(), self._patient(part, images))
+        return self._scenario(name, pair, model(), called_off)
 
     def _dealt(self) -> Scenario:
         """Return the scenario in which a patient may move others: a model learns from those alone who would come."""
         others = [*self._others(), *self._pictures(None, DEALT, positive=True, white=True)]
         patient = self._patient("train", 1, white=False)
-        before, after = (
-            {record.image for record in clinic.data(self.study).train} for clinic in self._pair("dealt", others, patient)
-        )
+        pair = self._pair("dealt", others, patient)
+        before, after = ({record.image for record in clinic.data(self.study).train} for clinic in pair)
         black = self.colours[False]
         painted = [
             replace(picture, content=black) if picture.record.image in after - before else picture for picture in others
@@ -243,7 +264,9 @@ class _Maker:
             "describe 3": Question("describe", OTHER_RUN),
         }
         direction = _direction(self.study, clinics, model)
-        return Scenario(name, self.study, clinics, questions, direction, called_off)
+        scenario = Scenario(name, self.study, clinics, questions, direction, called_off)
+        self.made.append(scenario)
+        return scenario
 
 
 def _diagnosis(study: StudyProtocol, positive: bool) -> str:
@@ -267,7 +290,9 @@ def _direction(study: StudyProtocol, clinics: tuple[Clinic, Clinic], model: Tens
             except MelfedError:
                 # It refuses one of the two clinics, which the auditor will see as well.
                 return {}
-        sums.append({name: (model[name] - after.astype(np.float64)) * reply.weight for name, after in reply.tensors.items()})
+        sums.append(
+            {name: (model[name] - after.astype(np.float64)) * reply.weight for name, after in reply.tensors.items()}
+        )
     difference = {name: np.nan_to_num(sums[1][name] - sums[0][name]) for name in model}
     length = math.sqrt(math.fsum(float(np.square(d).sum()) for d in difference.values()))
     if not 0 < length < math.inf:
