@@ -91,7 +91,7 @@ def audit_worlds(
     *,
     confidence: float,
     trials: int | None = None,
-    looks: int = LOOKS,
+    looks: int | None = None,
     on_progress: Progress | None = None,
 ) -> WorldsAudit:
     """Ask clinics with and without a patient, as often as it takes to refute a claim that is wrong.
@@ -103,13 +103,13 @@ def audit_worlds(
         folder: where the clinics are made; best in memory.
         confidence: of the bound.
         trials: how many prove; None: `trials_for`.
-        looks: how many of each world and scenario only look.
+        looks: how many of each world and scenario only look; None: `LOOKS`.
         on_progress: called with (trials done, all).
 
     Raises:
         StudyError: the study has no privacy section, or cannot be run at this ε.
     """
-    delta, trials = privacy_of(study).delta, trials or trials_for(epsilon)
+    delta, trials, looks = privacy_of(study).delta, trials or trials_for(epsilon), looks or LOOKS
     with scenarios(study, epsilon, folder) as makers:
         all_trials, done = 2 * looks * (len(makers) + FINALISTS) + trials, 0
 
