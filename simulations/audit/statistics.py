@@ -100,13 +100,13 @@ def choose(without: Sequence[Observation], including: Sequence[Observation]) -> 
     """Return all statistics, the one that told these trials apart best first."""
     names = sorted({name for seen in (*without, *including) for name in seen})
     found = [_fit(name, without, including) for name in names]
-    return sorted(
-        found, key=lambda statistic: (-statistic.gap, -statistic.right, _rank(statistic.name), statistic.name)
-    )
+    return sorted(found, key=lambda statistic: (-statistic.gap, -statistic.right, *_plainness(statistic.name)))
 
 
-def _rank(name: str) -> int:
-    return next((place for place, word in enumerate(_PLAIN) if word in name), len(_PLAIN))
+def _plainness(name: str) -> tuple[int, bool, str]:
+    """Return what sorts statistics that tell as much: plain words first, and of one answer before those of several."""
+    rank = next((place for place, word in enumerate(_PLAIN) if word in name), len(_PLAIN))
+    return rank, ": " not in name, name
 
 
 def _fit(name: str, without: Sequence[Observation], including: Sequence[Observation]) -> Statistic:

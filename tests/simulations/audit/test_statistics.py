@@ -84,7 +84,10 @@ def answer(weight: int, tensors: dict[str, list[float]], **fields: object) -> Se
 
 def test_everything_in_an_answer_is_seen() -> None:
     sent = {"w": np.array([1.0, 1.0, 1.0], np.float32)}
-    replies = {"train 1": answer(4, {"w": [0.0, 0.5, math.nan]}, loss=0.25), "train 2": answer(4, {"w": [1.0, 1.0, 1.0]})}
+    replies = {
+        "train 1": answer(4, {"w": [0.0, 0.5, math.nan]}, loss=0.25),
+        "train 2": answer(4, {"w": [1.0, 1.0, 1.0]}),
+    }
     seen = observe(replies, dict.fromkeys(replies, sent), {"w": np.array([1.0, 0.0, 0.0])})
     assert seen["train 1: kind"] == "Answer"
     assert seen["train 1: fields"] == "clinic loss tensors/w weight"
