@@ -46,7 +46,7 @@ def test_a_canary_is_one_clipped_coordinate(model: Classifier, inputs: PixelInpu
     auditor = auditor_of(model.head.in_features)
     canaries = canary_inputs(model, inputs, auditor, 3.0)
     for canary in range(7):
-        rows = np.flatnonzero(CANARY_OF == canary)
+        rows = np.flatnonzero(canary == CANARY_OF)
         with PrivateGradients(model, Clipping(3.0)) as gradients:
 
             def losses(rows: np.ndarray = rows) -> torch.Tensor:
