@@ -304,7 +304,8 @@ class ClinicWorker:
     def _scores(self, model: Classifier, part: Part) -> npt.NDArray[np.float64]:
         images, size = self.images(part), self.study.data.image_size
         inputs = self._cached(model, part, 1) or PixelInputs(model, images, size, None, self.device)
-        return probabilities(model, _Watched(inputs, self._step), len(images))
+        private = self.study.privacy is not None
+        return probabilities(model, _Watched(inputs, self._step), len(images), one_shape=private)
 
     def _progress(self, images: int) -> None:
         self._step()
