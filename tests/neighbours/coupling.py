@@ -9,6 +9,7 @@ releases themselves may differ by the sensitivity that the noise is made for.
 import contextlib
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -125,7 +126,12 @@ def _number(*names: object) -> int:
 
 def _draws(world: World) -> list[Change]:
     """Return what makes every random decision follow from whom it is about, and from the step."""
-    of, cached, pixel_logits, cached_logits = UnitRows.of, CachedInputs.__init__, PixelInputs.logits, CachedInputs.logits
+    of, cached, pixel_logits, cached_logits = (
+        UnitRows.of,
+        CachedInputs.__init__,
+        PixelInputs.logits,
+        CachedInputs.logits,
+    )
     draw, dropout = Augmentation.draw, torch.nn.functional.dropout
 
     def units_of(units: list[str], views: int) -> UnitRows:
@@ -262,6 +268,8 @@ def _ledger(world: World) -> list[Change]:
 
     return [
         (Journal, "__init__", noon),
+        # Nobody cuts the power here.
+        (os, "fsync", lambda _: None),
         # It is keyed by the clinic's secret: to whoever lacks that, a random number.
         (client.guard, "fingerprint", lambda _data, _key: "d" * 64),
         (Guard, "pay", paid),

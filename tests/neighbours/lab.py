@@ -1,4 +1,4 @@
-"""Many models for three clinics whose data are read once: a crowd, the crowd with one patient more, and that one alone."""
+"""Many models for three clinics that are read once: a crowd's, one with a patient more, and that patient's alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,7 +71,9 @@ class Lab:
             with coupled(world):
                 try:
                     reply = worker.train(model, 1, self.study.digest, "run")
-                    told[name] = f"{reply.weight} " + " ".join(f"{n} {t.tobytes().hex()}" for n, t in reply.tensors.items())
+                    told[name] = f"{reply.weight} " + " ".join(
+                        f"{n} {t.tobytes().hex()}" for n, t in reply.tensors.items()
+                    )
                 except MelfedError as error:
                     told[name] = f"{type(error).__name__}: {error}"
         sums = {name: [r.exact for r in world.releases if r.kind == "training"] for name, world in worlds.items()}
