@@ -157,7 +157,10 @@ class FederationSpec(Section):
         60.0, ge=0, le=7 * 86_400, description="with a quorum, how long a round waits for a clinic that was lost"
     )
     largest_clinic: int = Field(
-        10_000_000, ge=1, le=10_000_000, description="images a part that a clinic may claim; more is refused"
+        10_000_000,
+        ge=1,
+        le=10_000_000,
+        description="images, or in a private study units, a part that a clinic may claim; more is refused",
     )
     largest_update_norm: float | None = Field(
         None, gt=0, le=1e12, description="an update of a longer L2 norm is refused; null: no limit"

@@ -39,7 +39,7 @@ class WeightedMean:
     _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def add(self, tensors: Tensors, weight: float) -> None:
-        """Add one reply with its weight (whole and > 0), for example its number of images."""
+        """Add one reply with its weight (whole and > 0), such as the number of images that it was trained on."""
         self.weight += weight
         for name, tensor in tensors.items():
             self._shapes[name] = tensor.shape
@@ -73,15 +73,15 @@ class RoundMean:
         self._updates: dict[str, tuple[Tensors, float]] = {}
         self.weight = 0.0
 
-    def add(self, clinic: str, tensors: Tensors, images: float) -> None:
+    def add(self, clinic: str, tensors: Tensors, weight: float) -> None:
         """Add one clinic's update, shortened first where the study says so (`federation.clip_update_norm`)."""
-        self.weight += images
+        self.weight += weight
         if self.spec.clip_update_norm is not None:
             tensors = robust.clipped(tensors, self.model, self.spec.clip_update_norm)
         if self.spec.robust == "none":
-            self._mean.add(tensors, images)
+            self._mean.add(tensors, weight)
         else:
-            self._updates[clinic] = (tensors, images)
+            self._updates[clinic] = (tensors, weight)
 
     def mean(self) -> Tensors:
         """Return the mean as float32.

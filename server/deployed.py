@@ -165,10 +165,11 @@ def said_in(message: Message, digest: str) -> Said:
 def roll_call(config: ServerConfig, grid: Grid) -> None:
     """Ask every clinic that is online to describe itself; `clinics-said.json` has the answers.
 
-    They are asked about the study of the last run, since a clinic says nothing without being asked about one.
+    They are asked about the study of the last run, since a clinic says nothing without being asked about one; but for
+    no run, so that a private study's clinics count nothing, and spend nothing.
     """
     study = _last_study(config)
-    content = exchange.request(0, study, "roll-call")
+    content = exchange.request(0, study, run="")
     nodes = dict.fromkeys(exchange.online(grid), "")
     terms = exchange.Terms(ROLL_CALL_SECONDS)
     heard = listening(grid, config.clinics_said, study.digest)

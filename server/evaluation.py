@@ -1,7 +1,7 @@
 """From a finished run to its summary, and from a run's model to scores of new images."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -25,6 +25,7 @@ from common.scoring import autocast, pick_device, score
 from common.study_model import study_weights
 from common.tensors import load_tensors, save_tensors
 from common.weights import run_metadata
+from server.counts import Counts, counted, totals
 from server.outcome import Outcome
 from server.run_folder import RunFolder
 from server.summary import ClinicSummary, DataSummary, PublicData, RoundSummary, RunSummary, StudyIdentity
@@ -36,17 +37,7 @@ def summarise(
     study: StudyProtocol, folder: RunFolder, data: DataSummary, outcome: Outcome, seconds: float, device: str
 ) -> RunSummary:
     """Return the summary of a finished run; rounds come from the folder's events."""
-    clinics = tuple(
-        ClinicSummary(
-            name=name,
-            patients=_total(counts, "groups"),
-            images=_total(counts, "images"),
-            melanomas=_total(counts, "positives"),
-            test=metrics_of(outcome.test.get(name, ScoreHistogram.empty())),
-            everywhere=metrics_of(outcome.everywhere[name]) if name in outcome.everywhere else None,
-        )
-        for name, counts in outcome.clinics.items()
-    )
+    clinics = tuple(_clinic(study, name, counts, outcome) for name, counts in outcome.clinics.items())
     return RunSummary(
         melfed=version("melfed"),
         study=StudyIdentity(name=study.name, digest=study.digest),
@@ -62,8 +53,17 @@ def summarise(
     )
 
 
-def _total(counts: Mapping[str, int], what: str) -> int:
-    return sum(counts[f"{part}_{what}"] for part in ("train", "validation", "test"))
+def _clinic(study: StudyProtocol, name: str, counts: Counts, outcome: Outcome) -> ClinicSummary:
+    sums = totals(study, [counts])
+    return ClinicSummary(
+        name=name,
+        patients=sums.patients,
+        images=sums.images,
+        melanomas=sums.melanomas,
+        counted=counted(study, [counts]),
+        test=metrics_of(outcome.test.get(name, ScoreHistogram.empty())),
+        everywhere=metrics_of(outcome.everywhere[name]) if name in outcome.everywhere else None,
+    )
 
 
 def _rounds(folder: RunFolder) -> tuple[RoundSummary, ...]:
@@ -108,7 +108,7 @@ def load_model(folder: RunFolder) -> tuple[StudyProtocol, Classifier]:
     if not folder.model.exists():
         raise RunError(f"{folder.path}: the run has not finished (no model.safetensors); go on with --resume")
     arrays, metadata = load_tensors(folder.model)
-    if metadata.get("study") != study.digest:
+    if not folder.made_by(str(metadata.get("study")), study):
         raise RunError(f"{folder.model}: made by study {str(metadata.get('study'))[:12]}, not {study.digest[:12]}")
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:

@@ -106,7 +106,8 @@ def forest(clinics: Sequence[ClinicSummary], pooled: EvaluationMetrics, unit: st
         chart.marks += _forest_line(chart, TOP + FOREST_LINE * index + 18, row, unit)
     caption = "A point is a clinic's AUROC, the line its 95 % interval; the dashed line is chance."
     if len(clinics) > FOREST_CLINICS:
-        caption += f" The {FOREST_CLINICS} clinics with most test images are shown; all are in the table."
+        most = "test images" if unit is None else f"{plural(unit)} in test, by noisy counts,"
+        caption += f" The {FOREST_CLINICS} clinics with most {most} are shown; all are in the table."
     if len(rows) > len(largest) + 1:
         caption += " “Everywhere” is that clinic's model on the test parts of all clinics."
     words = "; ".join(f"{row.name}: {spoken(row.metrics.auroc)}" for row in rows)

@@ -8,8 +8,8 @@ from urllib.parse import quote
 from common.classifier import Classifier, load_trainable
 from common.protocol import StudyProtocol
 from common.recipe import Choice
+from server.counts import Counts, counted, totals
 from server.evaluation import public_data, save_model, summarise
-from server.observer import Counts
 from server.outcome import Outcome
 from server.privacy_summary import summarise_privacy
 from server.report import write_report
@@ -57,7 +57,7 @@ def finish(folder: RunFolder, done: Finished) -> RunSummary:
     _save_models(folder, done)
     study, outcome = done.study, done.outcome
     summary = summarise(study, folder, done.data, outcome, done.seconds, done.device)
-    privacy = summarise_privacy(study, outcome.accounts, done.choices, done.warnings)
+    privacy = summarise_privacy(study, outcome.accounts, outcome.clinics, done.choices, done.warnings)
     summary = summary.model_copy(update={"privacy": privacy, "public": public_data(study, done.weights_dir)})
     folder.write_outcome(outcome)
     folder.write_summary(summary)
@@ -77,21 +77,19 @@ def told_data(study: StudyProtocol, clinics: Mapping[str, Counts]) -> DataSummar
     """Return what is known of a deployed run's data: the counts that its clinics told.
 
     Args:
-        study: what was run; in a private study the counts are rounded.
+        study: what was run; in a private study the counts are of units, with noise.
         clinics: counts by clinic, as `Outcome.clinics`.
     """
-
-    def total(what: str) -> int:
-        return sum(counts[f"{part}_{what}"] for counts in clinics.values() for part in ("train", "validation", "test"))
-
-    by_patient = study.privacy is not None and study.privacy.unit == "patient"
+    every = list(clinics.values())
+    sums = totals(study, every)
     return DataSummary(
         folder=f"{len(clinics)} clinic{'' if len(clinics) == 1 else 's'}",
         layout=AT_CLINICS,
-        images=total("images"),
-        melanomas=total("positives"),
-        groups=total("groups"),
-        groups_by="patient" if by_patient else "group",
+        images=sums.images,
+        melanomas=sums.melanomas,
+        groups=sums.patients,
+        groups_by=study.privacy.unit if study.privacy else "group",
         synthetic=False,
         left_out=(),
+        counted=counted(study, every),
     )

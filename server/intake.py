@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.count_noise import largest_count_noise, unit_parts
 from common.errors import DataError, DeclinedError, StudyError
 from common.evaluation_noise import largest_multiplier
 from common.histogram import MAX_IMAGES, ScoreHistogram
 from common.noisy_histogram import REACH, Histogram, NoisyHistogram, histogram_from_arrays, noise_variance
 from common.protocol import StudyProtocol, validates
 from common.tensors import TensorError, Tensors, check_tensors, shapes
+from server.counts import IN_IMAGES, IN_UNITS, PARTS, Counts
 from server.exchange import Reply
-from server.observer import Counts
 from server.outcome import Account
 from server.robust import update_norm
 
 MAX_LOSS = 1e12
 MAX_EVALUATED = MAX_IMAGES // 10
-"""Images of a part to be scored that a clinic may have, so that none fills up the sum of all alone."""
+"""Images, or units, of a part to be scored that a clinic may have, so that none fills up the sum of all alone."""
 MAX_NAME = 200
 MAX_NORM = 1e12
 """Of an update, whatever the study allows: its squares, and sums of them over all rounds, are finite in float32."""
-PARTS = ("train", "validation", "test")
 USELESS = (TensorError, DataError, StudyError, DeclinedError)
 """What is raised for a reply that cannot be used; the round goes on without it."""
 _HEAD = re.compile(r"[0-9a-f]{64}")
@@ -36,7 +36,7 @@ class Update:
 
     Attributes:
         tensors: the clinic's model, float32.
-        images: how many it was trained on; its weight.
+        weight: of the clinic in the mean: images that it was trained on, or in a private study units as it tells them.
         loss: the mean training loss; 0 in a private study, which tells none.
         validation: the histogram of the model that the clinic was sent, where one is due.
         account: what the clinic says of its privacy, in a private study.
@@ -44,7 +44,7 @@ class Update:
     """
 
     tensors: Tensors
-    images: float
+    weight: float
     loss: float
     validation: Histogram | None
     account: Account | None
@@ -77,9 +77,7 @@ class Intake:
             model: the global model that it was sent.
         """
         self._check_request(reply, number)
-        images = reply.number("metrics", "images")
-        if not (1 <= images <= counts["train_images"] and images == int(images)):
-            raise DataError(f"claims {images:g} training images, said {counts['train_images']} before")
+        weight = self._weight(reply, counts)
         loss = 0.0 if self.study.privacy else reply.number("metrics", "loss")
         if not 0 <= loss <= MAX_LOSS:
             raise DataError(f"its training loss is {loss:g}; lower the learning rate")
@@ -89,29 +87,40 @@ class Intake:
         update = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
         self._check_norm(update, model)
         due = validates(self.study, number - 1)
-        validation = self._histogram(reply, "validation", counts["validation_images"], account) if due else None
-        return Update(update, images, loss, validation, account, reply.size)
+        validation = self._histogram(reply, "validation", counts, account) if due else None
+        return Update(update, weight, loss, validation, account, reply.size)
 
     def evaluation(self, reply: Reply, number: int, counts: Counts) -> Evaluation:
         """Return an evaluation reply's content; `number` is that of the last round."""
         self._check_request(reply, number)
         account = self.account(reply)
-        test = self._histogram(reply, "test", counts["test_images"], account)
-        validation = self._histogram(reply, "validation", counts["validation_images"], account)
+        test = self._histogram(reply, "test", counts, account)
+        validation = self._histogram(reply, "validation", counts, account)
         return Evaluation(test, validation, account)
 
-    def counts(self, reply: Reply, name: str) -> dict[str, int]:
-        """Return how many images, positives and groups a clinic has in each part."""
-        counts = {}
+    def counts(self, reply: Reply, name: str) -> Counts:
+        """Return what a clinic says of its data."""
+        privacy, noise = self.study.privacy, reply.number("counts", "noise")
+        most = largest_count_noise(privacy) if privacy else 0.0
+        if not 0 <= noise <= most:
+            raise DataError(
+                f"clinic {name} counts with noise of {noise:.4g}; the study needs none above {most:.4g}; use the same "
+                "melfed version"
+            )
+        numbers: dict[str, int] = {}
         for part in PARTS:
-            largest = self.study.federation.largest_clinic
-            most = largest if part == "train" else min(largest, MAX_EVALUATED)
-            for what in ("images", "positives", "groups"):
+            units = part in unit_parts(self.study)
+            # With noise, a clinic may seem larger than it is.
+            largest = self._largest(part) + (REACH * noise + 1 if units else 0)
+            for what in IN_UNITS if units else IN_IMAGES:
                 number = reply.number("counts", f"{part}_{what}")
-                if not (0 <= number <= most and number == int(number)):
-                    raise DataError(f"clinic {name} counts {number:g} {part} {what}")
-                counts[f"{part}_{what}"] = int(number)
-        return counts
+                if not (0 <= number <= largest and number == int(number)):
+                    raise DataError(f"clinic {name} counts {number:g} {part} {what.replace('_', ' ')}")
+                numbers[f"{part}_{what}"] = int(number)
+            whole, *some = (numbers[f"{part}_{what}"] for what in (IN_UNITS if units else IN_IMAGES))
+            if max(some) > whole:
+                raise DataError(f"clinic {name} counts {max(some)} of {whole} {part} {'units' if units else 'images'}")
+        return Counts(numbers=numbers, noise=noise)
 
     def account(self, reply: Reply) -> Account | None:
         """Return what a private study's clinic says of its privacy; None of a study without."""
@@ -138,6 +147,19 @@ class Intake:
         if reply.text("request", "run") != self.run:
             raise StudyError("the reply is to another run")
 
+    def _largest(self, part: str) -> int:
+        """Return how many images, or units, of a part the study lets a clinic have."""
+        largest = self.study.federation.largest_clinic
+        return largest if part == "train" else min(largest, MAX_EVALUATED)
+
+    def _weight(self, reply: Reply, counts: Counts) -> int:
+        """Return the clinic's weight. One that noise makes larger than the study's largest clinic weighs as that."""
+        weight, said = reply.number("metrics", "weight"), counts.weight(self.study)
+        if not (1 <= weight <= said and weight == int(weight)):
+            what = "images" if self.study.privacy is None else "units"
+            raise DataError(f"claims a weight of {weight:g}, said {said} training {what} before")
+        return min(int(weight), self._largest("train"))
+
     def _check_norm(self, update: Tensors, model: Mapping[str, np.ndarray]) -> None:
         norm, largest = update_norm(update, model), self.study.federation.largest_update_norm
         if not norm <= MAX_NORM:
@@ -145,25 +167,24 @@ class Intake:
         if largest is not None and not norm <= largest:
             raise DataError(f"its update has norm {norm:.4g}, more than federation.largest_update_norm ({largest:g})")
 
-    def _histogram(self, reply: Reply, part: str, images: int, account: Account | None) -> Histogram:
+    def _histogram(self, reply: Reply, part: str, counts: Counts, account: Account | None) -> Histogram:
         histogram = histogram_from_arrays(reply.arrays(part))
         noised = self.study.privacy is not None and self.study.privacy.evaluation == "noised"
         if isinstance(histogram, NoisyHistogram) != noised:
             raise DataError(f"its {part} histogram has {'no ' if noised else ''}noise, against the study")
-        if isinstance(histogram, ScoreHistogram) and histogram.images != images:
-            raise DataError(f"scored {histogram.images} {part} images, not {images}")
+        if isinstance(histogram, ScoreHistogram) and histogram.images != counts.of(part, "images"):
+            raise DataError(f"scored {histogram.images} {part} images, not {counts.of(part, 'images')}")
         if isinstance(histogram, NoisyHistogram) and account is not None:
-            self._check_noised(histogram, part, images, account)
+            self._check_noised(histogram, part, counts, account)
         return histogram
 
-    def _check_noised(self, histogram: NoisyHistogram, part: str, images: int, account: Account) -> None:
-        """Check that a histogram has the noise that was accounted for, and no more patients than the clinic."""
-        assert self.study.privacy is not None  # noqa: S101 (whoever gives an account is in a private study)
+    def _check_noised(self, histogram: NoisyHistogram, part: str, counts: Counts, account: Account) -> None:
+        """Check that a histogram has the noise that was accounted for, and no more units than the clinic may have."""
         if histogram.noise_variance[0] != noise_variance(account.evaluation_noise_multiplier or 0.0):
             raise DataError(f"its {part} histogram states other noise than its account")
-        # The count is rounded to multiples of the cell.
-        if histogram.largest > images + self.study.privacy.smallest_cell + REACH * histogram.noise_std:
-            raise DataError(f"its {part} histogram counts more patients than its {images} images")
+        units = min(counts.most_units(part), self._largest(part))
+        if histogram.largest > units + REACH * histogram.noise_std:
+            raise DataError(f"its {part} histogram counts more units than the {counts.of(part, 'units')} that it told")
 
 
 def raise_refusal(reply: Reply) -> None:

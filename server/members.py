@@ -15,9 +15,10 @@ from common.protocol import Section, StudyProtocol
 from common.seeds import seed_for
 from server import exchange, robust
 from server.conduct import Conduct, FieldValue
+from server.counts import Counts
 from server.exchange import Channel, Node, Reply, Terms
 from server.intake import USELESS, Intake, check_name, raise_refusal
-from server.observer import Counts, Observer
+from server.observer import Observer
 from server.outcome import Account
 from server.run_folder import RunFolder
 
@@ -65,7 +66,7 @@ def _by_reason(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
 class _Known(Section):
     """A clinic in `members.json`."""
 
-    counts: dict[str, int]
+    counts: Counts
     account: Account | None
 
 
@@ -192,7 +193,7 @@ class Members:
 
     def remember(self) -> None:
         """Write `members.json`. Raises StorageError."""
-        known = {name: _Known(counts=dict(c), account=self.accounts.get(name)) for name, c in self.counts.items()}
+        known = {name: _Known(counts=c, account=self.accounts.get(name)) for name, c in self.counts.items()}
         write_text(self.folder.members, _Register(clinics=known).model_dump_json(indent=1) + "\n")
 
     def _recall(self) -> None:

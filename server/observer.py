@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-Counts = Mapping[str, int]
+from server.counts import Counts
 
 
 class Observer(Protocol):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from common.noisy_histogram import Histogram
 from common.tensors import Tensors
-from server.observer import Counts
+from server.counts import Counts
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Outcome:
 
     Attributes:
         models: trainable tensors; one model named "", or in `local` mode one a clinic.
-        clinics: each clinic's counts, by `<part>_images`, `<part>_positives`, `<part>_groups`.
+        clinics: what each clinic says of its data.
         test: each clinic's test part, scored by the global model, or in `local` mode by its own.
         everywhere: in `local` mode the test parts of all clinics, scored by each clinic's own model.
         accounts: of a private study, what each clinic last said of its privacy.

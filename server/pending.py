@@ -33,7 +33,7 @@ class _Header(Section):
     clinic: str
     round: int
     digest: str
-    images: float
+    weight: float
     loss: float
     account: Account | None
     size: int
@@ -59,7 +59,7 @@ class Pending:
             clinic=clinic,
             round=number,
             digest=self.digest,
-            images=update.images,
+            weight=update.weight,
             loss=update.loss,
             account=update.account,
             size=update.size,
@@ -109,7 +109,7 @@ class Pending:
         if theirs != (number, self.digest, path.name):
             return None
         floats = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
-        update = Update(floats, header.images, header.loss, validation, header.account, header.size)
+        update = Update(floats, header.weight, header.loss, validation, header.account, header.size)
         return header.clinic, update
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from common.errors import RunError, StudyError
 from common.protocol import PrivacySpec, StudyProtocol, validates
 from common.recipe import Choice
+from server.counts import Counts
 from server.outcome import Account
 from server.privacy_words import shown
 from server.summary import ClinicPrivacy, PrivacySummary, RecipeChoice, ReleasedQuantity
@@ -22,6 +23,7 @@ _PLURALS = {"patient": "patients", "lesion": "lesions", "image": "images"}
 def summarise_privacy(
     study: StudyProtocol,
     accounts: Mapping[str, Account],
+    clinics: Mapping[str, Counts],
     choices: Sequence[Choice] = (),
     warnings: Sequence[str] = (),
 ) -> PrivacySummary | None:
@@ -32,6 +34,7 @@ def summarise_privacy(
     Args:
         study: with its recipe applied, as it was run.
         accounts: what each clinic last said of its privacy.
+        clinics: what each clinic said of its data.
         choices: what the recipe chose.
         warnings: what to tell beside the result, such as a δ that is too large.
 
@@ -44,12 +47,14 @@ def summarise_privacy(
         return None
     if not accounts:
         raise RunError(f"study {study.name}: no clinic said what it spent, so nothing can be said of its privacy")
+    spent = _largest([account.epsilon for account in accounts.values()])
     noise = min(account.noise_multiplier for account in accounts.values())
     evaluation = _evaluation_noise(study, privacy, accounts)
+    counts = min((clinic.noise for clinic in clinics.values() if clinic.noise), default=None)
     return PrivacySummary(
         unit=privacy.unit,
         epsilon=privacy.epsilon,
-        epsilon_spent=_largest([account.epsilon for account in accounts.values()]),
+        epsilon_spent=spent,
         delta=privacy.delta,
         noise_multiplier=noise,
         sampling_rate=privacy.sampling_rate,
@@ -58,8 +63,13 @@ def summarise_privacy(
         clipping_norm=privacy.clipping_norm,
         evaluation=privacy.evaluation,
         evaluation_noise_multiplier=evaluation,
+        count_noise_multiplier=counts,
         recipe=tuple(RecipeChoice(key=c.key, value=shown(c.value), reason=c.reason) for c in choices),
-        released=tuple(_released(study, privacy, noise, evaluation)),
+        released=(
+            *_released(study, privacy, noise, evaluation),
+            *_counts(privacy, spent is not None, clinics),
+            *_others(),
+        ),
         clinics=tuple(
             ClinicPrivacy(name=name, epsilon=_largest([account.epsilon]), ledger_head=account.head)
             for name, account in sorted(accounts.items())
@@ -88,22 +98,49 @@ def _evaluation_noise(study: StudyProtocol, privacy: PrivacySpec, accounts: Mapp
 def _released(
     study: StudyProtocol, privacy: PrivacySpec, noise: float, evaluation: float | None
 ) -> Iterator[ReleasedQuantity]:
-    """Yield everything that a clinic sends, what is kept back beside it, and what protects each."""
-    cell = f"rounded to multiples of {privacy.smallest_cell}, without noise"
+    """Yield the models and histograms that a clinic sends, and what protects each."""
     yield _updates(study, privacy, noise)
     yield from _histograms(study, privacy, evaluation)
-    yield _row(
-        f"Numbers of training images, of melanomas and of {_PLURALS[privacy.unit]} among them, and of groups; also the "
-        "clinic's weight in the average, and the divisor of its noisy sums",
-        cell,
-        UNCHARGED,
+
+
+def _counts(privacy: PrivacySpec, bounded: bool, clinics: Mapping[str, Counts]) -> Iterator[ReleasedQuantity]:
+    """Yield the numbers that clinics tell of their data: each clinic noises its own, or declares public figures.
+
+    A clinic that told exact numbers would have no bound on its ε: where there is one, those without noise are declared.
+    """
+    unit, units, public = privacy.unit, _PLURALS[privacy.unit], privacy.evaluation == "public"
+    where = "for training" if public else "in each part"
+    quantity = (
+        f"Numbers of {units} with a positive image and of other {units}, {where}; also the clinic's weight in the "
+        "average and the divisor of its noisy sums"
     )
-    public = privacy.evaluation == "public"
-    yield _row(
-        "Numbers of validation and test images, of melanomas and of groups among them",
-        "exact: the study declares these images public" if public else cell,
-        UNCHARGED,
-    )
+    noised = [counts.noise for counts in clinics.values() if counts.noise]
+    bare = sorted(name for name, counts in clinics.items() if not counts.noise)
+    if noised:
+        protection = (
+            f"Gaussian noise of {min(noised):.4g} on each; one {unit} changes one of them by 1; drawn once for the "
+            "run, so that asking again tells nothing new"
+        )
+        yield _row(quantity, protection, PART)
+    if bare and bounded:
+        whose = f" (by {', '.join(bare)})" if noised else ""
+        yield _row(
+            f"The same, declared{whose}" if noised else quantity,
+            "public figures that the clinic itself states, and nothing that it counted",
+            "none",
+        )
+    if bare and not bounded:
+        yield _row(quantity, "there is no noise, unless the clinic states public figures", UNBOUNDED)
+    if public:
+        yield _row(
+            "Numbers of validation and test images, of melanomas and of groups among them",
+            "exact: the study declares these images public",
+            UNCHARGED,
+        )
+
+
+def _others() -> Iterator[ReleasedQuantity]:
+    """Yield what else leaves a clinic, and what is kept back."""
     yield _row("Training loss, gradient norms, how many took part in a step, scores of single images", KEPT, "none")
     yield _row(
         "Time that a clinic takes for a round",

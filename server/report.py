@@ -21,7 +21,7 @@ from common.metrics import EvaluationMetrics, Interval
 from common.noisy_histogram import Histogram, histogram_from_lists, pooled
 from common.protocol import StudyProtocol
 from common.study_file import study_yaml
-from server import figures, report_words
+from server import count_words, figures, report_words
 from server.markup import Markup, element, join
 from server.report_parts import columns, facts, notice, panel, table
 from server.report_privacy import privacy_notice, privacy_section
@@ -66,7 +66,7 @@ def write_report(folder: RunFolder) -> Path:
         StorageError: the page cannot be written; an earlier one stays whole.
     """
     summary, study = folder.summary(), folder.study()
-    if study.digest != summary.study.digest:
+    if not folder.made_by(summary.study.digest, study):
         raise RunError(f"{folder.path}: summary.json is of study {summary.study.digest[:12]}, not {study.digest[:12]}")
     write_text(folder.report, page(summary, study, _test_scores(folder, study)))
     return folder.report
@@ -88,7 +88,7 @@ def page(summary: RunSummary, study: StudyProtocol, test: Mapping[str, Histogram
         "result": [_cards(summary)],
         "privacy": _privacy(summary, study),
         "clinics": [
-            _clinic_table(summary, study),
+            _clinic_table(summary),
             figures.forest(summary.clinics, summary.test, noised_unit(summary)),
         ],
         "training": _training(summary),
@@ -187,9 +187,10 @@ def _test_size(summary: RunSummary, unit: str | None) -> tuple[str, str]:
         units = plural(unit)
         title = "Melanomas in test" if unit == "image" else f"{capital(units)} with melanoma in test"
         return title, f"in about {count(test.images)} {units}, estimated from noisy counts"
-    of_groups = f" of {count(test.patients)} {plural(summary.data.groups_by)}"
+    groups_by = report_words.exact_groups(summary)
+    of_groups = f" of {count(test.patients)} {plural(groups_by)}"
     images = counted(test.images, "test image", "test images")
-    return "Melanomas in test", f"in {images}{'' if summary.data.groups_by == 'image' else of_groups}"
+    return "Melanomas in test", f"in {images}{'' if groups_by == 'image' else of_groups}"
 
 
 def _card(title: str, interval: Interval, chance: float | None, words: str, reason: str | None) -> Markup:
@@ -217,29 +218,34 @@ def _operating_points(test: EvaluationMetrics) -> Markup:
     return panel(facts(known), below=True)
 
 
-def _clinic_table(summary: RunSummary, study: StudyProtocol) -> Markup:
-    by_image, local, unit = summary.data.groups_by == "image", summary.mode == "local", noised_unit(summary)
-    groups = [] if by_image else [capital(plural(summary.data.groups_by))]
-    counts = ["Images", "Melanomas"] if unit is None else [f"≈ {capital(plural(unit))}", "≈ With melanoma"]
-    whole, test = [*groups, "Images", "Melanomas"], [*counts, "AUROC", "AUPRC"]
+def _clinic_table(summary: RunSummary) -> Markup:
+    local, unit, told = summary.mode == "local", noised_unit(summary), count_words.told_unit(summary)
+    with_groups = told is not None or summary.data.groups_by != "image"
+    groups = [capital(plural(summary.data.groups_by))] if with_groups else []
+    whole = [*groups, "Images", "Melanomas"] if told is None else [*count_words.told_headings(summary, told)]
+    counts = ["Images", "Melanomas"] if unit is None else [*count_words.headings(unit, noised=True)]
+    test = [*counts, "AUROC", "AUPRC"]
     everywhere = ["AUROC", "AUPRC"] if local else []
-    spans = [("All data", len(whole)), ("Test part", len(test)), *([("Everywhere", 2)] if local else [])]
+    scope = capital(count_words.scope(summary))
+    spans = [(scope, len(whole)), ("Test part", len(test)), *([("Everywhere", 2)] if local else [])]
     over = [element("th", name, colspan=span, scope="colgroup") for name, span in spans]
     head = join([element("tr", element("td", ""), *over), columns("Clinic", *whole, *test, *everywhere)])
-    rows = [_clinic_row(clinic, by_image, local, unit) for clinic in summary.clinics]
-    sums = [sum(getattr(clinic, what) for clinic in summary.clinics) for what in ("patients", "images", "melanomas")]
-    cells = _count_cells(None if by_image else sums[0], *sums[1:])
+    rows = [_clinic_row(clinic, with_groups, local, unit) for clinic in summary.clinics]
+    patients = sum(clinic.patients for clinic in summary.clinics)
+    melanomas = sum(clinic.melanomas for clinic in summary.clinics)
+    images = [clinic.images for clinic in summary.clinics if clinic.images is not None]
+    cells = _count_cells(patients if with_groups else None, sum(images) if images else None, melanomas)
     absent = [element("td", "–")] * len(everywhere)
     first = element("th", "All pooled", scope="row")
     total = element("tr", first, *cells, *_test_cells(summary.test, unit), *absent, class_="total")
-    caption = f"Each clinic and all pooled; below a value its 95 % interval.{report_words.rounded_counts(study)}"
+    caption = f"Each clinic and all pooled; below a value its 95 % interval. {count_words.told(summary)}".strip()
     if local:
         caption += " Test part: the clinic's own model on its own test images. Everywhere: on those of all clinics."
     return table(caption, head, [*rows, total])
 
 
-def _clinic_row(clinic: ClinicSummary, by_image: bool, local: bool, unit: str | None) -> Markup:
-    cells = _count_cells(None if by_image else clinic.patients, clinic.images, clinic.melanomas)
+def _clinic_row(clinic: ClinicSummary, with_groups: bool, local: bool, unit: str | None) -> Markup:
+    cells = _count_cells(clinic.patients if with_groups else None, clinic.images, clinic.melanomas)
     name = element("th", element("bdi", clinic.name), scope="row")
     everywhere: list[Markup] = []
     if local:
@@ -250,7 +256,7 @@ def _clinic_row(clinic: ClinicSummary, by_image: bool, local: bool, unit: str | 
     return element("tr", name, *cells, *_test_cells(clinic.test, unit), *everywhere)
 
 
-def _count_cells(patients: int | None, images: int, melanomas: int) -> list[Markup]:
+def _count_cells(patients: int | None, images: int | None, melanomas: int) -> list[Markup]:
     return [element("td", count(value)) for value in (patients, images, melanomas) if value is not None]
 
 
@@ -339,28 +345,37 @@ def _curves(summary: RunSummary, test: Mapping[str, Histogram]) -> Markup:
 
 def _data(summary: RunSummary, study: StudyProtocol) -> list[Markup]:
     data = summary.data
-    parts = [f"{count(data.images)} images", f"{counted(data.melanomas, 'melanoma', 'melanomas')}"]
-    if data.groups_by != "image":
-        parts.append(f"{count(data.groups)} {plural(data.groups_by)}")
     deployed = data.layout == AT_CLINICS
     where = [("Where", f"{data.folder}: {report_words.STAYED}")]
     left_out = counted(len(data.left_out), "image", "images") if data.left_out else "no image"
     known = [
         *(where if deployed else [("Folder", data.folder), ("Layout", data.layout)]),
-        ("Told by the clinics" if deployed else "Used", ", ".join(parts)),
+        ("Told by the clinics" if deployed else "Used", _amounts(summary)),
         ("Counted as melanoma", ", ".join(study.data.positive)),
-        ("Splits", report_words.splits_by(data.groups_by)),
+        ("Splits", report_words.splits_by(summary)),
         ("Left out", report_words.LEFT_OUT_THERE if deployed else left_out),
     ]
     if summary.privacy:
-        told = report_words.rounded_counts(study).strip()
-        known.append(("Protection", told if deployed else report_words.DATA_UNPROTECTED))
+        known.append(("Protection", count_words.told(summary) if deployed else report_words.DATA_UNPROTECTED))
     if data.synthetic:
         known.insert(0, ("Images", f"{report_words.SYNTHETIC}."))
     content = [panel(facts(known))]
     if data.left_out:
         content.append(_left_out(summary))
     return content
+
+
+def _amounts(summary: RunSummary) -> str:
+    """Return how much data there is, as far as it is known."""
+    if told := count_words.of_data(summary):
+        return told
+    data = summary.data
+    parts = [counted(data.melanomas, "melanoma", "melanomas")]
+    if data.images is not None:
+        parts.insert(0, f"{count(data.images)} images")
+    if data.groups_by != "image":
+        parts.append(f"{count(data.groups)} {plural(data.groups_by)}")
+    return ", ".join(parts)
 
 
 def _left_out(summary: RunSummary) -> Markup:

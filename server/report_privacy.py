@@ -85,6 +85,9 @@ def _mechanism(privacy: PrivacySummary, spec: PrivacySpec) -> Markup:
         ("Neighbouring data", "add or remove", f"two data sets that differ by all images of one {unit}"),
         ("Accountant", "PLD", ACCOUNTANT if privacy.noise_multiplier else "nothing to account: there is no noise"),
     ]
+    if privacy.count_noise_multiplier is not None:
+        meaning = f"noise on each number of {units(privacy)} that a clinic tells; one {unit} changes one of them by 1"
+        rows.insert(1, ("σ of counts", f"{privacy.count_noise_multiplier:.4g}", meaning))
     if privacy.evaluation == "noised":
         rows.insert(1, ("σ of histograms", _sigma(privacy), f"noise over the most that one {unit} adds to a release"))
     if spec.views > 1:

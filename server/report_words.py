@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from common.metrics import BINS, EvaluationMetrics, Interval
 from common.noisy_histogram import SCORE_BINS
 from common.protocol import StudyProtocol
-from server.summary import PublicData, RoundSummary, RunSummary
+from server.summary import AT_CLINICS, PublicData, RoundSummary, RunSummary
 
 SYNTHETIC = "Synthetic images: these numbers say nothing about real patients"
 NOTICE = "Research software, no medical device."
@@ -41,13 +41,33 @@ def capital(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def splits_by(groups_by: str) -> str:
+def splits_by(summary: RunSummary) -> str:
     """Return what a split keeps together, and what that is worth."""
+    if summary.privacy and any(clinic.counted.how != "rounded" for clinic in summary.clinics):
+        return _private_splits(summary.privacy.unit)
+    groups_by = summary.data.groups_by
     mixed = (
         f"Splits go by {groups_by}: all images of such a group are in one part of one clinic. Where a patient is not "
         "named, images of that patient may stand on both sides of a split, which can flatter the results."
     )
     return _SPLITS.get(groups_by, mixed)
+
+
+def _private_splits(unit: str) -> str:
+    said = f"Splits go by {unit}, which is what the study protects"
+    if unit == "patient":
+        return f"{said}: all images of a patient are in one part (training, validation or test) of one clinic."
+    kept = f"all images of a {unit} are in one part of one clinic, but two {plural(unit)}"
+    kept = "images" if unit == "image" else kept
+    return f"{said}: {kept} of one patient may stand on both sides of a split, which can flatter the results."
+
+
+def exact_groups(summary: RunSummary) -> str:
+    """Return what exact histograms count beside images."""
+    unit = summary.privacy.unit if summary.privacy else None
+    # Clinics group what their own tables tie together, whatever the study protects.
+    deployed = summary.data.layout == AT_CLINICS and unit in {"lesion", "image"}
+    return "group" if deployed else summary.data.groups_by
 
 
 def count(value: int) -> str:
@@ -144,22 +164,8 @@ def traffic(rounds: Sequence[RoundSummary]) -> str:
 def initial_weights(public: PublicData) -> str:
     """Return what the initial weights come from."""
     sources = ", ".join(public.sources) or "sources not on record"
-    images = counted(public.images, "image", "images")
+    images = "images" if public.images is None else counted(public.images, "image", "images")
     return f"the model of study {public.study} (digest {public.digest[:12]}), trained on {images} of: {sources}"
-
-
-def rounded_counts(study: StudyProtocol) -> str:
-    """Return how a private study's clinics reported their counts; empty without privacy."""
-    if study.privacy is None:
-        return ""
-    cell = f"rounded to multiples of {study.privacy.smallest_cell}, part by part"
-    if study.privacy.evaluation == "public":
-        return f" Counts are as the clinics reported them: those of training {cell}, others exact."
-    unit = study.privacy.unit
-    return (
-        f" Counts of all data are as the clinics reported them, {cell}; those of the test part are estimates from "
-        f"noisy histograms, which count every {unit} once."
-    )
 
 
 def meanings(summary: RunSummary, study: StudyProtocol) -> list[tuple[str, str]]:
@@ -215,7 +221,7 @@ def _widths(summary: RunSummary) -> str:
     if unit is None:
         return (
             f"clinics report counts of scores in {count(BINS)} bins instead of scores, and the error that this can "
-            f"cause is part of each interval; and {_independence(summary.data.groups_by)}"
+            f"cause is part of each interval; and {_independence(exact_groups(summary))}"
         )
     return (
         f"clinics report noisy counts of scores in {count(SCORE_BINS)} bins. Metrics and curves are those of smooth "

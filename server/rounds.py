@@ -48,8 +48,8 @@ class _Training:
         """Add one clinic's update."""
         if update.validation is not None:
             self.validation.append(update.validation)
-        self.mean.add(name, update.tensors, update.images)
-        self.losses.append(update.loss * update.images)
+        self.mean.add(name, update.tensors, update.weight)
+        self.losses.append(update.loss * update.weight)
         self.bytes_up += update.size
         self.answered.append(name)
 

@@ -128,7 +128,7 @@ def _sealed(
 
 
 def _tell_who_is_trusted(study: "StudyProtocol") -> None:
-    """Warn where one clinic that lies about its images or its update would make the model alone."""
+    """Warn where one clinic that lies about how much it has, or about its update, would make the model alone."""
     from common.protocol import FederationSpec
 
     spec = study.federation
@@ -237,7 +237,7 @@ def _follow(config: "ServerConfig", folder: "RunFolder", tail: "Tail") -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from server.privacy_words import terminal_line
-    from server.run_table import summary_table, undefined
+    from server.run_table import notes, summary_table
     from server.watch import Presence, Row, follow, raise_unless_completed, words_of
 
     name, rounds = folder.path.name, folder.study().federation.rounds
@@ -275,7 +275,7 @@ def _follow(config: "ServerConfig", folder: "RunFolder", tail: "Tail") -> None:
     raise_unless_completed(name, state)
     summary = folder.summary()
     output.print(summary_table(summary))
-    for line in undefined(summary):
+    for line in notes(summary):
         output.print(line, soft_wrap=True)
     if summary.privacy:
         output.print(terminal_line(summary.privacy, "the clinics' own"), soft_wrap=True)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from common.errors import RunError, StorageError
 from common.files import write_text
-from common.protocol import StudyProtocol
+from common.protocol import CURRENT, StudyProtocol
 from common.study_file import read_study, study_yaml
 from server.outcome import Outcome
 from server.summary import RunSummary
@@ -121,6 +121,13 @@ class RunFolder:
     def study(self) -> StudyProtocol:
         """Return the run's study, with its weights' digest fixed."""
         return read_study(self.path / "study.yaml")
+
+    def made_by(self, digest: str, study: StudyProtocol) -> bool:
+        """Tell whether a digest in one of the run's files is that of its study.
+
+        A study of version 1 had another digest, by rules that are gone: there its summary says which.
+        """
+        return digest == (study.digest if study.protocol == CURRENT else self.summary().study.digest)
 
     def append(self, event: Event) -> None:
         """Add one event to `metrics.jsonl`, durably."""

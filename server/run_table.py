@@ -7,7 +7,7 @@ from server.terminal import INTERVAL_WIDTH, metrics_cells
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from server.summary import RunSummary
+    from server.summary import ClinicSummary, RunSummary
 
 
 def undefined(summary: "RunSummary") -> list[str]:
@@ -25,23 +25,42 @@ def undefined(summary: "RunSummary") -> list[str]:
     ]
 
 
+def notes(summary: "RunSummary") -> list[str]:
+    """Return what to know about the table: why metrics are undefined, and how a private run's numbers came about."""
+    from server.count_words import told
+
+    return [*undefined(summary), *filter(None, [told(summary)])]
+
+
 def summary_table(summary: "RunSummary") -> "Table":
     """Return one row a clinic, and one for all pooled."""
     from rich.table import Table
 
+    from server.count_words import told_headings, told_unit
     from server.report_words import plural
 
+    unit = told_unit(summary)
+    names = [plural(summary.data.groups_by), "images", "melanomas"]
+    if unit is not None:
+        names = [heading.lower() for heading in told_headings(summary, unit)]
     synthetic = ", synthetic images" if summary.data.synthetic else ""
     table = Table(title=f"{summary.study.name} ({summary.mode}{synthetic}): test, value (95 % interval)")
     table.add_column("clinic", overflow="fold")
-    for column in (plural(summary.data.groups_by), "images", "melanomas"):
+    for column in names:
         table.add_column(column, justify="right", no_wrap=True)
     for column in ("AUROC", "AUPRC"):
         table.add_column(column, justify="right", min_width=INTERVAL_WIDTH)
     for clinic in summary.clinics:
-        counts = (str(n) for n in (clinic.patients, clinic.images, clinic.melanomas))
-        table.add_row(clinic.name, *counts, *metrics_cells(clinic.test))
+        table.add_row(clinic.name, *_cells(clinic), *metrics_cells(clinic.test))
     table.add_section()
-    totals = (summary.data.groups, summary.data.images, summary.data.melanomas)
-    table.add_row("all, pooled", *(str(n) for n in totals), *metrics_cells(summary.test), style="bold")
+    table.add_row("all, pooled", *_sums(summary), *metrics_cells(summary.test), style="bold")
     return table
+
+
+def _cells(clinic: "ClinicSummary") -> list[str]:
+    return [str(number) for number in (clinic.patients, clinic.images, clinic.melanomas) if number is not None]
+
+
+def _sums(summary: "RunSummary") -> list[str]:
+    """Return the sums of the column above."""
+    return [str(sum(map(int, column))) for column in zip(*map(_cells, summary.clinics), strict=True)]

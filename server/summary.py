@@ -1,8 +1,8 @@
 """The run's summary, `RUN/summary.json`: what was trained, on what, and how good it is."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from common.metrics import EvaluationMetrics
 
@@ -28,29 +28,51 @@ class LeftOutImage(_Row):
     reason: str
 
 
+class Counted(_Row):
+    """How numbers of patients and melanomas came about, and what they are of.
+
+    Attributes:
+        how: exact; noised by the clinics; unnoised: a clinic declared public figures, or the study has no noise; or
+            rounded, as melfed 0.1 did in private studies.
+        parts: whether they are of all data, or of the training part alone (the others are declared public).
+        patients_noise: standard deviation of the noise on the number of patients; 0: none.
+        melanomas_noise: of that on the number of melanomas.
+
+    Where it is not exact, `patients` (or `groups`) are what the study protects (patients, lesions or images), and
+    `melanomas` those of them that have one. How many `images` there are, nobody has told.
+    """
+
+    how: Literal["exact", "noised", "unnoised", "rounded"] = "exact"
+    parts: Literal["all", "training"] = "all"
+    patients_noise: float = 0.0
+    melanomas_noise: float = 0.0
+
+
 class DataSummary(_Row):
     """What the run was given: a folder, or (`layout` is `AT_CLINICS`) what clinics say of data of their own."""
 
     folder: str
     layout: str
-    images: int
+    images: int | None
     melanomas: int
     groups: int
     groups_by: str
     synthetic: bool
     left_out: tuple[LeftOutImage, ...]
+    counted: Counted = Counted()
 
 
 class ClinicSummary(_Row):
-    """One clinic: its whole data, and how the model does on its test part.
+    """One clinic: its whole data, as the coordinator knows it, and how the model does on its test part.
 
     `everywhere` is for the `local` baseline alone: this clinic's own model on the test parts of all clinics.
     """
 
     name: str
     patients: int
-    images: int
+    images: int | None
     melanomas: int
+    counted: Counted = Counted()
     test: EvaluationMetrics
     everywhere: EvaluationMetrics | None = None
 
@@ -102,11 +124,14 @@ class ClinicPrivacy(_Row):
 
 
 class PublicData(_Row):
-    """What the run's initial weights were trained on, besides ImageNet: taken as public, not protected here."""
+    """What the run's initial weights were trained on, besides ImageNet: taken as public, not protected here.
+
+    `images` is None where that is not known: a private study's clinics do not tell it.
+    """
 
     study: str
     digest: str
-    images: int
+    images: int | None
     sources: tuple[str, ...]
 
 
@@ -115,7 +140,7 @@ class PrivacySummary(_Row):
 
     `epsilon` is what the study stated (None: it stated σ), `epsilon_spent` the largest total of any clinic's ledger
     (None: unbounded). `steps` counts those of all rounds. `evaluation_noise_multiplier` is None where the evaluation
-    images are public.
+    images are public, `count_noise_multiplier` where no clinic added noise to its numbers of units.
     """
 
     unit: Literal["patient", "lesion", "image"]
@@ -129,6 +154,7 @@ class PrivacySummary(_Row):
     clipping_norm: float
     evaluation: Literal["noised", "public"]
     evaluation_noise_multiplier: float | None
+    count_noise_multiplier: float | None = None
     recipe: tuple[RecipeChoice, ...]
     released: tuple[ReleasedQuantity, ...]
     clinics: tuple[ClinicPrivacy, ...]
@@ -150,3 +176,18 @@ class RunSummary(_Row):
     seconds: float
     versions: dict[str, str]
     device: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_counted(cls, content: Any) -> Any:
+        """Say of a private run of melfed 0.1, whose summary does not tell, that its clinics rounded their counts."""
+        if not isinstance(content, dict) or not isinstance(content.get("privacy"), dict):
+            return content
+        told = [*content.get("clinics", ())]
+        data = content.get("data")
+        if isinstance(data, dict) and data.get("layout") == AT_CLINICS:
+            told.append(data)
+        for row in told:
+            if isinstance(row, dict):
+                row.setdefault("counted", {"how": "rounded"})
+        return content

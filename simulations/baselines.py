@@ -20,6 +20,7 @@ from common.protocol import StudyProtocol, validates
 from common.scoring import score
 from common.tensors import Tensors
 from server.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
+from server.counts import Counts
 from server.observer import Observer
 from server.outcome import Outcome
 from server.run_folder import RunFolder
@@ -157,8 +158,9 @@ class _Learner:
         return ScoreHistogram.from_scores(probabilities, images.targets, images.groups)
 
 
-def _counts(clinic: ClinicData) -> dict[str, int]:
-    return {f"{part}_{what}": count for part in PARTS for what, count in clinic.load(part).counts().items()}
+def _counts(clinic: ClinicData) -> Counts:
+    parts = {part: clinic.load(part).counts() for part in PARTS}
+    return Counts(numbers={f"{part}_{what}": count for part, counts in parts.items() for what, count in counts.items()})
 
 
 def _prefix(learner: str) -> str:

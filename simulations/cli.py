@@ -79,7 +79,8 @@ def run(
 
     for warning in privacy_warnings(protocol, virtual):
         errors.print(f"warning: {warning}", style="yellow")
-    with RunProgress(_passes(protocol)) as observer:
+    images = {clinic.name: _passes(protocol) * len(clinic.train) for clinic in virtual.clinics}
+    with RunProgress(images) as observer:
         summary = simulate(
             protocol,
             virtual,
@@ -280,10 +281,10 @@ def _divide(study: "StudyProtocol", folder: Path | None, cache: Path | None) -> 
 def _print_summary(summary: "RunSummary", folder: Path) -> None:
     """Print one row a clinic, and one for all pooled, and of a private study what it protects and spent."""
     from server.privacy_words import terminal_line
-    from server.run_table import summary_table, undefined
+    from server.run_table import notes, summary_table
 
     output.print(summary_table(summary))
-    for line in undefined(summary):
+    for line in notes(summary):
         output.print(line, soft_wrap=True)
     if summary.mode == "local":
         output.print(_everywhere(summary))

@@ -6,7 +6,7 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from common.recipe import Choice
-from server.observer import Counts
+from server.counts import Counts
 from server.privacy_words import shown
 from server.terminal import errors
 
@@ -20,13 +20,18 @@ def print_choices(choices: Sequence[Choice]) -> None:
 class RunProgress:
     """An observer of a run: one bar for all rounds, one for the current round's images."""
 
-    def __init__(self, local_epochs: float) -> None:
+    def __init__(self, images: Mapping[str, float]) -> None:
+        """Make the observer of a run.
+
+        Args:
+            images: how many images each clinic trains on in a round, about; one that is seen twice counts as two. Here
+                whoever simulates knows: a private study's clinics do not tell.
+        """
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
         self._progress = Progress(
             *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=errors, disable=not errors.is_terminal
         )
-        self._local_epochs = local_epochs
-        self._images: dict[str, int] = {}
+        self._images = {name: round(number) for name, number in images.items()}
         self._done: set[str] = set()
         self._declined: dict[str, str] = {}
         self._before: dict[str, int] = {}
@@ -44,7 +49,7 @@ class RunProgress:
 
     def started(self, clinics: Mapping[str, Counts], first_round: int, rounds: int) -> None:
         """See `server.observer.Observer`."""
-        self._images = {name: round(counts["train_images"] * self._local_epochs) for name, counts in clinics.items()}
+        self._images = {name: number for name, number in self._images.items() if name in clinics}
         if first_round > 1:
             errors.print(f"going on from round {first_round - 1} of {rounds}")
         self._progress.update(self._rounds, description="rounds", total=rounds, completed=first_round - 1)

@@ -5,18 +5,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from client.privacy.accounting import Mechanism, cross_check, epsilon, noise_multiplier
+from common.count_noise import COUNTS_SHARE, FAINTEST
 from common.errors import StudyError
 from common.evaluation_noise import EVALUATION_SHARE, LARGEST_MULTIPLIER, evaluations
 from common.protocol import PrivacySpec, StudyProtocol
-
-_FAINTEST = 1e5
-"""σ of counts beyond which they say nothing of any clinic."""
-COUNTS_SHARE = 0.02
-"""Part of a run's squared μ (Gaussian differential privacy: Dong, Roth & Su, arXiv 1905.02383) that counts may use up.
-
-μ of Gaussian mechanisms adds up in squares, so that this costs the steps 1 % more noise; at ε = 3 a number of patients
-then has noise of about nine.
-"""
 
 
 @dataclass(frozen=True)
@@ -88,10 +80,10 @@ def _others(evaluation: Mechanism | None, releases: int, counts: Mechanism) -> l
 def _counts(total: float, delta: float) -> Mechanism:
     """Return the mechanism of a run's counts, by the ε that the whole run may spend."""
     if not 0 < total < math.inf:
-        return Mechanism(1.0, 0.0 if total else _FAINTEST, 1)
+        return Mechanism(1.0, 0.0 if total else FAINTEST, 1)
     # σ of the one Gaussian mechanism that would spend it all is 1/μ.
     whole = noise_multiplier(total, delta, 1.0, 1)
-    return Mechanism(1.0, min(whole / math.sqrt(COUNTS_SHARE), _FAINTEST), 1)
+    return Mechanism(1.0, min(whole / math.sqrt(COUNTS_SHARE), FAINTEST), 1)
 
 
 def _evaluation(share: float, delta: float, releases: int) -> Mechanism | None:

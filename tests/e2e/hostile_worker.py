@@ -65,7 +65,7 @@ TENSORS: dict[str, Callable[[Arrays, Arrays], Arrays]] = {
     },
     "poison": lambda ours, sent: {name: sent[name] - 10 * (ours[name] - sent[name]) for name in ours},
 }
-IMAGES = {"examples": 10**12, "zero": 0}
+WEIGHTS = {"examples": 10**12, "zero": 0}
 
 
 class HostileWorker(WorkerServicer):
@@ -96,9 +96,9 @@ class HostileWorker(WorkerServicer):
         reply = self._worker(question).train(sent, question.round, question.digest, question.run)
         if deed in TENSORS:
             reply = replace(reply, tensors=TENSORS[deed](reply.tensors, sent))
-        if deed in IMAGES:
-            reply = replace(reply, images=IMAGES[deed])
-        if deed in TENSORS or deed in IMAGES:
+        if deed in WEIGHTS:
+            reply = replace(reply, weight=WEIGHTS[deed])
+        if deed in TENSORS or deed in WEIGHTS:
             done(deed)
         if deed == "endless":
             done(deed)
@@ -174,7 +174,7 @@ def messenger(config: ClinicConfig) -> None:
         }
         content.update(changes.get(deed, {}))
         if deed == "negative":
-            content["metrics"]["images"] = -5
+            content["metrics"]["weight"] = -5
         if deed == "loss":
             content["metrics"]["loss"] = float("nan")
         if deed in changes or deed in ("negative", "loss"):

@@ -9,11 +9,14 @@ import numpy as np
 
 from client.privacy.evaluation import noised_histograms
 from client.privacy.noise import NoiseSource
+from common.count_noise import unit_parts
 from common.histogram import ScoreHistogram
 from common.noisy_histogram import Histogram, NoisyHistogram, pooled
 from common.noisy_metrics import metrics_of
 from common.protocol import DataSpec, FederationSpec, ModelSpec, PrivacySpec, StudyProtocol
 from common.recipe import Choice
+from server.counts import Counts, counted, totals
+from server.finish import told_data
 from server.outcome import Account
 from server.privacy_summary import summarise_privacy
 from server.run_folder import RunFolder
@@ -32,6 +35,7 @@ ROUNDS = 5
 PRIVATE = PrivacySpec(unit="patient", epsilon=3.0, sampling_rate=0.5, steps=8, views=4, evaluation="public")
 NOISED = PrivacySpec(unit="patient", epsilon=3.0, steps=8, evaluation="noised")
 EVALUATION_NOISE = 4.0
+COUNT_NOISE = 9.0
 CHOICES = (
     Choice(key="model.train", value="head", reason="about 1000 patients a clinic are too few for more at ε 3"),
     Choice(key="privacy.steps", value=8, reason="40 steps in all: more of them need more noise each"),
@@ -60,6 +64,8 @@ class FakeRun:
     warnings: Sequence[str] = ()
     public: PublicData | None = None
     tail_average: float = 0.0
+    declared: Sequence[str] = ()  # clinics of a private study that tell public figures
+    deployed: bool = False
     seed: int = 0
 
     def write(self, path: Path) -> RunFolder:
@@ -81,25 +87,17 @@ class FakeRun:
         return (noised_scores if noised else scores)(rng, images, rate, skill=skill)
 
     def _summary(self, study: StudyProtocol, test: dict[str, Histogram], rng: np.random.Generator) -> RunSummary:
-        clinics = tuple(self._clinic(name, histogram, rng) for name, histogram in test.items())
+        told = {name: self._counts(study, name, histogram) for name, histogram in test.items()}
+        clinics = tuple(self._clinic(study, name, told[name], histogram, rng) for name, histogram in test.items())
         left_out = tuple(LeftOutImage(image=image, reason=reason) for image, reason in self.left_out)
         return RunSummary(
             melfed="0.1.0",
             study=StudyIdentity(name=study.name, digest=study.digest),
             mode=self.mode,
-            data=DataSummary(
-                folder="ham10000",
-                layout="HAM10000",
-                images=sum(clinic.images for clinic in clinics),
-                melanomas=sum(clinic.melanomas for clinic in clinics),
-                groups=sum(clinic.patients for clinic in clinics),
-                groups_by=self.groups_by,
-                synthetic=self.synthetic,
-                left_out=left_out,
-            ),
+            data=told_data(study, told) if self.deployed else self._data(test, left_out),
             test=metrics_of(pooled(test.values())),
             clinics=clinics,
-            privacy=summarise_privacy(study, accounts(study, self.clinics), self.choices, self.warnings),
+            privacy=summarise_privacy(study, accounts(study, self.clinics), told, self.choices, self.warnings),
             public=self.public,
             rounds=tuple(self._round(number, rng) for number in range(1, self.rounds + 1)),
             seconds=1312.4,
@@ -107,14 +105,42 @@ class FakeRun:
             device="cpu",
         )
 
-    def _clinic(self, name: str, histogram: Histogram, rng: np.random.Generator) -> ClinicSummary:
-        metrics = metrics_of(histogram)
+    def _data(self, test: dict[str, Histogram], left_out: tuple[LeftOutImage, ...]) -> DataSummary:
+        """A folder with five times as many images as are in the test parts."""
+        metrics = [metrics_of(histogram) for histogram in test.values()]
+        return DataSummary(
+            folder="ham10000",
+            layout="HAM10000",
+            images=5 * sum(found.images for found in metrics),
+            melanomas=5 * sum(found.melanomas for found in metrics),
+            groups=5 * sum(found.patients for found in metrics),
+            groups_by=self.groups_by,
+            synthetic=self.synthetic,
+            left_out=left_out,
+        )
+
+    def _counts(self, study: StudyProtocol, name: str, histogram: Histogram) -> Counts:
+        """What a clinic tells: three fifths of its data are for training, a fifth each for validation and test."""
+        metrics, numbers = metrics_of(histogram), {}
+        for part, share in {"train": 3, "validation": 1, "test": 1}.items():
+            sizes = {"images": metrics.images, "positives": metrics.melanomas, "groups": metrics.patients}
+            if part in unit_parts(study):
+                sizes = {"units": metrics.patients, "positive_units": min(metrics.melanomas, metrics.patients)}
+            numbers |= {f"{part}_{what}": share * size for what, size in sizes.items()}
+        noised = self.privacy is not None and name not in self.declared
+        return Counts(numbers=numbers, noise=COUNT_NOISE if noised else 0.0)
+
+    def _clinic(
+        self, study: StudyProtocol, name: str, counts: Counts, histogram: Histogram, rng: np.random.Generator
+    ) -> ClinicSummary:
+        metrics, sums = metrics_of(histogram), totals(study, [counts])
         everywhere = metrics_of(scores(rng, 1600, 0.13, skill=1.1)) if self.mode == "local" else None
         return ClinicSummary(
             name=name,
-            patients=metrics.patients * 5,
-            images=metrics.images * 5,
-            melanomas=metrics.melanomas * 5,
+            patients=sums.patients,
+            images=sums.images,
+            melanomas=sums.melanomas,
+            counted=counted(study, [counts]),
             test=metrics,
             everywhere=everywhere,
         )

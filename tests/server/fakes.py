@@ -13,6 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.privacy.evaluation import noised_histograms
 from client.privacy.noise import NoiseSource
+from common.count_noise import unit_parts
 from common.histogram import ScoreHistogram
 from common.noisy_histogram import NoisyHistogram
 from common.protocol import FederationSpec, PrivacySpec, StudyProtocol, validates
@@ -44,7 +45,7 @@ def scores_of(clinic: str, part: str, images: int) -> ScoreHistogram:
     return ScoreHistogram.from_scores(rng.random(images), np.arange(images) % 3 == 0, list(range(images)))
 
 
-NOISE, EVALUATION_NOISE = 2.0, 4.0
+NOISE, EVALUATION_NOISE, COUNT_NOISE = 2.0, 4.0, 3.0
 HEADS = {name: f"{number:02x}" * 32 for number, name in enumerate("abcdef", start=10)}
 
 
@@ -82,16 +83,19 @@ class FakeClinic:
         return self.tamper.get(kind, lambda content: content)(answer(message.content))
 
     def describe(self, _request: RecordDict) -> RecordDict:
-        counts = {}
+        counts: dict[str, float] = {"noise": COUNT_NOISE if self.study.privacy else 0.0}
         for part, images in (("train", self.images), ("validation", 9), ("test", 12)):
-            counts |= {f"{part}_images": images, f"{part}_positives": images // 3, f"{part}_groups": images}
+            if part in unit_parts(self.study):
+                counts |= {f"{part}_units": images, f"{part}_positive_units": images // 3}
+            else:
+                counts |= {f"{part}_images": images, f"{part}_positives": images // 3, f"{part}_groups": images}
         identity = ConfigRecord({"clinic": self.name, "digest": self.study.digest})
         return RecordDict({"identity": identity, "counts": MetricRecord(counts)})
 
     def train(self, request: RecordDict) -> RecordDict:
         number = int(str(request.config_records["request"]["round"]))
         model = held(request.array_records["tensors"])
-        numbers = MetricRecord({"images": self.images})
+        numbers = MetricRecord({"weight": self.images})
         content = RecordDict(
             {
                 "request": request.config_records["request"],

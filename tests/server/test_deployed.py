@@ -231,6 +231,13 @@ def test_a_roll_call_writes_down_who_said_what_and_who_declined(config):
     assert {kind for kind, _ in grid.clinics[102].asked} == {exchange.DESCRIBE}
 
 
+def test_a_roll_call_is_for_no_run_so_that_nobody_counts_or_pays(config):
+    grid = grid_of(study_of())
+    roll_call(config, grid)
+    assert {str(message.content.config_records["request"]["run"]) for message in grid.sent} == {""}
+    assert len(grid.sent) == 3
+
+
 def test_a_liar_is_known_by_the_name_of_its_key(config):
     grid = grid_of(study_of(), "ab")
     grid.clinics[101].tamper = {exchange.DESCRIBE: told(clinic="a", version="evil\n\x1b[31m" + "x" * 500)}

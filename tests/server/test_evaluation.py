@@ -13,6 +13,7 @@ from common.errors import DataError, MelfedError, RunError, WeightsError
 from common.histogram import ScoreHistogram
 from common.metrics import histogram_metrics
 from common.tensors import load_tensors, save_tensors
+from server.counts import Counts
 from server.evaluation import evaluate_run, load_model, predict, public_data, save_model, summarise
 from server.outcome import Outcome
 from server.run_folder import RunFolder
@@ -217,12 +218,13 @@ def test_an_images_prediction_does_not_depend_on_its_company(run: Path, tmp_path
     assert together == alone
 
 
-def counts(images: int) -> dict[str, int]:
-    return {
+def counts(images: int) -> Counts:
+    numbers = {
         f"{part}_{what}": images // share
         for part in ("train", "validation", "test")
         for what, share in (("images", 1), ("positives", 4), ("groups", 2))
     }
+    return Counts(numbers=numbers)
 
 
 def test_a_summary_pools_the_clinics_and_joins_the_rounds(tmp_path: Path) -> None:

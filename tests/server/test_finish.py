@@ -4,18 +4,21 @@ import pytest
 
 from common.protocol import FederationSpec, ModelSpec, PrivacySpec, StudyProtocol
 from common.tensors import load_tensors
+from server.counts import Counts
 from server.finish import Finished, finish, told_data
 from server.outcome import Outcome
 from server.run_folder import RunFolder
-from server.summary import AT_CLINICS, DataSummary, LeftOutImage, PublicData
+from server.summary import AT_CLINICS, Counted, DataSummary, LeftOutImage, PublicData
 from tests.server.fakes import scores_of
 from tests.server.finished import network
 
-COUNTS = {
-    f"{part}_{what}": number
-    for part, images in (("train", 70), ("validation", 10), ("test", 20))
-    for what, number in (("images", images), ("positives", images // 10), ("groups", images // 2))
-}
+COUNTS = Counts(
+    numbers={
+        f"{part}_{what}": number
+        for part, images in (("train", 70), ("validation", 10), ("test", 20))
+        for what, number in (("images", images), ("positives", images // 10), ("groups", images // 2))
+    }
+)
 USED = PublicData(study="small", digest="1" * 64, images=200, sources=("a", "b"))
 
 
@@ -41,9 +44,35 @@ def test_a_deployed_run_knows_of_its_data_what_clinics_told():
     assert (data.folder, data.layout) == ("2 clinics", AT_CLINICS)
     assert (data.images, data.melanomas, data.groups, data.groups_by) == (200, 20, 100, "group")
     assert data.left_out == ()
-    private = study(privacy=PrivacySpec(unit="patient", epsilon=1.0))
-    assert told_data(private, {"a": COUNTS}).groups_by == "patient"
-    assert told_data(private, {"a": COUNTS}).folder == "1 clinic"
+    assert told_data(study(), {"a": COUNTS}).folder == "1 clinic"
+
+
+def test_of_a_private_run_it_knows_units_with_their_noise_and_no_images():
+    private = study(privacy=PrivacySpec(unit="lesion", epsilon=1.0))
+    data = told_data(private, {"a": in_units(4.0), "b": in_units(3.0), "c": in_units(0.0)})
+    assert (data.images, data.groups, data.melanomas, data.groups_by) == (None, 180, 18, "lesion")
+    # Three parts of two numbers each at two clinics: 6 (4² + 3²), and half of that with a melanoma.
+    assert (data.counted.how, data.counted.parts) == ("noised", "all")
+    assert data.counted.patients_noise == pytest.approx(150**0.5)
+    assert data.counted.melanomas_noise == pytest.approx(75**0.5)
+    declared = told_data(private, {"c": in_units(0.0)})
+    assert declared.counted == Counted(how="unnoised")
+
+
+def test_with_a_public_evaluation_it_knows_the_units_of_training_alone():
+    private = study(privacy=PrivacySpec(unit="patient", epsilon=1.0, evaluation="public"))
+    exact = {name: count for name, count in COUNTS.numbers.items() if not name.startswith("train")}
+    told = Counts(numbers={**exact, "train_units": 40, "train_positive_units": 5}, noise=9.0)
+    data = told_data(private, {"a": told})
+    assert (data.images, data.groups, data.melanomas) == (None, 40, 5)
+    assert data.counted == Counted(how="noised", parts="training", patients_noise=2**0.5 * 9.0, melanomas_noise=9.0)
+
+
+def in_units(noise: float) -> Counts:
+    """Sixty units in all, six of them positive."""
+    sizes = {"train": 40, "validation": 10, "test": 10}
+    units = {f"{part}_units": size for part, size in sizes.items()}
+    return Counts(numbers=units | {f"{part}_positive_units": size // 10 for part, size in sizes.items()}, noise=noise)
 
 
 def test_models_summary_and_report_are_written(tmp_path):

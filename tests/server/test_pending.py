@@ -17,7 +17,7 @@ ACCOUNT = Account(0.25, HEADS["a"], 2.0, None)
 
 
 def update(**changes) -> Update:
-    values = {"tensors": TENSORS, "images": 20.0, "loss": 0.1, "validation": None, "account": None, "size": 99}
+    values = {"tensors": TENSORS, "weight": 20, "loss": 0.1, "validation": None, "account": None, "size": 99}
     return Update(**{**values, **changes})
 
 
@@ -42,7 +42,7 @@ def test_an_answer_comes_back_as_it_was(pending: Pending, kept: Update) -> None:
     back = found["a"]
     assert_equal(back.tensors, kept.tensors)
     assert np.signbit(back.tensors["b"][0])
-    assert (back.images, back.loss, back.account, back.size) == (kept.images, kept.loss, kept.account, kept.size)
+    assert (back.weight, back.loss, back.account, back.size) == (kept.weight, kept.loss, kept.account, kept.size)
     assert (back.validation is None) == (kept.validation is None)
     if back.validation is not None and kept.validation is not None:
         assert type(back.validation) is type(kept.validation)
@@ -54,16 +54,16 @@ def test_an_answer_comes_back_as_it_was(pending: Pending, kept: Update) -> None:
 @pytest.mark.parametrize("name", ["a", "..", "a/b", "Köln, (Mitte)", "x" * 200, "語" * 200, ".hidden", "a" * 120])
 def test_any_name_of_a_clinic_has_a_file_of_its_own(pending: Pending, name: str) -> None:
     pending.keep(1, name, update())
-    pending.keep(1, "other", update(images=2.0))
+    pending.keep(1, "other", update(weight=2))
     (path,) = [path for path in pending.folder.iterdir() if path.name != "other.safetensors"]
     assert (path.stat().st_mode & 0o777, pending.folder.stat().st_mode & 0o777) == (0o600, 0o700)
     assert pending.kept(1, INITIAL).keys() == {name, "other"}
 
 
 def test_what_comes_twice_counts_once(pending: Pending) -> None:
-    pending.keep(1, "a", update(images=1.0))
-    pending.keep(1, "a", update(images=2.0))
-    assert [kept.images for kept in pending.kept(1, INITIAL).values()] == [2.0]
+    pending.keep(1, "a", update(weight=1))
+    pending.keep(1, "a", update(weight=2))
+    assert [kept.weight for kept in pending.kept(1, INITIAL).values()] == [2.0]
 
 
 def test_answers_to_another_round_or_study_or_model_do_not_count_and_are_dropped(pending: Pending) -> None:
@@ -103,7 +103,7 @@ def test_a_damaged_answer_is_as_good_as_none(pending: Pending) -> None:
 
 
 def _same(found: Update) -> bool:
-    return all(found.tensors[name].tobytes() == TENSORS[name].tobytes() for name in TENSORS) and found.images == 20.0
+    return all(found.tensors[name].tobytes() == TENSORS[name].tobytes() for name in TENSORS) and found.weight == 20
 
 
 def test_a_process_that_was_killed_while_it_wrote_leaves_nothing_that_counts(pending: Pending) -> None:

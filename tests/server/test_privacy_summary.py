@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from common.errors import RunError, StudyError
 from common.protocol import FederationSpec, PrivacySpec, StudyProtocol, validates
 from common.recipe import Choice
+from server.counts import Counts
 from server.outcome import Account
 from server.privacy_summary import summarise_privacy
 from server.summary import PrivacySummary
@@ -24,11 +25,15 @@ def account(epsilon: float | None = 2.98, noise: float = 8.2, evaluation: float 
     return Account(epsilon, HEAD, noise, evaluation)
 
 
-def summary_of(study: StudyProtocol, *accounts: Account) -> PrivacySummary:
+def summary_of(study: StudyProtocol, *accounts: Account, counts: float = 9.0) -> PrivacySummary:
     named = {f"clinic-{number}": each for number, each in enumerate(accounts or (account(),))}
-    found = summarise_privacy(study, named)
+    found = summarise_privacy(study, named, dict.fromkeys(named, told(counts)))
     assert found is not None
     return found
+
+
+def told(noise: float) -> Counts:
+    return Counts(numbers={}, noise=noise)
 
 
 def released(summary: PrivacySummary, beginning: str) -> tuple[str, str, str]:
@@ -38,7 +43,7 @@ def released(summary: PrivacySummary, beginning: str) -> tuple[str, str, str]:
 
 
 def test_a_study_without_privacy_has_none() -> None:
-    assert summarise_privacy(StudyProtocol(), {"a": account()}) is None
+    assert summarise_privacy(StudyProtocol(), {"a": account()}, {}) is None
 
 
 def test_what_the_study_stated_and_the_clinics_spent() -> None:
@@ -46,6 +51,7 @@ def test_what_the_study_stated_and_the_clinics_spent() -> None:
     found = summarise_privacy(
         study_of(steps=2, sampling_rate=0.25, clipping_norm=0.5, delta=1e-6),
         {"south": account(2.9, 8.3), "north": account(2.98, 8.2)},
+        {"south": told(9.0), "north": told(9.0)},
         choices,
         ("δ is large",),
     )
@@ -85,7 +91,12 @@ def test_everything_that_leaves_is_listed_once_with_its_cost() -> None:
     words = " ".join(quantities).lower()
     for leaving in (
         *("model updates", "histograms of the scores of the validation", "histogram of the scores of the test"),
-        *("numbers of training images", "numbers of validation and test images", "weight in the average", "time"),
+        *(
+            "with a positive image and of other patients, for training",
+            "numbers of validation and test images",
+            "weight in the average",
+            "time",
+        ),
         *("answers, declines or fails", "reason", "name", "digest", "hash of the ledger", "training loss"),
     ):
         assert leaving in words, leaving
@@ -103,7 +114,7 @@ def test_model_updates_are_part_of_epsilon() -> None:
 
 def test_without_noise_nothing_is_called_protected() -> None:
     off = {"epsilon": None, "noise_multiplier": 0.0}
-    found = summary_of(study_of(**off, evaluation="noised"), account(None, 0.0, 0.0))
+    found = summary_of(study_of(**off, evaluation="noised"), account(None, 0.0, 0.0), counts=0.0)
     costs = {beginning: released(found, beginning)[1:] for beginning in ("Model updates", "Histograms", "Histogram of")}
     assert {cost for _, cost in costs.values()} == {"no bound: there is no noise"}
     assert all("there is no noise" in protection for protection, _ in costs.values())
@@ -133,15 +144,60 @@ def test_public_histograms_are_exact_and_said_to_be_unprotected() -> None:
     assert released(found, "Numbers of validation")[1].startswith("exact")
 
 
-def test_counts_are_rounded_and_not_covered() -> None:
-    found = summary_of(study_of(smallest_cell=25, evaluation="noised"), account(evaluation=40.0))
-    for beginning in ("Numbers of training", "Numbers of validation"):
-        assert released(found, beginning)[1:] == ("rounded to multiples of 25, without noise", "not covered by ε")
+COUNTS = "Numbers of lesions with a positive image and of other lesions"
+
+
+def of_counts(evaluation: str, *noises: float, spent: float | None = 2.98) -> PrivacySummary:
+    study = study_of(unit="lesion", evaluation=evaluation)
+    clinics = {f"clinic-{number}": told(noise) for number, noise in enumerate(noises)}
+    given = account(spent, evaluation=40.0 if evaluation == "noised" else None)
+    found = summarise_privacy(study, dict.fromkeys(clinics, given), clinics)
+    assert found is not None
+    return found
+
+
+def test_counts_are_noised_once_and_charged() -> None:
+    found = of_counts("noised", 9.25, 9.5)
+    quantity, protection, cost = released(found, COUNTS)
+    assert "in each part" in quantity
+    assert "weight in the average" in quantity
+    assert protection.startswith("Gaussian noise of 9.25 on each; one lesion changes one of them by 1; drawn once")
+    assert cost == "part of ε"
+    assert found.count_noise_multiplier == 9.25
+    assert not [row for row in found.released if row.quantity.startswith(("Numbers of validation", "The same"))]
+
+
+def test_of_public_images_counts_are_exact() -> None:
+    found = of_counts("public", 9.25)
+    assert ", for training; " in released(found, COUNTS)[0]
+    assert released(found, "Numbers of validation")[1:] == (
+        "exact: the study declares these images public",
+        "not covered by ε",
+    )
+
+
+def test_declared_counts_cost_nothing() -> None:
+    found = of_counts("noised", 0.0, 0.0)
+    assert released(found, COUNTS)[1:] == (
+        "public figures that the clinic itself states, and nothing that it counted",
+        "none",
+    )
+    assert found.count_noise_multiplier is None
+    some = of_counts("noised", 0.0, 9.25, 0.0)
+    assert released(some, COUNTS)[2] == "part of ε"
+    assert released(some, "The same, declared (by clinic-0, clinic-2)")[2] == "none"
+
+
+def test_counts_without_noise_and_without_bound_are_not_called_declared() -> None:
+    assert released(of_counts("noised", 0.0, spent=None), COUNTS)[1:] == (
+        "there is no noise, unless the clinic states public figures",
+        "no bound: there is no noise",
+    )
 
 
 def test_a_run_without_accounts_is_refused() -> None:
     with pytest.raises(RunError, match="no clinic said what it spent"):
-        summarise_privacy(study_of(), {})
+        summarise_privacy(study_of(), {}, {})
 
 
 @pytest.mark.parametrize(("evaluation", "noises"), [("noised", (40.0, None)), ("public", (40.0, None))])

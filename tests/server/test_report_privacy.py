@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,7 +147,11 @@ def test_rounds_with_and_without_a_loss_are_told_apart(tmp_path: Path) -> None:
 
 def test_exact_counts_are_called_unprotected(private: tuple[RunFolder, str]) -> None:
     assert "no part of what a clinic sends" in section(private[1], "data")
-    assert "those of training rounded to multiples of 10, part by part, others exact" in section(private[1], "clinics")
+    said = section(private[1], "clinics")
+    # Two numbers of the training part have noise of 9 each: 9 √2; four clinics' sums twice as much.
+    assert "Training data are counted in patients, whose numbers each clinic told once, with noise of about 13 " in said
+    assert "13 (9 on those with a melanoma); the sums have noise of about 25 (18)." in said
+    assert "The numbers of the test part are exact: the study declares these images public" in said
 
 
 @pytest.mark.parametrize("unit", ["lesion", "image"])
@@ -249,15 +254,16 @@ def test_noised_counts_are_called_estimates_of_units(noised: tuple[RunFolder, st
     folder, page = noised
     test, text = folder.summary().test, words(page)
     assert f"Patients with melanoma in test{test.melanomas:,}in about {test.images:,} patients, estimated" in text
-    assert rows(page, "clinics")[1][4:6] == ["≈ Patients", "≈ With melanoma"]
+    assert rows(page, "clinics")[0][1:3] == ["All data", "Test part"]
+    assert rows(page, "clinics")[1][1:5] == ["≈ Patients", "≈ With melanoma"] * 2
     assert "estimates from noisy histograms, which count every patient once" in section(page, "clinics")
     assert "Melanomas in test" not in text
 
 
 def test_what_the_noise_hides_is_not_said_to_be_absent(noised: tuple[RunFolder, str]) -> None:
     _, small, absent = rows(noised[1], "clinics")[3:6]
-    assert small[6:] == ["undefinedtoo few patients in test for the noise"] * 2
-    assert absent[6].startswith("undefined")
+    assert small[5:] == ["undefinedtoo few patients in test for the noise"] * 2
+    assert absent[5].startswith("undefined")
     assert "no melanoma" not in words(noised[1])
     assert "nan" not in words(noised[1]).lower().split()
 
@@ -275,8 +281,62 @@ def test_noise_is_said_to_be_in_the_intervals(noised: tuple[RunFolder, str], pri
 def test_noised_histograms_stand_in_the_table_with_their_noise(noised: tuple[RunFolder, str]) -> None:
     found = {row[0]: row[1:] for row in rows(noised[1], "privacy")}
     assert found["σ of histograms"][0] == "4"
+    assert found["σ of counts"][0] == "9"
     assert found["Histograms of the scores of the validation images: 2 releases"][1] == "part of ε"
     assert "Every patient is protected: ε = 3" in words(noised[1])
+
+
+def test_declared_figures_are_told_from_noised_ones(tmp_path: Path) -> None:
+    some = FakeRun(privacy=NOISED, declared=("rosendahl", "vienna_dias"), deployed=True).write(tmp_path / "some")
+    page = write_report(some).read_text(encoding="utf-8")
+    said = section(page, "clinics")
+    assert "counted in patients, whose numbers each clinic told once, with noise of about 22 (16 on those" in said
+    assert "rosendahl and vienna_dias stated public figures in their place, without noise." in said
+    assert "rosendahl and vienna_dias stated public figures" in section(page, "data")
+    every = FakeRun(privacy=NOISED, declared=CLINICS, deployed=True).write(tmp_path / "every")
+    page = write_report(every).read_text(encoding="utf-8")
+    said = "All data are counted in patients: public figures that the clinics state, without noise."
+    assert said in section(page, "clinics")
+    assert rows(page, "clinics")[1][1:3] == ["Patients", "With melanoma"]
+    assert "σ of counts" not in section(page)
+
+
+def test_a_deployed_private_run_names_no_number_of_images(tmp_path: Path) -> None:
+    run = FakeRun(privacy=PrivacySpec(unit="lesion", epsilon=3.0), deployed=True)
+    folder = run.write(tmp_path / "run")
+    page, data = write_report(folder).read_text(encoding="utf-8"), folder.summary().data
+    said = section(page, "data")
+    told = f"about {data.groups:,} lesions, about {data.melanomas:,} of them with a melanoma"
+    assert f"{told}, with noise of about 44 (31 on the latter)" in said
+    assert "Splits go by lesion, which is what the study protects" in said
+    assert not re.search(r"\d images", said)
+    public = FakeRun(privacy=LESION, deployed=True).write(tmp_path / "public")
+    page = write_report(public).read_text(encoding="utf-8")
+    assert "lesions for training, about" in section(page, "data")
+    assert rows(page, "clinics")[0][1:3] == ["Training data", "Test part"]
+    assert re.search(r"in [\d,]+ test images of [\d,]+ groups", words(page))
+
+
+def test_a_run_of_melfed_0_1_is_read_and_said_to_have_rounded_counts(tmp_path: Path) -> None:
+    folder = FakeRun(privacy=NOISED, groups_by="patient").write(tmp_path / "run")
+
+    def older(content: dict[str, Any]) -> None:
+        for clinic in content["clinics"]:
+            del clinic["counted"]
+            clinic["images"] = 10 * round(clinic["patients"] / 5)
+        del content["data"]["counted"], content["privacy"]["count_noise_multiplier"]
+        content["study"]["digest"] = "a1" * 32
+
+    text = (folder.path / "study.yaml").read_text(encoding="utf-8")
+    text = text.replace("protocol: 2", "protocol: 1").replace(
+        "  evaluation: noised", "  evaluation: noised\n  smallest_cell: 20"
+    )
+    (folder.path / "study.yaml").write_text(text, encoding="utf-8")
+    page = rewritten(folder, older)
+    assert {clinic.counted.how for clinic in folder.summary().clinics} == {"rounded"}
+    assert folder.summary().data.counted.how == "exact", "it is of a folder"
+    assert "as the clinics told them to melfed 0.1: rounded, part by part." in section(page, "clinics")
+    assert rows(page, "clinics")[1][1:4] == ["Patients", "Images", "Melanomas"]
 
 
 def test_histograms_against_the_study_are_refused(tmp_path: Path, noised: tuple[RunFolder, str]) -> None:

@@ -54,7 +54,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
         np.testing.assert_allclose(model[name], expected, rtol=1e-6)
     assert outcome.everywhere == {}
     assert list(outcome.clinics) == list(outcome.test) == ["a", "b", "c"]
-    assert outcome.clinics["b"]["train_images"] == 30
+    assert outcome.clinics["b"].of("train", "images") == 30
     for name in "abc":
         assert outcome.test[name].to_lists() == scores_of(name, "test", 12).to_lists()
     for clinic in clinics:
@@ -290,7 +290,7 @@ def test_the_weights_are_numbers_of_images(tmp_path: Path) -> None:
     """A clinic that trains on a part of its images weighs as that part."""
     study = study_of(2, rounds=1)
     clinics = clinics_of(study, "ab")
-    clinics[0].tamper = {exchange.TRAIN: metrics(images=3, loss=9.0)}
+    clinics[0].tamper = {exchange.TRAIN: metrics(weight=3, loss=9.0)}
     run = Run(tmp_path / "run", study, grid_of(clinics))
     mean = WeightedMean()
     mean.add(clinics[0].trained(INITIAL, 1), 3)

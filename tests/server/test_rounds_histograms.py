@@ -79,7 +79,7 @@ HOSTILE = {
         stating(LARGEST_MULTIPLIER, noise_variance=variance(noise_variance(LARGEST_MULTIPLIER))),
         "the σ of its histograms is 1e+04; the study needs none above",
     ),
-    "too many": (stating(positives=far_too_many), "histogram counts more patients than its "),
+    "too many": (stating(positives=far_too_many), "histogram counts more units than the "),
 }
 
 

@@ -140,8 +140,8 @@ def test_central_is_judged_clinic_by_clinic(clinics: Clinics, tmp_path: Path) ->
     for clinic in clinics:
         expected = by_hand(study, outcome.models[""], clinic, "test")
         assert outcome.test[clinic.name].to_lists() == expected.to_lists()
-        assert outcome.clinics[clinic.name]["train_images"] == len(clinic.train)
-        assert outcome.clinics[clinic.name]["test_positives"] == sum(record.target for record in clinic.test)
+        assert outcome.clinics[clinic.name].of("train", "images") == len(clinic.train)
+        assert outcome.clinics[clinic.name].of("test", "positives") == sum(record.target for record in clinic.test)
     (validation,) = [event for event in events(tmp_path / "run") if event["event"] == "validation"]
     parts = [by_hand(study, outcome.models[""], clinic, "validation") for clinic in clinics]
     assert validation["histogram"] == sum(parts, ScoreHistogram.empty()).to_lists()

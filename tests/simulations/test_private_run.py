@@ -14,7 +14,7 @@ import pytest
 from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 from flwr.app import Message
 
-from client.dataset import ClinicData
+from client.dataset import PARTS, ClinicData
 from client.policy import ClinicPolicy
 from client.privacy.book import charges
 from client.privacy.ledger import verify
@@ -31,6 +31,7 @@ from common.scoring import pick_device
 from common.study_model import build_study_classifier
 from server.outcome import Outcome
 from server.run_folder import RunFolder
+from server.summary import Counted
 from simulations import run as run_module
 from simulations.engine import Simulation
 from simulations.run import privacy_warnings, simulate
@@ -140,6 +141,7 @@ def test_every_round_and_every_histogram_is_charged_and_released(finished: tuple
         about = [(line["purpose"], line["round"], line["status"]) for line in lines]
         # The validation of a round is asked for with the next round's training, and that of the last with the test.
         assert about == [
+            ("counts", 0, "released"),
             ("training", 1, "released"),
             ("evaluation", 1, "released"),
             ("training", 2, "released"),
@@ -150,7 +152,7 @@ def test_every_round_and_every_histogram_is_charged_and_released(finished: tuple
         for line in lines:
             assert (line["run"], line["study"]) == (folder.identity, private_study().digest)
             assert (line["unit"], line["delta"]) == ("patient", 1e-5)
-            mechanism = plan.training if line["purpose"] == "training" else plan.evaluation
+            mechanism = {"counts": plan.counts, "training": plan.training}.get(line["purpose"], plan.evaluation)
             stated = (line["sampling_rate"], line["noise_multiplier"], line["steps"])
             assert stated == (mechanism.sampling_rate, mechanism.noise_multiplier, mechanism.steps)
     assert len({lines[0]["data"] for lines in ledgers.values()}) == 3, "each is the ledger of its own data"
@@ -168,14 +170,18 @@ def test_epsilon_of_the_ledger_is_that_of_its_lines_and_within_the_study(finishe
         assert account.head == verify(folder.ledgers / f"{name}.jsonl").head
 
 
-def test_nothing_leaves_but_noised_histograms_and_rounded_counts(
+def test_nothing_leaves_but_noised_histograms_and_noised_counts(
     finished: tuple[RunFolder, Outcome], clinics: tuple[ClinicData, ...]
 ) -> None:
     folder, outcome = finished
-    exact = {len(getattr(clinic, part)) for clinic in clinics for part in ("train", "validation", "test")}
-    assert any(count % 10 for count in exact), "otherwise rounding would change nothing"
-    for counts in outcome.clinics.values():
-        assert all(count % 10 == 0 for count in counts.values())
+    sigma = plan_of(folder.study()).counts.noise_multiplier
+    assert sigma > 1
+    for clinic in clinics:
+        counts = outcome.clinics[clinic.name]
+        assert counts.noise == sigma
+        assert set(counts.numbers) == {f"{part}_{what}" for part in PARTS for what in ("units", "positive_units")}
+        for part in PARTS:
+            assert abs(counts.of(part, "units") - len({r.patient_id for r in getattr(clinic, part)})) < 10 * sigma
     assert all(isinstance(histogram, NoisyHistogram) for histogram in outcome.test.values())
     rounds = [event for event in folder.events() if event["event"] == "round"]
     assert [event["train_loss"] for event in rounds] == [None] * 3
@@ -227,11 +233,15 @@ def test_a_public_evaluation_is_exact_and_costs_nothing(clinics: tuple[ClinicDat
     assert all(isinstance(histogram, ScoreHistogram) for histogram in outcome.test.values())
     for clinic in clinics:
         counts = outcome.clinics[clinic.name]
-        assert counts["test_images"] == len(clinic.test) == outcome.test[clinic.name].images
-        assert counts["validation_images"] == len(clinic.validation)
-        assert counts["train_images"] % 10 == 0, "the training images are not public"
+        assert counts.of("test", "images") == len(clinic.test) == outcome.test[clinic.name].images
+        assert counts.of("validation", "images") == len(clinic.validation)
+        assert counts.noise > 0
+        assert "train_images" not in counts.numbers, "the training images are not public"
     for lines in lines_of(folder).values():
-        assert [(line["purpose"], line["round"]) for line in lines] == [("training", n) for n in (1, 2, 3)]
+        assert [(line["purpose"], line["round"]) for line in lines] == [
+            ("counts", 0),
+            *(("training", n) for n in (1, 2, 3)),
+        ]
         assert composed(lines, 1e-5) <= 6.0
 
 
@@ -281,7 +291,7 @@ def test_a_killed_run_goes_on_within_the_same_epsilon(
     outcome = run(resumed, study, folder)
     assert trained == again
     for name, lines in lines_of(folder).items():
-        assert len(lines) == 6, "no charge twice"
+        assert len(lines) == 7, "no charge twice"
         assert {line["status"] for line in lines} == {"released"}
         assert composed(lines, 1e-5) <= 6.0
         assert outcome.accounts[name].epsilon == lines[-1]["epsilon"] <= 6.0
@@ -343,7 +353,7 @@ def test_a_clinic_declines_when_its_budget_is_spent_and_says_what_is_left(
     spent = lines_of(folder)["phantom_south"][-1]["epsilon"]
     assert f"of these patients' ε = {limit:.6g} at δ = 1e-05, {spent:.6g} is spent" in reason
     assert f"{limit - spent:.6g} is left" in reason
-    assert [len(lines) for lines in lines_of(folder).values()] == [3, 3, 2]
+    assert [len(lines) for lines in lines_of(folder).values()] == [4, 4, 3]
     assert outcome.accounts["phantom_south"].epsilon == spent <= limit
     assert "phantom_south" in outcome.test, "public images may be scored all the same"
 
@@ -408,6 +418,13 @@ def test_the_summary_of_a_private_run(phantom_clinics: VirtualClinics, tmp_path:
     assert f"N = {patients['phantom_north']} units" in warning
     assert "ε = 6" in folder.report.read_text()
     assert summary.public is None
+    # The user has the folder, and the clinics' table shows what a coordinator would see.
+    assert summary.data.counted == Counted()
+    assert summary.data.images == sum(len(getattr(c, part)) for c in phantom_clinics.clinics for part in PARTS)
+    assert privacy.count_noise_multiplier == plan.counts.noise_multiplier
+    for row in summary.clinics:
+        assert (row.images, row.counted.how, row.counted.parts) == (None, "noised", "all")
+        assert row.counted.melanomas_noise == pytest.approx(3**0.5 * plan.counts.noise_multiplier)
 
 
 @pytest.mark.usefixtures("here")
@@ -433,18 +450,16 @@ def without_patients(clinic: ClinicData, part: str) -> ClinicData:
     return replace(clinic, **{part: records})
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
 def test_images_without_patients_are_told_before_anything_is_made(
-    phantom_clinics: VirtualClinics, tmp_path: Path, part: str
+    phantom_clinics: VirtualClinics, tmp_path: Path
 ) -> None:
-    clinics = (without_patients(phantom_clinics.clinics[0], part), *phantom_clinics.clinics[1:])
+    """Of the parts that are not trained on, whoever divides the folder has said so before."""
+    clinics = (without_patients(phantom_clinics.clinics[0], "train"), *phantom_clinics.clinics[1:])
     virtual = replace(phantom_clinics, clinics=clinics)
-    lacking = len(getattr(clinics[0], part))
+    lacking = len(clinics[0].train)
     with pytest.raises(DataError, match=f"{lacking} of {lacking} images have no patient id, but the study protects"):
         simulate(private_study(), virtual, tmp_path / "run", SilentObserver())
     assert not (tmp_path / "run").exists()
-    if part == "test":
-        assert privacy_warnings(private_study(evaluation="public"), virtual) == ()
 
 
 def test_an_epsilon_that_no_noise_reaches_is_told_before_anything_is_made(
@@ -477,4 +492,4 @@ def test_stopping_between_clinics_leaves_the_others_unasked(clinics: tuple[Clini
     grid.cut = ("train", 1, 100, "before")
     with pytest.raises(PowerCutError):
         run(grid, study, folder)
-    assert [len(lines) for lines in lines_of(folder).values()] == [1]
+    assert [len(lines) for lines in lines_of(folder).values()] == [2, 1, 1], "all have told their counts before"

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from common.recipe import Choice
+from server.counts import Counts
 from server.observer import Observer
 from simulations import progress
 from simulations.progress import RunProgress, print_choices
 
-COUNTS = {"north": {"train_images": 30}, "south": {"train_images": 10}}
+IMAGES = {"north": 30, "south": 10}
+COUNTS = {name: Counts(numbers={}) for name in IMAGES}
 
 
 def console(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> io.StringIO:
@@ -45,14 +47,14 @@ def a_run(observer: Observer, first: int = 1, rounds: int = 2) -> None:
 
 def test_without_a_terminal_there_is_a_line_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
     written = console(monkeypatch, terminal=False)
-    with RunProgress(1.0) as shown:
+    with RunProgress(IMAGES) as shown:
         a_run(shown)
     assert written.getvalue().splitlines() == ["round 1: loss 0.5123, 12.3 s", "round 2: loss 0.2562, 12.3 s"]
 
 
 def test_a_resume_and_a_failure_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     written = console(monkeypatch, terminal=False)
-    with RunProgress(1.0) as shown:
+    with RunProgress(IMAGES) as shown:
         a_run(shown, first=2)
         shown.replied("[bold]south", "no answer within 900 s [/x]")
     lines = written.getvalue().splitlines()
@@ -64,7 +66,7 @@ def test_a_resume_and_a_failure_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_private_round_has_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     for terminal in (False, True):
         written = console(monkeypatch, terminal=terminal)
-        with RunProgress(1.0) as shown:
+        with RunProgress(IMAGES) as shown:
             shown.started(COUNTS, 1, 2)
             shown.round_started(1, ["north"])
             shown.round_finished(1, None, 12.13)
@@ -74,7 +76,7 @@ def test_a_private_round_has_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_clinic_that_declines_is_told_of_once_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     written = console(monkeypatch, terminal=False)
-    with RunProgress(1.0) as shown:
+    with RunProgress(IMAGES) as shown:
         for number, reason in ((1, "ε [spent]"), (2, "ε [spent]"), (3, "another study")):
             shown.round_started(number, ["north", "south"])
             shown.replied("north", reason, True)
@@ -89,7 +91,7 @@ def test_a_clinic_that_declines_is_told_of_once_a_reason(monkeypatch: pytest.Mon
 
 def test_a_clinic_that_declined_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     console(monkeypatch, terminal=True)
-    with RunProgress(1.0) as shown:
+    with RunProgress(IMAGES) as shown:
         shown.started(COUNTS, 1, 1)
         shown.round_started(1, ["north", "south"])
         shown.replied("north", "its budget is spent", declined=True)
@@ -108,7 +110,7 @@ def test_choices_are_printed_with_their_reasons(monkeypatch: pytest.MonkeyPatch)
 
 def test_on_a_terminal_there_are_bars_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     written = console(monkeypatch, terminal=True)
-    with RunProgress(1.0) as shown:
+    with RunProgress(IMAGES) as shown:
         a_run(shown)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue())
     assert "rounds" in text
@@ -120,7 +122,7 @@ def test_on_a_terminal_there_are_bars_and_no_lines(monkeypatch: pytest.MonkeyPat
 def test_the_bar_counts_images_of_the_current_round(monkeypatch: pytest.MonkeyPatch) -> None:
     console(monkeypatch, terminal=True)
     reading: dict[str, int] = {}
-    with RunProgress(2.0) as shown:
+    with RunProgress({name: 2.0 * images for name, images in IMAGES.items()}) as shown:
         shown.watch(lambda: reading)
         shown.started(COUNTS, 1, 2)
         shown.round_started(1, ["north", "south"])
@@ -149,7 +151,7 @@ def test_the_bar_counts_images_of_the_current_round(monkeypatch: pytest.MonkeyPa
 
 def test_a_cohort_is_the_whole_of_its_round(monkeypatch: pytest.MonkeyPatch) -> None:
     console(monkeypatch, terminal=True)
-    with RunProgress(0.5) as shown:
+    with RunProgress({name: 0.5 * images for name, images in IMAGES.items()}) as shown:
         shown.started(COUNTS, 1, 2)
         shown.round_started(1, ["north"])
         assert completed(shown) == (0, 15)
@@ -159,7 +161,7 @@ def test_a_cohort_is_the_whole_of_its_round(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_central_baseline_is_never_beyond_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     console(monkeypatch, terminal=True)
-    with RunProgress(1.0) as shown:
+    with RunProgress(IMAGES) as shown:
         shown.started(COUNTS, 1, 1)
         shown.round_started(1, ["north", "south"])
         shown.watch(lambda: {"all": 40})
@@ -187,7 +189,7 @@ calls = st.one_of(
 def test_no_order_of_calls_is_an_error(told: list[tuple[object, ...]], terminal: bool, started: bool) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         console(monkeypatch, terminal=terminal)
-        shown = RunProgress(1.0)
+        shown = RunProgress(IMAGES)
         if started:
             shown.__enter__()
         try:
@@ -199,7 +201,7 @@ def test_no_order_of_calls_is_an_error(told: list[tuple[object, ...]], terminal:
 
 def test_an_error_inside_stops_the_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     console(monkeypatch, terminal=True)
-    shown = RunProgress(1.0)
+    shown = RunProgress(IMAGES)
 
     def fail() -> None:
         with shown:

@@ -113,9 +113,7 @@ def test_both_forms_of_a_convolution_are_met(channels: int, monkeypatch: pytest.
     """Many weights at few positions take the ghost norm, few at many positions the rows."""
     ghost = []
     original = layers._Convolution._ghost_share
-    monkeypatch.setattr(
-        layers._Convolution, "_ghost_share", lambda *arguments: ghost.append(1) or original(*arguments)
-    )
+    monkeypatch.setattr(layers._Convolution, "_ghost_share", lambda *arguments: ghost.append(1) or original(*arguments))
     layer = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
     assert_exact(layer, torch.randn(3, channels, 6, 5, dtype=torch.double), [0, 1, 1])
     assert bool(ghost) == (channels == 64)

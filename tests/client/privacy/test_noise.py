@@ -187,3 +187,8 @@ def test_rounding_costs_no_privacy(std, epsilon):
 def test_the_discrete_gaussian_would_cost_more_than_is_accounted():
     assert hockey_stick(discrete_gaussian(np.arange(-400, 401), 1.0), 0.0) == pytest.approx(0.399, abs=5e-4)
     assert stats.norm.cdf(0.5) - stats.norm.cdf(-0.5) == pytest.approx(0.383, abs=5e-4)
+
+
+def test_noise_on_clipped_sums_is_wider_by_what_rounding_can_add():
+    assert noise.clipped_sum_std(2.0, 0.5) == pytest.approx(1.008)
+    assert noise.clipped_sum_std(0.0, 0.5) == 0
