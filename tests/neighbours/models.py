@@ -26,6 +26,27 @@ def ordinary(own: Tensors, seed: int = 1) -> Tensors:
     return {name: (t + random.normal(0, spread[name], t.shape)).astype(np.float32) for name, t in own.items()}
 
 
+def twins(own: Tensors, scale: float, *, layer: str, after: str) -> Tensors:
+    """Return a model that sees nothing but how numbers were rounded, as it computes each twice, and subtracts.
+
+    Whatever computes a patient in another way in other company then turns that one's gradient.
+
+    Args:
+        own: any.
+        scale: of what is left.
+        layer: a layer of which half of the outputs become three times the other half.
+        after: the next layer, which subtracts three times the ones from the others.
+    """
+    weight, bias = own[f"{layer}.weight"].copy(), own[f"{layer}.bias"].copy()
+    half = len(weight) // 2
+    weight[half : 2 * half], bias[half : 2 * half] = 3 * weight[:half], 3 * bias[:half]
+    difference = own[f"{after}.weight"].copy()
+    difference[:, half : 2 * half] = -scale * difference[:, :half]
+    difference[:, :half] *= 3 * scale
+    difference[:, 2 * half :] = 0
+    return {**own, f"{layer}.weight": weight, f"{layer}.bias": bias, f"{after}.weight": difference}
+
+
 def alike(own: Tensors, size: float = 0.01) -> Tensors:
     """Return a model of `squeezenet1_1` in which the gradient of one wide convolution has entries of equal size.
 
