@@ -1,11 +1,9 @@
-"""What a clinic answers: the shapes of its replies, the worker that gives them, and which reasons may leave with them.
+"""What a clinic answers: the shapes of its replies, and the worker that gives them.
 
 Nothing here loads torch: the messenger knows a worker by these types alone, wherever it runs.
 """
 
-import contextlib
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
@@ -13,17 +11,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from common.errors import CancelledError, DataError, DeclinedError, MelfedError, StudyError
+from common.errors import MelfedError
 from common.noisy_histogram import Histogram
-from common.tensors import TensorError, Tensors
+from common.tensors import Tensors
 
 Received = npt.NDArray[np.generic]  # a tensor from outside, not checked yet
 Scored = dict[str, Histogram]
-
-TELLING_NOTHING = (DeclinedError, StudyError, TensorError, CancelledError)
-"""Errors whose text is about the study, the model that came, or the clinic's policy: it may leave a clinic."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,15 +74,22 @@ class TrainReply:
 class Worker(Protocol):
     """Answers for a clinic: the worker itself, or the other end of its socket.
 
-    Every method raises the classes of `common.errors`; what their text says may leave the clinic (`discretion`).
+    Every method raises the classes of `common.errors`; what of that may leave the clinic, `told` says.
     """
 
     @property
     def clinic(self) -> str | None:
         """The clinic's name; None where it is not known yet."""
 
-    def describe(self, run: str = "") -> Description:
-        """Return what the clinic says of itself to a run. Raises DeclinedError where its policy forbids the study."""
+    def told(self, error: MelfedError) -> MelfedError:
+        """Return an error that it raised as it may leave the clinic."""
+
+    def describe(self, run: str = "", counts: bool = True) -> Description:
+        """Return what the clinic says of itself to a run, with its counts or without.
+
+        Raises:
+            DeclinedError: its policy forbids the run, or too little ε is left to end it.
+        """
 
     def train(self, tensors: Mapping[str, Received], round_number: int, digest: str, run: str = "") -> TrainReply:
         """Return what one round (1-based) from a global model gave."""
@@ -107,27 +107,3 @@ def melfed_version() -> str:
         return version("melfed")
     except PackageNotFoundError:
         return "unknown"
-
-
-@contextlib.contextmanager
-def discretion(wanted: bool) -> Iterator[None]:
-    """Let no error out whose text could hold counts, names or paths of the clinic: its class alone leaves.
-
-    The text goes to the clinic's own log, but for that of a DataError, which can name a patient's image.
-
-    Args:
-        wanted: False at a simulated clinic, whose user must be told.
-
-    Raises:
-        MelfedError: of the same class as the one that came.
-    """
-    try:
-        yield
-    except TELLING_NOTHING:
-        raise
-    except MelfedError as error:
-        if not wanted:
-            raise
-        kind = type(error).__name__
-        _log.error("%s", f"{kind}: see melfed-client doctor" if isinstance(error, DataError) else error)
-        raise type(error)(f"{kind}; the clinic's own log says more") from None

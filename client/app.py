@@ -47,7 +47,8 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
             identity = ConfigRecord({"version": melfed_version()})
             if worker is not None and worker.clinic is not None:
                 identity["clinic"] = worker.clinic
-            content = RecordDict({kind: ConfigRecord({"reason": str(error)}), "identity": identity})
+            reason = str(error if worker is None else worker.told(error))
+            content = RecordDict({kind: ConfigRecord({"reason": reason}), "identity": identity})
         return Message(content, reply_to=message)
 
     @app.query("describe")
@@ -91,7 +92,7 @@ def _remote(socket: Path, context: Context, message: Message) -> RemoteWorker:
 
 def _describe(worker: Worker, message: Message) -> RecordDict:
     request = message.content.config_records.get("request", ConfigRecord())
-    description = worker.describe(str(request.get("run", "")))
+    description = worker.describe(str(request.get("run", "")), bool(request.get("counts", True)))
     identity = ConfigRecord(
         {"clinic": description.clinic, "digest": description.digest, "version": description.version}
     )

@@ -1,8 +1,8 @@
 """Which studies the clinic has approved: those that `clinic.yaml` lists, and those that `melfed-client approve` added.
 
-An approval is two files in the worker's state: `DIGEST.json`, who approved it and when, and, where the study itself was
-given, `DIGEST.yaml`. They are read anew for every request, as is the policy in `clinic.yaml`: what is revoked counts
-from the next request on.
+An approval is of one study, a number of runs, and an ε over all of them. It is two files in the worker's state:
+`DIGEST.json`, all this with who approved it and when, and, where the study itself was given, `DIGEST.yaml`. They are
+read anew for every request, as is the policy in `clinic.yaml`: what is revoked counts from the next request on.
 """
 
 import re
@@ -13,11 +13,12 @@ from pydantic import Field, ValidationError
 
 from client.config import ClinicConfig, read_policy
 from client.policy import ClinicPolicy
+from client.run_budget import ApprovedPolicy, StudyTerms, stated_epsilon
 from client.state_folders import prepare_worker, write_private
 from common.audit_log import AuditLog
 from common.errors import PolicyError, StorageError, StudyError
 from common.events import Event
-from common.protocol import Digest, Section, StudyProtocol
+from common.protocol import Digest, StudyProtocol
 from common.recipe import resolve
 from common.study_file import read_study, study_yaml
 
@@ -26,8 +27,8 @@ _PART_OF_DIGEST = re.compile(r"^[0-9a-f]{4,64}$")
 _KEPT_BY_FILE = "list the studies there that stay approved, and the change counts from the next request on"
 
 
-class Approval(Section):
-    """One approved study."""
+class Approval(StudyTerms):
+    """One approved study. What older versions have written has neither runs nor ε: one run, at the ε that it costs."""
 
     digest: Digest = Field(description="of the study")
     study: str | None = Field(None, description="its name; None where the digest alone was given")
@@ -35,13 +36,17 @@ class Approval(Section):
     time: str = Field(description="when, UTC, ISO 8601")
 
 
-def approve(config: ClinicConfig, study_file_or_digest: str | Path, by: str) -> Approval:
-    """Approve a study: from now on it may train here, within the policy's other limits.
+def approve(
+    config: ClinicConfig, study_file_or_digest: str | Path, by: str, runs: int = 1, epsilon: float | None = None
+) -> Approval:
+    """Approve a study: from now on it may run here, so many times in all, within the policy's other limits.
 
     Args:
         config: the clinic's.
         study_file_or_digest: the study's YAML file, or all 64 digits of its digest.
         by: who approves; for the record.
+        runs: how many, those that have begun already among them.
+        epsilon: largest ε of all these runs together, at the study's δ; None: that of so many whole runs.
 
     Raises:
         StudyError: the file is no study that clinics can run; or what is given is neither file nor whole digest.
@@ -51,12 +56,15 @@ def approve(config: ClinicConfig, study_file_or_digest: str | Path, by: str) -> 
     study = study_to_approve(config, study_file_or_digest)
     digest = study.digest if study else str(study_file_or_digest).lower()
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    approval = Approval(digest=digest, study=study.name if study else None, by=by, time=now)
+    if study is not None and epsilon is None:
+        epsilon = stated_epsilon(study, runs)
+    approval = Approval(digest=digest, study=study.name if study else None, by=by, time=now, runs=runs, epsilon=epsilon)
     prepare_worker(config)
     if study is not None:
         write_private(config.approvals / f"{digest}.yaml", study_yaml(study).encode())
     write_private(config.approvals / f"{digest}.json", f"{approval.model_dump_json(indent=1)}\n".encode())
-    AuditLog(config.audit_log).record(Event.STUDY_APPROVED, study=approval.study, digest=digest, by=by)
+    about = {"study": approval.study, "digest": digest, "by": by}
+    AuditLog(config.audit_log).record(Event.STUDY_APPROVED, **about, runs=runs, epsilon=epsilon)
     return approval
 
 
@@ -151,11 +159,13 @@ def effective_policy(config: ClinicConfig) -> ClinicPolicy:
     Raises:
         PolicyError: `clinic.yaml` or an approval cannot be read.
     """
-    policy = read_policy(config.path)
-    if policy.studies == "any":
-        return policy
-    added = tuple(approval.digest for approval in approved(config))
-    return policy.model_copy(update={"studies": tuple(dict.fromkeys((*policy.studies, *added)))})
+    policy, added = read_policy(config.path), approved(config)
+    studies = policy.studies
+    if studies != "any":
+        studies = tuple(dict.fromkeys((*studies, *(approval.digest for approval in added))))
+    terms = {a.digest: StudyTerms(runs=a.runs, epsilon=a.epsilon) for a in added}
+    stated = {name: getattr(policy, name) for name in ClinicPolicy.model_fields}
+    return ApprovedPolicy(**{**stated, "studies": studies, "terms": terms})
 
 
 def _read(path: Path) -> Approval:

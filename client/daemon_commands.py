@@ -158,6 +158,8 @@ def _print_status(found: "Status") -> None:
         budget = found.budget
         spent = f"ε {budget.spent:.4g} of {budget.epsilon:g} spent, {budget.left:.4g} left, at δ {budget.delta:g}"
         table.add_row("privacy", spent)
+    for account in found.studies:
+        table.add_row("study", f"{account.digest[:16]} {account.study or ''}: {account}".replace(" :", ":"))
     if found.last is not None:
         last = found.last
         words = f"round {last.round} ({last.purpose}, {last.status}) of study {last.study[:16]}, run {last.run}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from client.config import ClinicConfig
+from client.doctor_budget import budgets
 from client.state_folders import may_read, owner
 from common.backbones import BACKBONES
 from common.checks import Finding, Step, bad, doubtful, good, skipped
@@ -35,6 +36,7 @@ def state_steps(config: ClinicConfig) -> Iterator[Step]:
     yield Step("certificate", lambda: own_certificate(config))
     yield Step("state folder", lambda: state_folders(config))
     yield Step("ledger", lambda: ledger(config), 60)
+    yield Step("budgets", lambda: budgets(config), 60)
     yield Step("audit log", lambda: audit_logs(config), 30)
     yield Step("weights", lambda: weights(config))
 
@@ -108,21 +110,22 @@ def can_enter(user: str, folder: Path) -> bool:
 def ledger(config: ClinicConfig) -> Finding:
     """Verify the ledger, and tell how much of the budget is left."""
     from client.guard import Safe
+    from client.ledger_witness import check_against, remembered
     from client.privacy import accounting
-    from client.privacy.accounting import Mechanism
+    from client.privacy.budget import mechanism_of
     from client.privacy.ledger import verify
 
     path, policy = config.ledger, config.policy
-    if not path.exists() and not path.with_name(f"{path.name}.head").exists():
-        return good(f"none yet: all of ε {policy.epsilon:g} is left")
     try:
+        check_against(path, remembered(config.audit_log))
+        if not path.exists() and not path.with_name(f"{path.name}.head").exists():
+            return good(f"none yet: all of ε {policy.epsilon:g} is left")
         verified = verify(path)
         key = Safe(path).key()
         if changed := _other_data(config, verified, key):
             return changed
         reserved = [row for row in verified.rows if row.status == "reserved"]
-        history = [Mechanism(row.sampling_rate, row.noise_multiplier, row.steps) for row in reserved]
-        spent = accounting.epsilon(history, policy.delta)
+        spent = accounting.epsilon([mechanism_of(row) for row in reserved], policy.delta)
     except MelfedError as error:
         return bad(str(error), "let those responsible for data protection look at it; train on nothing until then")
     left = policy.epsilon - spent

@@ -21,9 +21,10 @@ from client.policy import (
     check_study,
     check_tensors_may_leave,
 )
-from client.privacy.ledger import Charge, Ledger
+from client.privacy.ledger import Charge, Ledger, Witness
 from client.privacy.plan import PrivacyPlan, plan_of
 from client.replies import ReplyStore, keep_newest, reply_key
+from client.run_budget import limits
 from common.errors import CancelledError, DeclinedError, LedgerError, StorageError
 from common.files import atomic_write
 from common.protocol import StudyProtocol
@@ -46,10 +47,12 @@ class Safe:
     Attributes:
         ledger: the privacy ledger of its data.
         policy: what the clinic allows; None binds a study to nothing but its own ε (simulation).
+        witness: remembers the ledger's rows elsewhere; None in a simulation.
     """
 
     ledger: Path
     policy: ClinicPolicy | None = None
+    witness: Witness | None = None
 
     def key(self) -> bytes:
         """Return the clinic's secret key of its ledger, 32 bytes beside it; made where there is no ledger yet.
@@ -125,10 +128,20 @@ class Guard:
         if self.study.privacy is not None:
             self._ledger()
 
+    def check_run(self, run: str) -> None:
+        """Check, before anything is computed, that a run may begin or go on, and that this clinic can end it.
+
+        Raises:
+            DeclinedError: all approved runs of the study have begun, or too little ε is left (BudgetError).
+            LedgerError: as `check`.
+        """
+        if self.safe.policy is not None and self.study.privacy is not None:
+            self._ledger().check_run(self.study.digest, run, limits(self.safe.policy, self.study))
+
     def _ledger(self) -> Ledger:
         """Return the ledger as it is now; it is read as a whole once. Raises LedgerError, StorageError."""
         if self._opened is None:
-            self._opened = Ledger.open(self.safe.ledger, self.fingerprint)
+            self._opened = Ledger.open(self.safe.ledger, self.fingerprint, witness=self.safe.witness)
         else:
             self._opened.refresh()
         return self._opened
@@ -151,7 +164,7 @@ class Guard:
         with self._paying, self._ledger() as ledger:
             if (told := ledger.values(charge)) is not None:
                 return told
-            reservation = ledger.reserve(charge, budget(self.safe.policy, self.study))
+            reservation = ledger.reserve(charge, limits(self.safe.policy, self.study))
             values = compute()
             ledger.mark(reservation, "spent")
             ledger.mark(reservation, "released", values)
@@ -188,7 +201,7 @@ class Guard:
             if kept is not None:
                 ledger.settle(charge)
                 return kept[0]
-            reservation = ledger.reserve(charge, budget(self.safe.policy, self.study))
+            reservation = ledger.reserve(charge, limits(self.safe.policy, self.study))
             try:
                 result = compute()
             except _UNTOLD:

@@ -5,14 +5,16 @@ at its next step (`Jobs.checkpoint`) when it is called off, when the last deadli
 later question of the same run has made it useless, or when the worker stops.
 """
 
+import copy
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from client.telling import BusyError
 from client.wire import Packed
-from common.errors import CancelledError, MelfedError, ServiceError
+from common.errors import CancelledError, MelfedError
 
 BUSY = "this clinic was busy with other work until the deadline; ask again, or allow more time a round"
 LATE = "the deadline has passed before the work was done"
@@ -68,7 +70,7 @@ class Jobs:
         Raises:
             StoppingError: the worker stops.
             CancelledError: it was called off, or not done in time.
-            ServiceError: it could not begin in time.
+            BusyError: it could not begin in time.
             Exception: whatever the computation raised.
         """
         deadline = time.monotonic() + seconds
@@ -133,10 +135,10 @@ class Jobs:
 
     def _wait(self, job: _Job, deadline: float) -> Packed:
         if not job.done.wait(max(deadline - time.monotonic(), 0.0)):
-            raise CancelledError(LATE) if job.begun else ServiceError(BUSY)
+            raise CancelledError(LATE) if job.begun else BusyError(BUSY)
         if isinstance(job.error, MelfedError):
-            # Several may wait for it: each raises an error of its own.
-            raise type(job.error)(str(job.error)) from job.error
+            # Several may wait for it: each raises an error of its own, with all that it holds.
+            raise copy.copy(job.error) from job.error
         if job.error is not None:
             raise job.error
         assert job.answer is not None  # noqa: S101 (a computation has an answer or an error)

@@ -13,7 +13,9 @@ from client.terminal import ConfigOption, JsonOption, clinic, errors, output
 from common.errors import LedgerError
 
 if TYPE_CHECKING:
+    from client.config import ClinicConfig
     from client.privacy.ledger import Verified
+    from client.study_accounts import StudyAccount
 
 LONGEST_NAME = 200
 TABLE_WIDTH = 130
@@ -30,7 +32,7 @@ Ledgers = Annotated[
 
 @ledger_app.command()
 def show(path: Ledgers = None, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Show every charge, and the total ε after it.
+    """Show every charge, and the total ε after it; at a clinic also each study's runs and ε, allowed, spent and left.
 
     A charge is reserved before anything is computed, spent when the computation has ended, and released before its
     result leaves the clinic. It counts from the moment when it is reserved.
@@ -38,6 +40,7 @@ def show(path: Ledgers = None, as_json: JsonOption = False, config: ConfigOption
     from client.privacy.book import charges
 
     ledgers = _read(_place(path, config))
+    studies = _accounts(config, ledgers[0][1]) if path is None else ()
     if as_json:
         content = [
             {
@@ -46,6 +49,7 @@ def show(path: Ledgers = None, as_json: JsonOption = False, config: ConfigOption
                 "head": ledger.head,
                 "charges": charges(ledger.rows),
                 "continued": [{"time": row.time, "by": row.by, "data": row.data} for row in ledger.changes],
+                **({"studies": [account.as_json() for account in studies]} if path is None else {}),
             }
             for file, ledger in ledgers
         ]
@@ -53,6 +57,8 @@ def show(path: Ledgers = None, as_json: JsonOption = False, config: ConfigOption
         return
     for file, ledger in ledgers:
         _print_ledger(file, ledger)
+    for account in studies:
+        output.print(f"study {account.digest[:12]} {account.study or ''}: {account}".replace(" :", ":"), soft_wrap=True)
 
 
 @ledger_app.command()
@@ -91,34 +97,86 @@ def export(path: Ledgers = None, config: ConfigOption = None) -> None:
 
 @ledger_app.command("continue")
 def continue_(by: ByOption = None, config: ConfigOption = None) -> None:
-    """Go on with this clinic's ledger after its images or patients have changed on purpose.
+    """Go on with this clinic's ledger after its data have changed on purpose, or after it was lost or restored.
 
-    A ledger is of one data set: since the change every private study is refused. Nothing is given back: a patient who
-    is still there was charged before, so all that was spent counts on against policy.epsilon. The worker may run on.
+    A ledger is of one data set: since a change every private study is refused. With one that was restored from an older
+    backup, or is missing, the worker does not start; the charges that the audit log knows and the ledger lacks are
+    carried over into it. Nothing is given back: all that was spent counts on against policy.epsilon.
     """
+    from client.state_folders import acting_as_owner
+
+    here, name = clinic(config), by or user()
+    if not (name.isprintable() and 0 < len(name) <= LONGEST_NAME):
+        raise typer.BadParameter(f"give up to {LONGEST_NAME} printable characters", param_hint="--by")
+    with acting_as_owner(here.worker_state):
+        carried = _carry_over(here, name)
+        if not here.ledger.exists():
+            raise LedgerError(f"{here.ledger}: there is no ledger yet; it begins with the first charge")
+        said = _continue_with_data(here, name)
+    if carried is not None:
+        counts = f"{_counted(carried, 'charge')} that the audit log knew, and {'it' if carried == 1 else 'they'} count"
+        output.print(f"{here.ledger}: goes on with {counts}{'s' if carried == 1 else ''}", soft_wrap=True)
+    if said is not None or carried is None:
+        said = said or "is of these data already; nothing was written"
+        output.print(f"{here.ledger}: {said}", soft_wrap=True)
+
+
+def _carry_over(here: "ClinicConfig", name: str) -> int | None:
+    """Write into the ledger what the audit log knows and it lacks; return how many charges, None where nothing."""
+    from client.guard import Safe
+    from client.ledger_carry import carry_over
+    from client.ledger_witness import lost, remembered
+
+    if not lost(here.ledger, remembered(here.audit_log)):
+        return None
+    if not here.ledger.exists():
+        Safe(here.ledger).key()  # made anew where it is lost, too: then the data count as changed
+    carried = carry_over(here.ledger, here.audit_log, name)
+    _record_continued(here, name, carried=carried)
+    return carried
+
+
+def _continue_with_data(here: "ClinicConfig", name: str) -> str | None:
+    """Let the ledger go on with the data as they are; return that in words, None where it is of these."""
     from client.clinic_data import population
     from client.dataset import population_fingerprint
     from client.guard import Safe
+    from client.ledger_witness import Witness
     from client.privacy.ledger import continue_with, verify
-    from client.state_folders import acting_as_owner
+    from common.audit_log import AuditLog
+
+    data = population(here)
+    now = population_fingerprint(data, Safe(here.ledger).key())
+    if verify(here.ledger).data in (None, now):
+        return None
+    # The log learns of the charges so far now, or never: it is asked later for those alone that follow.
+    Witness(here.ledger, AuditLog(here.audit_log)).begin()
+    continue_with(here.ledger, now, name)
+    charged = _record_continued(here, name)
+    before = f"{_counted(charged, 'charge')} before {'counts' if charged == 1 else 'count'} on"
+    return f"goes on with {_counted(len(data), 'image')}; {before}"
+
+
+def _record_continued(here: "ClinicConfig", name: str, carried: int | None = None) -> int:
+    """Write down where the ledger goes on; return how many charges it has."""
+    from client.privacy.ledger import verify
     from common.audit_log import AuditLog
     from common.events import Event
 
-    here, name = clinic(config), by or user()
-    if not (name.isprintable() and len(name) <= LONGEST_NAME):
-        raise typer.BadParameter(f"give up to {LONGEST_NAME} printable characters", param_hint="--by")
-    with acting_as_owner(here.worker_state):
-        if not here.ledger.exists():
-            raise LedgerError(f"{here.ledger}: there is no ledger yet; it begins with the first charge")
-        data = population(here)
-        if not continue_with(here.ledger, population_fingerprint(data, Safe(here.ledger).key()), name):
-            output.print(f"{here.ledger}: is of these data already; nothing was written", soft_wrap=True)
-            return
-        ledger = verify(here.ledger)
-        charged = sum(row.status == "reserved" for row in ledger.rows)
-        AuditLog(here.audit_log).record(Event.LEDGER_CONTINUED, by=name, charges=charged, head=ledger.head)
-    before = f"{_counted(charged, 'charge')} before {'counts' if charged == 1 else 'count'} on"
-    output.print(f"{here.ledger}: goes on with {_counted(len(data), 'image')}; {before}", soft_wrap=True)
+    ledger = verify(here.ledger)
+    charges = sum(row.status == "reserved" for row in ledger.rows)
+    about = {} if carried is None else {"carried": carried}
+    AuditLog(here.audit_log).record(Event.LEDGER_CONTINUED, by=name, charges=charges, **about, head=ledger.head)
+    return charges
+
+
+def _accounts(config: Path | None, ledger: "Verified") -> "tuple[StudyAccount, ...]":
+    """Return what each study may cost this clinic, and has cost it."""
+    from client.approvals import effective_policy
+    from client.study_accounts import accounts
+
+    here = clinic(config)
+    return accounts(here, effective_policy(here), ledger.rows)
 
 
 def _place(path: Path | None, config: Path | None) -> Path:

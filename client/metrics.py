@@ -15,8 +15,13 @@ LOOPBACK: Final = "127.0.0.1"
 class Metrics:
     """The worker's counters and gauges. None tells anything of a patient: they count requests, bytes, seconds and ε."""
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, *, budget: bool = True) -> None:
+        """Count from 0.
+
+        Args:
+            budget: whether ε is told: every user of the machine can read the port, the messenger among them.
+        """
+        self.registry, self._tells_budget = CollectorRegistry(), budget
         self._requests = Counter(
             "melfed_requests",
             "Requests by what was asked (describe, train, evaluate) and how it ended "
@@ -48,7 +53,9 @@ class Metrics:
         self._sent.inc(sent)
 
     def privacy(self, spent: float, left: float) -> None:
-        """Say how much ε of this clinic's data is spent, and how much the policy leaves."""
+        """Say how much ε of this clinic's data is spent, and how much the policy leaves; nothing where it is untold."""
+        if not self._tells_budget:
+            return
         for name, value, text in (("spent", spent, "ε that is spent."), ("left", left, "ε that the policy leaves.")):
             if name not in self._epsilon:
                 self._epsilon[name] = Gauge(f"melfed_epsilon_{name}", text, registry=self.registry)

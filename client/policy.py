@@ -11,8 +11,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from client.privacy.ledger import Budget
-from common.errors import DeclinedError
+from client.privacy.budget import Budget
+from common.errors import BudgetError, DeclinedError
 from common.protocol import CURRENT, Digest, PrivacySpec, Section, StudyProtocol
 
 STRENGTH = {"image": 0, "lesion": 1, "patient": 2}
@@ -32,6 +32,12 @@ class ClinicPolicy(Section):
     unit: Literal["patient", "lesion", "image"] = Field("patient", description="weakest unit that may be protected")
     studies: Literal["any"] | tuple[Digest, ...] = Field(
         (), description="a list of the digests of the approved studies (64 hexadecimal digits each), or 'any'"
+    )
+    runs: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="how often each study may run that `studies` lets in; an approval states that of its own study",
     )
     tensors: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         ("*",), min_length=1, description="patterns of the names of tensors that may leave; * stands for anything"
@@ -78,11 +84,16 @@ def check_study(policy: ClinicPolicy, study: StudyProtocol, noise_multiplier: fl
             that it states, or the one that follows from its ε. Of no account for a study without a privacy section.
 
     Raises:
-        DeclinedError: in one line, everything that the study asks beyond the policy, and what the policy allows.
+        DeclinedError: in one line, everything that the study asks beyond the policy, and what the policy allows. How
+            much ε that is, a BudgetError's figures say.
     """
     objections = list(_objections(policy, study, noise_multiplier))
-    if objections:
-        raise DeclinedError(f"study {study.name} is declined: {'; '.join(objections)}")
+    if not objections:
+        return
+    text = f"study {study.name} is declined: {'; '.join(objections)}"
+    if _too_much_epsilon(policy, study) is not None:
+        raise BudgetError(text, f"at most ε {_exact(policy.epsilon)} is allowed for this clinic's data")
+    raise DeclinedError(text)
 
 
 def check_tensors_may_leave(policy: ClinicPolicy, names: Iterable[str]) -> None:
@@ -119,8 +130,10 @@ def budget(policy: ClinicPolicy | None, study: StudyProtocol) -> Budget:
 
 def _objections(policy: ClinicPolicy, study: StudyProtocol, noise_multiplier: float) -> Iterator[str]:
     """Yield what a study asks beyond the policy, one phrase each."""
-    if policy.studies != "any" and study.digest not in policy.studies:
+    if not _is_approved(policy, study):
         yield f"it is not approved here (digest {study.digest})"
+    if (asked := _too_much_epsilon(policy, study)) is not None:
+        yield f"it asks for ε {_exact(asked)}, more than this clinic allows for its data"
     if study.protocol != CURRENT:
         yield f"it is of protocol {study.protocol}, and this clinic trains by protocol {CURRENT} alone"
     yield from _bounds(policy, study)
@@ -149,8 +162,6 @@ def _privacy_objections(policy: ClinicPolicy, asked: PrivacySpec, noise_multipli
     # Each comparison is written so that a value that is not a number fails it.
     if not STRENGTH[asked.unit] >= STRENGTH[policy.unit]:
         yield f"it protects each {asked.unit}, this clinic allows no unit weaker than the {policy.unit}"
-    if asked.epsilon is not None and not asked.epsilon <= policy.epsilon:
-        yield f"it asks for ε {_exact(asked.epsilon)}, this clinic allows at most {_exact(policy.epsilon)} for its data"
     if not asked.delta <= policy.delta:
         yield f"it asks for δ {_exact(asked.delta)}, this clinic allows at most {_exact(policy.delta)}"
     if not noise_multiplier >= policy.noise_multiplier:
@@ -172,6 +183,19 @@ def _privacy_objections(policy: ClinicPolicy, asked: PrivacySpec, noise_multipli
         yield f"it takes {asked.views} augmented views, this clinic allows at most {policy.views}"
     if asked.evaluation == "public" and not policy.public_evaluation:
         yield "it declares the images public that it evaluates on, and this clinic's are not"
+
+
+def _is_approved(policy: ClinicPolicy, study: StudyProtocol) -> bool:
+    return policy.studies == "any" or study.digest in policy.studies
+
+
+def _too_much_epsilon(policy: ClinicPolicy, study: StudyProtocol) -> float | None:
+    """Return the ε that a study states where the clinic allows less; of one that is not approved nobody learns that.
+
+    Else studies that nobody has approved would find the clinic's limit by asking for more and more.
+    """
+    asked = study.privacy.epsilon if study.privacy is not None and _is_approved(policy, study) else None
+    return None if asked is None or asked <= policy.epsilon else asked
 
 
 def _exact(value: float) -> str:

@@ -74,12 +74,21 @@ class RemoteWorker:
         """The clinic's name; None until its worker has answered."""
         return self._clinic
 
-    def describe(self, run: str = "") -> Description:
-        """Return what the clinic says of itself to a run; "": to the one that this object was made for."""
+    def told(self, error: MelfedError) -> MelfedError:
+        """Return the error: the worker has seen to what may leave."""
+        return error
+
+    def describe(self, run: str = "", counts: bool = True) -> Description:
+        """Return what the clinic says of itself to a run, with its counts or without.
+
+        Args:
+            run: its identity; "": that of the run that this object was made for.
+            counts: whether these are asked for.
+        """
 
         def ask(stub: WorkerStub, seconds: float) -> pb.DescribeReply:
             question = self._question(seconds)
-            question.run = run or question.run
+            question.run, question.without_counts = run or question.run, not counts
             reply: pb.DescribeReply = stub.Describe(question, timeout=seconds + GRACE_SECONDS, wait_for_ready=True)
             return reply
 

@@ -18,13 +18,14 @@ from pydantic import ValidationError
 
 from client import wire
 from client import worker_pb2 as pb
-from client.answers import Account, Received, Worker, discretion
+from client.answers import Received, Worker
 from client.config import without_folder
 from client.jobs import Jobs, StoppingError, Work
 from client.metrics import Metrics
 from client.outbox import Outbox
 from client.policy import ClinicPolicy, check_study, check_tensors_may_leave
 from client.replies import reply_key
+from client.telling import BusyError, written
 from client.wire import Packed
 from common.audit_log import AuditLog
 from common.errors import (
@@ -33,7 +34,6 @@ from common.errors import (
     LedgerError,
     MelfedError,
     PolicyError,
-    ServiceError,
     StorageError,
     StudyError,
 )
@@ -100,7 +100,7 @@ class Service:
         self._metrics = metrics or Metrics()
         self._jobs = Jobs()
         self._warm = _WarmWorkers(workers, stamp)
-        self._head = self._unusable = ""
+        self._unusable = ""
 
     def describe(self, question: pb.Question) -> pb.Description:
         """Return what the clinic says of itself.
@@ -108,13 +108,13 @@ class Service:
         Raises:
             DeclinedError: the policy forbids the study.
             StudyError: the study cannot be read, or is not the one that is meant.
-            MelfedError: of another class: the clinic cannot answer; the text says nothing of its data.
+            MelfedError: of another class: the clinic cannot answer. What of it all may leave: `client.telling`.
         """
         with self._recorded("describe", question) as (study, record):
             policy = self._admit(study)
             worker = self._warm.get(study, wire.seconds_of(question))
             worker.allow(policy)
-            description = wire.pack_description(worker.describe(question.run))
+            description = wire.pack_description(worker.describe(question.run, not question.without_counts))
             # It may have taken long.
             self._admit(study)
             record("answered")
@@ -179,7 +179,7 @@ class Service:
             if answer is None:
                 answer, repeated = self._jobs.ask(
                     work,
-                    lambda: self._computed(kind, key, question, study, lambda worker: compute(worker, tensors)),
+                    lambda: self._computed(kind, key, study, lambda worker: compute(worker, tensors)),
                     wire.seconds_of(question),
                 )
             # Approval may have been taken back meanwhile. The answer stays where it is: should the clinic approve the
@@ -196,7 +196,6 @@ class Service:
         self,
         kind: str,
         key: str,
-        question: pb.Question,
         study: StudyProtocol,
         compute: Callable[[StudyWorker], Packed],
     ) -> Packed:
@@ -211,9 +210,8 @@ class Service:
         try:
             answer = compute(worker)
         finally:
-            self._note_charges(worker, question, study)
-        with discretion(True):
-            self._outbox.save(kind, key, answer)
+            self._show_budget(worker)
+        self._outbox.save(kind, key, answer)
         return answer
 
     def _stored(self, kind: str, key: str, policy: ClinicPolicy) -> Packed | None:
@@ -248,33 +246,23 @@ class Service:
 
     def _policy_now(self) -> ClinicPolicy:
         """Return the policy as it stands. Raises PolicyError, which is written down once until it is another."""
-        with discretion(True):
-            try:
-                policy = self._policy()
-            except PolicyError as error:
-                if str(error) != self._unusable:
-                    self._unusable = str(error)
-                    self._audit.record_or_hold(Event.CONFIGURATION_REFUSED, reason=without_folder(error))
-                raise
-            self._unusable = ""
-            return policy
+        try:
+            policy = self._policy()
+        except PolicyError as error:
+            if str(error) != self._unusable:
+                self._unusable = str(error)
+                self._audit.record_or_hold(Event.CONFIGURATION_REFUSED, reason=without_folder(error))
+            raise
+        self._unusable = ""
+        return policy
 
-    def _note_charges(self, worker: StudyWorker, question: pb.Question, study: StudyProtocol) -> None:
-        """Write down what the ledger says now, where that is new."""
+    def _show_budget(self, worker: StudyWorker) -> None:
+        """Tell the monitoring what the ledger says now."""
         # Where the ledger itself has failed, that error is on its way already.
         with contextlib.suppress(LedgerError, StorageError):
             account, left = worker.account(), worker.left()
-            if account is None or account.head == self._head:
-                return
-            self._head = account.head
-            self._metrics.privacy(account.epsilon, math.nan if left is None else left)
-            about: dict[str, str | int] = {
-                "study": study.name,
-                "digest": study.digest,
-                "run": question.run[:200],
-                "round": question.round,
-            }
-            self._audit.record(Event.LEDGER_CHARGED, **about, epsilon=_finite(account), head=account.head)
+            if account is not None:
+                self._metrics.privacy(account.epsilon, math.nan if left is None else left)
 
     @contextlib.contextmanager
     def _recorded(self, kind: str, question: pb.Question) -> Iterator[tuple[StudyProtocol, Record]]:
@@ -289,8 +277,7 @@ class Service:
 
         def stated(outcome: str, **more: str | int) -> None:
             # Nothing leaves that is not in the audit log.
-            with discretion(True):
-                self._audit.record(OUTCOMES[outcome], **about, seconds=_since(started), **more)
+            self._audit.record(OUTCOMES[outcome], **about, seconds=_since(started), **more)
             self._metrics.request(kind, outcome)
 
         def unanswered(outcome: str, reason: str, error: Exception) -> None:
@@ -304,11 +291,11 @@ class Service:
             yield study, stated
         except MelfedError as error:
             if isinstance(error, StorageError):
-                self._audit.record_or_hold(Event.CLINIC_DISK_FULL, reason=_unwritable(error))
-            unanswered(_outcome(error), str(error), error)
+                self._audit.record_or_hold(Event.CLINIC_DISK_FULL, reason=str(error))
+            unanswered(_outcome(error), written(error), error)
             raise
         except Exception as error:
-            unanswered("refused", "a bug", error)
+            unanswered("refused", written(error), error)
             raise
 
 
@@ -329,12 +316,11 @@ class _WarmWorkers:
         """Return a study's worker, made where it is not here; waits so long for it (None: for ever).
 
         Raises:
-            ServiceError: it is still being made when the time is over.
+            BusyError: it is still being made when the time is over.
             StoppingError: the process stops.
-            MelfedError: it cannot be made; the text says nothing of the clinic's data.
+            MelfedError: it cannot be made.
         """
-        with discretion(True):
-            stamp = self._stamp()
+        stamp = self._stamp()
         with self._mutex:
             if stamp != self._made_of:
                 # The clinic has changed its data: what was read of them before is used no more.
@@ -350,7 +336,7 @@ class _WarmWorkers:
         try:
             return made.result(seconds)
         except TimeoutError:
-            raise ServiceError("this clinic still prepares its images for the study; ask again later") from None
+            raise BusyError("this clinic still prepares its images for the study; ask again later") from None
 
     def stop(self) -> None:
         """Let nobody wait any longer."""
@@ -361,7 +347,7 @@ class _WarmWorkers:
 
     def _fulfil(self, study: StudyProtocol, made: "Future[StudyWorker]") -> None:
         try:
-            with self._turn, discretion(True):
+            with self._turn:
                 worker = self._make(study)
             with contextlib.suppress(InvalidStateError):
                 made.set_result(worker)
@@ -416,14 +402,3 @@ def _outcome(error: MelfedError) -> str:
 
 def _since(started: float) -> float:
     return round(time.monotonic() - started, 3)
-
-
-def _unwritable(error: BaseException) -> str:
-    """Return what could not be written, though the text that leaves the clinic says nothing of it (`discretion`)."""
-    while isinstance(before := error.__cause__ or error.__context__, StorageError):
-        error = before
-    return str(error)
-
-
-def _finite(account: Account) -> float | None:
-    return account.epsilon if math.isfinite(account.epsilon) else None

@@ -16,9 +16,10 @@ from client import worker_pb2 as pb
 from client.answers import Received
 from client.jobs import BUSY, StoppingError
 from client.rpc import address
-from client.service import Receive, Service
+from client.service import Receive, Service, read_sealed
+from client.telling import BusyError, Telling
 from client.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
-from common.errors import CancelledError, MelfedError, ServiceError
+from common.errors import CancelledError, MelfedError, ServiceError, StudyError
 from common.tensors import from_bytes, to_bytes
 
 NAME = "melfed.Worker"
@@ -38,8 +39,11 @@ _log = logging.getLogger(__name__)
 class Servicer(WorkerServicer):
     """Turns gRPC's calls into questions to the service, and errors into answers."""
 
-    def __init__(self, service: Service, metrics_sent: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, service: Service, metrics_sent: Callable[[int], None] | None = None, telling: Telling | None = None
+    ) -> None:
         self._service, self._sent = service, metrics_sent
+        self._telling = telling or Telling()
         self._places = threading.BoundedSemaphore(WAITING)
         self._mutex, self._held = threading.Lock(), 0
 
@@ -49,7 +53,7 @@ class Servicer(WorkerServicer):
             with self._place():
                 return pb.DescribeReply(description=self._service.describe(request))
         except Exception as error:  # noqa: BLE001 (told apart there)
-            return pb.DescribeReply(failure=self._failure(error, context))
+            return pb.DescribeReply(failure=self._failure(error, request, context))
 
     def Train(  # noqa: N802
         self, request_iterator: Iterator[pb.QuestionPart], context: grpc.ServicerContext
@@ -74,6 +78,7 @@ class Servicer(WorkerServicer):
         questions: Iterator[pb.QuestionPart],
         context: grpc.ServicerContext,
     ) -> Iterator[pb.AnswerPart]:
+        question = pb.Question()
         try:
             with self._place():
                 question = next(questions, pb.QuestionPart()).question
@@ -81,7 +86,7 @@ class Servicer(WorkerServicer):
                     packed = ask(question, lambda: _received(question, questions))
                 content = to_bytes(packed.arrays)
         except Exception as error:  # noqa: BLE001 (told apart there)
-            yield pb.AnswerPart(failure=self._failure(error, context))
+            yield pb.AnswerPart(failure=self._failure(error, question, context))
             return
         head = pb.Answer()
         head.CopyFrom(packed.head)
@@ -95,7 +100,7 @@ class Servicer(WorkerServicer):
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
         if not self._places.acquire(blocking=False):
-            raise ServiceError(BUSY)
+            raise BusyError(BUSY)
         try:
             yield
         finally:
@@ -107,7 +112,7 @@ class Servicer(WorkerServicer):
         size = min(size, wire.MOST_TENSOR_BYTES)
         with self._mutex:
             if self._held + size > wire.MOST_TENSOR_BYTES:
-                raise ServiceError(BUSY)
+                raise BusyError(BUSY)
             self._held += size
         try:
             yield
@@ -115,7 +120,7 @@ class Servicer(WorkerServicer):
             with self._mutex:
                 self._held -= size
 
-    def _failure(self, error: Exception, context: grpc.ServicerContext) -> pb.Failure:
+    def _failure(self, error: Exception, question: pb.Question, context: grpc.ServicerContext) -> pb.Failure:
         if isinstance(error, StoppingError):
             # Not an answer: whoever asks waits for the next worker.
             context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
@@ -123,8 +128,16 @@ class Servicer(WorkerServicer):
             # A bug. Its text can hold anything, so neither the messenger nor the log gets it: only where it was.
             where = "".join(traceback.format_tb(error.__traceback__))
             _log.error("%s in:\n%s", type(error).__name__, where)
-            error = ServiceError("an error in melfed itself; the clinic's own log says where")
-        return wire.pack_failure(error, self._service.clinic)
+        told = self._telling.told(error, private=_is_private(question))
+        return wire.pack_failure(told, self._service.clinic)
+
+
+def _is_private(question: pb.Question) -> bool:
+    """Tell whether a question is about a private study; what cannot be read is taken for one."""
+    try:
+        return read_sealed(question.study).privacy is not None
+    except StudyError:
+        return True
 
 
 def _received(question: pb.Question, questions: Iterator[pb.QuestionPart]) -> Mapping[str, Received]:

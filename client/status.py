@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from http.client import HTTPException
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from client.approvals import effective_policy
 from client.config import ClinicConfig
@@ -17,6 +17,9 @@ from client.health import ask_health
 from client.peer import knock
 from client.policy import ClinicPolicy
 from common.errors import MelfedError
+
+if TYPE_CHECKING:
+    from client.study_accounts import StudyAccount
 
 CONNECT_SECONDS = 3.0
 UNREADABLE = "this user may not read it"
@@ -62,6 +65,7 @@ class Status:
         unreachable: why no connection to it can be opened; None where one can.
         approved: digests of the approved studies, or "any".
         budget: None where it cannot be told.
+        studies: what each study may cost, and has cost; empty where it cannot be told.
         last: None without any charge, or where it cannot be told.
         problems: what could not be told, and why.
     """
@@ -74,6 +78,7 @@ class Status:
     unreachable: str | None
     approved: tuple[str, ...] | str | None
     budget: Budget | None
+    studies: tuple["StudyAccount", ...]
     last: LastRound | None
     problems: tuple[str, ...]
 
@@ -83,6 +88,7 @@ class Status:
         if self.budget is not None:
             numbers = {**content["budget"], "left": self.budget.left}
             content["budget"] = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+        content["studies"] = [account.as_json() for account in self.studies]
         return content
 
 
@@ -93,7 +99,7 @@ def status(config: ClinicConfig) -> Status:
     processes = _processes(config, daemon)
     policy = _told("approved studies", lambda: effective_policy(config), problems)
     books = _told("ledger", lambda: _books(config, policy or config.policy), problems)
-    budget, last = books or (None, None)
+    budget, studies, last = books or (None, (), None)
     return Status(
         clinic=config.name,
         running=all(word == "ready" for word in processes.values()),
@@ -103,6 +109,7 @@ def status(config: ClinicConfig) -> Status:
         unreachable=_unreachable(config),
         approved=policy.studies if policy else None,
         budget=budget,
+        studies=studies,
         last=last,
         problems=tuple(problems),
     )
@@ -150,22 +157,18 @@ def _unreachable(config: ClinicConfig) -> str | None:
     return None
 
 
-def _books(config: ClinicConfig, policy: ClinicPolicy) -> tuple[Budget, LastRound | None]:
+def _books(config: ClinicConfig, policy: ClinicPolicy) -> tuple[Budget, tuple["StudyAccount", ...], LastRound | None]:
     """Read the ledger as it is now; the worker may be writing to it. Raises LedgerError, PermissionError."""
     from client.privacy import accounting
-    from client.privacy.accounting import Mechanism
-    from client.privacy.ledger import verify
+    from client.privacy.budget import mechanism_of
+    from client.study_accounts import accounts, ledger_of
 
-    path = config.ledger
-    # Unlike `exists`, this raises where the folder may not be entered.
-    names = {entry.name for entry in config.worker_state.iterdir()} if config.worker_state.is_dir() else set()
-    if not names & {path.name, f"{path.name}.head"}:
-        return Budget(policy.epsilon, policy.delta, 0.0), None
-    rows = verify(path).rows
-    reserved = [row for row in rows if row.status == "reserved"]
-    history = [Mechanism(row.sampling_rate, row.noise_multiplier, row.steps) for row in reserved]
+    ledger = ledger_of(config)
+    rows = ledger.rows if ledger else ()
+    history = [mechanism_of(row) for row in rows if row.status == "reserved"]
     budget = Budget(policy.epsilon, policy.delta, accounting.epsilon(history, policy.delta))
+    studies = accounts(config, policy, rows)
     if not rows:
-        return budget, None
+        return budget, studies, None
     row = rows[-1]
-    return budget, LastRound(row.study, row.run, row.round, row.purpose, row.status, row.time)
+    return budget, studies, LastRound(row.study, row.run, row.round, row.purpose, row.status, row.time)

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from client.terminal import ConfigOption, JsonOption, clinic, errors, output
+from common.errors import DeclinedError, MelfedError
 
 if TYPE_CHECKING:
+    from client.config import ClinicConfig
     from client.study_words import Agreement
+    from common.protocol import StudyProtocol
 
 ByOption = Annotated[
     str | None, typer.Option("--by", metavar="NAME", help="Who decides; else this user.", show_default=False)
@@ -30,28 +33,45 @@ def approve(
         typer.Argument(metavar="STUDY.YAML|DIGEST", help="The study, or all 64 digits of its digest."),
     ],
     check: Annotated[bool, typer.Option("--check", help="Only print what would be agreed to.")] = False,
+    runs: Annotated[
+        int, typer.Option(min=1, max=1000, help="How often it may run, runs that have begun included.")
+    ] = 1,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(min=1e-6, max=1e4, help="Largest ε of all its runs.", show_default="that of so many whole runs"),
+    ] = None,
     by: ByOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Let a study train here, and print what the clinic agrees to with it.
+    """Let a study run here, once or more often, and print what the clinic agrees to with it.
 
-    The rest of the policy stays: a study that asks for more than clinic.yaml allows is declined, approved or not.
+    The rest of the policy stays: a study that asks for more than clinic.yaml allows is declined, approved or not. Where
+    too little ε is left for a whole run, it is not approved: this clinic could not end what it begins.
     """
     from client.approvals import approve as approve_study
     from client.approvals import effective_policy, study_to_approve
     from client.study_words import agreement
+    from client.telling import in_full
 
     here = clinic(config)
     read = study_to_approve(here, study)
+    lacking: MelfedError | None = None
     if read is None:
         errors.print("the digest alone says nothing of the study: approve its file to see what is agreed to")
     else:
-        _print_agreement(agreement(here, effective_policy(here), read))
+        allowed, lacking = _allowed(here, read, runs, epsilon)
+        _print_agreement(agreement(here, effective_policy(here), read), allowed)
     if check:
+        if lacking is not None:
+            errors.print(f"It would not be approved: {in_full(lacking)}", style="yellow")
         output.print("nothing was approved (--check)")
         return
-    approval = approve_study(here, study, by or user())
-    output.print(f"approved {approval.digest} by {approval.by}", soft_wrap=True)
+    if lacking is not None:
+        raise DeclinedError(f"not approved: {in_full(lacking)}; see melfed-client studies, and policy.epsilon")
+    approval = approve_study(here, study, by or user(), runs, epsilon)
+    often = f"{runs} run{'' if runs == 1 else 's'}"
+    cost = "" if approval.epsilon is None else f", ε {approval.epsilon:.4g} in all"
+    output.print(f"approved {approval.digest} by {approval.by}: {often}{cost}", soft_wrap=True)
 
 
 def revoke(
@@ -67,42 +87,59 @@ def revoke(
 
 
 def studies(as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """List the approved studies."""
+    """List the studies that may run, with how often they may and have, and their ε: allowed, spent and left."""
     from client.approvals import approved, effective_policy
+    from client.study_accounts import accounts, ledger_of
 
     here = clinic(config)
-    policy, added = effective_policy(here), approved(here)
+    policy, added, ledger = effective_policy(here), approved(here), ledger_of(here)
+    found = {account.digest: account for account in accounts(here, policy, ledger.rows if ledger else ())}
     if as_json:
         content = {
             "policy": policy.studies,
             "approvals": [approval.model_dump(mode="json") for approval in added],
+            "accounts": [account.as_json() for account in found.values()],
         }
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return
-    for approval in added:
-        output.print(
-            f"{approval.digest}  {approval.study or '(digest alone)'}, by {approval.by}, {approval.time}",
-            soft_wrap=True,
-        )
+    about = {a.digest: f"{a.study or '(digest alone)'}, by {a.by}, {a.time}" for a in added}
+    for digest, account in found.items():
+        listed = f"listed in {here.path}" if digest in policy.studies else "not approved"
+        output.print(f"{digest}  {about.get(digest, listed)}; {account}", soft_wrap=True)
     if policy.studies == "any":
         output.print(f"any study that keeps within the policy ({here.path}: policy.studies)", soft_wrap=True)
-        return
-    known = {approval.digest for approval in added}
-    for digest in policy.studies:
-        if digest not in known:
-            output.print(f"{digest}  listed in {here.path}", soft_wrap=True)
-    if not policy.studies:
+    elif not policy.studies:
         output.print("no study is approved; melfed-client approve STUDY.yaml")
 
 
-def _print_agreement(agreed: "Agreement") -> None:
+def _allowed(
+    here: "ClinicConfig", study: "StudyProtocol", runs: int, epsilon: float | None
+) -> tuple[list[tuple[str, str]], MelfedError | None]:
+    """Return what an approval would allow, in words, and why a run could not be ended here; None where it could.
+
+    A study of which all these runs have begun already is not asked to fit once more: its approval lets those go on.
+    """
+    from client.approvals import effective_policy
+    from client.run_budget import StudyTerms
+    from client.study_accounts import allowed_lines, by_study, cannot_end, ledger_of
+
+    policy, ledger = effective_policy(here), ledger_of(here)
+    policy = policy.model_copy(update={"terms": {study.digest: StudyTerms(runs=runs, epsilon=epsilon)}})
+    rows = ledger.rows if ledger else ()
+    lines = allowed_lines(policy, study, rows)
+    if study.privacy is None or len(by_study(rows).get(study.digest, {})) >= runs:
+        return lines, None
+    return lines, cannot_end(policy, study, rows)
+
+
+def _print_agreement(agreed: "Agreement", allowed: list[tuple[str, str]]) -> None:
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     before = ""
-    for heading, text in agreed.lines:
+    for heading, text in (*agreed.lines, *allowed):
         table.add_row("" if heading == before else heading, text)
         before = heading
     output.print(table)

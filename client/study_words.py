@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from client.config import ClinicConfig
 from client.policy import ClinicPolicy, check_study, check_tensors_may_leave
+from client.telling import in_full
 from common.errors import DataError, DeclinedError, PolicyError, WeightsError
 from common.protocol import PrivacySpec, StudyProtocol, validates
 
@@ -91,7 +92,7 @@ def _protection(study: StudyProtocol) -> Iterator[tuple[str, str]]:
         yield "protects", "nobody: its noise multiplier σ is 0"
         return
     yield "protects", _UNITS[privacy.unit]
-    yield "ε, δ", f"at most ε = {plan.epsilon:.4g} of this clinic's data, at δ = {privacy.delta:g}"
+    yield "ε, δ", f"at most ε = {plan.epsilon:.4g} of this clinic's data a run, at δ = {privacy.delta:g}"
     noise = f"{plan.training.noise_multiplier:.4g} in each step, clipping norm C = {privacy.clipping_norm:g}"
     many = _PLURALS[privacy.unit]
     q = privacy.sampling_rate
@@ -169,7 +170,7 @@ def _objection(config: ClinicConfig, policy: ClinicPolicy, study: StudyProtocol)
         if policy.tensors != ("*",):
             check_tensors_may_leave(policy, _tensor_names(config, study))
     except DeclinedError as error:
-        return str(error)
+        return in_full(error)
     except WeightsError as error:
         return f"which tensors would leave cannot be told before the weights are here: {error}"
     return None

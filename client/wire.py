@@ -113,12 +113,10 @@ def unpack_description(sent: pb.Description) -> Description:
 def pack_failure(error: MelfedError, clinic: str) -> pb.Failure:
     """Return an error as it travels; `common.errors` and TensorError keep their class, others become ServiceError.
 
-    What a clinic keeps to itself of its budget does not travel: the audit log alone has it.
+    What it is may leave: `client.telling` has seen to that.
     """
-    kind, reason = type(error).__name__, str(error)
-    if isinstance(error, BudgetError):
-        kind, reason = DeclinedError.__name__, reason if error.reserved is None else error.reserved
-    return pb.Failure(kind=kind if kind in _CLASSES else ServiceError.__name__, reason=reason, clinic=clinic)
+    kind = DeclinedError.__name__ if isinstance(error, BudgetError) else type(error).__name__
+    return pb.Failure(kind=kind if kind in _CLASSES else ServiceError.__name__, reason=str(error), clinic=clinic)
 
 
 def unpack_failure(sent: pb.Failure) -> MelfedError:

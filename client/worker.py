@@ -5,10 +5,9 @@ histograms of scores. In a private study all three go by the clinic's policy and
 return is noised, or declared public by the study or the clinic.
 """
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.answers import Account, Description, Received, Scored, TrainReply, discretion, melfed_version
+from client.answers import Account, Description, Received, Scored, TrainReply, melfed_version
 from client.cache import FeatureCache
 from client.config import TellSection
 from client.dataset import PARTS, ClinicData, Part
@@ -28,10 +27,11 @@ from client.privacy.noise import NoiseSource
 from client.privacy.plan import plan_of, privacy_of
 from client.privacy.units import privacy_units
 from client.private_training import PrivateTrainer
+from client.telling import Telling
 from client.training import Trainer
 from client.unit_counts import UnitCounts, declared, noised
 from common.classifier import Classifier, load_trainable, trainable_tensors
-from common.errors import BudgetError, StudyError
+from common.errors import MelfedError, StudyError
 from common.histogram import ScoreHistogram
 from common.image_set import Images
 from common.noisy_histogram import NoisyHistogram
@@ -97,30 +97,36 @@ class ClinicWorker:
         if self.guard is not None:
             self.guard.safe = dataclasses.replace(self.guard.safe, policy=policy)
 
-    def describe(self, run: str = "") -> Description:
+    def told(self, error: MelfedError) -> MelfedError:
+        """Return an error as it may leave the clinic."""
+        telling = Telling(self.tell.budget, everything=not self.discreet)
+        return telling.told(error, private=self.study.privacy is not None)
+
+    def describe(self, run: str = "", counts: bool = True) -> Description:
         """Return the clinic's counts for a run; in a private study noised numbers of units, the same for all the run.
 
         Args:
-            run: its identity; "": only what costs nothing is told, and no counts.
+            run: identity of the run that is to begin, or goes on; "": only what costs nothing is told, and no counts.
+            counts: whether these are asked for; False: only whether the clinic can take part to the run's end, which
+                costs nothing.
 
         Raises:
             DeclinedError: the clinic's policy or budget forbids the study.
             LedgerError: the clinic's ledger cannot be used.
         """
-        with self._budget_as_told(), discretion(self.discreet):
-            return self._describe(run)
-
-    def _describe(self, run: str) -> Description:
         self._check()
-        counts: dict[str, int] = {}
-        noise = 0.0
-        if run:
-            counts = {f"{part}_{what}": n for part in self._public() for what, n in self.images(part).counts().items()}
-            if self.study.privacy is not None:
-                units = self._unit_counts(run)
-                counts |= units.told()
-                noise = units.noise
-        return Description(self.data.name, self.study.digest, counts, melfed_version(), *self._told(), noise)
+        if run and self.guard is not None:
+            self.guard.check_run(run)
+        told, noise = self._counts(run) if run and counts else ({}, 0.0)
+        return Description(self.data.name, self.study.digest, told, melfed_version(), *self._told(), noise)
+
+    def _counts(self, run: str) -> tuple[dict[str, int], float]:
+        """Return what a run is told of how many there are, and the noise on each number."""
+        exact = {f"{part}_{what}": n for part in self._public() for what, n in self.images(part).counts().items()}
+        if self.study.privacy is None:
+            return exact, 0.0
+        units = self._unit_counts(run)
+        return exact | units.told(), units.noise
 
     def _public(self) -> tuple[Part, ...]:
         """Return the parts whose images may be counted as they are."""
@@ -165,10 +171,6 @@ class ClinicWorker:
             DeclinedError: policy or budget forbid it.
             LedgerError: the ledger cannot be used.
         """
-        with self._budget_as_told(), discretion(self.discreet):
-            return self._train(tensors, round_number, digest, run)
-
-    def _train(self, tensors: Mapping[str, Received], round_number: int, digest: str, run: str) -> TrainReply:
         self._check()
         model = self._model(tensors, digest)
         weight = self._weight(run)
@@ -191,30 +193,17 @@ class ClinicWorker:
 
     def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
         """Return the histograms of the model's scores on validation and test part. Raises as `train` does."""
-        with self._budget_as_told(), discretion(self.discreet):
-            self._check()
-            model = self._model(tensors, digest)
-            return self._evaluate(model, Request(run, self.study.federation.rounds, tensors), EVALUATED)
+        self._check()
+        model = self._model(tensors, digest)
+        return self._evaluate(model, Request(run, self.study.federation.rounds, tensors), EVALUATED)
 
     def account(self) -> Account | None:
         """Return what the ledger says; None without privacy. Raises LedgerError."""
-        with discretion(self.discreet):
-            return self._account()
-
-    @contextlib.contextmanager
-    def _budget_as_told(self) -> Iterator[None]:
-        """Let a refusal for want of ε leave with its numbers, where the clinic tells those."""
-        try:
-            yield
-        except BudgetError as error:
-            if self.tell.budget:
-                error.reserved = None
-            raise
+        return self._account()
 
     def left(self) -> float | None:
         """Return the ε that the policy leaves to this clinic's data; None without privacy or policy."""
-        with discretion(self.discreet):
-            return None if self.guard is None or self.study.privacy is None else self.guard.left()
+        return None if self.guard is None or self.study.privacy is None else self.guard.left()
 
     @property
     def discreet(self) -> bool:

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Question(_message.Message):
-    __slots__ = ("study", "digest", "run", "round", "deadline_seconds", "flower_run", "size")
+    __slots__ = ("study", "digest", "run", "round", "deadline_seconds", "flower_run", "size", "without_counts")
     STUDY_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -15,6 +15,7 @@ class Question(_message.Message):
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     FLOWER_RUN_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_COUNTS_FIELD_NUMBER: _ClassVar[int]
     study: str
     digest: str
     run: str
@@ -22,7 +23,8 @@ class Question(_message.Message):
     deadline_seconds: float
     flower_run: int
     size: int
-    def __init__(self, study: _Optional[str] = ..., digest: _Optional[str] = ..., run: _Optional[str] = ..., round: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., flower_run: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+    without_counts: bool
+    def __init__(self, study: _Optional[str] = ..., digest: _Optional[str] = ..., run: _Optional[str] = ..., round: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., flower_run: _Optional[int] = ..., size: _Optional[int] = ..., without_counts: _Optional[bool] = ...) -> None: ...
 
 class QuestionPart(_message.Message):
     __slots__ = ("question", "tensors")

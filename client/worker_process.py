@@ -20,12 +20,14 @@ from grpc_health.v1 import health_pb2_grpc
 from client.answers import melfed_version
 from client.approvals import effective_policy
 from client.config import ClinicConfig
+from client.ledger_witness import Witness
 from client.metrics import LOOPBACK, Metrics
 from client.outbox import Outbox
 from client.peer import Door, Refusals, check_path
 from client.service import Service, StudyWorker
 from client.servicer import Servicer, WorkerServer
 from client.state_folders import account, prepare_worker
+from client.telling import Telling
 from common.audit_log import AuditLog
 from common.errors import LedgerError, PolicyError, ServiceError, StudyError
 from common.events import Event
@@ -51,6 +53,7 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
 
     Raises:
         ServiceError: another worker runs, or a socket or port cannot be made.
+        LedgerError: the ledger is older than the audit log, or missing (`client.ledger_witness`).
         PolicyError: the configuration names a user that does not exist, or no data, or a device that is not there.
         StorageError: the state folder cannot be written to.
     """
@@ -60,7 +63,9 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
     users = _users(config)
     with _only_worker(config.worker_state / "worker.lock"), contextlib.ExitStack() as stack:
         device = _device(config)
-        audit, metrics = AuditLog(config.audit_log, "worker"), Metrics()
+        audit, metrics = AuditLog(config.audit_log, "worker"), Metrics(budget=config.file.tell.budget)
+        witness = Witness(config.ledger, audit)
+        witness.begin()
         _show_budget(config, metrics)
 
         def refused(uid: int, pid: int, count: int) -> None:
@@ -68,14 +73,16 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
 
         service = Service(
             config.name,
-            _workers(config, device),
+            _workers(config, device, witness),
             lambda: effective_policy(config),
             Outbox(config.worker_state / "outbox"),
             audit,
             metrics,
             _stamp(config),
         )
-        server = WorkerServer(Servicer(service, lambda sent: metrics.traffic(sent=sent)), inner)
+        server = WorkerServer(
+            Servicer(service, lambda sent: metrics.traffic(sent=sent), Telling(config.file.tell.budget)), inner
+        )
 
         # Last of all, when the last question has been answered or written down.
         @stack.callback
@@ -137,7 +144,7 @@ def _device(config: ClinicConfig) -> "torch.device":
     return device
 
 
-def _workers(config: ClinicConfig, device: "torch.device") -> Callable[[StudyProtocol], StudyWorker]:
+def _workers(config: ClinicConfig, device: "torch.device", witness: Witness) -> Callable[[StudyProtocol], StudyWorker]:
     """Return what makes the worker of a study on the clinic's data."""
     from client.clinic_data import clinic_data
     from client.guard import Safe
@@ -146,7 +153,7 @@ def _workers(config: ClinicConfig, device: "torch.device") -> Callable[[StudyPro
     def worker(study: StudyProtocol) -> StudyWorker:
         if study.data.phantom is not None:
             raise StudyError("the study is of synthetic lesions: it is for simulation alone")
-        safe = Safe(config.ledger, effective_policy(config))
+        safe = Safe(config.ledger, effective_policy(config), witness)
         data = clinic_data(config, study)
         return ClinicWorker(data, study, config.weights_folder, device, safe=safe, tell=config.file.tell)
 

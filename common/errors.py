@@ -53,15 +53,16 @@ class DeclinedError(MelfedError):
 
 
 class BudgetError(DeclinedError):
-    """The clinic's privacy budget does not allow it.
+    """The clinic's privacy budget does not allow it. The text says of the budget only that; it may leave the clinic.
 
     Attributes:
-        reserved: what may be said of that where the clinic does not tell how much it has; None: the text itself.
+        figures: how much the clinic allows, and how much of that is left: for its own people, and for others only
+            where it tells its budget.
     """
 
-    def __init__(self, text: str, reserved: str | None = None) -> None:
+    def __init__(self, text: str, figures: str = "") -> None:
         super().__init__(text)
-        self.reserved = reserved
+        self.figures = figures
 
 
 class LedgerError(MelfedError):

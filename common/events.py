@@ -42,7 +42,7 @@ class Event(Enum):
     )
     WORKER_STOPPED = EventInfo(1002, "worker-stopped", "info", "The worker ends.", ("reason",))
     STUDY_APPROVED = EventInfo(
-        1003, "study-approved", "info", "The clinic has approved a study.", ("study", "digest", "by")
+        1003, "study-approved", "info", "The clinic has approved a study.", ("study", "digest", "by", "runs", "epsilon")
     )
     APPROVAL_REVOKED = EventInfo(
         1004,
@@ -97,7 +97,10 @@ class Event(Enum):
         "ledger-charged",
         "info",
         "Privacy budget was reserved in the ledger.",
-        ("study", "digest", "run", "round", "purpose", "charge", "epsilon", "delta", "head"),
+        (
+            *("digest", "run", "round", "purpose", "charge", "epsilon", "delta", "head"),
+            *("data", "unit", "sampling_rate", "noise_multiplier", "steps", "request"),
+        ),
     )
     CLINIC_CHILD_ENDED = EventInfo(
         1013, "child-ended", "warning", "A process of the clinic ended on its own; it is started again.", _CHILD
@@ -117,8 +120,15 @@ class Event(Enum):
         1018,
         "ledger-continued",
         "warning",
-        "The clinic's data have changed, and its ledger goes on with them; what was spent before counts.",
-        ("by", "charges", "head"),
+        "The ledger goes on, with changed data or with charges that the audit log knew; what was spent before counts.",
+        ("by", "charges", "carried", "head"),
+    )
+    LEDGER_RELEASED = EventInfo(
+        1019,
+        "ledger-released",
+        "info",
+        "The result of a charge is about to leave; asking for it anew is a new charge.",
+        ("charge", "digest", "run", "round", "purpose", "head"),
     )
 
     SERVER_STARTED = EventInfo(

@@ -168,7 +168,8 @@ def roll_call(config: ServerConfig, grid: Grid) -> None:
     They are asked about the study of the last run, since a clinic says nothing without being asked about one; but for
     no run, so that a private study's clinics count nothing, and spend nothing.
     """
-    study = _last_study(config)
+    last = _last_run(config)
+    study = last.study() if last else StudyProtocol()
     content = exchange.request(0, study, run="")
     nodes = dict.fromkeys(exchange.online(grid), "")
     terms = exchange.Terms(ROLL_CALL_SECONDS)
@@ -177,9 +178,9 @@ def roll_call(config: ServerConfig, grid: Grid) -> None:
         pass
 
 
-def _last_study(config: ServerConfig) -> StudyProtocol:
+def _last_run(config: ServerConfig) -> RunFolder | None:
     folders = sorted(config.runs.glob("*/study.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return RunFolder(folders[0].parent).study() if folders else StudyProtocol()
+    return RunFolder(folders[0].parent) if folders else None
 
 
 @dataclass(frozen=True)

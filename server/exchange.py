@@ -83,7 +83,9 @@ class Reply:
         return str(self.content.config_records.get(record, ConfigRecord()).get(key, ""))
 
 
-def request(round_number: int, study: StudyProtocol, run: str, tensors: Tensors | None = None) -> RecordDict:
+def request(
+    round_number: int, study: StudyProtocol, run: str, tensors: Tensors | None = None, *, counts: bool = True
+) -> RecordDict:
     """Return the content of a request to clinics.
 
     Args:
@@ -91,10 +93,12 @@ def request(round_number: int, study: StudyProtocol, run: str, tensors: Tensors 
         study: travels in whole, but for the path of its weights, so that a clinic knows what its approval is of.
         run: the run's identity, for the clinics' ledgers.
         tensors: the global model.
+        counts: whether a clinic that describes itself is to tell its counts, which a private study's clinics pay for.
     """
     told = study.model_copy(update={"model": study.model.model_copy(update={"weights": None})})
     words = {"digest": study.digest, "run": run, "study": told.model_dump_json()}
-    content = RecordDict({"request": ConfigRecord({"round": round_number, "protocol": PROTOCOL, **words})})
+    numbers = {"round": round_number, "protocol": PROTOCOL, "counts": counts}
+    content = RecordDict({"request": ConfigRecord({**numbers, **words})})
     if tensors is not None:
         content["tensors"] = ArrayRecord({PACKED: Array(to_array(tensors))})
     return content

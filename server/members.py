@@ -130,6 +130,9 @@ class Members:
             self.conduct.wait(self.folder, self.observer)
         self._online = nodes
         terms = Terms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
+        if self.study.privacy is not None:
+            nodes = self._able(grid, nodes, terms, needed)
+            self.need_quorum(len(nodes), self.conduct.clinics, self.absent, needed)
         self._introduce(grid, nodes, terms, needed)
         self.need_quorum(len(self.names), self.conduct.clinics, self.absent, needed)
         if self.conduct.deployed:
@@ -235,6 +238,21 @@ class Members:
         """Tell whether a node is to describe itself: it is new, was away, or was not let in a while ago."""
         since, asked = self._asked.get(node, (None, -math.inf))
         return since != info.since or (node not in self.names and monotonic() - asked >= AGAIN_SECONDS)
+
+    def _able(self, grid: Channel, nodes: Mapping[int, Node], terms: Terms, needed: int) -> dict[int, Node]:
+        """Return the nodes whose clinics can take part to the run's end, before any of them has paid for anything."""
+        nodes = dict(sorted(nodes.items()))
+        content = exchange.request(0, self.study, self.intake.run, counts=False)
+        asking, able = Asking(self, needed), dict[int, Node]()
+        for node, info in nodes.items():
+            self._asked[node] = (info.since, monotonic())
+        for reply in exchange.ask(grid, exchange.DESCRIBE, dict.fromkeys(nodes, ""), content, terms, asking):
+            if reply.error is None and reply.declined is None:
+                able[reply.node] = nodes[reply.node]
+                asking.answered += 1
+            else:
+                self._admit(reply, nodes[reply.node])
+        return able
 
     def _introduce(self, grid: Channel, nodes: Mapping[int, Node], terms: Terms, needed: int) -> None:
         """Ask nodes to describe themselves, and let in those whose answer will do.

@@ -102,6 +102,8 @@ class Book:
         self.noiseless = False
         self.counts: dict[tuple[str, str, str], tuple[int, ...]] = {}
         """Noised counts that were released, by data, study and run."""
+        self.charged: dict[str, dict[str, list[LedgerRow]]] = {}
+        """The `reserved` rows, by study and run."""
 
     def add(self, content: Content) -> None:
         """Take the next row. Raises LedgerError where it is no row, or cannot follow those before."""
@@ -122,6 +124,7 @@ class Book:
             self.history.append(Mechanism(row.sampling_rate, row.noise_multiplier, row.steps))
             self.noiseless |= row.noise_multiplier == 0
             self.latest.append(row)
+            self.charged.setdefault(row.study, {}).setdefault(row.run, []).append(row)
             self.unreleased[agreed(row)] = row.charge
         else:
             self.latest[row.charge - 1] = row

@@ -17,7 +17,7 @@ that the first is still computing. Another `reserve` waits for `wait` seconds, t
 import contextlib
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,25 +28,22 @@ from pydantic import ValidationError
 from client.privacy import accounting
 from client.privacy.accounting import Mechanism
 from client.privacy.book import Book, DataRow, LedgerRow, Purpose, Status, Terms, agreed, first_problem
+from client.privacy.budget import Budget, Charged, check_charge, check_run, mechanism_of
 from client.privacy.disk import Disk
 from client.privacy.journal import ADVICE, GENESIS, Clock, Content, Journal
-from common.errors import BudgetError, DeclinedError, LedgerError, StorageError
+from common.errors import DeclinedError, LedgerError, StorageError
 
 CONTINUE = "`melfed-client ledger continue --by NAME`, after which all that was spent before still counts"
 """What to do where a clinic's images or patients have changed on purpose."""
 
 
+Witness = Callable[[Sequence[LedgerRow]], None]
+"""Remembers elsewhere what a ledger's rows are: `client.ledger_witness`."""
+
+
 def utc_now() -> datetime:
     """Return the time."""
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The largest total ε at a δ that a clinic's patients may be charged; None: no limit."""
-
-    epsilon: float | None
-    delta: float
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,10 @@ class Ledger:
     What it has read it reads no second time: `client.privacy.journal.Journal.read`.
     """
 
-    def __init__(self, path: Path, fingerprint: str, disk: Disk, clock: Clock, wait: float) -> None:
-        self.path, self.fingerprint, self._wait = path, fingerprint, wait
+    def __init__(
+        self, path: Path, fingerprint: str, disk: Disk, clock: Clock, wait: float, witness: Witness | None = None
+    ) -> None:
+        self.path, self.fingerprint, self._wait, self._witness = path, fingerprint, wait, witness
         self._journal = Journal(path, disk, clock)
         self._book = Book(path)
         self._open: set[int] = set()
@@ -102,6 +101,7 @@ class Ledger:
         wait: float = 10.0,
         disk: Disk | None = None,
         clock: Clock = utc_now,
+        witness: Witness | None = None,
     ) -> Self:
         """Read a ledger and check all of it. Where there is none, it is empty, and its folder is made (0700).
 
@@ -111,6 +111,8 @@ class Ledger:
             wait: seconds that `reserve` waits for a worker that is spending.
             disk: the real one.
             clock: time in UTC.
+            witness: is given all rows before a charge is reserved, when it is, and before a result leaves; what it
+                raises stops that.
 
         Raises:
             LedgerError: the ledger is damaged or of other data, or the clock has gone backwards by more than a day.
@@ -122,7 +124,7 @@ class Ledger:
         except OSError as error:
             reason = f"{path.parent}: cannot be made: {error.strerror or error}"
             raise StorageError(f"{reason}; see that the folder above it can be written to") from error
-        ledger = cls(path, fingerprint, disk, clock, wait)
+        ledger = cls(path, fingerprint, disk, clock, wait, witness)
         ledger._read()
         ledger._journal.check_clock()
         return ledger
@@ -149,24 +151,40 @@ class Ledger:
         """Return the total ε at a δ of all that was ever reserved; infinite where a charge had no noise."""
         return accounting.epsilon(self._book.history, delta)
 
+    def charged(self, study: str) -> Charged:
+        """Return the reserved rows of a study, by the run."""
+        return self._book.charged.get(study, {})
+
+    def check_run(self, study: str, run: str, budget: Budget) -> None:
+        """Check that a run may begin or go on, and that all that it will still ask fits.
+
+        Raises:
+            DeclinedError: all approved runs of the study have begun, or too little is left (BudgetError).
+        """
+        with self._mutex:
+            check_run(self._book.history, self.charged(study), run, budget)
+
     def reserve(self, charge: Charge, budget: Budget) -> Reservation:
         """Write down a charge before anything is computed for it; on return it is durable.
 
         A reservation of the same charge that was never released is taken again.
 
         Raises:
-            DeclinedError: the total would exceed the budget (says how much is left), or the charge cannot be written.
+            DeclinedError: the total would exceed the budget (BudgetError, whose figures say how much is left), the
+                charge would begin a run too many or one that cannot end, or it cannot be written.
             LedgerError: as `open`; or another worker is spending.
             StorageError: the row could not be written.
         """
         with self._turn():
+            self._tell()
             terms = self._terms(charge)
             number = self._book.unreleased.get(agreed(terms))
             again = number is not None
-            self._check_budget(charge, budget, again)
+            check_charge(self._book.history, self.charged(charge.study), terms, budget, again=again)
             if number is None:
                 number = len(self._book.latest) + 1
                 self._append(terms, number, "reserved")
+            self._tell()
             self._open.add(number)
             return Reservation(number, charge)
 
@@ -207,6 +225,7 @@ class Ledger:
                     self._append(latest, number, status, values)
                 if status == "released":
                     self._open.discard(number)
+                    self._tell()
 
     def settle(self, charge: Charge) -> None:
         """Write down that the result of a charge leaves, unless that was written before.
@@ -224,6 +243,7 @@ class Ledger:
             if number is not None and self._book.latest[number - 1].status == "spent":
                 self._append(terms, number, "released")
                 self._open.discard(number)
+            self._tell()
 
     def close(self) -> None:
         """Give up all reservations that are not released, and let other workers spend."""
@@ -271,17 +291,13 @@ class Ledger:
         self._book = Book(self.path)
 
     def _append(self, terms: Terms, number: int, status: Status, values: tuple[int, ...] | None = None) -> None:
-        new = [_mechanism(terms)] if status == "reserved" else []
-        total = accounting.epsilon([*self._book.history, *new], terms.delta)
-        fields = {name: getattr(terms, name) for name in Terms.model_fields}
-        optional = {"request": fields.pop("request"), "values": None if values is None else list(values)}
-        delta = fields.pop("delta")
-        epsilon = total if math.isfinite(total) else None
-        content = {"charge": number, **fields, "status": status, "epsilon": epsilon, "delta": delta}
-        # Without what is absent, a row is what older versions wrote.
-        row = self._journal.compose(content | {name: value for name, value in optional.items() if value is not None})
+        row = composed(self._journal, self._book, terms, number, status, values)
         self._book.add(row)
         self._journal.write(row)
+
+    def _tell(self) -> None:
+        if self._witness is not None:
+            self._witness(self._book.rows)
 
     def _terms(self, charge: Charge) -> Terms:
         mechanism = charge.mechanism
@@ -303,28 +319,6 @@ class Ledger:
             )
         except ValidationError as error:
             raise DeclinedError(f"the charge does not fit a privacy ledger: {first_problem(error)}") from None
-
-    def _check_budget(self, charge: Charge, budget: Budget, again: bool) -> None:
-        """Raise DeclinedError where the total with this charge exceeds the budget."""
-        if budget.epsilon is None:
-            return
-        others = list(self._book.history)
-        if again:
-            others.remove(_mechanism(self._terms(charge)))
-        asked = charge.mechanism
-        total = accounting.epsilon([*others, asked], budget.delta)
-        if total <= budget.epsilon:
-            return
-        spent = accounting.epsilon(others, budget.delta)
-        mechanism = f"q = {asked.sampling_rate:g}, σ = {asked.noise_multiplier:g}, {asked.steps} steps"
-        needed = _amount(total - spent if math.isfinite(spent) else math.inf)
-        wish = f"{charge.purpose} in round {charge.round} ({mechanism}) needs {needed}"
-        fit = _steps_that_fit(others, asked, budget)
-        raise BudgetError(
-            f"of these patients' ε = {budget.epsilon:.6g} at δ = {budget.delta:g}, {_amount(spent)} is spent and "
-            f"{max(budget.epsilon - spent, 0.0):.6g} is left; {wish}; {fit} of its steps would still fit",
-            f"too little is left of these patients' ε for {charge.purpose} in round {charge.round} ({mechanism})",
-        )
 
 
 @dataclass(frozen=True)
@@ -373,6 +367,21 @@ def verify(path: Path, head: str | None = None) -> Verified:
     return Verified(tuple(book.rows), journal.chain.head, mendable, tuple(book.changes), book.data)
 
 
+def composed(
+    journal: Journal, book: Book, terms: Terms, number: int, status: Status, values: tuple[int, ...] | None = None
+) -> Content:
+    """Return the next row of a ledger, complete, without writing it. Raises LedgerError where the clock is wrong."""
+    new = [mechanism_of(terms)] if status == "reserved" else []
+    total = accounting.epsilon([*book.history, *new], terms.delta)
+    fields = {name: getattr(terms, name) for name in Terms.model_fields}
+    optional = {"request": fields.pop("request"), "values": None if values is None else list(values)}
+    delta = fields.pop("delta")
+    epsilon = total if math.isfinite(total) else None
+    content = {"charge": number, **fields, "status": status, "epsilon": epsilon, "delta": delta}
+    # Without what is absent, a row is what older versions wrote.
+    return journal.compose(content | {name: value for name, value in optional.items() if value is not None})
+
+
 def continue_with(path: Path, fingerprint: str, by: str, *, wait: float = 10.0) -> bool:
     """Let a ledger go on with data that have changed; False where it is of these, or of none yet.
 
@@ -402,25 +411,3 @@ def continue_with(path: Path, fingerprint: str, by: str, *, wait: float = 10.0) 
         return True
     finally:
         journal.let_go()
-
-
-def _mechanism(terms: Terms) -> Mechanism:
-    return Mechanism(terms.sampling_rate, terms.noise_multiplier, terms.steps)
-
-
-def _steps_that_fit(others: Sequence[Mechanism], asked: Mechanism, budget: Budget) -> int:
-    """Return the largest number of steps of a mechanism that stays within a budget that all of them exceed."""
-    assert budget.epsilon is not None  # noqa: S101
-    fits, exceeds = 0, asked.steps
-    while exceeds - fits > 1:
-        middle = (fits + exceeds) // 2
-        tried = Mechanism(asked.sampling_rate, asked.noise_multiplier, middle)
-        if accounting.epsilon([*others, tried], budget.delta) <= budget.epsilon:
-            fits = middle
-        else:
-            exceeds = middle
-    return fits
-
-
-def _amount(epsilon: float) -> str:
-    return f"{epsilon:.6g}" if math.isfinite(epsilon) else "more than any ε"

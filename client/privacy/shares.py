@@ -163,11 +163,13 @@ def squared_norms(rows: Tensor) -> Tensor:
     """Return the squared norms of rows (patients, parameters), float64 (patients,), never below the truth."""
     parameters = rows.shape[1]
     if rows.dtype == torch.float64 or parameters <= NORM_SHORT:
-        return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
-    blocks = rows[:, : parameters // NORM_BLOCK * NORM_BLOCK].unflatten(1, (-1, NORM_BLOCK))
-    rest = torch.linalg.vector_norm(rows[:, blocks[0].numel() :], dim=1, dtype=torch.float64)
+        squares: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
+        return squares
+    whole = parameters // NORM_BLOCK * NORM_BLOCK
+    blocks = rows[:, :whole].reshape(len(rows), -1, NORM_BLOCK)
     squares = torch.linalg.vector_norm(blocks, dim=2).double().square_().sum(1)
-    return (squares + rest.square()) * (1 + NORM_SLACK)
+    squares += torch.linalg.vector_norm(rows[:, whole:], dim=1, dtype=torch.float64).square()
+    return squares * (1 + NORM_SLACK)
 
 
 def groups(patients: int, positions: int) -> Iterator[slice]:
@@ -191,7 +193,7 @@ def add(sums: Tensor, values: Tensor) -> None:
     """
     order = sorted(range(sums.dim()), key=sums.stride, reverse=True)
     flat, added = sums.permute(order).view(-1), values.view(sums.shape).permute(order).reshape(-1)
-    for part, piece in zip(flat.split(CHUNK), added.split(CHUNK), strict=True):
+    for part, piece in zip(torch.split(flat, CHUNK), torch.split(added, CHUNK), strict=True):
         part.add_(piece.double())
 
 

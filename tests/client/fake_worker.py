@@ -13,7 +13,7 @@ from client.outbox import Outbox
 from client.policy import ClinicPolicy
 from client.service import Service
 from common.audit_log import AuditLog
-from common.errors import StudyError
+from common.errors import MelfedError, StudyError
 from common.histogram import ScoreHistogram
 from common.protocol import StudyProtocol
 from tests.client.small import small_study
@@ -54,7 +54,10 @@ class FakeWorker:
         if self.error:
             raise self.error
 
-    def describe(self, run: str = "") -> Description:
+    def told(self, error: MelfedError) -> MelfedError:
+        return error
+
+    def describe(self, run: str = "", counts: bool = True) -> Description:
         if self.error:
             raise self.error
         return Description(self.clinic, self.study.digest, {"train_images": 120}, "1.2", 3.5, ("any",), 4.5)

@@ -1,6 +1,5 @@
 """The messenger: Flower messages in, the worker's answers out, and refusals with their reason."""
 
-import re
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from client.privacy.ledger import verify
 from client.wire import pack_failure, unpack_failure
 from client.worker import ClinicWorker
 from common.classifier import trainable_tensors
-from common.errors import BudgetError, DataError, DeclinedError
+from common.errors import DataError, DeclinedError, MelfedError
 from common.histogram import ScoreHistogram
 from common.noisy_histogram import NoisyHistogram
 from common.protocol import StudyProtocol
@@ -34,6 +33,7 @@ from simulations.virtual_clinics import VirtualClinics
 from tests.client.fake_worker import STUDY as FAKE
 from tests.client.fake_worker import TENSORS as FAKE_TENSORS
 from tests.client.fake_worker import Clinic
+from tests.client.privacy.ledgers import too_little
 from tests.client.served import served
 from tests.client.small import CPU, small_model, small_study
 
@@ -258,9 +258,12 @@ def test_a_spent_budget_is_declined_with_what_is_left(
     worker = private_worker(phantom_clinics, tmp_path, policy(epsilon=0.5))
     content = ask(app_of(worker), exchange.TRAIN, private_request(1, tensors))
     reason = str(content.config_records["declined"]["reason"])
-    assert re.match(
-        r"of these patients' ε = 0\.5 at δ = 1e-05, 0\.\d+ is spent and 0\.\d+ is left; training in round 1", reason
-    )
+    assert reason.startswith("too little is left of these patients' ε for training in round 1")
+    assert "is left;" not in reason
+    worker.tell = TellSection(budget=True)
+    content = ask(app_of(worker), exchange.TRAIN, private_request(1, tensors))
+    reason = str(content.config_records["declined"]["reason"])
+    assert ": of ε = 0.5 at δ = 1e-05, 0 is spent and 0.5 is left; this needs " in reason
 
 
 @pytest.mark.parametrize("told", [False, True])
@@ -270,16 +273,16 @@ def test_how_much_is_left_leaves_only_where_the_clinic_tells_that(
     worker = private_worker(phantom_clinics, tmp_path, policy(epsilon=0.01))
     worker.tell = TellSection(budget=told, approved=False)
     for ask_it in (
+        lambda: worker.describe("run"),
         lambda: worker.train(tensors, 1, PRIVATE.digest, "run"),
         lambda: worker.evaluate(tensors, PRIVATE.digest, "run"),
     ):
-        with pytest.raises(BudgetError, match=r"0 is spent and 0\.01 is left") as caught:
+        with too_little(r"0 is spent and 0\.01 is left") as caught:
             ask_it()
-        outside = unpack_failure(pack_failure(caught.value, "north"))
+        outside = unpack_failure(pack_failure(worker.told(caught.value), "north"))
         assert type(outside) is DeclinedError
         assert ("0.01" in str(outside)) is told
-        if not told:
-            assert str(outside).startswith("too little is left of these patients' ε for ")
+        assert str(outside).startswith("too little is left of these patients' ε for ")
 
 
 def test_reasons_that_could_tell_about_patients_stay_at_a_clinic_with_a_policy(
@@ -289,7 +292,7 @@ def test_reasons_that_could_tell_about_patients_stay_at_a_clinic_with_a_policy(
     (tmp_path / "north.key").write_bytes(bytes(32))
     request = private_request(1, tensors)
     real = ask(app_of(private_worker(phantom_clinics, tmp_path, policy())), exchange.TRAIN, request)
-    assert refusal(real) == "LedgerError; the clinic's own log says more"
+    assert refusal(real) == "this clinic cannot answer; its own people see why"
     assert str(tmp_path) in caplog.text
     # A simulated clinic's user has to know.
     simulated = ask(app_of(private_worker(phantom_clinics, tmp_path)), exchange.TRAIN, request)
@@ -373,8 +376,11 @@ def test_the_deadline_is_the_life_of_the_message_whatever_the_clocks_say(
             seen.append(deadline)
             assert (flower_run, run) == (1, "run")
 
-        def describe(self, run: str = "") -> None:
+        def describe(self, run: str = "", counts: bool = True) -> None:
             raise DataError("enough")
+
+        def told(self, error: MelfedError) -> MelfedError:
+            return error
 
     monkeypatch.setattr(app_module, "RemoteWorker", Remote)
     message = Message(question(0, FAKE, "run"), dst_node_id=NODE, message_type=exchange.DESCRIBE, ttl=3600)

@@ -22,7 +22,8 @@ from client.doctor_state import (
 )
 from client.guard import Safe
 from client.privacy.accounting import Mechanism
-from client.privacy.ledger import Budget, Charge, Ledger
+from client.privacy.budget import Budget
+from client.privacy.ledger import Charge, Ledger
 from common.audit_log import AuditLog
 from common.checks import examine_steps
 from common.events import Event

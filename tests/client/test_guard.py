@@ -15,9 +15,12 @@ from client.privacy import accounting
 from client.privacy.accounting import Mechanism
 from client.privacy.book import Book
 from client.privacy.ledger import continue_with, verify
+from client.privacy.plan import plan_of
 from client.replies import ReplyStore
+from client.run_budget import epsilon_of_runs
 from common.errors import CancelledError, DeclinedError, LedgerError, StorageError, StudyError
 from tests.client.guards import DATA, ONE_CHARGE, PRIVATE, STUDY, Work, guard_of, policy, request, result, statuses
+from tests.client.privacy.ledgers import too_little
 from tests.client.small import small_study
 
 # One request.
@@ -189,11 +192,9 @@ def test_a_study_has_no_more_than_its_epsilon(tmp_path: Path) -> None:
     spent, _ = guard.account()
     assert 0.99 < spent == guard.plan.epsilon <= 1.0
     before = (tmp_path / "north.jsonl").read_bytes()
-    with pytest.raises(
-        DeclinedError, match=r"of these patients' ε = 1 at δ = 1e-05, 0\.99\d* is spent and 0\.00"
-    ) as raised:
+    with too_little(r"of ε = 1 at δ = 1e-05, 0\.99\d* is spent and 0\.00") as raised:
         guard.pay("training", request(round_number=3), work)
-    assert "is left; training in round 3 (q = 1, σ = " in str(raised.value)
+    assert "for training in round 3 (q = 1, σ = " in str(raised.value)
     assert "\n" not in str(raised.value)
     assert work.done == 4
     assert (tmp_path / "north.jsonl").read_bytes() == before
@@ -202,15 +203,21 @@ def test_a_study_has_no_more_than_its_epsilon(tmp_path: Path) -> None:
 
 
 def test_the_clinics_budget_is_for_all_studies_and_runs_together(tmp_path: Path) -> None:
-    cost = accounting.epsilon([Mechanism(1.0, 2.0, 2)], 1e-5)
-    limits, work = policy(epsilon=cost * 1.01), Work()
+    limits, work = policy(epsilon=epsilon_of_runs(plan_of(STUDY), 2), runs=5), Work()
     guard_of(tmp_path, policy=limits).pay("training", request(run="one"), work)
     other = small_study(name="other", privacy=PRIVATE)
     guard_of(tmp_path, other, limits).pay("training", request(run="two"), work)
+    # What has begun can be ended.
+    for study, run in ((STUDY, "one"), (other, "two")):
+        guard = guard_of(tmp_path, study, limits)
+        guard.check_run(run)
+        guard.pay("training", request(round_number=2, run=run), work)
+        for number in (1, 2):
+            guard.pay("evaluation", request(round_number=number, run=run), work)
     for study in (STUDY, other):
-        with pytest.raises(DeclinedError, match=f"of these patients' ε = {limits.epsilon:.6g}"):
+        with too_little(f"of ε = {limits.epsilon:.6g}"):
             guard_of(tmp_path, study, limits).pay("training", request(run="three"), work)
-    assert work.done == 2
+    assert work.done == 8
 
 
 # The policy.

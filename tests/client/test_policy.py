@@ -17,8 +17,8 @@ from client.policy import (
     check_study,
     check_tensors_may_leave,
 )
-from client.privacy.ledger import Budget
-from common.errors import DeclinedError, PolicyError
+from client.privacy.budget import Budget
+from common.errors import BudgetError, DeclinedError, PolicyError
 from common.protocol import PrivacySpec, StudyProtocol
 from common.yaml_file import REQUIRED, model_keys
 
@@ -49,8 +49,8 @@ def objection(limits: ClinicPolicy, asked: StudyProtocol, sigma: float = 1.0) ->
 # One limit at a time.
 
 ABOVE = [
-    ({"epsilon": 3.0}, {"epsilon": 8.0}, "it asks for ε 8, this clinic allows at most 3 for its data"),
-    ({"epsilon": 3.0}, {"epsilon": 3.0000000001}, "it asks for ε 3.0000000001, this clinic allows at most 3 for its"),
+    ({"epsilon": 3.0}, {"epsilon": 8.0}, "it asks for ε 8, more than this clinic allows for its data"),
+    ({"epsilon": 3.0}, {"epsilon": 3.0000000001}, "it asks for ε 3.0000000001, more than this clinic allows"),
     ({"delta": 1e-6}, {"delta": 1e-5}, "it asks for δ 1e-05, this clinic allows at most 1e-06"),
     ({"clipping_norm": 1.0}, {"clipping_norm": 1.5}, "its clipping norm C is 1.5, this clinic allows at most 1"),
     (
@@ -141,10 +141,26 @@ def test_without_a_privacy_section_nothing_trains_unless_the_clinic_says_so() ->
 
 def test_all_that_is_declined_is_told_at_once() -> None:
     asked = study(epsilon=8.0, delta=1e-3, unit="image", clipping_norm=20.0, evaluation="public", views=64)
-    message = objection(policy(studies=()), asked, 0.1)
-    words = ("not approved", "image,", "ε 8,", "δ 0.001,", "σ is 0.1,", "C is 20,", "public", "64 augmented views")
-    assert [message.count(word) for word in words] == [1] * 8
-    assert message.count(";") == 7
+    words = ("image,", "δ 0.001,", "σ is 0.1,", "C is 20,", "public", "64 augmented views")
+    for limits, first in ((policy(), "it asks for ε 8,"), (policy(studies=()), "it is not approved here")):
+        message = objection(limits, asked, 0.1)
+        assert message.startswith(first)
+        assert [message.count(word) for word in words] == [1] * 6
+        assert message.count(";") == 6
+
+
+def test_a_study_that_nobody_has_approved_does_not_find_out_how_much_epsilon_is_allowed() -> None:
+    told = {
+        objection(policy(studies=()), study(epsilon=asked)).partition(" (digest")[0] for asked in (1.0, 3.0, 3.1, 9.0)
+    }
+    assert told == {"it is not approved here"}
+
+
+def test_the_clinics_epsilon_is_in_the_figures_alone() -> None:
+    with pytest.raises(BudgetError, match=r"^study \w+ is declined: it asks for ε 8, more than this clinic") as caught:
+        check_study(policy(epsilon=2.71828), study(epsilon=8.0), 1.0)
+    assert "2.71828" not in str(caught.value)
+    assert caught.value.figures == "at most ε 2.71828 is allowed for this clinic's data"
 
 
 # Whatever passes satisfies every limit, said once more in other words; and what satisfies them passes.
@@ -332,6 +348,7 @@ policy:
   clipping_norm: 3
   unit: lesion
   studies: [{DIGEST}]
+  runs: 2
   tensors: [head.*]
   smallest_clipping_norm: 0.5
   weights: [{DIGEST}]
@@ -349,6 +366,7 @@ policy:
         clipping_norm=3.0,
         unit="lesion",
         studies=(DIGEST,),
+        runs=2,
         tensors=("head.*",),
         smallest_clipping_norm=0.5,
         weights=(DIGEST,),

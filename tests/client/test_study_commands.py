@@ -7,10 +7,18 @@ import pytest
 
 from client.approvals import approved
 from client.config import ClinicConfig
+from client.doctor_budget import budgets
+from client.guard import Guard, Safe
+from client.privacy.accounting import Mechanism, epsilon
+from client.privacy.plan import plan_of
+from client.run_budget import epsilon_of_runs
+from client.state_folders import prepare_worker
 from common.protocol import ModelSpec, StudyProtocol
 from common.study_file import study_yaml
 from tests.client.clinics import a_clinic
 from tests.client.commands import Command
+from tests.client.guards import DATA, Work, request
+from tests.client.small import small_study
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -41,7 +49,7 @@ def test_approve_says_what_is_agreed_to_and_what_the_policy_says(
     done = command("approve", study)
     assert done.code == 0
     (approval,) = approved(config)
-    assert f"approved {approval.digest} by it\n" in done.out
+    assert f"approved {approval.digest} by it: 1 run\n" in done.out
     said = " ".join(done.out.split())
     assert "nobody: no noise is added, and what leaves here may tell about single patients" in said
     assert done.err.startswith("But this clinic's policy: study demo is declined: it has no privacy section")
@@ -72,6 +80,136 @@ def test_studies_lists_approvals_and_what_the_file_approves(
     content = json.loads(command("studies", "--json").out)
     assert content["policy"] == ["f" * 64, DIGEST]
     assert [approval["digest"] for approval in content["approvals"]] == [DIGEST]
+
+
+# How often, and at what cost.
+
+PRIVATE = small_study(privacy={"unit": "patient", "noise_multiplier": 8.0, "recipe": "manual"})
+
+
+@pytest.fixture
+def private(config: ClinicConfig) -> Path:
+    path = config.folder / "private.yaml"
+    path.write_text(study_yaml(PRIVATE), encoding="utf-8")
+    return path
+
+
+def spend(config: ClinicConfig, *rounds: int, run: str = "run", study: StudyProtocol = PRIVATE) -> None:
+    prepare_worker(config)
+    guard = Guard(study, Safe(config.ledger), DATA)
+    for number in rounds:
+        guard.pay("training", request(round_number=number, run=run), Work())
+
+
+def of_study(content: dict) -> dict:
+    (account,) = content if isinstance(content, list) else content["accounts"]
+    return account
+
+
+def test_approve_shows_runs_and_epsilon_and_what_is_left(command: Command, config: ClinicConfig, private: Path) -> None:
+    whole = plan_of(PRIVATE).epsilon
+    spend(config, 1, run="an earlier one")
+    done = command("approve", private, "--runs", 2)
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert f"at most ε = {whole:.4g} of this clinic's data a run" in said
+    assert "runs 2, of which 1 has begun" in said
+    both = epsilon_of_runs(plan_of(PRIVATE), 2)
+    assert f"ε, all runs at most {both:.4g} for all 2 together, at δ = 1e-05; " in said
+    assert "ε, clinic 3 for all studies, at δ = 1e-05; " in said
+    assert f"by it: 2 runs, ε {both:.4g} in all" in said
+
+
+def test_approve_says_no_where_a_whole_run_does_not_fit(command: Command, config: ClinicConfig, private: Path) -> None:
+    whole = plan_of(PRIVATE).epsilon
+    tight = a_clinic(config.folder, policy={"epsilon": whole * 0.99})
+    for options in ((), ("--runs", 3)):
+        done = command("approve", private, *options)
+        assert (done.code, done.err.count("\n")) == (9, 1)
+        assert (
+            "not approved: too little is left of these patients' ε for all that a run of this study still asks"
+            in done.err
+        )
+        assert f"of ε = {whole * 0.99:.6g} at δ = 1e-05, 0 is spent" in done.err
+    checked = command("approve", private, "--check")
+    assert (checked.code, "It would not be approved: too little is left" in checked.err) == (0, True)
+    assert approved(tight) == ()
+    a_clinic(config.folder, policy={"epsilon": whole})
+    assert command("approve", private).code == 0
+    spend(config, 1)
+    assert command("approve", private).code == 0, "the run that it is for has begun, and is not asked for once more"
+    assert command("approve", private, "--runs", 2).code == 9
+
+
+def test_approve_says_no_where_the_stated_epsilon_is_less_than_a_run(
+    command: Command, config: ClinicConfig, private: Path
+) -> None:
+    done = command("approve", private, "--epsilon", 0.3)
+    assert done.code == 9
+    assert "too little is left of the ε that this clinic has approved" in done.err
+    assert command("approve", private, "--epsilon", 2.9).code == 0
+    assert approved(config)[0].epsilon == 2.9
+    assert command("approve", private, "--runs", 0).code == 2
+
+
+def test_studies_status_and_ledger_tell_allowed_begun_spent_and_left(
+    command: Command, config: ClinicConfig, private: Path
+) -> None:
+    command("approve", private, "--runs", 2, "--epsilon", 2.5)
+    spend(config, 1, 2)
+    spent = epsilon([Mechanism(1.0, 8.0, 2)], 1e-5)
+    expected = {
+        "digest": PRIVATE.digest,
+        "study": "small",
+        "runs": {"allowed": 2, "begun": 1, "left": 1},
+        "epsilon": {"allowed": 2.5, "spent": spent, "left": 2.5 - spent, "delta": 1e-5},
+    }
+    assert of_study(json.loads(command("studies", "--json").out)) == expected
+    assert of_study(json.loads(command("status", "--json").out)["studies"]) == expected
+    assert of_study(json.loads(command("ledger", "show", "--json").out)[0]["studies"]) == expected
+    words = f"1 of 2 runs begun; ε {spent:.4g} of 2.5 spent, {2.5 - spent:.4g} left at δ = 1e-05"
+    for told in (command("studies").out, command("status").out, command("ledger", "show").out):
+        assert words in " ".join(told.split())
+    assert command("ledger", "show", config.ledger).out.count("runs begun") == 0, "a file alone has no approvals"
+
+
+def test_what_was_spent_by_a_study_that_is_approved_no_more_is_told(
+    command: Command, config: ClinicConfig, private: Path
+) -> None:
+    command("approve", private)
+    spend(config, 1)
+    command("revoke", PRIVATE.digest)
+    account = of_study(json.loads(command("studies", "--json").out))
+    assert account["runs"] == {"allowed": 0, "begun": 1, "left": 0}
+    assert account["epsilon"]["spent"] > 0
+    assert f"{PRIVATE.digest}  not approved; 1 of 0 runs begun" in command("studies").out
+
+
+def test_an_old_approvals_epsilon_is_worked_out_where_the_study_is_here(
+    command: Command, config: ClinicConfig, private: Path
+) -> None:
+    command("approve", private)
+    old = {"digest": PRIVATE.digest, "study": "small", "by": "IT", "time": "2026-01-01T00:00:00+00:00"}
+    (config.approvals / f"{PRIVATE.digest}.json").write_text(json.dumps(old))
+    account = of_study(json.loads(command("studies", "--json").out))
+    assert (account["runs"]["allowed"], account["epsilon"]["allowed"]) == (1, plan_of(PRIVATE).epsilon)
+
+
+def test_the_doctor_says_which_approved_study_could_not_be_ended(
+    command: Command, config: ClinicConfig, private: Path
+) -> None:
+    assert budgets(config).status == "ok"
+    command("approve", private)
+    assert budgets(config).status == "ok"
+    tight = a_clinic(config.folder, policy={"epsilon": plan_of(PRIVATE).epsilon * 0.99})
+    found = budgets(tight)
+    assert found.status == "warning"
+    assert found.detail.startswith("study small, a run to come: too little is left of these patients' ε")
+    spend(config, 1)
+    assert budgets(tight).detail.startswith("study small, run run: too little is left of these patients' ε")
+    spend(config, 2)
+    (config.approvals / f"{PRIVATE.digest}.json").write_text("{}")
+    assert budgets(tight).status == "failed"
 
 
 def test_revoke_takes_a_prefix(command: Command, config: ClinicConfig) -> None:

@@ -337,7 +337,7 @@ def test_a_reply_that_was_lost_on_its_way_is_sent_again_from_the_store(private: 
         assert not audited(federation, clinic, 1008, run=private)
 
 
-# A budget that is used up in mid-run.
+# A budget that does not last for the run.
 
 
 def allow(federation: Federation, charges: list[dict[str, Any]]) -> None:
@@ -348,7 +348,9 @@ def allow(federation: Federation, charges: list[dict[str, Any]]) -> None:
     federation.configure(VICTIM, {"policy": {"epsilon": limit}})
 
 
-def test_a_used_up_budget_declines_and_the_run_goes_on_at_quorum(private: str, federation: Federation) -> None:
+def test_a_budget_that_does_not_last_declines_before_round_1_and_the_run_goes_on_at_quorum(
+    private: str, federation: Federation
+) -> None:
     # The same mechanisms as in the run before: enough for training, evaluation, training.
     allow(federation, charges_of(federation, VICTIM, "private")[:3])
     study = written(federation, PRIVATE.format(name="two-of-three", quorum=0.6), "two-of-three")
@@ -356,29 +358,30 @@ def test_a_used_up_budget_declines_and_the_run_goes_on_at_quorum(private: str, f
     assert federation.state("two-of-three")["status"] == "completed"
     done = rounds_done(federation, "two-of-three")
     assert [event["round"] for event in done] == [1, 2, 3]
-    assert [event["answered"] for event in done] == [sorted(CLINICS), sorted(CLINICS), sorted(OTHERS)]
+    assert [event["answered"] for event in done] == [sorted(OTHERS)] * 3
     assert [event["failed"] for event in done] == [{}] * 3
-    assert [list(event["declined"]) for event in done] == [[], [], [VICTIM]]
-    assert "evaluation in round 2" in done[2]["declined"][VICTIM]
-    assert charged(charges_of(federation, VICTIM, "two-of-three")) == WHOLE[:3]
+    told = "too little is left of these patients' ε for all that a run of this study still asks"
+    assert [event["declined"] for event in done] == [{VICTIM: told}] * 3
+    assert charged(charges_of(federation, VICTIM, "two-of-three")) == []
     for clinic in OTHERS:
         assert charged(charges_of(federation, clinic, "two-of-three")) == WHOLE
     identity = (federation.server / "runs/two-of-three/run-id").read_text().strip()
     declined = audited(federation, VICTIM, 1006, run=identity)
-    assert [(row["kind"], row["round"]) for row in declined] == [("train", 3), ("evaluate", 0)]
-    assert [row["clinic"] for row in audited(federation, "server", 2008, run=identity)] == [VICTIM] * 2
+    assert {(row["kind"], row["round"]) for row in declined} == {("describe", 0)}
+    assert f"{told}: of ε = " in declined[0]["reason"], "the clinic's own people see how much is left"
+    assert {row["clinic"] for row in audited(federation, "server", 2008, run=identity)} == {VICTIM}
 
 
-def test_a_used_up_budget_fails_a_run_that_needs_all_clinics(private: str, federation: Federation) -> None:
+def test_a_budget_that_does_not_last_ends_a_run_that_needs_all_clinics_before_anybody_spends(
+    private: str, federation: Federation
+) -> None:
     allow(federation, charges_of(federation, VICTIM, "private")[:1])
     study = written(federation, PRIVATE.format(name="all-of-three", quorum=1.0), "all-of-three")
     said = federation.run(SERVER, "run", study, "--out", "all-of-three", code=7, seconds=PATIENCE)
     state = federation.state("all-of-three")
-    assert (state["status"], state["round"], state["wanted"]) == ("failed", 1, False)
+    assert (state["status"], state["round"], state["wanted"]) == ("failed", 0, False)
     assert state["reason"].startswith("quorum: 2 of 3 clinics answered, 3 are needed")
     assert f"{VICTIM} declined" in state["reason"]
     assert "2 of 3 clinics answered" in " ".join(said.split())
-    assert charged(charges_of(federation, VICTIM, "all-of-three")) == WHOLE[:1]
-    # The others have answered a round that does not count: what they gave stays charged.
-    for clinic in OTHERS:
-        assert charged(charges_of(federation, clinic, "all-of-three")) == WHOLE[:3]
+    for clinic in CLINICS:
+        assert charged(charges_of(federation, clinic, "all-of-three")) == []

@@ -287,7 +287,7 @@ def wishes_of(federation: Federation, agreed: StudyProtocol) -> dict[str, StudyP
         path.write_text(yaml.safe_dump({**content, "name": f"wish-{number}"}))
         studies[name] = read_study(path)
     approved = [study.digest for study in (agreed, *studies.values())]
-    federation.configure(CLINIC, {"policy": {"studies": approved}})
+    federation.configure(CLINIC, {"policy": {"studies": approved, "runs": 100}})
     return studies
 
 

@@ -184,7 +184,7 @@ def on_top(place: Place) -> tuple[Path, str, str]:
 def test_a_clinic_that_declines_is_told_of_and_the_others_go_on(on_top: tuple[Path, str, str]) -> None:
     run, out, err = on_top
     summary = json.loads((run / "summary.json").read_text())
-    reason = "study on-top is declined: it asks for ε 3, this clinic allows at most 1 for its data"
+    reason = "study on-top is declined: it asks for ε 3, more than this clinic allows for its data"
     for row in summary["rounds"]:
         assert row["answered"] == ["phantom_north", "phantom_south"]
         assert row["failed"] == {}

@@ -15,6 +15,7 @@ from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 from flwr.app import Message
 
 from client.dataset import PARTS, ClinicData
+from client.guard import Guard, Request, Safe
 from client.policy import ClinicPolicy
 from client.privacy.book import charges
 from client.privacy.ledger import verify
@@ -334,28 +335,50 @@ def test_a_clinic_whose_policy_forbids_the_study_declines_and_the_others_go_on(
     for event in folder.events():
         if event["event"] == "round":
             ((_, reason),) = event["declined"].items()
-            assert reason == "study private is declined: it asks for ε 6, this clinic allows at most 2 for its data"
+            assert reason == "study private is declined: it asks for ε 6, more than this clinic allows for its data"
             assert event["failed"] == {}
 
 
-def test_a_clinic_declines_when_its_budget_is_spent_and_says_what_is_left(
+def test_a_clinic_that_cannot_end_the_run_declines_before_the_first_round_and_is_charged_nothing(
     clinics: tuple[ClinicData, ...], tmp_path: Path
 ) -> None:
     study = private_study({"quorum": 0.5}, noise_multiplier=2.0, evaluation="public")
-    plan = plan_of(study)
-    limit = 0.9 * plan.epsilon
+    limit = 0.9 * plan_of(study).epsilon
     policy = ClinicPolicy(epsilon=limit, studies="any", public_evaluation=True)
     folder = RunFolder.create(tmp_path / "run", study)
     outcome = run(grid_of(study, clinics, folder, {"phantom_south": policy}), study, folder)
     events = [event for event in folder.events() if event["event"] == "round"]
-    assert [list(event["declined"]) for event in events] == [[], [], ["phantom_south"]]
-    reason = events[2]["declined"]["phantom_south"]
-    spent = lines_of(folder)["phantom_south"][-1]["epsilon"]
-    assert f"of these patients' ε = {limit:.6g} at δ = 1e-05, {spent:.6g} is spent" in reason
-    assert f"{limit - spent:.6g} is left" in reason
-    assert [len(lines) for lines in lines_of(folder).values()] == [4, 4, 3]
-    assert outcome.accounts["phantom_south"].epsilon == spent <= limit
-    assert "phantom_south" in outcome.test, "public images may be scored all the same"
+    assert [list(event["declined"]) for event in events] == [["phantom_south"]] * 3
+    reason = events[0]["declined"]["phantom_south"]
+    assert reason == "too little is left of these patients' ε for all that a run of this study still asks"
+    assert {name: len(lines) for name, lines in lines_of(folder).items()} == {"phantom_east": 3, "phantom_north": 3}
+    assert "phantom_south" not in outcome.accounts
+
+
+def test_a_run_that_the_quorum_cannot_end_ends_before_anybody_spends(
+    clinics: tuple[ClinicData, ...], tmp_path: Path
+) -> None:
+    """Two clinics have all of it, the third ε 0.295 of the 0.6 that a run costs."""
+    study = private_study({"quorum": 1.0}, epsilon=0.6)
+    folder = RunFolder.create(tmp_path / "run", study)
+    grid = grid_of(study, clinics, folder, {"phantom_south": ClinicPolicy(epsilon=0.6, studies="any", runs=9)})
+    earlier, south = private_study(epsilon=0.45), next(clinic for clinic in clinics if clinic.name == "phantom_south")
+    safe = Safe(folder.ledgers / "phantom_south.jsonl", ClinicPolicy(epsilon=0.6, studies="any"))
+    guard = Guard(earlier, safe, south)
+    for number in (1, 2):
+        guard.pay("training", Request("earlier", number, {}), dict)
+    left = guard.left()
+    assert left is not None
+    assert 0.2 < left < 0.4
+    before = lines_of(folder)
+    with pytest.raises(QuorumError) as caught:
+        run(grid, study, folder)
+    assert str(caught.value) == (
+        "2 of 3 clinics answered, 3 are needed: phantom_south declined: too little is left of these patients' ε for "
+        "all that a run of this study still asks"
+    )
+    assert lines_of(folder) == before, "nobody was charged"
+    assert not [event for event in folder.events() if event["event"] == "round"]
 
 
 def test_too_few_clinics_say_why_each_declines(clinics: tuple[ClinicData, ...], tmp_path: Path) -> None:

@@ -1,12 +1,18 @@
 """Charges, and a price for them that costs nothing to compute."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import pytest
 
 from client.privacy.accounting import Mechanism
 from client.privacy.book import Purpose
-from client.privacy.ledger import Budget, Charge, Ledger
+from client.privacy.budget import Budget
+from client.privacy.ledger import Charge, Ledger
+from common.errors import BudgetError
 
 DATA = "d" * 64
 STUDY = "5" * 64
@@ -24,6 +30,16 @@ def charge(
     request: str | None = None,
 ) -> Charge:
     return Charge(study, run, round_number, purpose, "patient", mechanism, DELTA, request)
+
+
+@contextlib.contextmanager
+def too_little(match: str = "") -> Iterator[pytest.ExceptionInfo[BudgetError]]:
+    """The body asks for more than is left: only the error's figures say how much that is, and match."""
+    with pytest.raises(BudgetError) as caught:
+        yield caught
+    assert re.search(match, caught.value.figures), caught.value.figures
+    assert str(caught.value).startswith("too little is left of ")
+    assert not re.search(r"is left;|is spent|needs", str(caught.value))
 
 
 def cheap_epsilon(history: Sequence[Mechanism], delta: float) -> float:

@@ -32,26 +32,7 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 }
 
 MAGNITUDES = st.sampled_from(
-    [
-        0.0,
-        1e-45,
-        1e-40,
-        1e-38,
-        1e-30,
-        1e-20,
-        1e-10,
-        1e-3,
-        1.0,
-        1e3,
-        1e8,
-        1e15,
-        1e19,
-        1e23,
-        1e30,
-        1e38,
-        LARGEST,
-        math.inf,
-    ]
+    [0.0, 1e-45, 1e-40, 1e-38, 1e-30, 1e-20, 1e-10, 1e-3, 1.0, 1e3, 1e8, 1e15, 1e19, 1e23, 1e30, LARGEST, math.inf]
 )
 PATTERNS = st.sampled_from(["random", "constant", "mixed", "opposed", "one not a number", "one infinite"])
 CLIPPINGS = st.builds(Clipping, st.sampled_from([1e-6, 1e-3, 1.0, 7.3, 1e6]), st.booleans())
@@ -140,13 +121,13 @@ def test_a_gradient_without_an_end_leaves_its_patient_out(kind: str) -> None:
     layer, shape = LAYERS[kind]
     outputs = tuple(layer(torch.zeros(1, *shape)).shape[1:])
     x, g = torch.randn(3, *shape), torch.randn(3, *outputs)
-    expected = clipped(layer, x[[0, 1, 1]], g[[0, 1, 1]], [0, 1, -1], Clipping(1.0))
     x[2], g[2] = LARGEST, LARGEST
     found = clipped(layer, x, g, [0, 1, 2], Clipping(1.0))
-    if "norm" not in kind:
-        assert torch.equal(found, expected)
     assert bool(found.isfinite().all())
     assert bool(found.any())
+    if "norm" not in kind:
+        x[2], g[2] = x[1], g[1]
+        assert torch.equal(found, clipped(layer, x, g, [0, 1, -1], Clipping(1.0)))
 
 
 def test_a_factor_that_is_subnormal_leaves_its_patient_out() -> None:
@@ -158,9 +139,10 @@ def test_a_factor_that_is_subnormal_leaves_its_patient_out() -> None:
 
 
 def test_norms_of_wide_rows_are_not_below_the_truth() -> None:
-    """In float32, a wide convolution's were 0.3 % too small."""
+    """In float32, many small values vanish beside a few large ones."""
     layer = nn.Conv2d(192, 192, 3, padding=1, bias=False)
-    x, g = torch.full((1, 192, 32, 32), 0.1), torch.full((1, 192, 32, 32), 0.1)
+    x, g = torch.full((1, 192, 32, 32), 0.1), torch.full((1, 192, 32, 32), 1.6e-4)
+    g[:, 0] = 0.1
     length = float(torch.linalg.vector_norm(clipped(layer, x, g, [0], Clipping(1.0))))
     assert 1 - 1e-5 <= length <= 1 + 1e-6
     for values in (torch.full((2, 5001), 0.1), torch.randn(3, 40_000), torch.full((1, 4096), 1e-18)):
