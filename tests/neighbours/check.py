@@ -96,7 +96,11 @@ def _unpaid(world: World) -> list[str]:
     released = Counter(release.kind for release in world.releases)
     steps = sum(int(str(charge[2])) for charge in world.charged if charge[0] == "training")
     paid: dict[Kind, int] = {"training": steps, "histograms": rows["evaluation"], "counts": rows["counts"]}
-    return [f"{released[kind]} releases of {kind} for {most} charged" for kind, most in paid.items() if released[kind] > most]
+    return [
+        f"{released[kind]} releases of {kind} for {most} charged"
+        for kind, most in paid.items()
+        if released[kind] > most
+    ]
 
 
 def _first_difference(one: tuple[object, ...], other: tuple[object, ...]) -> str:
@@ -137,7 +141,7 @@ def neighbours(
     """
     worlds: list[World] = []
     for name, patients in (("without", crowd), ("with", (one, *crowd))):
-        world = World(first=worlds[0] if worlds else None, free=free)
+        world = World(first=worlds[0] if worlds else None, one=f"patient:{one.name}", free=free)
         with coupled(world, quick=quick):
             config = write_clinic(folder / name, patients, **sections)
             kit(config)

@@ -93,9 +93,9 @@ def crowd(size: int, seed: int = 0) -> tuple[Patient, ...]:
     )
 
 
-def in_part(part: Part, make: Callable[[str], Patient], spec: PartitionSpec = SPEC) -> Patient:
-    """Return a patient whose id puts it into a part."""
-    names = (f"X{number}" for number in range(1000))
+def in_part(part: Part, make: Callable[[str], Patient], first: str = "X", spec: PartitionSpec = SPEC) -> Patient:
+    """Return a patient whose id puts it into a part, and begins with some letters."""
+    names = (f"{first}{number}" for number in range(1000))
     return make(next(name for name in names if part_of(f"patient:{name}", NAME, spec, SECRET) == part))
 
 

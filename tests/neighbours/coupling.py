@@ -9,6 +9,7 @@ releases themselves may differ by the sensitivity that the noise is made for.
 import contextlib
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -67,6 +68,7 @@ class World:
         leaving: what leaves, each with the question that it answers.
         begun: the questions that patients were looked at for.
         charged: the ledger's charges for such: purpose, σ, steps, sampling rate.
+        one: the unit of the patient that only one world has.
         free: whether neither ledger nor budget is asked: for a search that asks very often.
         call_off: called after the next step of training, which ends the computation.
     """
@@ -76,6 +78,7 @@ class World:
     leaving: list[tuple[str, bytes]] = field(default_factory=list)
     begun: set[str] = field(default_factory=set)
     charged: list[tuple[object, ...]] = field(default_factory=list)
+    one: str = ""
     free: bool = False
     call_off: Callable[[], None] | None = None
     draws: list[tuple[tuple[int, ...], float]] = field(default_factory=list)
@@ -125,12 +128,29 @@ def _number(*names: object) -> int:
 
 def _draws(world: World) -> list[Change]:
     """Return what makes every random decision follow from whom it is about, and from the step."""
-    of, cached, pixel_logits, cached_logits = UnitRows.of, CachedInputs.__init__, PixelInputs.logits, CachedInputs.logits
+    of, cached, pixel_logits, cached_logits = (
+        UnitRows.of,
+        CachedInputs.__init__,
+        PixelInputs.logits,
+        CachedInputs.logits,
+    )
     draw, dropout = Augmentation.draw, torch.nn.functional.dropout
 
     def units_of(units: list[str], views: int) -> UnitRows:
         world.units = list(dict.fromkeys(units))
         return of(units, views)
+
+    class Order:
+        """The order in which patients are computed: whoever joins takes a place, and who was there becomes the last."""
+
+        def permutation(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+            order = sorted(numbers, key=lambda number: _number("order", world.units[number], world.moment))
+            joined = [place for place, number in enumerate(order) if world.units[number] == world.one]
+            if joined:
+                one = order.pop(joined[0])
+                order.insert(joined[0], one)
+                order = [*order[: joined[0] + 1], *order[joined[0] + 2 :], *order[joined[0] + 1 : joined[0] + 2]]
+            return np.array(order, np.int64)
 
     def sample(units: int, rate: float, _random: object) -> npt.NDArray[np.int64]:
         assert units == len(world.units)
@@ -173,6 +193,7 @@ def _draws(world: World) -> list[Change]:
     return [
         (UnitRows, "of", units_of),
         (client.private_training, "poisson_sample", sample),
+        (client.private_training, "secure_generator", Order),
         (CachedInputs, "__init__", with_images),
         (PixelInputs, "logits", known(pixel_logits)),
         (CachedInputs, "logits", known(cached_logits)),
@@ -262,6 +283,8 @@ def _ledger(world: World) -> list[Change]:
 
     return [
         (Journal, "__init__", noon),
+        # Nobody cuts the power here.
+        (os, "fsync", lambda _: None),
         # It is keyed by the clinic's secret: to whoever lacks that, a random number.
         (client.guard, "fingerprint", lambda _data, _key: "d" * 64),
         (Guard, "pay", paid),

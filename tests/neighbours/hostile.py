@@ -126,7 +126,9 @@ def _random(names: list[str], random: np.random.Generator) -> dict[str, Shape]:
 
 def _shape(random: np.random.Generator, wide: bool) -> Shape:
     exponent = random.uniform(SMALLEST_EXPONENT, LARGEST_EXPONENT) if wide else random.normal(0, 2)
-    return Shape(LOOKS[random.integers(len(LOOKS))], float(exponent), 1 - 2 * int(random.integers(2)), int(random.integers(100)))
+    return Shape(
+        LOOKS[random.integers(len(LOOKS))], float(exponent), 1 - 2 * int(random.integers(2)), int(random.integers(100))
+    )
 
 
 def _changed(at: Genome, names: list[str], random: np.random.Generator) -> dict[str, Shape]:

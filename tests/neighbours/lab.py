@@ -1,4 +1,4 @@
-"""Many models for three clinics whose data are read once: a crowd, the crowd with one patient more, and that one alone."""
+"""Many models for three clinics that are read once: a crowd's, one with a patient more, and that patient's alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from client.config import ClinicConfig
+from client.privacy.plan import privacy_of
 from client.worker import ClinicWorker
 from client.worker_process import _workers
 from common.errors import MelfedError
@@ -52,7 +53,7 @@ class Lab:
         one: Patient,
         kit: Callable[[ClinicConfig], None] = lambda _: None,
     ) -> None:
-        self.study = study
+        self.study, self.one = study, f"patient:{one.name}"
         self.workers: dict[str, ClinicWorker] = {}
         for name, patients in (("without", crowd), ("with", (one, *crowd)), ("alone", (one,))):
             with coupled(World(free=True)):
@@ -67,15 +68,17 @@ class Lab:
         worlds: dict[str, World] = {}
         told: dict[str, str] = {}
         for name, worker in self.workers.items():
-            world = worlds[name] = World(first=worlds.get("without"), free=True)
+            world = worlds[name] = World(first=worlds.get("without"), one=self.one, free=True)
             with coupled(world):
                 try:
                     reply = worker.train(model, 1, self.study.digest, "run")
-                    told[name] = f"{reply.weight} " + " ".join(f"{n} {t.tobytes().hex()}" for n, t in reply.tensors.items())
+                    told[name] = f"{reply.weight} " + " ".join(
+                        f"{n} {t.tobytes().hex()}" for n, t in reply.tensors.items()
+                    )
                 except MelfedError as error:
                     told[name] = f"{type(error).__name__}: {error}"
         sums = {name: [r.exact for r in world.releases if r.kind == "training"] for name, world in worlds.items()}
-        norm = self.study.privacy.clipping_norm
+        norm = privacy_of(self.study).clipping_norm
         steps = list(zip(sums["without"], sums["with"], sums["alone"], strict=True))
         with np.errstate(all="ignore"):
             difference, share, rounding = (

@@ -39,11 +39,11 @@ class Coordinator:
 
     def __init__(self, config: ClinicConfig, world: World) -> None:
         self.config, self.world = config, world
-        audit = AuditLog(config.audit_log, "worker")
+        audit, policy = AuditLog(config.audit_log, "worker"), effective_policy(config)
         self.service = Service(
             config.name,
             _workers(config, CPU),
-            lambda: effective_policy(config),
+            lambda: policy,
             Outbox(config.worker_state / "outbox"),
             audit,
             stamp=_stamp(config),
@@ -136,7 +136,12 @@ def _question(study: StudyProtocol | str, run: str, number: int, digest: str | N
     text = study if isinstance(study, str) else study.canonical()
     meant = "" if isinstance(study, str) else study.digest
     return pb.Question(
-        study=text, digest=meant if digest is None else digest, run=run, round=number, deadline_seconds=600, flower_run=7
+        study=text,
+        digest=meant if digest is None else digest,
+        run=run,
+        round=number,
+        deadline_seconds=600,
+        flower_run=7,
     )
 
 

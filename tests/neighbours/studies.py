@@ -22,7 +22,9 @@ PLAIN = {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.0, "weight_deca
 def study_of(**sections: Mapping[str, object]) -> StudyProtocol:
     """Return a private study of the tiny network from scratch, with keys of sections replaced."""
     defaults = {"partition": PARTITION, "privacy": PRIVATE, "training": {**PLAIN, "augment": True}}
-    return small_study(**{name: {**defaults.get(name, {}), **sections.get(name, {})} for name in {*defaults, *sections}})
+    return small_study(
+        **{name: {**defaults.get(name, {}), **sections.get(name, {})} for name in {*defaults, *sections}}
+    )
 
 
 def pretrained(folder: Path, backbone: str, **sections: Mapping[str, object]) -> StudyProtocol:
@@ -50,3 +52,9 @@ def training_crowd(units: int, spec: PartitionSpec = SPEC) -> tuple[Patient, ...
         if sum(part_of(f"patient:{who.name}", NAME, spec, SECRET) == "train" for who in patients) == units:
             return patients
     raise AssertionError
+
+
+def bystanders(count: int, spec: PartitionSpec = SPEC) -> tuple[Patient, ...]:
+    """Return patients none of whom is in the training part."""
+    everyone = crowd(10 * count + 20)
+    return tuple(who for who in everyone if part_of(f"patient:{who.name}", NAME, spec, SECRET) != "train")[:count]
