@@ -64,6 +64,7 @@ class Question:
         round: 1-based, of `train`.
         tensors: the model that it sends.
         called_off: whether it calls the work off as soon as that has begun.
+        counts: of `describe`, whether it asks for them.
     """
 
     kind: str
@@ -71,6 +72,7 @@ class Question:
     round: int = 0
     tensors: Arrays = field(default_factory=dict)
     called_off: bool = False
+    counts: bool = True
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ class Clinic:
             deadline_seconds=PATIENCE_SECONDS,
             flower_run=FLOWER_RUN,
             size=len(content),
+            without_counts=not question.counts,
         )
         servicer, context = Servicer(self._asked()), _Context()
         self._call_off = question.called_off

@@ -253,6 +253,7 @@ class _Maker:
                 "train 3": Question("train", RUN, 2, other),
             }
         questions = {
+            "describe 0": Question("describe", RUN, counts=False),
             "describe 1": Question("describe", RUN),
             "describe 2": Question("describe", RUN),
             "train 1": Question("train", RUN, 1, model),
