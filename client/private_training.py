@@ -125,6 +125,9 @@ class PrivateTrainer:
                     done += int((call.patients >= 0).sum())
                     if on_progress:
                         on_progress(done)
+                if on_progress:
+                    # At every step, whoever was drawn: work that is called off ends as soon without any patient.
+                    on_progress(done)
                 self._release(gradients.sums, noise_multiplier, self.privacy.sampling_rate * expected_units)
                 self.optimizer.step(round_number, step, self.privacy.steps)
         self._make_finite()

@@ -302,6 +302,8 @@ class ClinicWorker:
         return ScoreHistogram.from_scores(self._scores(model, part), images.targets, images.groups)
 
     def _scores(self, model: Classifier, part: Part) -> npt.NDArray[np.float64]:
+        # Also where there is no image: work that is called off ends without any patient too.
+        self._step()
         images, size = self.images(part), self.study.data.image_size
         inputs = self._cached(model, part, 1) or PixelInputs(model, images, size, None, self.device)
         private = self.study.privacy is not None

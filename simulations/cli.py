@@ -144,32 +144,39 @@ def audit(
     ] = None,
     cache: Cache = None,
 ) -> None:
-    """Bound a private study's ε from below by one training run with canary patients (arXiv 2305.08846).
+    """Test a private study's ε at the door of a clinic's worker, as a hostile coordinator would.
 
-    Leaves with code 12 where the bound exceeds the ε that the accounting claims.
+    Two worlds: a clinic with and without one patient, told apart by anything that is answered. One run: many canary
+    patients (arXiv 2305.08846). Leaves with code 12 where a lower bound exceeds the ε that is claimed.
     """
-    from dataclasses import asdict
-
     from common.recipe import resolve
-    from simulations.audit import audit_study, audit_table
+    from simulations.audit.report import CONFIDENCE, audit_study, audit_tables
     from simulations.progress import print_choices
 
     protocol, choices = resolve(_read(study, overrides, seed))
     virtual = _divide(protocol, data, cache)
     print_choices(choices)
-    with Bar("steps") as progress:
-        found = audit_study(protocol, virtual.clinics[0], canaries, seed, weights_dir, progress)
+    with Bar("rounds with canaries") as rounds, Bar("trials of two worlds") as trials:
+        found = audit_study(
+            protocol,
+            virtual.clinics[0],
+            canaries=canaries,
+            seed=seed,
+            weights_dir=weights_dir,
+            on_round=rounds,
+            on_trial=trials,
+        )
     if as_json:
-        report = {**asdict(found), "exceeded": found.exceeded, "blind": found.blind}
-        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        sys.stdout.write(json.dumps(found.report(), indent=2) + "\n")
     else:
-        output.print(audit_table(found))
-    if found.blind:
-        errors.print(f"warning: {found.blind}", style="yellow", markup=False)
-    if found.exceeded:
+        for table in audit_tables(found):
+            output.print(table)
+    if found.canaries.blind:
+        errors.print(f"warning: {found.canaries.blind}", style="yellow", markup=False)
+    if refuted := found.refuted:
         raise AuditError(
-            f"study {protocol.name}: patients lose at least ε = {found.bound:.2f} ({found.confidence:.0%} confidence), "
-            f"but the accounting claims {found.claimed:.2f}; train on no patient's images until the fault is found"
+            f"study {protocol.name}: patients lose at least ε = {refuted.bound:.2f} ({CONFIDENCE:.0%} confidence), but "
+            f"{refuted.claimed:.2f} is claimed; train on no patient's images until the fault is found"
         )
 
 
