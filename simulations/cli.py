@@ -316,3 +316,7 @@ def _everywhere(summary: "RunSummary") -> object:
 def main() -> None:
     """Entry point of `melfed-sim`."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -224,7 +224,8 @@ def patients(
         part: where they are to be.
         like: what they are like, but for the names of image, patient and lesion; images have no ending yet.
     """
-    unit, found = privacy_of(study).unit, []
+    unit = privacy_of(study).unit
+    found: list[LesionRecord] = []
     for number in itertools.count():
         if len(found) == count:
             break
@@ -235,6 +236,22 @@ def patients(
         if part is None or part_of(str(named), CLINIC, study.partition, key) == part:
             found.append(record)
     return found
+
+
+def nameless(target: int, diagnosis: str | None) -> LesionRecord:
+    """Return a record of the audited clinic of which nothing else is known; see `patients`."""
+    return LesionRecord(
+        image="",
+        target=target,
+        diagnosis=diagnosis,
+        patient_id=None,
+        lesion_id=None,
+        dup_group=None,
+        age=None,
+        sex=None,
+        site=None,
+        source=CLINIC,
+    )
 
 
 def images_of(patient: LesionRecord, images: int) -> list[LesionRecord]:

@@ -29,11 +29,20 @@ from client.privacy.units import units_of
 from common.classifier import trainable_tensors
 from common.errors import StudyError
 from common.protocol import StudyProtocol
-from common.records import LesionRecord
 from common.study_model import build_study_classifier
 from simulations.audit.bound import lower_bound, provable
 from simulations.audit.canaries import Auditor, Bits, CanaryWorker, correct_guesses
-from simulations.audit.door import CLINIC, Clinic, Picture, Question, images_of, patients, png, policy_for, write_data
+from simulations.audit.door import (
+    Clinic,
+    Picture,
+    Question,
+    images_of,
+    nameless,
+    patients,
+    png,
+    policy_for,
+    write_data,
+)
 
 Progress = Callable[[int, int], None]
 
@@ -156,6 +165,7 @@ def audit_canaries(
             seen = door.ask(asked, Question("train", RUN, number, tensors))
             if isinstance(seen.message, pb.Failure):
                 raise StudyError(f"the audited clinic does not answer: {seen.message.kind}: {seen.message.reason}")
+            assert isinstance(seen.message, pb.Answer)  # noqa: S101 (what is no failure is one)
             moved = tensors["head.weight"][0].astype(np.float64) - seen.arrays["tensors/head.weight"][0]
             # A plain step moves the weights by the noisy sum over the clinic's own number of units.
             scale = seen.message.weight * privacy.sampling_rate / (LEARNING_RATE * privacy.clipping_norm)
@@ -228,7 +238,7 @@ def _write(folder: Path, study: StudyProtocol, clinic: ClinicData, included: Bit
     """Write the clinic's table and pictures; returns which canary each picture is of, by name."""
     key = Safe(folder / "key" / "ledger.jsonl").key()
     ordinary = _ordinary(clinic, study)
-    like = LesionRecord("", 0, _negative(clinic), *[None] * 6, source=CLINIC)
+    like = nameless(0, _negative(clinic))
     images = 1 if privacy_of(study).unit == "image" else IMAGES_A_CANARY
     side = study.data.image_size
     picture = png(np.zeros((side, side, 3), np.uint8))

@@ -49,13 +49,10 @@ class Audit:
 
     def report(self) -> dict[str, Any]:
         """Return everything for JSON."""
-        parts = {"worlds": self.worlds, "canaries": self.canaries}
-        found: dict[str, Any] = {
-            name: {**asdict(part), "exceeded": part.exceeded}  # type: ignore[call-overload]
-            for name, part in parts.items()
-        }
-        found["canaries"]["blind"] = self.canaries.blind
-        return {"exceeded": self.refuted is not None, "confidence": CONFIDENCE, **found}
+        worlds = asdict(self.worlds) | {"exceeded": self.worlds.exceeded}
+        canaries = asdict(self.canaries) | {"exceeded": self.canaries.exceeded, "blind": self.canaries.blind}
+        refuted = self.refuted is not None
+        return {"exceeded": refuted, "confidence": CONFIDENCE, "worlds": worlds, "canaries": canaries}
 
 
 def audit_study(

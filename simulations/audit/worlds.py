@@ -26,17 +26,16 @@ from client.worker import ClinicWorker
 from common.errors import MelfedError
 from common.layouts import DIAGNOSES
 from common.protocol import PrivacySpec, StudyProtocol
-from common.records import LesionRecord
 from common.study_model import seal
 from common.tensors import Tensors
 from simulations.audit import network
 from simulations.audit.door import (
-    CLINIC,
     Clinic,
     Picture,
     Question,
     Seen,
     images_of,
+    nameless,
     patients,
     png,
     policy_for,
@@ -227,7 +226,7 @@ class _Maker:
         self, part: Part | None, count: int, *, positive: bool, white: bool, start: str = "", images: int = 1
     ) -> list[Picture]:
         """Return the images of so many patients who are in a part (None: in whichever)."""
-        like = LesionRecord("", int(positive), _diagnosis(self.study, positive), *[None] * 6, source=CLINIC)
+        like = nameless(int(positive), _diagnosis(self.study, positive))
         found = patients(start or f"{part}-{int(positive)}", count, self.study, self.key, part, like)
         return [Picture(record, self.colours[white]) for patient in found for record in images_of(patient, images)]
 
@@ -292,7 +291,10 @@ def _direction(study: StudyProtocol, clinics: tuple[Clinic, Clinic], model: Tens
                 # It refuses one of the two clinics, which the auditor will see as well.
                 return {}
         sums.append(
-            {name: (model[name] - after.astype(np.float64)) * reply.weight for name, after in reply.tensors.items()}
+            {
+                name: (model[name].astype(np.float64) - after.astype(np.float64)) * reply.weight
+                for name, after in reply.tensors.items()
+            }
         )
     difference = {name: np.nan_to_num(sums[1][name] - sums[0][name]) for name in model}
     length = math.sqrt(math.fsum(float(np.square(d).sum()) for d in difference.values()))
