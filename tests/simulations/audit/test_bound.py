@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulations.audit_bound import lower_bound, p_value, provable
+
+from simulations.audit.bound import lower_bound, p_value, provable
 
 
 def binomial(trials: int, probability: float) -> list[float]:
