@@ -25,14 +25,14 @@ from common.classifier import Classifier
 from common.image_set import Images
 from common.images import DECODER_VERSION
 from common.prefix import Split, split
-from common.scoring import autocast, micro_batches
+from common.scoring import autocast, micro_batch_size, micro_batches
 from common.seeds import seed_for
 
 Progress = Callable[[int, int], None]
 DEFAULT_LIMIT: Final = 20 * 2**30
 """Bytes that the folder may take."""
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 _log = logging.getLogger(__name__)
 
@@ -132,6 +132,10 @@ class FeatureCache:
         return self._digests[quick]
 
 
+def _cut(numbers: Numbers, size: int) -> list[Numbers]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
@@ -172,7 +176,16 @@ class _Source:
         return rows
 
     def compute(self, numbers: Numbers) -> Features:
-        """Run the prefix for the rows of these numbers; shape (k, ...)."""
+        """Run the prefix for the rows of these numbers; shape (k, ...).
+
+        It is run on batches of one size, filled up with rows that are then left out: kernels round by the shapes that
+        they get, and what is stored of an image must not depend on how many others were computed with it.
+        """
+        size = micro_batch_size(self.image_size, self.device)
+        parts = [self._batch(np.resize(part, size))[: len(part)] for part in _cut(numbers, size)]
+        return np.concatenate(parts)
+
+    def _batch(self, numbers: Numbers) -> Features:
         backbone = BACKBONES[self.backbone]
         pixels = self.images.pixels(numbers // self.views)
         if pixels.shape[1] != self.image_size:

@@ -77,12 +77,23 @@ class CachedInputs:
         return logits.float()
 
 
-def probabilities(model: Classifier, inputs: Inputs, count: int) -> npt.NDArray[np.float64]:
-    """Return the probability of a positive for each of `count` images, unaugmented, shape (count,)."""
+def probabilities(model: Classifier, inputs: Inputs, count: int, *, one_shape: bool = False) -> npt.NDArray[np.float64]:
+    """Return the probability of a positive for each of `count` images, unaugmented, shape (count,).
+
+    Args:
+        model: what is run.
+        inputs: runs it.
+        count: how many images there are.
+        one_shape: whether the last batch is filled up, with images that are then left out, so that all have the same
+            shape. Kernels round by the shapes that they get: in a private study an image's score must not depend on
+            how many others there are (`client.privacy.calls`).
+    """
     scores = np.empty(count)
     model.eval()
     with torch.inference_mode():
         for start in range(0, count, inputs.micro_batch):
             part = np.arange(start, min(start + inputs.micro_batch, count))
-            scores[part] = torch.sigmoid(inputs.logits(part).double()).cpu().numpy()
+            batch = np.resize(part, inputs.micro_batch) if one_shape else part
+            logits = inputs.logits(batch)[: len(part)]
+            scores[part] = torch.sigmoid(logits.double()).cpu().numpy()
     return scores

@@ -7,6 +7,7 @@ arXiv 1710.06963; averaging views before clipping: De et al., arXiv 2204.13650.
 """
 
 import logging
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,14 +18,18 @@ from torch.nn import functional as F
 
 from client.inputs import Inputs
 from client.local_optimizer import LocalOptimizer
+from client.privacy.calls import calls
 from client.privacy.gradients import Clipping, PrivateGradients
-from client.privacy.noise import NoiseSource
+from client.privacy.noise import NoiseSource, clipped_sum_std
 from client.privacy.sampling import poisson_sample, secure_generator
 from common.classifier import Classifier
 from common.protocol import PrivacySpec, StudyProtocol
 from common.scoring import Progress
 
 Indices = npt.NDArray[np.int64]
+
+CALLS_A_STEP = 8
+FEWEST_ROWS = 16
 
 _log = logging.getLogger(__name__)
 
@@ -64,27 +69,6 @@ class UnitRows:
     def count(self) -> int:
         """Number of units."""
         return len(self.starts) - 1
-
-    def batches(self, chosen: Indices, limit: int) -> list[tuple[Indices, Indices]]:
-        """Return (row numbers, unit numbers from 0) in batches of at most `limit` rows; no unit is split.
-
-        A unit with more rows than the limit is a batch of its own.
-        """
-        batches: list[tuple[Indices, Indices]] = []
-        rows: list[Indices] = []
-        numbers: list[Indices] = []
-        held = 0
-        for unit in chosen:
-            first, last = self.starts[unit], self.starts[unit + 1]
-            if rows and held + last - first > limit:
-                batches.append((np.concatenate(rows), np.concatenate(numbers)))
-                rows, numbers, held = [], [], 0
-            rows.append(np.arange(first, last))
-            numbers.append(np.full(last - first, len(numbers), np.int64))
-            held += last - first
-        if rows:
-            batches.append((np.concatenate(rows), np.concatenate(numbers)))
-        return batches
 
 
 class PrivateTrainer:
@@ -126,7 +110,8 @@ class PrivateTrainer:
         Raises:
             StudyError: the model has a layer whose private gradients are not known.
         """
-        rows = UnitRows.of(units, inputs.views if inputs.views > 1 else self.privacy.views)
+        views = inputs.views if inputs.views > 1 else self.privacy.views
+        rows, limit = UnitRows.of(units, views), self._rows_a_call(inputs.micro_batch, expected_units * views)
         # Dropout too: by a known seed, one patient more would change the others' masks, and so the sum by more than C.
         torch.seed()
         self.model.train()
@@ -135,9 +120,9 @@ class PrivateTrainer:
             for step in range(self.privacy.steps):
                 gradients.reset()
                 chosen = poisson_sample(rows.count, self.privacy.sampling_rate, self.random)
-                for batch, numbers in rows.batches(chosen, inputs.micro_batch):
-                    self._add(gradients, inputs, targets, rows.images[batch], rows.views[batch], numbers)
-                    done += len(batch)
+                for call in calls(rows.starts, chosen, limit, self.random):
+                    self._add(gradients, inputs, targets, rows.images[call.rows], rows.views[call.rows], call.patients)
+                    done += int((call.patients >= 0).sum())
                     if on_progress:
                         on_progress(done)
                 if on_progress:
@@ -147,6 +132,14 @@ class PrivateTrainer:
                 self.optimizer.step(round_number, step, self.privacy.steps)
         self._make_finite()
         return PrivateResult(self.privacy.steps)
+
+    def _rows_a_call(self, most: int, expected_rows: int) -> int:
+        """Return how many rows are computed at a time, by public numbers alone: see `client.privacy.calls`.
+
+        A step is some eight calls, so that those which are filled up for their shape cost little.
+        """
+        wanted = max(self.privacy.sampling_rate * expected_rows / CALLS_A_STEP, FEWEST_ROWS)
+        return min(most, 1 << math.ceil(math.log2(wanted)))
 
     @torch.no_grad()
     def _make_finite(self) -> None:
@@ -169,7 +162,7 @@ class PrivateTrainer:
         views: Indices,
         numbers: Indices,
     ) -> None:
-        """Add the clipped gradients of some whole units."""
+        """Add the clipped gradients of some whole units; numbers below 0 are there for the shape alone."""
         wanted = torch.from_numpy(targets[images]).to(self.device)
         weight = torch.tensor(self.study.training.positive_weight, device=self.device)
 
@@ -183,9 +176,9 @@ class PrivateTrainer:
 
     def _release(self, sums: dict[str, torch.Tensor], noise_multiplier: float, expected: float) -> None:
         """Put the noisy mean of the clipped gradients where the optimiser looks for it."""
-        scale = noise_multiplier * self.privacy.clipping_norm
+        scale = clipped_sum_std(noise_multiplier, self.privacy.clipping_norm)
         for name, parameter in self.parameters.items():
-            total = sums[name].double()
+            total = sums[name]
             if scale:
-                total += torch.from_numpy(self.noise.gaussian(tuple(parameter.shape), scale)).to(total.device)
+                total = total + torch.from_numpy(self.noise.gaussian(tuple(parameter.shape), scale)).to(total.device)
             parameter.grad = (total / expected).to(parameter.dtype)

@@ -258,7 +258,7 @@ def test_a_spent_budget_is_declined_with_what_is_left(
     worker = private_worker(phantom_clinics, tmp_path, policy(epsilon=0.5))
     content = ask(app_of(worker), exchange.TRAIN, private_request(1, tensors))
     reason = str(content.config_records["declined"]["reason"])
-    assert reason.startswith("too little is left of these patients' ε for training in round 1")
+    assert reason.startswith("too little is left of these patients' ε for a whole run, which counts in round 0")
     assert "is left;" not in reason
     worker.tell = TellSection(budget=True)
     content = ask(app_of(worker), exchange.TRAIN, private_request(1, tensors))

@@ -498,10 +498,10 @@ def test_the_figures_of_a_refusal_for_want_of_epsilon_are_in_the_audit_log_and_k
     worker.error = BudgetError("too little is left", "of ε = 3, 2.2 is spent")
     worker.go.clear()
     replies = [pool.submit(clinic.service.train, asked(1, PRIVATE), tensors()) for _ in range(2)]
-    assert worker.begun.wait(5)
+    assert worker.begun.wait(60)  # the accountant is loaded for the first private study
     time.sleep(0.05)
     worker.go.set()
-    caught = [reply.exception(5) for reply in replies]
+    caught = [reply.exception(30) for reply in replies]
     assert {(str(error), error.figures) for error in caught} == {("too little is left", "of ε = 3, 2.2 is spent")}
     assert caught[0] is not caught[1]
     told = [row["reason"] for row in read_log(clinic.log) if row["id"] == 1006]

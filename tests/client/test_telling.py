@@ -118,14 +118,14 @@ def test_all_who_wait_for_a_job_hear_the_same_and_no_figure(clinic: tuple[Path, 
     with ThreadPoolExecutor(4) as pool:
         if queued:
             pool.submit(remote(socket, PRIVATE).evaluate, TENSORS, PRIVATE.digest, "another run")
-            assert worker.begun.wait(5)
+            assert worker.begun.wait(60)
         worker.error = BudgetError("too little is left", FIGURES)
         waiting = [pool.submit(remote(socket).train, TENSORS, 1, PRIVATE.digest, "run") for _ in range(3)]
-        assert worker.begun.wait(5)
+        assert worker.begun.wait(60)
         while len(here.service._jobs._open) < (2 if queued else 1):
             assert not waiting[0].done()
         worker.go.set()
-        heard = [one.exception(10) for one in waiting]
+        heard = [one.exception(30) for one in waiting]
     assert {(type(error), str(error)) for error in heard} == {(DeclinedError, "too little is left")}
     assert "2.4142" in here.log.read_text(), "the clinic's own people see it"
 
@@ -177,11 +177,11 @@ def test_a_clinic_that_is_busy_says_so(clinic: tuple[Path, Clinic]) -> None:
     worker.go.clear()
     with ThreadPoolExecutor(WAITING + 1) as pool:
         first = pool.submit(remote(socket).train, TENSORS, 1, PRIVATE.digest, "run")
-        assert worker.begun.wait(5)
+        assert worker.begun.wait(60)
         with pytest.raises(ServiceError, match="was busy with other work"):
             remote(socket, PRIVATE, 0.3).train(TENSORS, 1, PRIVATE.digest, "other")
         worker.go.set()
-        first.result(10)
+        first.result(30)
 
 
 # The one place itself.

@@ -87,7 +87,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixture
         shared: Path = request.getfixturevalue("shared")
     except pytest.skip.Exception:
         torch.manual_seed(0)
-        torch.save(build_trunk("squeezenet1_1").state_dict(), weights)
+        torch.save(build_trunk("squeezenet1_1", pretrained=False).state_dict(), weights)
         lesions = request.getfixturevalue("phantom")
     else:
         shutil.copy(shared / "weights" / "squeezenet1_1-caffe_fp16.pth", weights)
