@@ -207,16 +207,16 @@ def called_off_again() -> AbstractContextManager[None]:
     """Let a charge that was reserved for work that was called off pay for another model's, and tell the seconds."""
     import client.guard
 
-    charge, train = client.guard.Charge, ClinicWorker._train
+    charge, train = client.guard.Charge, ClinicWorker.train
 
     def of_any_request(*arguments: Any, **more: Any) -> Any:
         return replace(charge(*arguments, **more), request=None)
 
-    def timed(self: ClinicWorker, *arguments: Any) -> Any:
+    def timed(self: ClinicWorker, *arguments: Any, **more: Any) -> Any:
         started = time.perf_counter()
-        return replace(train(self, *arguments), loss=time.perf_counter() - started)
+        return replace(train(self, *arguments, **more), loss=time.perf_counter() - started)
 
-    return _changed((client.guard, "Charge", of_any_request), (ClinicWorker, "_train", timed))
+    return _changed((client.guard, "Charge", of_any_request), (ClinicWorker, "train", timed))
 
 
 MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
