@@ -68,7 +68,7 @@ def studies(draw: st.DrawFn) -> dict[str, dict[str, object]]:
     }
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(
     name=st.sampled_from([name for name in SITUATIONS if name not in ROW_BY_ROW]),
     part=st.sampled_from(PARTS),
