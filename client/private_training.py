@@ -7,7 +7,6 @@ arXiv 1710.06963; averaging views before clipping: De et al., arXiv 2204.13650.
 """
 
 import logging
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 
 from client.inputs import Inputs
 from client.local_optimizer import LocalOptimizer
-from client.privacy.calls import calls
+from client.privacy.calls import calls, rows_of_call
 from client.privacy.gradients import Clipping, PrivateGradients
 from client.privacy.noise import NoiseSource, clipped_sum_std
 from client.privacy.sampling import poisson_sample, secure_generator
@@ -138,8 +137,7 @@ class PrivateTrainer:
 
         A step is some eight calls, so that those which are filled up for their shape cost little.
         """
-        wanted = max(self.privacy.sampling_rate * expected_rows / CALLS_A_STEP, FEWEST_ROWS)
-        return min(most, 1 << math.ceil(math.log2(wanted)))
+        return rows_of_call(most, max(self.privacy.sampling_rate * expected_rows / CALLS_A_STEP, FEWEST_ROWS))
 
     @torch.no_grad()
     def _make_finite(self) -> None:

@@ -127,7 +127,8 @@ def write_clinic(folder: Path, patients: Sequence[Patient], **sections: object) 
         "resources": {"device": "cpu"},
         "health_port": None,
         "metrics_port": None,
-        "policy": {"epsilon": 3.0, "studies": "any"},
+        # As it comes, but for how much may be asked: a hole must not be hidden by an empty budget.
+        "policy": {"epsilon": 100.0, "studies": "any", "runs": 20},
     }
     (folder / "clinic.yaml").write_text(yaml.safe_dump({**content, **sections}), encoding="utf-8")
     config = read_clinic(folder / "clinic.yaml")

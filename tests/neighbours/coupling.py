@@ -23,6 +23,7 @@ import torch
 import client.guard
 import client.private_training
 import client.worker
+from client import run_budget
 from client.guard import Guard
 from client.inputs import CachedInputs, PixelInputs
 from client.privacy import accounting, plan
@@ -313,4 +314,4 @@ def _accounting() -> list[Change]:
         return CrossCheck(epsilon(history, delta), None, epsilon(history, delta))
 
     owners = [(plan, "noise_multiplier", noise_multiplier), (plan, "cross_check", cross_check)]
-    return [(accounting, "epsilon", epsilon), (plan, "epsilon", epsilon), *owners]
+    return [*((owner, "epsilon", epsilon) for owner in (accounting, plan, run_budget)), *owners]

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from client.config import ClinicConfig
+from client.ledger_witness import Witness
 from client.privacy.plan import privacy_of
 from client.worker import ClinicWorker
 from client.worker_process import _workers
+from common.audit_log import AuditLog
 from common.errors import MelfedError
 from common.protocol import StudyProtocol
 from common.tensors import Tensors
@@ -59,7 +61,7 @@ class Lab:
             with coupled(World(free=True)):
                 config = write_clinic(folder / name, patients)
                 kit(config)
-                worker = _workers(config, CPU)(study)
+                worker = _workers(config, CPU, Witness(config.ledger, AuditLog(config.audit_log, "worker")))(study)
             assert isinstance(worker, ClinicWorker)
             self.workers[name] = worker
 

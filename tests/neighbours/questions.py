@@ -12,6 +12,7 @@ from client import wire
 from client import worker_pb2 as pb
 from client.approvals import effective_policy
 from client.config import ClinicConfig
+from client.ledger_witness import Witness
 from client.outbox import Outbox
 from client.privacy.ledger import verify
 from client.service import Service
@@ -42,7 +43,7 @@ class Coordinator:
         audit, policy = AuditLog(config.audit_log, "worker"), effective_policy(config)
         self.service = Service(
             config.name,
-            _workers(config, CPU),
+            _workers(config, CPU, Witness(config.ledger, audit)),
             lambda: policy,
             Outbox(config.worker_state / "outbox"),
             audit,

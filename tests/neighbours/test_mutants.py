@@ -8,7 +8,7 @@ import pytest
 from client.parts import part_of
 from common.tensors import Tensors
 from tests.mutants import CELL, MUTANTS
-from tests.neighbours.check import neighbours
+from tests.neighbours.check import Neighbours, neighbours
 from tests.neighbours.clinics import NAME, SECRET, SPEC, in_part, patient
 from tests.neighbours.models import alike, at_the_edge, ordinary, overflowing
 from tests.neighbours.questions import Coordinator, model_of, whole_study
@@ -23,17 +23,17 @@ IMAGES = sum(
 )
 
 
-def whole(folder: Path) -> list[str]:
+def whole(folder: Path) -> Neighbours:
     """All questions, with a model for a hole among them; the patient makes the images as many as the study wants."""
     study = study_of(
         partition={"minimum_images": IMAGES}, model={"metadata": True}, training={"positive_weight": 100.0}
     )
     own = model_of(study)
     models = [overflowing(own), ordinary(own, 2), at_the_edge(own, 3.6), ordinary(own)]
-    return neighbours(folder, CROWD, ONE, lambda asked: whole_study(asked, study, models)).verdict.faults
+    return neighbours(folder, CROWD, ONE, lambda asked: whole_study(asked, study, models))
 
 
-def wide(folder: Path) -> list[str]:
+def wide(folder: Path) -> Neighbours:
     """A convolution of many weights, and a patient who is the only one in training."""
     study = study_of(model={"backbone": "squeezenet1_1"}, privacy={"steps": 1}, training={"augment": False})
     models: list[Tensors] = [alike(model_of(study), size) for size in (0.01, 0.025)]
@@ -42,15 +42,19 @@ def wide(folder: Path) -> list[str]:
         for number, model in enumerate(models):
             coordinator.train(study, model, 1, f"run {number}")
 
-    return neighbours(folder, bystanders(2), ONE, ask).verdict.faults
+    return neighbours(folder, bystanders(2), ONE, ask)
 
 
-SEEN_BY: dict[str, Callable[[Path], list[str]]] = {name: wide if name == "float32_norms" else whole for name in MUTANTS}
+SEEN_BY: dict[str, Callable[[Path], Neighbours]] = {
+    name: wide if name == "float32_norms" else whole for name in MUTANTS
+}
 
 
 @pytest.mark.parametrize("ask", [whole, wide])
-def test_nothing_is_seen_where_there_is_no_hole(ask: Callable[[Path], list[str]], tmp_path: Path) -> None:
-    assert ask(tmp_path) == []
+def test_nothing_is_seen_where_there_is_no_hole(ask: Callable[[Path], Neighbours], tmp_path: Path) -> None:
+    asked = ask(tmp_path)
+    assert asked.verdict.faults == []
+    assert {release.kind for release in asked.with_.releases} >= {"counts", "training"}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,7 @@ def test_nothing_is_seen_where_there_is_no_hole(ask: Callable[[Path], list[str]]
 )
 def test_each_hole_is_seen(name: str, words: str, tmp_path: Path) -> None:
     with MUTANTS[name]():
-        faults = SEEN_BY[name](tmp_path)
+        faults = SEEN_BY[name](tmp_path).verdict.faults
     assert any(words in fault for fault in faults), faults
 
 
