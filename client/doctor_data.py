@@ -15,12 +15,12 @@ from client.policy import ClinicPolicy
 from client.privacy.units import privacy_units
 from client.state_folders import may_read, owner
 from common.checks import Finding, Step, bad, doubtful, good
+from common.data.records import TABLE_DEPTH, LesionRecord, LesionTable, group_ids, read_table, select_sources
+from common.data.tables import open_table
 from common.errors import DataError
 from common.images import ImageProblem, decode
 from common.protocol import PartitionSpec
-from common.records import TABLE_DEPTH, LesionRecord, LesionTable, group_ids, read_table, select_sources
 from common.seeds import seed_for
-from common.tables import open_table
 
 SAMPLE: Final = 50
 """How many images are decoded, spread over the table."""

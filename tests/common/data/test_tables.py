@@ -1,8 +1,8 @@
 import pytest
 
+from common.data.layouts import KINDS
+from common.data.records import read_rows
 from common.errors import DataError
-from common.layouts import KINDS
-from common.records import read_rows
 from tests.common.lesions import one_line, record, write
 
 HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"

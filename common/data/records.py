@@ -1,6 +1,6 @@
 """From a folder of dermoscopy images and their published tables to one record an image.
 
-Tables are recognised by their columns (`common/layouts.py`), never by the names of files or folders, and joined by
+Tables are recognised by their columns (`common/data/layouts.py`), never by the names of files or folders, and joined by
 image id. Images are found by that id, or by their path in melfed's own table, anywhere in the folder.
 """
 
@@ -13,9 +13,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, NoReturn
 
+from common.data.layouts import DEFAULT_SOURCES, DIAGNOSES, SITES, Row, diagnosis_code, without_suffix
+from common.data.tables import refuse_duplicate, refuse_two_layouts, rows_by_layout, short_list
 from common.errors import DataError
-from common.layouts import DEFAULT_SOURCES, DIAGNOSES, SITES, Row, diagnosis_code, without_suffix
-from common.tables import refuse_duplicate, refuse_two_layouts, rows_by_layout, short_list
 
 __all__ = [
     "SITES",
@@ -58,6 +58,12 @@ class LesionRecord:
     """One of `SITES`."""
     source: str
     """The clinic or data set the picture comes from."""
+    image_type: str | None = None
+    """How the picture was taken: `dermoscopic`, `clinical`, `overview`, `tbp tile`, `tbp overview` or `rcm`."""
+    skin_type: int | None = None
+    """Fitzpatrick's, 1 to 6."""
+    manipulated: str | None = None
+    """What was done to the picture after it was taken, as the archive says it: `altered` or `synthetic`."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from common.data.layouts import KINDS, Line, Row, TableKind
 from common.errors import DataError
-from common.layouts import KINDS, Line, Row, TableKind
 
 
 @dataclass(frozen=True)

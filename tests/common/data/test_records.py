@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.data.layouts import SITES
+from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_sources
 from common.errors import DataError
-from common.layouts import SITES
-from common.records import LesionRecord, group_ids, group_kind, read_table, select_sources
 from tests.common.lesions import one_line, record, touch, write
 
 HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"

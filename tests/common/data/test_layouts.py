@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from common.data.layouts import SITES, diagnosis_code
+from common.data.records import group_ids, group_kind, read_rows, read_table
 from common.errors import DataError
-from common.layouts import SITES, diagnosis_code
-from common.records import group_ids, group_kind, read_rows, read_table
 from tests.common.lesions import one_line, touch, write
 
 ISIC2019 = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK"
