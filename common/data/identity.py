@@ -59,10 +59,12 @@ def normal_id(text: str | None) -> str | None:
 def scoped_id(source: str, name: str) -> str:
     """Return the name of an id within a source: another source's equal id has another name.
 
+    Case and Unicode form of the source make no difference, as they make none in ids.
+
     >>> scoped_id("Uni: Wien", "12")
-    'Uni%3A Wien:12'
+    'uni%3A wien:12'
     """
-    return f"{source.replace('%', '%25').replace(':', '%3A')}:{name}"
+    return f"{_plain(source).replace('%', '%25').replace(':', '%3A')}:{name}"
 
 
 def _plain(text: str) -> str:

@@ -1,22 +1,49 @@
-"""Tables of a data folder: opened, recognised by their columns, and joined to one row an image."""
+"""Tables of a data folder: opened, recognised by their columns, their lines read by the reader of their kind."""
 
-import csv
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Final, Protocol
 
-from common.data.layouts import KINDS, Line, Row, TableKind
+from common.data.columns import NAMES, column_key, near_names
+from common.data.lines import Lines
+from common.data.readers import KINDS
+from common.data.readers.kinds import TableKind
+from common.data.rows import ReadOptions, Row
+from common.data.text_files import Cells, TextFile
+from common.data.workbooks import ParquetFile, Sheet, open_sheets
 from common.errors import DataError
 
+WORKBOOKS: Final = frozenset({".xlsx", ".xlsm"})
+PARQUET: Final = frozenset({".parquet"})
+UNREAD: Final = frozenset({".xls", ".ods", ".json", ".jsonl", ".xml", ".sav", ".dta", ".rds", ".feather", ".mdb"})
+"""Suffixes of files that may hold a table and are not read; named where no other is found."""
 
-@dataclass(frozen=True)
-class Table:
-    """A csv file, its lower-case column names, and its kind (None where the columns are not recognised)."""
+_NEAR_KEYS: Final = tuple(key for keys in NAMES.values() for key in keys)
+_WANTED_MEANINGS: Final = ("patient_id", "lesion_id")
+
+
+class _File(Protocol):
+    """What holds the cells of a table."""
 
     path: Path
+
+    def columns(self, wanted: Sequence[int]) -> tuple[list[Cells], dict[int, int]]: ...
+
+    def numbers(self) -> Sequence[int]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table in a file, its columns as they are written, and its kind (None where nobody knows the columns)."""
+
+    path: Path
+    name: str
+    """File name, and the sheet where a workbook has several; for messages."""
     columns: tuple[str, ...]
-    delimiter: str
     kind: TableKind | None
+    file: _File
 
     @property
     def layout(self) -> str | None:
@@ -26,47 +53,117 @@ class Table:
     @property
     def truth(self) -> bool:
         """Whether the table says what its images show, rather than only adding to a table that does."""
-        return self.kind is not None and self.kind.truth
+        return self.kind is not None and self.kind.role != "addition"
+
+    @cached_property
+    def default_source(self) -> str:
+        """The source of images that no column names one for."""
+        return (self.kind.source if self.kind else None) or self.path.resolve().parent.name
+
+    @cached_property
+    def keys(self) -> Mapping[str, int]:
+        """Index of each column by its key; of several that have one key, the first."""
+        return {column_key(name): index for index, name in reversed(list(enumerate(self.columns))) if name}
+
+    def written(self, key: str) -> str:
+        """The name of a column as it is written."""
+        return self.columns[self.keys[key]]
+
+    def cells(self) -> tuple[dict[str, Cells], dict[int, int]]:
+        """Return the cells of the columns that the kind reads, by key, and the lines with too many cells."""
+        assert self.kind is not None
+        wanted = dict.fromkeys((*self.kind.columns, *self.kind.optional, *_NEAR_KEYS))
+        keys = [key for key in wanted if key in self.keys]
+        columns, long = self.file.columns([self.keys[key] for key in keys])
+        return dict(zip(keys, columns, strict=True)), long
+
+    def where(self, line: int) -> str:
+        """File name and line number of a line, as a text editor or a spreadsheet counts; for messages."""
+        return f"{self.name}, line {self._numbers[line]}"
+
+    @cached_property
+    def _numbers(self) -> Sequence[int]:
+        return self.file.numbers()
+
+    def has_unique_patient(self, name: str) -> bool:
+        """Whether a patient's id is unique in the layout, whatever the source."""
+        return self.kind is not None and self.kind.patients.fullmatch(name) is not None
+
+    def has_unique_lesion(self, name: str) -> bool:
+        """Whether a lesion's id is unique in the layout, whatever the patient."""
+        return self.kind is not None and self.kind.lesions.fullmatch(name) is not None
 
 
-def open_table(path: Path) -> Table:
-    """Look at the first line of a csv file (comma or semicolon, with or without a byte order mark)."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            header = file.readline(1 << 16)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); mend it or move it away") from error
-    delimiter = ";" if header.count(";") > header.count(",") else ","
-    cells = next(csv.reader([header.rstrip("\r\n")], delimiter=delimiter), [])
-    columns = tuple(cell.strip().lower() for cell in cells)
-    kind = next((kind for kind in KINDS if set(kind.columns) <= set(columns)), None)
-    return Table(path, columns, delimiter, kind)
+@dataclass(frozen=True)
+class TableReport:
+    """How a table was understood, for the people whose data it is.
+
+    Attributes:
+        table: its name.
+        layout: the layout that it was taken for.
+        used: by name of a column as it is written, what it was taken for.
+        questions: one line for each column that is not read and may be meant for something that was not found.
+        unread: by what a column holds, the words in it that were not understood, with their counts.
+    """
+
+    table: str
+    layout: str
+    used: Mapping[str, str]
+    questions: tuple[str, ...]
+    unread: Mapping[str, Mapping[str, int]]
 
 
-def rows_by_layout(paths: Sequence[Path]) -> dict[str, list[Row]]:
-    """The joined rows of every layout whose ground truth is among the tables.
+def read_lines(table: Table, options: ReadOptions, strict: bool) -> tuple[list[Row], TableReport]:
+    """Return the rows of a table whose kind is known, and how it was understood.
 
     Raises:
-        DataError: no table holds a ground truth, a cell cannot be used, two rows for one image, two tables that
-            disagree about an image, or a table without rows.
+        DataError: the file cannot be read; where `strict`, also columns that may both be meant.
     """
-    tables = [open_table(path) for path in paths]
-    layouts = dict.fromkeys(table.layout for table in tables if table.layout and table.truth)
-    if not layouts:
-        raise DataError(_nothing_recognised(tables))
-    return {layout: _join([table for table in tables if table.layout == layout]) for layout in layouts}
+    assert table.kind is not None
+    lines = Lines(table, options, strict)
+    rows = table.kind.read(lines)
+    missing = [meaning for meaning in _WANTED_MEANINGS if meaning not in lines.used.values()]
+    questions = tuple(
+        f"{table.name}: the column {name} is not read; if it is the {meaning}, call it so"
+        for name, meaning in near_names(table.columns, lines.used, missing)
+    )
+    unread = {meaning: dict(counts.most_common()) for meaning, counts in lines.unread.items()}
+    return rows, TableReport(table.name, table.kind.layout, dict(lines.used), questions, unread)
 
 
-def refuse_duplicate(row: Row, first: Row) -> None:
-    """Raise the DataError for two rows that name one image."""
-    raise DataError(f"{row.where}: a second row for '{row.image}' (the first: {first.where}); delete one of them")
+def open_tables(path: Path) -> list[Table]:
+    """Look at the columns of a file; a workbook has a table a sheet that holds something.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix in WORKBOOKS:
+        sheets = [sheet for sheet in open_sheets(path) if any(any(row) for row in sheet.top)]
+        return [_of_sheet(sheet, alone=len(sheets) == 1) for sheet in sheets]
+    if suffix in PARQUET:
+        parquet = ParquetFile.open(path)
+        return [Table(path, path.name, parquet.header, _kind(parquet.header), parquet)]
+    text = TextFile.open(path)
+    bare = next((kind for kind in KINDS if kind.reads(text.header)), None)
+    if bare:
+        return [Table(path, path.name, bare.columns, bare, text.without_header())]
+    return [Table(path, path.name, text.header, _kind(text.header), text)]
 
 
-def refuse_two_layouts(layouts: dict[str, list[Row]]) -> None:
-    """Raise a DataError where tables of more than one layout have rows: one image may be in both."""
-    if len(layouts) > 1:
-        tables = "; ".join(f"{rows[0].table.name} is {layout}" for layout, rows in layouts.items())
-        raise DataError(f"tables of {len(layouts)} layouts in one folder ({tables}); keep one of them in a folder")
+def nothing_recognised(tables: Sequence[Table], others: Iterable[str] = ()) -> str:
+    """Say what is there where no table has diagnoses, and which columns are known.
+
+    Args:
+        tables: those that were opened.
+        others: names of files that may hold tables and are not read.
+    """
+    if additions := [f"{table.name} only adds to {table.layout}" for table in tables if table.kind]:
+        return f"no table with diagnoses ({short_list(additions, 4)}); put the ground truth beside it"
+    seen = [f"{table.name} has {short_list(table.columns, 8)}" for table in tables if table.columns]
+    seen += [f"{name} is not read: save it as CSV UTF-8 or .xlsx" for name in others]
+    known = "; ".join(f"{kind.layout}: {','.join(kind.columns)}" for kind in KINDS if kind.role != "addition")
+    return f"no table with known columns ({short_list(seen, 4) or 'no table at all'}); known layouts are {known}"
 
 
 def short_list(names: Sequence[str], most: int = 12) -> str:
@@ -75,64 +172,16 @@ def short_list(names: Sequence[str], most: int = 12) -> str:
     return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
 
 
-def _nothing_recognised(tables: Sequence[Table]) -> str:
-    if additions := [f"{table.path.name} only adds to {table.layout}" for table in tables if table.kind]:
-        return f"no table with diagnoses ({short_list(additions, 4)}); put the ground truth beside it"
-    known = "; ".join(f"{kind.layout}: {','.join(kind.columns)}" for kind in KINDS if kind.truth)
-    seen = short_list([f"{table.path.name} has {short_list(table.columns, 8)}" for table in tables], 4)
-    return f"no table with known columns ({seen or 'no csv file at all'}); known layouts are {known}"
+def _kind(columns: Sequence[str]) -> TableKind | None:
+    keys = {column_key(name) for name in columns}
+    return next((kind for kind in KINDS if kind.knows(keys)), None)
 
 
-def _join(tables: Sequence[Table]) -> list[Row]:
-    """One row an image: the rows of all truths, completed from one another and from the additions."""
-    joined: dict[str, Row] = {}
-    for table in sorted(tables, key=lambda table: not table.truth):
-        seen: dict[str, Row] = {}
-        for row in _rows(table):
-            # In melfed's own tables the same path below two folders is two images.
-            key = f"{table.path.parent}/{row.image}" if table.layout == "melfed" else row.image
-            if key in seen:
-                refuse_duplicate(row, seen[key])
-            seen[key] = row
-            if key in joined:
-                _complete(joined[key], row)
-            elif table.truth:
-                joined[key] = row
-        if table.truth and not seen:
-            raise DataError(f"{table.path.name}: no rows below its header; fill it or move it away")
-    return list(joined.values())
-
-
-def _rows(table: Table) -> Iterator[Row]:
-    if table.kind is None:
-        return
-    try:
-        with table.path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=table.delimiter)
-            next(reader, None)
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) > len(table.columns):
-                    raise DataError(
-                        f"{table.path.name}, line {reader.line_num}: {len(cells)} cells below {len(table.columns)} "
-                        "columns; put quotes around text that holds the separator"
-                    )
-                yield table.kind.read(Line(table.path, reader.line_num, dict(zip(table.columns, cells, strict=False))))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table.path.name}: not a plain UTF-8 csv file ({error}); save it as CSV UTF-8") from error
-
-
-def _complete(row: Row, other: Row) -> None:
-    """Fill what the row lacks from another table's row for the same image; they must agree on what it shows."""
-    for name in ("diagnosis", "target"):
-        mine, theirs = getattr(row, name), getattr(other, name)
-        if None not in (mine, theirs) and mine != theirs:
-            raise DataError(
-                f"{other.where}: {name} of '{row.image}' is {theirs}, but {mine} in {row.where}; "
-                "mend one or keep one of the tables"
-            )
-    for item in fields(Row):
-        if getattr(row, item.name) is None:
-            setattr(row, item.name, getattr(other, item.name))
-    row.ruled_out |= other.ruled_out
+def _of_sheet(sheet: Sheet, alone: bool) -> Table:
+    """The table of a sheet: its header is the first of the uppermost rows that is a known one, else the first at all."""
+    name = sheet.path.name if alone else f"{sheet.path.name} ({sheet.title})"
+    for number, row in enumerate(sheet.top):
+        if kind := _kind(row):
+            return Table(sheet.path, name, row, kind, sheet.below(number))
+    number, row = next((number, row) for number, row in enumerate(sheet.top) if any(row))
+    return Table(sheet.path, name, row, None, sheet.below(number))

@@ -101,6 +101,13 @@ def test_a_long_number_as_data_frames_write_it():
     assert normal_id("1e+16") == normal_id("10000000000000000") == "1" + 16 * "0"
 
 
-@given(st.text(), st.text(), st.text(min_size=1), st.text(min_size=1))
+SOURCES = st.from_regex(r"[a-z%:/]{1,6}", fullmatch=True)
+
+
+@given(SOURCES, SOURCES, SOURCES, SOURCES)
 def test_scoped_ids_are_equal_only_where_source_and_id_are(source, other_source, name, other):
     assert (scoped_id(source, name) == scoped_id(other_source, other)) == ((source, name) == (other_source, other))
+
+
+def test_a_source_in_another_spelling_is_the_same():
+    assert scoped_id("Klinik Süd", "7") == scoped_id("KLINIK SU\u0308D ", "7")
