@@ -1,1 +1,1 @@
-"""From a folder of images and the tables that come with them to one record an image."""
+"""From what a clinic or a publisher holds (tables, pictures, DICOM, HDF5) to lesion records and pixels."""
