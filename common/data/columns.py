@@ -47,6 +47,9 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("skintype", "fitzpatrick", "fitzpatrickskintype", "fitzpatricktype", "fitzpatrickscale", "fitspatrick"),
         *("fototyp", "phototype", "hauttyp", "fototipo"),
     ),
+    "monk": ("monk", "monkskintone", "monkscale", "mst"),
+    "skin_tone_class": ("skintoneclass",),
+    "ita": ("ita", "individualtypologyangle"),
     "manipulated": ("imagemanipulation",),
 }
 """Keys of columns by what they hold, the best first."""

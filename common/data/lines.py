@@ -12,22 +12,24 @@ from common.data.image_types import read_image_type, read_manipulation
 from common.data.rows import ReadOptions, Row
 from common.data.text_files import Cells
 from common.data.vocabulary.diagnoses import Diagnosis, read_diagnosis, read_levels
-from common.data.vocabulary.entities import CODES, EVERYTHING
+from common.data.vocabulary.entities import CODES, EVERYTHING, OPEN
 from common.data.vocabulary.sex import read_sex
-from common.data.vocabulary.sites import read_site
-from common.data.vocabulary.skin import read_skin_type
+from common.data.vocabulary.sites import read_site, read_site_levels
+from common.data.vocabulary.skin import read_fitzpatrick, read_ita, read_milk10k, read_monk
+from common.data.vocabulary.terms import Term
 from common.errors import DataError
 
 if TYPE_CHECKING:
     from common.data.tables import Table
 
 T = TypeVar("T")
+K = TypeVar("K")
 Entities = frozenset[str]
 
 MELANOMA: Final = CODES["mel"].entities
-NO_MELANOMA: Final = EVERYTHING - MELANOMA
+NO_MELANOMA: Final = EVERYTHING - MELANOMA - OPEN
 MALIGNANT: Final = CODES["malignant"].entities
-NOT_MALIGNANT: Final = EVERYTHING - MALIGNANT
+NOT_MALIGNANT: Final = EVERYTHING - MALIGNANT - OPEN
 MISSING: Final = read_diagnosis("")
 """Nothing is said in words."""
 
@@ -35,6 +37,7 @@ _ASKED: Final = frozenset({"patient_id", "lesion_id", "diagnosis"})
 """Where two columns may both be meant, a person decides."""
 
 _NAMES_SHOWN: Final = 4
+_SKIN_SCALES: Final = {"monk": read_monk, "skin_tone_class": read_milk10k, "ita": read_ita}
 
 
 class Lines:
@@ -46,6 +49,7 @@ class Lines:
         problems: by index of the line, why it cannot be used.
         used: by name of a column as it is written, what it was taken for.
         unread: by what a column holds, the words in it that nobody understood, with their counts.
+        patients: by normal id of a patient, how it is spelled.
     """
 
     def __init__(self, table: "Table", options: ReadOptions, strict: bool) -> None:
@@ -53,6 +57,7 @@ class Lines:
         self.options = options
         self.used: dict[str, str] = {}
         self.unread: dict[str, Counter[str]] = {}
+        self.patients: dict[str, set[str]] = {}
         self._strict = strict
         self._cells, long = table.cells()
         self.count = len(next(iter(self._cells.values()), ()))
@@ -87,30 +92,32 @@ class Lines:
         """Return the cells of a column as they are written; None where they are empty."""
         return self._cells[key]
 
-    def read(self, function: Callable[[str], T | None], meaning: str, *keys: str) -> list[T | None]:
-        """Return what a function makes of each line; what it makes nothing of is counted in `unread`.
+    def read(self, function: Callable[[str], "T | Term[T] | None"], meaning: str, *keys: str) -> list[T | None]:
+        """Return what a function makes of the text of each line; what it does not understand is counted in `unread`.
 
         Args:
-            function: takes a text that says something, and returns None where it does not understand it.
+            function: takes a text that says something; returns a value, None, or a `Term`.
             meaning: what the columns hold, as people are told.
-            keys: the columns, the best first: the first that is understood counts. Without, as `text` finds them.
+            keys: the columns, as `text` takes them.
         """
-        here = [key for key in keys if key in self._cells]
-        columns = [self.text(meaning, key) for key in here] if here else [self.text(meaning)]
-        values = each(function, columns[0])
-        for texts in columns[1:]:
-            if None in values:
-                values = [a if a is not None else b for a, b in zip(values, each(function, texts), strict=True)]
-        if None in values:
-            first = zip(*columns, strict=True)
-            unread = Counter(
-                next(text for text in texts if text is not None)
-                for texts, value in zip(first, values, strict=True)
-                if value is None and any(text is not None for text in texts)
-            )
-            if unread:
-                self.unread[meaning] = unread
-        return values
+        return self._understood(function, meaning, self.text(meaning, *keys))
+
+    def _understood(
+        self, function: "Callable[[K], T | Term[T] | None]", meaning: str, cells: Sequence[K | None]
+    ) -> list[T | None]:
+        made: dict[K | None, T | None] = {None: None}
+        unread: set[K] = set()
+        for cell in set(cells):
+            if cell is None:
+                continue
+            found = function(cell)
+            made[cell] = found.value if isinstance(found, Term) else found
+            if found is None or (isinstance(found, Term) and found.reading == "unknown"):
+                unread.add(cell)
+        if unread:
+            counts = Counter(_shown(cell) for cell in cells if cell in unread)
+            self.unread[meaning] = self.unread.get(meaning, Counter()) + counts
+        return [made[cell] for cell in cells]
 
     def binary(self, key: str) -> list[int | None]:
         """Return a column that must be 0 or 1 in each line; where it is not, the line has a problem."""
@@ -213,15 +220,15 @@ class Lines:
                 range(self.count),
                 diagnosis,
                 stated or repeat(None),
-                each(normal_id, self.text("patient_id", *patient_id)),
-                each(normal_id, self.text("lesion_id", *lesion_id)),
+                self._patients(patient_id),
+                self.read(normal_id, "lesion_id", *lesion_id),
                 self.text("dup_group"),
                 self.read(read_age, "age", *age),
                 self.read(read_sex, "sex", *sex),
-                self.read(read_site, "site", *site),
+                self._sites(site),
                 source if source is not None else self.text("source"),
                 types,
-                self.read(read_skin_type, "skin_type", *skin_type),
+                self._skin_types(skin_type),
                 each(read_manipulation, self.text("manipulated")),
                 strict=False,
             )
@@ -231,6 +238,14 @@ class Lines:
             for row in rows:
                 row.problem = self.problems.get(row.line)
         return rows
+
+    def _patients(self, keys: Sequence[str]) -> list[str | None]:
+        """Normal ids, noting how each is spelled."""
+        names = self.read(normal_id, "patient_id", *keys)
+        for spelling, name in set(zip(self.text("patient_id", *keys), names, strict=True)):
+            if name is not None and spelling is not None:
+                self.patients.setdefault(name, set()).add(spelling)
+        return names
 
     def _images(self, keys: Sequence[str]) -> list[str | None]:
         """The name of the image in each line; None in lines of nothing, and a problem where only it is missing."""
@@ -244,6 +259,21 @@ class Lines:
                 self.problem(line, f"the column {column} is empty; name the image or delete the line")
                 names[line] = ""
         return names
+
+    def _sites(self, keys: Sequence[str]) -> list[str | None]:
+        """One of `sites.SITES`; of several columns, each is more precise than the one before."""
+        here = [key for key in keys if key in self._cells]
+        if len(here) < 2:
+            return self.read(read_site, "site", *here)
+        levels = list(zip(*(self.text("site", key) for key in here), strict=True))
+        return self._understood(read_site_levels, "site", [cells if any(cells) else None for cells in levels])
+
+    def _skin_types(self, keys: Sequence[str]) -> list[int | None]:
+        """Fitzpatrick's type, from a column of it, else of Monk's scale, of MILK10k's or of angles."""
+        for scale, function in _SKIN_SCALES.items():
+            if any(key in self._cells for key in NAMES[scale]):
+                return self.read(function, "skin_type", *(key for key in NAMES[scale] if key in self._cells))
+        return self.read(read_fitzpatrick, "skin_type", *keys)
 
     def _types(self, given: Sequence[str | None] | str | None) -> Sequence[str | None] | repeat[str]:
         if isinstance(given, str):
@@ -262,15 +292,19 @@ class Lines:
         return each(_known_text, self._cells[key])
 
 
-def each(function: Callable[[str], T], cells: Sequence[str | None]) -> "list[T | None]":
-    """Return what a function makes of each cell, None of None; each text is handed to it once."""
-    made: dict[str | None, T | None] = {text: function(text) for text in set(cells) if text is not None}
+def each(function: Callable[[K], T], cells: Sequence[K | None]) -> list[T | None]:
+    """Return what a function makes of each cell, None of None; each of equal cells is handed to it once."""
+    made: dict[K | None, T | None] = {cell: function(cell) for cell in set(cells) if cell is not None}
     made[None] = None
     return [made[cell] for cell in cells]
 
 
 def _known_text(cell: str) -> str | None:
     return None if is_unknown(cell) else cell.strip()
+
+
+def _shown(cell: object) -> str:
+    return " / ".join(text for text in cell if text) if isinstance(cell, tuple) else str(cell)
 
 
 def _of_code(name: str) -> Diagnosis:

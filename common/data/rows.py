@@ -80,20 +80,29 @@ class Row:
                 return self.diagnosis.could_be if self.stated is None else self.diagnosis.could_be & self.stated
 
     def patient_id(self, shared: bool) -> str | None:
-        """The patient's name among all patients of the folder."""
+        """The patient's name among all patients of the folder.
+
+        Args:
+            shared: whether equal ids of several sources are one person's.
+        """
         if self.patient is None:
             return None
         return self.patient if shared or self.table.has_unique_patient(self.patient) else self._scoped(self.patient)
 
-    def lesion_id(self, shared: bool) -> str | None:
+    def lesion_id(self, shared: bool, apart: bool) -> str | None:
         """The lesion's name among all lesions of the folder, its patient's name before it where that is known.
 
         Many clinics and data sets number lesions anew for each patient.
+
+        Args:
+            shared: whether equal ids of several sources are one lesion's.
+            apart: whether even an id that is unique in its layout is taken for another lesion with another patient, so
+                that no row can join two patients.
         """
         if self.lesion is None:
             return None
         unique = self.table.has_unique_lesion(self.lesion)
-        if self.patient is not None and not unique:
+        if self.patient is not None and (apart or not unique):
             return scoped_id(self.patient_id(shared) or "", self.lesion)
         return self.lesion if shared or unique else self._scoped(self.lesion)
 

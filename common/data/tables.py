@@ -1,6 +1,7 @@
 """Tables of a data folder: opened, recognised by their columns, their lines read by the reader of their kind."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +86,11 @@ class Table:
     def _numbers(self) -> Sequence[int]:
         return self.file.numbers()
 
+    @cached_property
+    def has_patients(self) -> bool:
+        """Whether it has a column of patients' ids, by its header alone."""
+        return any(key in self.keys for key in (*NAMES["patient_id"], "metaclinicalpatientid"))
+
     def has_unique_patient(self, name: str) -> bool:
         """Whether a patient's id is unique in the layout, whatever the source."""
         return self.kind is not None and self.kind.patients.fullmatch(name) is not None
@@ -103,7 +109,9 @@ class TableReport:
         layout: the layout that it was taken for.
         used: by name of a column as it is written, what it was taken for.
         questions: one line for each column that is not read and may be meant for something that was not found.
-        unread: by what a column holds, the words in it that were not understood, with their counts.
+        unread: by what a column holds, the words in it that were not understood, with their counts. In
+            `patient_id` they are marks of "not known".
+        patients: by normal id of a patient, how it is spelled.
     """
 
     table: str
@@ -111,6 +119,7 @@ class TableReport:
     used: Mapping[str, str]
     questions: tuple[str, ...]
     unread: Mapping[str, Mapping[str, int]]
+    patients: Mapping[str, AbstractSet[str]]
 
 
 def read_lines(table: Table, options: ReadOptions, strict: bool) -> tuple[list[Row], TableReport]:
@@ -128,7 +137,7 @@ def read_lines(table: Table, options: ReadOptions, strict: bool) -> tuple[list[R
         for name, meaning in near_names(table.columns, lines.used, missing)
     )
     unread = {meaning: dict(counts.most_common()) for meaning, counts in lines.unread.items()}
-    return rows, TableReport(table.name, table.kind.layout, dict(lines.used), questions, unread)
+    return rows, TableReport(table.name, table.kind.layout, dict(lines.used), questions, unread, lines.patients)
 
 
 def open_tables(path: Path) -> list[Table]:

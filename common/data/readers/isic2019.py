@@ -9,10 +9,10 @@ from typing import Final
 from common.data.lines import MISSING, Lines
 from common.data.readers.kinds import TableKind
 from common.data.rows import Row
-from common.data.vocabulary.entities import CODES, EVERYTHING
+from common.data.vocabulary.entities import CODES, EVERYTHING, OPEN
 
 CLASSES: Final = ("mel", "nv", "bcc", "ak", "bkl", "df", "vasc", "scc", "unk")
-_NONE_OF_THEM: Final = EVERYTHING.difference(*(CODES[name].entities for name in CLASSES[:-1]))
+_NONE_OF_THEM: Final = EVERYTHING.difference(OPEN, *(CODES[name].entities for name in CLASSES[:-1]))
 
 
 def _truth(lines: Lines) -> list[Row]:

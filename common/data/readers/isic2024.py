@@ -6,10 +6,11 @@ challenge's own page a ground truth (`malignant`), a supplement with the diagnos
 Source: https://challenge.isic-archive.com/data/#2024; Kurtansky et al., Scientific Data 2024
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from common.data.lines import MALIGNANT, MISSING, NOT_MALIGNANT, Lines
-from common.data.readers.kinds import TableKind
+from common.data.readers.kinds import Role, TableKind
 from common.data.rows import Row
 from common.data.vocabulary.diagnoses import Diagnosis
 
@@ -51,11 +52,16 @@ def _rows(
     )
 
 
+def _kind(*columns: str, read: Callable[[Lines], list[Row]] = _kaggle, truth: bool = True) -> TableKind:
+    role: Role = "truth" if truth else "addition"
+    return TableKind("ISIC 2024", columns, read, role, _OPTIONAL, source="ISIC2024", open_rows=True)
+
+
 KINDS = (
-    TableKind("ISIC 2024", ("isicid", "target", "iddxfull"), _kaggle, optional=_OPTIONAL, source="ISIC2024"),
-    TableKind("ISIC 2024", ("isicid", "target", "iddx1"), _kaggle, optional=_OPTIONAL, source="ISIC2024"),
-    TableKind("ISIC 2024", ("isicid", "target", "tbplva"), _kaggle, optional=_OPTIONAL, source="ISIC2024"),
-    TableKind("ISIC 2024", ("isicid", "malignant"), _kaggle, optional=_OPTIONAL, source="ISIC2024"),
-    TableKind("ISIC 2024", ("isicid", "iddxfull"), _supplement, "addition", optional=_OPTIONAL, source="ISIC2024"),
-    TableKind("ISIC 2024", ("isicid", "tbplva"), _metadata, "addition", optional=_OPTIONAL, source="ISIC2024"),
+    _kind("isicid", "target", "iddxfull"),
+    _kind("isicid", "target", "iddx1"),
+    _kind("isicid", "target", "tbplva"),
+    _kind("isicid", "malignant"),
+    _kind("isicid", "iddxfull", read=_supplement, truth=False),
+    _kind("isicid", "tbplva", read=_metadata, truth=False),
 )

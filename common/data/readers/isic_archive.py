@@ -17,8 +17,8 @@ from common.data.readers.kinds import TableKind
 from common.data.rows import Row
 
 LEVELS: Final = tuple(f"diagnosis{level}" for level in range(1, 6))
-SITE_LEVELS: Final = tuple(f"anatomsite{level}" for level in range(5, 0, -1))
-"""The most precise level before the others."""
+SITES: Final = ("anatomsitegeneral", *(f"anatomsite{level}" for level in range(1, 6)))
+"""Each level more precise than the one before."""
 
 _PATIENTS: Final = re.compile(r"ip_\d+")
 _LESIONS: Final = re.compile(r"(il|ham|bcn|msk\d*)_\d+")
@@ -33,12 +33,11 @@ def _older(lines: Lines) -> list[Row]:
 
 
 def _rows(lines: Lines, levels: tuple[str, ...]) -> list[Row]:
-    sites = [key for key in ("anatomsitespecial", *SITE_LEVELS, "anatomsitegeneral") if lines.has(key)]
     return lines.rows(
         lines.diagnoses(*(key for key in levels if lines.has(key))),
         image=("isicid",),
         age=("ageapprox",),
-        site=sites,
+        site=SITES,
         source=lines.text("source", "attribution"),
         skin_type=("fitzpatrickskintype",),
     )
@@ -60,13 +59,20 @@ def _oldest(lines: Lines) -> list[Row]:
 
 def _kind(*columns: str, read: Callable[[Lines], list[Row]], optional: tuple[str, ...]) -> TableKind:
     return TableKind(
-        "ISIC archive", columns, read, optional=optional, patients=_PATIENTS, lesions=_LESIONS, source="ISIC archive"
+        "ISIC archive",
+        columns,
+        read,
+        optional=optional,
+        patients=_PATIENTS,
+        lesions=_LESIONS,
+        source="ISIC archive",
+        open_rows=True,
     )
 
 
 _OPTIONAL: Final = (
-    *("attribution", "benignmalignant", "diagnosis", *LEVELS, *SITE_LEVELS),
-    *("anatomsitespecial", "anatomsitegeneral", "fitzpatrickskintype"),
+    *("attribution", "benignmalignant", "diagnosis", "fitzpatrickskintype"),
+    *(*LEVELS, *SITES),
 )
 _OLDEST: Final = (
     *("metaclinicalbenignmalignant", "metaclinicaldiagnosis", "metaclinicalageapprox", "metaclinicalsex"),

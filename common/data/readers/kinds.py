@@ -9,11 +9,13 @@ from typing import Literal
 from common.data.lines import Lines
 from common.data.rows import Row
 
-ANY_ID = re.compile("")
+ANY_ID = re.compile(r"(?s).+")
 """Matches every id: those of the layout are unique in it."""
 
 NO_ID = re.compile(r"(?!)")
 """Matches none: equal ids of several sources, or of several patients, say nothing."""
+
+Role = Literal["truth", "addition", "lesion truth"]
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,21 @@ class TableKind:
         matches: instead of `columns`, whether a table with these keys is of the kind.
         headerless: patterns of the cells of a first line, where the table is also published without a header;
             its columns then are `columns`.
+        open_rows: whether rows without a diagnosis are usual: they are left out rather than refused.
         notes: what people should know about rows of the kind, from its reader.
     """
 
     layout: str
     columns: tuple[str, ...]
     read: Callable[[Lines], list[Row]]
-    role: Literal["truth", "addition", "lesion truth"] = "truth"
+    role: Role = "truth"
     optional: tuple[str, ...] = ()
     patients: re.Pattern[str] = ANY_ID
     lesions: re.Pattern[str] = ANY_ID
     source: str | None = None
     matches: Callable[[AbstractSet[str]], bool] | None = None
     headerless: tuple[re.Pattern[str], ...] = ()
+    open_rows: bool = False
     notes: Callable[[Sequence[Row]], tuple[str, ...]] = lambda _: ()
 
     def knows(self, keys: AbstractSet[str]) -> bool:

@@ -2,16 +2,17 @@
 
 The ground truth names lesions, the metadata their images; a supplement has the precise diagnoses. Nine lesions of the
 class MAL_OTH are collisions with a malignant part, which only the supplement tells: without it, what is MAL_OTH may be a
-melanoma or not. `skin_tone_class` (0 very dark to 5 very light) is no Fitzpatrick type and is not read.
+melanoma or not.
 Source: https://challenge.isic-archive.com/data/#milk10k; doi:10.34970/648456
 """
 
 from dataclasses import replace
 from typing import Final
 
-from common.data.lines import MALIGNANT, MISSING, Lines
+from common.data.lines import MISSING, Lines
 from common.data.readers.kinds import TableKind
 from common.data.rows import Row
+from common.data.vocabulary.entities import OPEN
 
 CLASSES: Final = ("akiec", "bcc", "benoth", "bkl", "df", "inf", "maloth", "mel", "nv", "sccka", "vasc")
 _WORDS: Final = {"benoth": "ben_oth", "maloth": "mal_oth"}
@@ -22,7 +23,7 @@ def _truth(lines: Lines) -> list[Row]:
     diagnoses = lines.coded([_WORDS.get(name, name) if name else None for name in classes])
     for line, name in enumerate(classes):
         if name == "maloth":
-            diagnoses[line] = replace(diagnoses[line], could_be=MALIGNANT)
+            diagnoses[line] = replace(diagnoses[line], could_be=diagnoses[line].could_be | OPEN)
     return lines.rows(diagnoses, image=("lesionid",), lesion_id=("lesionid",))
 
 
