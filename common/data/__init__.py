@@ -1,0 +1,1 @@
+"""Published and clinical tables of skin lesions: read, understood, and joined to their pictures."""
