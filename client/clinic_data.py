@@ -12,7 +12,8 @@ from typing import Literal
 from client.config import ClinicConfig
 from client.dataset import ClinicData
 from client.parts import collect_groups, objection, split_clinic
-from common.data.records import LesionRecord, read_table, select_sources, table_stamp
+from common.data.files import table_stamp
+from common.data.records import LesionRecord, read_table, select_sources
 from common.data.tables import short_list
 from common.errors import DataError
 from common.image_store import ImageStore

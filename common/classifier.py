@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from common.backbones import Part, backbone_spec
-from common.data.records import SITES, LesionRecord
+from common.data.records import LesionRecord
+from common.data.vocabulary.sites import SITES
 from common.errors import StudyError, WeightsError
 from common.neck import Neck, tap_modules
 from common.norms import FrozenStatisticsNorm, frozen_statistics, group_norm, norm_parameters, replace_batch_norms

@@ -21,7 +21,17 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "lesion_id": (
         *("lesionid", "lesion", "lesionno", "lesionnr", "lesionnumber", "lesionidentifier", "idlesion", "moleid"),
-        *("nevusid", "naevusid", "laesion", "laesionid", "laesionsid", "laesionnr", "lasion", "lasionid", "lesionnummer"),
+        *(
+            "nevusid",
+            "naevusid",
+            "laesion",
+            "laesionid",
+            "laesionsid",
+            "laesionnr",
+            "lasion",
+            "lasionid",
+            "lesionnummer",
+        ),
         *("idlesione", "lesioneid", "lesionpatientid"),
     ),
     "diagnosis": (
@@ -87,12 +97,8 @@ def near_names(columns: Sequence[str], read: Iterable[str], meanings: Iterable[s
         Pairs of a column's name and a meaning, such as `("Patientenkürzel", "patient_id")`.
     """
     taken = set(read)
-    pairs = []
-    for meaning in meanings:
-        for name in columns:
-            if name and name not in taken and _looks_like(column_key(name), meaning):
-                pairs.append((name, meaning))
-    return pairs
+    free = [name for name in columns if name and name not in taken]
+    return [(name, meaning) for meaning in meanings for name in free if _looks_like(column_key(name), meaning)]
 
 
 def _looks_like(key: str, meaning: str) -> bool:

@@ -1,4 +1,4 @@
-"""One row an image: truths completed by one another and by additions, and what happens where they contradict each other.
+"""One row an image: truths completed by one another and by additions, and what becomes of contradictions.
 
 Read strictly, a contradiction is an error that names both lines. Read leniently (after a private study was approved,
 nothing is refused for data), each line is judged alone: lines of two patients for one image stay with each of them, and
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Final, NoReturn
 
+from common.data.files import IMAGE_SUFFIXES
 from common.data.rows import Row
 from common.data.tables import Table
 from common.data.vocabulary.diagnoses import combine
@@ -31,7 +32,7 @@ def joined(tables: Sequence[TableRows], strict: bool) -> list[Row]:
 
     Args:
         tables: the rows of each table of one layout, at least one truth among them.
-        strict: whether a contradiction raises; where not, the rows get a `problem`, and several rows may name one image.
+        strict: whether a contradiction raises; where not, the rows get a `problem`, and several may name one image.
 
     Raises:
         DataError: where `strict`: a line that cannot be used, two lines of a table for one image, two tables that
@@ -106,7 +107,10 @@ def _refuse_problems(rows: Iterable[Row]) -> None:
 
 def _key(row: Row) -> str:
     """What a row is joined by: the image id; in melfed's own tables the same path below two folders is two images."""
-    return f"{row.table.path.parent}/{row.image}" if row.table.layout == "melfed" else row.image
+    if row.table.layout == "melfed":
+        return f"{row.table.path.parent}/{row.image}"
+    stem, _, suffix = row.image.rpartition(".")
+    return stem if stem and f".{suffix.lower()}" in IMAGE_SUFFIXES else row.image
 
 
 def _by_key(tables: Iterable[TableRows], strict: bool) -> dict[str, list[Row]]:

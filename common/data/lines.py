@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from common.data.cells import is_unknown, read_age, read_binary
 from common.data.columns import NAMES
+from common.data.files import without_suffix
 from common.data.identity import normal_id
 from common.data.image_types import read_image_type, read_manipulation
 from common.data.rows import ReadOptions, Row
@@ -211,7 +212,7 @@ class Lines:
             image_type: of each line, or of all; without, a column of the archive.
             skin_type: keys of the columns of Fitzpatrick's type.
         """
-        images = self._images(image)
+        images = each(without_suffix, self._images(image))
         types = self._types(image_type)
         rows = [
             Row(name, self.table, *values)
@@ -241,8 +242,9 @@ class Lines:
 
     def _patients(self, keys: Sequence[str]) -> list[str | None]:
         """Normal ids, noting how each is spelled."""
-        names = self.read(normal_id, "patient_id", *keys)
-        for spelling, name in set(zip(self.text("patient_id", *keys), names, strict=True)):
+        spelled = self.text("patient_id", *keys)
+        names = self._understood(normal_id, "patient_id", spelled)
+        for spelling, name in set(zip(spelled, names, strict=True)):
             if name is not None and spelling is not None:
                 self.patients.setdefault(name, set()).add(spelling)
         return names
@@ -275,9 +277,9 @@ class Lines:
                 return self.read(function, "skin_type", *(key for key in NAMES[scale] if key in self._cells))
         return self.read(read_fitzpatrick, "skin_type", *keys)
 
-    def _types(self, given: Sequence[str | None] | str | None) -> Sequence[str | None] | repeat[str]:
+    def _types(self, given: Sequence[str | None] | str | None) -> Sequence[str | None]:
         if isinstance(given, str):
-            return repeat(given, self.count)
+            return [given] * self.count
         return given if given is not None else self.read(read_image_type, "image_type")
 
     def _near(self, meaning: str) -> list[str]:

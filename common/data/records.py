@@ -1,39 +1,34 @@
-"""From a folder of dermoscopy images and their published tables to one record an image.
+"""From a folder of images and their published tables to one record an image.
 
-Tables are recognised by their columns (`common/data/layouts.py`), never by the names of files or folders, and joined by
-image id. Images are found by that id, or by their path in melfed's own table, anywhere in the folder.
+Tables are recognised by their columns (`readers`), never by the names of files or folders, and joined by image id.
+Images are found by that id, or by their path in melfed's own table, anywhere in the folder.
 """
 
-import hashlib
-import os
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal, NoReturn
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
-from common.data.layouts import DEFAULT_SOURCES, DIAGNOSES, SITES, Row, diagnosis_code, without_suffix
-from common.data.tables import refuse_duplicate, refuse_two_layouts, rows_by_layout, short_list
+from common.data import class_folders
+from common.data.decisions import Cause, Decisions, LeftOutRow, refuse_what_is_open
+from common.data.files import Files
+from common.data.joining import joined
+from common.data.matching import Matched
+from common.data.people import Namer, People, describe_people, forget_zeros
+from common.data.rows import ReadOptions, Row
+from common.data.tables import (
+    UNREAD,
+    Table,
+    TableReport,
+    nothing_recognised,
+    open_tables,
+    read_lines,
+    short_list,
+)
+from common.data.vocabulary.entities import positive_entities
 from common.errors import DataError
-
-__all__ = [
-    "SITES",
-    "LesionRecord",
-    "LesionTable",
-    "group_ids",
-    "group_kind",
-    "read_rows",
-    "read_table",
-    "select_sources",
-    "table_stamp",
-]
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
-_OURS = (*sorted(IMAGE_SUFFIXES), ".csv")
-MASK_ENDINGS = ("_superpixels", "_segmentation")
-TABLE_DEPTH = 2
-"""How many folder levels below the data folder tables are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +40,11 @@ class LesionRecord:
     target: int
     """1 for a positive of the study, else 0."""
     diagnosis: str | None
-    """One of `layouts.DIAGNOSES`, or another diagnosis as it was published."""
+    """A code of `vocabulary.entities` under which reports count it; None where no single one is known."""
     patient_id: str | None
+    """Normalised and scoped (`identity`): equal for all images of one person, and for nobody else's."""
     lesion_id: str | None
+    """Likewise."""
     dup_group: str | None
     """Name of a group of images that are the same picture under different ids."""
     age: float | None
@@ -55,7 +52,7 @@ class LesionRecord:
     sex: str | None
     """`male` or `female`."""
     site: str | None
-    """One of `SITES`."""
+    """One of `vocabulary.sites.SITES`."""
     source: str
     """The clinic or data set the picture comes from."""
     image_type: str | None = None
@@ -66,9 +63,24 @@ class LesionRecord:
     """What was done to the picture after it was taken, as the archive says it: `altered` or `synthetic`."""
 
 
+@dataclass(frozen=True, slots=True)
+class WordCount:
+    """A diagnosis as the table writes it, what it was taken for, and how many rows have it."""
+
+    word: str
+    code: str | None
+    """The class; None where the word leaves it open, or is not known."""
+    reading: str
+    """`known`, `undecided`, `unknown` or `missing`."""
+    rows: int
+
+
 @dataclass(frozen=True)
 class LesionTable:
-    """All records of a data folder, in the order of their image paths."""
+    """All records of a data folder, in the order of their image paths, and how its tables were understood.
+
+    What is not in `records` is for the people whose data it is: it names images, patients and words of the tables.
+    """
 
     root: Path
     layout: str
@@ -77,76 +89,86 @@ class LesionTable:
     """Image ids of rows that have no image file."""
     unlisted: tuple[str, ...]
     """Image files that no row names."""
-    undiagnosed: tuple[str, ...] = ()
-    """Images of an ISIC-archive export left out because it does not say whether they are positive."""
+    left_out: tuple[LeftOutRow, ...] = ()
+    """Rows that have an image and no record, with the reason."""
+    words: tuple[WordCount, ...] = ()
+    """The diagnoses of all rows that have an image, the most frequent first."""
+    tables: tuple[TableReport, ...] = ()
+    people: People | None = None
+    notes: tuple[str, ...] = ()
+    """What else should be known, a line each."""
+
+    def left_out_because(self, *causes: Cause) -> tuple[str, ...]:
+        """The images of rows that were left out for some causes."""
+        return tuple(row.image for row in self.left_out if row.cause in causes)
+
+    @property
+    def undiagnosed(self) -> tuple[str, ...]:
+        """Images left out because nobody knows whether they are positives."""
+        return self.left_out_because("undecided", "no diagnosis", "unknown word")
 
 
-def read_table(root: Path, positive: Sequence[str] = ("mel",)) -> LesionTable:
+def read_table(
+    root: Path, positive: Sequence[str] = ("mel",), options: ReadOptions | None = None, strict: bool = True
+) -> LesionTable:
     """Read the tables of a data folder and find the image of each row.
 
     Args:
         root: the data folder; tables lie in it or up to two levels below, images anywhere in it.
-        positive: the diagnoses that count as target 1. For `("mel",)` a target that the table itself states is
-            taken as it is; for anything else the diagnosis of every row must be known.
+        positive: the diagnoses that count as target 1, codes of `vocabulary.entities`. For `("mel",)` a target that
+            the table itself states is taken where its diagnosis does not contradict it; for anything else the
+            diagnosis of every row must be known.
+        options: what a person says about the folder that its tables do not say.
+        strict: whether a row that cannot be used is an error. Where not, as for a private study after its approval,
+            such rows are left out, each judged by itself alone, and no patient's row changes what becomes of another
+            patient's: two patients' rows may then name one image.
 
     Raises:
-        DataError: no folder, no recognised table, two layouts for the same folder, no image for any row, a cell
-            that cannot be used, two rows for one image, or a path that leaves the folder.
+        DataError: no folder, no table with known columns, or a `positive` that the vocabulary does not have. Where
+            `strict`, also two layouts in the folder, no image for any row, a cell that cannot be used, a diagnosis
+            that is not in the vocabulary (`decisions.UnknownWords`), two rows for one image, or a path that leaves the
+            folder.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder that holds the images and their table")
-    files = _Files(root)
-    layouts = {layout: _Matched(files, rows) for layout, rows in files.rows().items()}
-    with_images = {layout: matched for layout, matched in layouts.items() if matched.found}
-    if not with_images:
-        layout, matched = next(iter(layouts.items()))
-        raise DataError(
-            f"{root}: {len(matched.missing)} rows ({layout}) and no image file for any of them: '"
-            f"{matched.missing[0].image}' and the others are in none of its folders (links out of it are not "
-            "followed); put the images into it"
-        )
-    refuse_two_layouts({layout: list(matched.found.values()) for layout, matched in with_images.items()})
-    layout, matched = next(iter(with_images.items()))
-    records, undiagnosed = _records(layout, matched.found, positive)
+    options = options or ReadOptions()
+    decisions = Decisions(positive_entities(positive), options)
+    files = Files(root)
+    layouts, reports, notes = _read(root, files, options, strict)
+    matched = {layout: Matched(files, rows, strict, options.shared_ids) for layout, rows in layouts.items()}
+    if strict:
+        matched = _with_images(root, files, matched)
+    found = {path: rows for part in matched.values() for path, rows in part.found.items()}
+    if not strict and len(matched) > 1:
+        found = _merged([part.found for part in matched.values()])
+    rows = [(path, row) for path in sorted(found) for row in found[path]]
+    if strict:
+        forget_zeros(row for _, row in rows)
+        refuse_what_is_open((row for _, row in rows), decisions, positive)
+    records, left_out = _records(rows, decisions, options, apart=not strict)
+    if strict and not records:
+        raise DataError(f"none of the {len(rows)} rows has a diagnosis; export them with diagnoses")
+    left_out += [row for part in matched.values() for row in part.left_out]
     return LesionTable(
         root=root,
-        layout=layout,
+        layout=" + ".join(matched),
         records=records,
-        missing=tuple(sorted(row.image for row in matched.missing)),
-        unlisted=tuple(image for image in files.images if image not in matched.found),
-        undiagnosed=undiagnosed,
+        missing=tuple(sorted(row.image for part in matched.values() for row in part.missing)),
+        unlisted=files.unlisted(found),
+        left_out=tuple(left_out),
+        words=_words([row for _, row in rows], decisions),
+        tables=reports,
+        people=describe_people([row for _, row in rows], reports, options.shared_ids),
+        notes=notes + _notes([row for _, row in rows]),
     )
 
 
-def table_stamp(root: Path) -> str:
-    """Return a digest that is another one as soon as `read_table` could find something else: much cheaper than that.
-
-    It is of the images' names, and of the tables' names, sizes, times and inodes.
-
-    Raises:
-        DataError: the folder cannot be read.
-    """
-    stamp = hashlib.sha256()
-    for folder, folders, names in os.walk(root, onerror=_refuse_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        ours = sorted(name for name in names if name.lower().endswith(_OURS) and not name.startswith("."))
-        stamp.update("\0".join([folder, *ours]).encode("utf-8", "surrogateescape"))
-        for name in ours:
-            if name.lower().endswith(".csv"):
-                stamp.update(_state_of(Path(folder, name)))
-    return stamp.hexdigest()
-
-
-def _state_of(table: Path) -> bytes:
-    try:
-        found = table.stat()
-    except OSError as error:
-        _refuse_unreadable(error)
-    return f"\0{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\0".encode()
-
-
-def read_rows(tables: Sequence[Path], positive: Sequence[str] = ("mel",)) -> tuple[str, tuple[LesionRecord, ...]]:
-    """Read published tables of one layout without their images.
+def read_rows(
+    tables: Sequence[Path],
+    positive: Sequence[str] = ("mel",),
+    options: ReadOptions | None = None,
+) -> tuple[str, tuple[LesionRecord, ...]]:
+    """Read published tables of one layout without their images, strictly.
 
     Returns:
         The layout's name, and the records in the order of their image ids, which stand in for the image paths.
@@ -154,10 +176,15 @@ def read_rows(tables: Sequence[Path], positive: Sequence[str] = ("mel",)) -> tup
     Raises:
         DataError: as `read_table` does, but for what concerns images.
     """
-    layouts = rows_by_layout(tables)
-    refuse_two_layouts(layouts)
+    options = options or ReadOptions()
+    decisions = Decisions(positive_entities(positive), options)
+    layouts, _ = _layouts(_opened(tables, strict=True), options, strict=True)
+    _refuse_two_layouts(layouts)
     layout, rows = next(iter(layouts.items()))
-    return layout, _records(layout, {row.image: row for row in rows}, positive)[0]
+    forget_zeros(rows)
+    refuse_what_is_open(rows, decisions, positive)
+    named = sorted(((row.image, row) for row in rows), key=lambda pair: pair[0])
+    return layout, _records(named, decisions, options, apart=False)[0]
 
 
 def select_sources(
@@ -244,139 +271,124 @@ def _matching(known: Sequence[str], items: Sequence[str]) -> set[str]:
     return matched
 
 
-class _Files:
-    """The images and tables below a folder; hidden files, masks and linked folders are passed over."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.tables: list[Path] = []
-        self.images: list[str] = []
-        self.links: set[str] = set()
-        for folder, folders, names in os.walk(root, onerror=_refuse_unreadable):
-            here = Path(folder).relative_to(root)
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-            self.links.update((here / name).as_posix() for name in folders if (root / here / name).is_symlink())
-            for name in sorted(names):
-                if not name.startswith("."):
-                    self._add(here, name)
-        self.images.sort()
-        self.known = set(self.images)
-        self.by_stem: dict[str, list[str]] = defaultdict(list)
-        for image in self.images:
-            self.by_stem[without_suffix(PurePosixPath(image).stem)].append(image)
-
-    def _add(self, here: Path, name: str) -> None:
-        suffix = PurePosixPath(name).suffix.lower()
-        if suffix in IMAGE_SUFFIXES and not PurePosixPath(name).stem.lower().endswith(MASK_ENDINGS):
-            path = (here / name).as_posix()
-            self.images.append(path)
-            if (self.root / path).is_symlink():
-                self.links.add(path)
-        elif suffix == ".csv" and len(here.parts) <= TABLE_DEPTH:
-            self.tables.append(self.root / here / name)
-
-    def rows(self) -> dict[str, list[Row]]:
-        """The joined rows of each layout; the folder is named where none is recognised."""
+def _opened(paths: Iterable[Path], strict: bool) -> list[Table]:
+    """The tables in some files; leniently, without those that cannot be read where others can."""
+    tables: list[Table] = []
+    unreadable: DataError | None = None
+    for path in paths:
         try:
-            return rows_by_layout(self.tables)
+            tables += open_tables(path)
         except DataError as error:
-            raise DataError(f"{self.root}: {error}") from error
-
-    def find(self, row: Row) -> str | None:
-        """The image file of a row, relative to the root; DataError where the row points out of the folder."""
-        name = PurePosixPath(row.image.replace("\\", "/"))
-        if name.is_absolute() or PureWindowsPath(row.image).drive or ".." in name.parts:
-            raise DataError(f"{row.where}: '{row.image}' leaves the data folder; give a path relative to it")
-        here = PurePosixPath(row.table.parent.relative_to(self.root).as_posix())
-        candidates = [(here / name).as_posix(), name.as_posix()]
-        found = next((path for path in candidates if path in self.known), None)
-        if found is None and len(name.parts) == 1:
-            stem = name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name
-            found = min(self.by_stem.get(without_suffix(stem), ()), key=lambda path: _nearest(path, here), default=None)
-        for path in (found,) if found else candidates:
-            self._refuse_links_outside(row, PurePosixPath(path))
-        return found
-
-    def _refuse_links_outside(self, row: Row, path: PurePosixPath) -> None:
-        for part in (path, *path.parents):
-            if part.as_posix() not in self.links:
-                continue
-            # realpath, since Path.resolve raises where links form a circle
-            if not Path(os.path.realpath(self.root / part)).is_relative_to(os.path.realpath(self.root)):
-                raise DataError(f"{row.where}: '{path}' is a link out of the data folder; copy the images into it")
+            if strict:
+                raise
+            unreadable = error
+    if unreadable and not any(table.truth for table in tables):
+        raise unreadable
+    return tables
 
 
-def _refuse_unreadable(error: OSError) -> NoReturn:
-    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions") from error
+def _read(
+    root: Path, files: Files, options: ReadOptions, strict: bool
+) -> tuple[dict[str, list[Row]], tuple[TableReport, ...], tuple[str, ...]]:
+    """The joined rows of each layout, how each table was understood, and what should be known."""
+    if options.classes is not None:
+        _, rows = class_folders.rows_of_folders(root, files.images, options.classes)
+        return {class_folders.LAYOUT: rows}, (), class_folders.notes_of_classes(options.classes)
+    tables = _opened(files.tables, strict)
+    if not any(table.truth for table in tables):
+        if question := class_folders.ask_for_classes(files.images):
+            raise DataError(f"{root}: no table, but {question}")
+        others = [PurePosixPath(path).name for path in files.not_read if PurePosixPath(path).suffix.lower() in UNREAD]
+        raise DataError(f"{root}: {nothing_recognised(tables, others)}")
+    layouts, reports = _layouts(tables, options, strict)
+    return layouts, reports, ()
 
 
-def _nearest(path: str, here: PurePosixPath) -> tuple[bool, int, str]:
-    """Among files of one stem: those beside the table first, then the least deep."""
-    return not PurePosixPath(path).is_relative_to(here), path.count("/"), path
+def _layouts(
+    tables: Sequence[Table], options: ReadOptions, strict: bool
+) -> tuple[dict[str, list[Row]], tuple[TableReport, ...]]:
+    """The joined rows of every layout whose ground truth is among the tables, and how each table was understood."""
+    names = dict.fromkeys(table.layout for table in tables if table.layout and table.truth)
+    if not names:
+        raise DataError(nothing_recognised(tables))
+    read = [(table, *read_lines(table, options, strict)) for table in tables if table.layout in names]
+    layouts = {
+        name: joined([(table, rows) for table, rows, _ in read if table.layout == name], strict) for name in names
+    }
+    return layouts, tuple(report for _, _, report in read)
 
 
-class _Matched:
-    """The rows of one layout by the image file they name, and those that name none."""
+def _with_images(root: Path, files: Files, layouts: dict[str, Matched]) -> dict[str, Matched]:
+    """The one layout whose rows have images, strictly."""
+    found = {layout: matched for layout, matched in layouts.items() if matched.found}
+    if not found:
+        layout, matched = next(iter(layouts.items()))
+        names = [row.image for row in matched.missing]
+        why = files.unread_reason(names) or (
+            f"'{names[0]}' and the others are in none of its folders (links out of it are not followed); put the "
+            "images into it"
+        )
+        raise DataError(f"{root}: {len(names)} rows ({layout}) and no image file for any of them: {why}")
+    _refuse_two_layouts({layout: [rows[0] for rows in matched.found.values()] for layout, matched in found.items()})
+    return found
 
-    def __init__(self, files: _Files, rows: Iterable[Row]) -> None:
-        self.found: dict[str, Row] = {}
-        self.missing: list[Row] = []
-        for row in rows:
-            path = files.find(row)
-            if path is None:
-                self.missing.append(row)
-            elif path in self.found:
-                refuse_duplicate(row, self.found[path])
-            else:
-                self.found[path] = row
+
+def _refuse_two_layouts(layouts: Mapping[str, Sequence[Row]]) -> None:
+    """Raise a DataError where tables of more than one layout have rows: one image may be in both."""
+    if len(layouts) > 1:
+        tables = "; ".join(f"{rows[0].table.name} is {layout}" for layout, rows in layouts.items())
+        raise DataError(f"tables of {len(layouts)} layouts in one folder ({tables}); keep one of them in a folder")
+
+
+def _merged(parts: Sequence[Mapping[str, list[Row]]]) -> dict[str, list[Row]]:
+    merged: dict[str, list[Row]] = defaultdict(list)
+    for part in parts:
+        for path, rows in part.items():
+            merged[path] += rows
+    return merged
 
 
 def _records(
-    layout: str, rows: dict[str, Row], positive: Sequence[str]
-) -> tuple[tuple[LesionRecord, ...], tuple[str, ...]]:
-    """The records of rows by image, and the images whose target an archive export leaves open."""
-    positives = frozenset(diagnosis_code(name) for name in positive)
-    known = set(DIAGNOSES) | {row.diagnosis for row in rows.values() if row.diagnosis}
-    if not positives <= known:
-        unknown = short_list(sorted(positives - known))
-        raise DataError(f"positive: no diagnosis is called {unknown}; known are {short_list(sorted(known), 40)}")
+    rows: Sequence[tuple[str, Row]], decisions: Decisions, options: ReadOptions, apart: bool
+) -> tuple[tuple[LesionRecord, ...], list[LeftOutRow]]:
+    """The records of rows by image, and the rows that none is made of."""
+    namer = Namer(options.shared_ids, apart, (row for _, row in rows))
     records: list[LesionRecord] = []
-    undiagnosed: list[str] = []
-    for image, row in sorted(rows.items()):
-        target = _target(row, positives)
-        if target is not None:
-            records.append(_record(layout, image, row, target))
-        elif layout == "ISIC archive":
-            undiagnosed.append(image)
-        else:
-            names = ", ".join(sorted(positives))
-            raise DataError(
-                f"{row.where}: the diagnosis of '{row.image}' is not known well enough to tell whether it is one of "
-                f"{names}; give it, or study melanoma alone (positive: [mel])"
+    left_out: list[LeftOutRow] = []
+    for image, row in rows:
+        if cause := decisions.cause(row):
+            left_out.append(LeftOutRow(image, row.where, *cause))
+            continue
+        target, diagnosis = decisions.of(row)
+        records.append(
+            LesionRecord(
+                image,
+                target or 0,
+                diagnosis,
+                *namer.names(row),
+                row.age,
+                row.sex,
+                row.site,
+                row.source or row.table.default_source,
+                row.image_type,
+                row.skin_type,
+                row.manipulated,
             )
-    if not records:
-        raise DataError(f"none of the {len(rows)} rows has a diagnosis; export them with diagnoses")
-    return tuple(records), tuple(undiagnosed)
+        )
+    return tuple(records), left_out
 
 
-def _target(row: Row, positives: frozenset[str]) -> int | None:
-    if positives == {"mel"} and row.target is not None:
-        return row.target
-    if row.diagnosis not in (None, "unk"):
-        return int(row.diagnosis in positives)
-    return 0 if positives <= row.ruled_out else None
+def _words(rows: Sequence[Row], decisions: Decisions) -> tuple[WordCount, ...]:
+    counts = Counter((row.diagnosis.word, decisions.of(row)[1], row.diagnosis.reading) for row in rows)
+    return tuple(WordCount(*key, count) for key, count in counts.most_common())
 
 
-def _record(layout: str, image: str, row: Row, target: int) -> LesionRecord:
-    return LesionRecord(
-        image=image,
-        target=target,
-        diagnosis=row.diagnosis,
-        patient_id=row.patient_id,
-        lesion_id=row.lesion_id,
-        dup_group=row.dup_group,
-        age=row.age,
-        sex=row.sex,
-        site=row.site,
-        source=row.source or DEFAULT_SOURCES[layout],
-    )
+def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What readers say about rows, and mixtures of kinds of pictures."""
+    kinds = {row.table.kind for row in rows if row.table.kind}
+    notes = [note for kind in kinds for note in kind.notes([row for row in rows if row.table.kind is kind])]
+    types = Counter(row.image_type for row in rows if row.image_type)
+    if len(types) > 1:
+        mixed = ", ".join(f"{count} {name}" for name, count in types.most_common())
+        notes.append(f"kinds of pictures are mixed ({mixed}); a network can tell them apart by that alone")
+    return tuple(notes)

@@ -25,14 +25,14 @@ _NEAR_KEYS: Final = tuple(key for keys in NAMES.values() for key in keys)
 _WANTED_MEANINGS: Final = ("patient_id", "lesion_id")
 
 
-class _File(Protocol):
+class TableFile(Protocol):
     """What holds the cells of a table."""
 
-    path: Path
+    def columns(self, wanted: Sequence[int]) -> tuple[list[Cells], dict[int, int]]:
+        """Return some columns, and by index of the line how many cells too long lines have."""
 
-    def columns(self, wanted: Sequence[int]) -> tuple[list[Cells], dict[int, int]]: ...
-
-    def numbers(self) -> Sequence[int]: ...
+    def place(self, line: int) -> str:
+        """Where a line is in the file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Table:
     """File name, and the sheet where a workbook has several; for messages."""
     columns: tuple[str, ...]
     kind: TableKind | None
-    file: _File
+    file: TableFile
 
     @property
     def layout(self) -> str | None:
@@ -72,19 +72,15 @@ class Table:
 
     def cells(self) -> tuple[dict[str, Cells], dict[int, int]]:
         """Return the cells of the columns that the kind reads, by key, and the lines with too many cells."""
-        assert self.kind is not None
-        wanted = dict.fromkeys((*self.kind.columns, *self.kind.optional, *_NEAR_KEYS))
+        own = (*self.kind.columns, *self.kind.optional) if self.kind else ()
+        wanted = dict.fromkeys((*own, *_NEAR_KEYS))
         keys = [key for key in wanted if key in self.keys]
         columns, long = self.file.columns([self.keys[key] for key in keys])
         return dict(zip(keys, columns, strict=True)), long
 
     def where(self, line: int) -> str:
-        """File name and line number of a line, as a text editor or a spreadsheet counts; for messages."""
-        return f"{self.name}, line {self._numbers[line]}"
-
-    @cached_property
-    def _numbers(self) -> Sequence[int]:
-        return self.file.numbers()
+        """File name and place of a line, as a text editor or a spreadsheet counts; for messages."""
+        return f"{self.name}, {self.file.place(line)}"
 
     @cached_property
     def has_patients(self) -> bool:
@@ -126,9 +122,11 @@ def read_lines(table: Table, options: ReadOptions, strict: bool) -> tuple[list[R
     """Return the rows of a table whose kind is known, and how it was understood.
 
     Raises:
-        DataError: the file cannot be read; where `strict`, also columns that may both be meant.
+        DataError: its columns are not known, or the file cannot be read; where `strict`, also columns that may both be
+            meant.
     """
-    assert table.kind is not None
+    if table.kind is None:
+        raise DataError(nothing_recognised([table]))
     lines = Lines(table, options, strict)
     rows = table.kind.read(lines)
     missing = [meaning for meaning in _WANTED_MEANINGS if meaning not in lines.used.values()]
@@ -171,8 +169,11 @@ def nothing_recognised(tables: Sequence[Table], others: Iterable[str] = ()) -> s
         return f"no table with diagnoses ({short_list(additions, 4)}); put the ground truth beside it"
     seen = [f"{table.name} has {short_list(table.columns, 8)}" for table in tables if table.columns]
     seen += [f"{name} is not read: save it as CSV UTF-8 or .xlsx" for name in others]
-    known = "; ".join(f"{kind.layout}: {','.join(kind.columns)}" for kind in KINDS if kind.role != "addition")
-    return f"no table with known columns ({short_list(seen, 4) or 'no table at all'}); known layouts are {known}"
+    known = ", ".join(dict.fromkeys(kind.layout for kind in KINDS))
+    return (
+        f"no table with known columns ({short_list(seen, 4) or 'no table at all'}); known are those of {known}; for a "
+        "table of your own call the columns image, and target (1: melanoma) or diagnosis"
+    )
 
 
 def short_list(names: Sequence[str], most: int = 12) -> str:
@@ -187,7 +188,7 @@ def _kind(columns: Sequence[str]) -> TableKind | None:
 
 
 def _of_sheet(sheet: Sheet, alone: bool) -> Table:
-    """The table of a sheet: its header is the first of the uppermost rows that is a known one, else the first at all."""
+    """The table of a sheet: its header is the first of the uppermost rows that is a known one, else the first."""
     name = sheet.path.name if alone else f"{sheet.path.name} ({sheet.title})"
     for number, row in enumerate(sheet.top):
         if kind := _kind(row):

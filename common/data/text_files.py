@@ -97,8 +97,12 @@ class TextFile:
         fast = self._fast(body, wanted) if self.separator != PH2_SEPARATOR else None
         return (fast, {}) if fast is not None else self._exact(body, wanted)
 
-    def numbers(self) -> list[int]:
-        """Return the physical line at which each line of `columns` ends, as a text editor counts."""
+    def place(self, line: int) -> str:
+        """Where a line of `columns` ends in the file, as a text editor counts."""
+        return f"line {self._numbers[line]}"
+
+    @cached_property
+    def _numbers(self) -> list[int]:
         return [self.before + number for number, _ in _records(self._body, self.separator)]
 
     @property

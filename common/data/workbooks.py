@@ -61,13 +61,13 @@ class SheetBody:
                 column.append(row[index] if index < len(row) else None)
         return columns, long
 
-    def numbers(self) -> Sequence[int]:
-        """Return the row number of each line of `columns`, as the spreadsheet shows it."""
-        return range(self.before + 1, self.before + 1 + len(self._rows))
+    def place(self, line: int) -> str:
+        """Where a line of `columns` is, as the spreadsheet counts."""
+        return f"row {self.before + 1 + line}"
 
     @cached_property
     def _rows(self) -> list[list[str | None]]:
-        with _workbook(self.path) as workbook:
+        with _Workbook(self.path) as workbook:
             rows = workbook[self.title].iter_rows(min_row=self.before + 1, values_only=True)
             return [[_text(value) for value in row] for row in rows]
 
@@ -78,7 +78,7 @@ def open_sheets(path: Path) -> list[Sheet]:
     Raises:
         DataError: the file cannot be read as a workbook.
     """
-    with _workbook(path) as workbook:
+    with _Workbook(path) as workbook:
         sheets = []
         for sheet in workbook.worksheets:
             rows = sheet.iter_rows(max_row=HEADER_ROWS, values_only=True)
@@ -120,14 +120,12 @@ class ParquetFile:
             raise _unreadable(self.path, "a Parquet file", error) from error
         return [[_text(value) for value in frame[name].to_list()] for name in names], {}
 
-    def numbers(self) -> Sequence[int]:
-        """Return the number of each row, from 1 on."""
-        import polars as pl
-
-        return range(1, 1 + pl.scan_parquet(self.path).select(pl.len()).collect().item())
+    def place(self, line: int) -> str:
+        """Where a line of `columns` is, from 1 on."""
+        return f"row {1 + line}"
 
 
-class _workbook:
+class _Workbook:
     """A workbook that is open for reading, as a context; whatever is wrong with it is a DataError."""
 
     def __init__(self, path: Path) -> None:
@@ -167,4 +165,3 @@ def _text(value: object) -> str | None:
     if isinstance(value, datetime.datetime):
         return value.date().isoformat()
     return str(value)
-

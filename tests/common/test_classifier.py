@@ -15,7 +15,8 @@ from common.classifier import (
     saved_classifier,
     trainable_tensors,
 )
-from common.data.records import SITES, LesionRecord
+from common.data.records import LesionRecord
+from common.data.vocabulary.sites import SITES
 from common.errors import StudyError, WeightsError
 from common.norms import FrozenStatisticsNorm
 from common.tensors import TensorError

@@ -9,8 +9,8 @@ from typing import Final
 from common.data.readers.kinds import TableKind
 
 _MODULES: Final = (
-    *("isic2016", "isic2019", "isic2018", "isic2020", "isic2017", "isic_archive", "isic2024", "milk10k"),
-    *("pad_ufes_20", "derm7pt", "bcn20000", "ph2", "ddi", "fitzpatrick17k", "ham10000", "melfed"),
+    *("isic2016", "isic2019", "isic2018", "isic2020", "isic2017", "ham10000", "pad_ufes_20", "derm7pt", "bcn20000"),
+    *("ph2", "ddi", "fitzpatrick17k", "melfed", "isic_archive", "isic2024", "milk10k"),
 )
 
 READERS: Final[dict[str, tuple[TableKind, ...]]] = {
@@ -18,5 +18,9 @@ READERS: Final[dict[str, tuple[TableKind, ...]]] = {
 }
 """The kinds of tables of each reader, by its name."""
 
-KINDS: Final = tuple(kind for kinds in READERS.values() for kind in kinds)
-"""All of them, in the order in which a table is tried: one whose columns hold another's comes before it."""
+KINDS: Final = tuple(
+    sorted(
+        (kind for kinds in READERS.values() for kind in kinds), key=lambda kind: (kind.role == "addition", kind.near)
+    )
+)
+"""All of them, in the order in which a table is tried: truths first, and one whose columns hold another's before it."""

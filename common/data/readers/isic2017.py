@@ -7,20 +7,18 @@ Source: https://challenge.isic-archive.com/data/#2017
 from common.data.lines import MELANOMA, MISSING, NO_MELANOMA, Lines
 from common.data.readers.kinds import TableKind
 from common.data.rows import Row
-from common.data.vocabulary.diagnoses import read_diagnosis
 
 
 def _truth(lines: Lines) -> list[Row]:
     melanoma = lines.binary("melanoma")
     keratosis = lines.binary("seborrheickeratosis") if lines.has("seborrheickeratosis") else [None] * lines.count
-    words = {(0, 0): "nevus", (0, 1): "seborrheic keratosis", (1, 0): "melanoma", (1, None): "melanoma"}
+    names: dict[tuple[int | None, int | None], str] = {(0, 0): "nv", (0, 1): "sk", (1, 0): "mel", (1, None): "mel"}
     both = list(zip(melanoma, keratosis, strict=True))
     for line, values in enumerate(both):
         if values == (1, 1):
             lines.problem(line, "melanoma and seborrheic_keratosis are both 1; mend one of the two cells")
     stated = [None if value is None else (MELANOMA if value else NO_MELANOMA) for value in melanoma]
-    diagnoses = [read_diagnosis(words[values]) if values in words else MISSING for values in both]
-    return lines.rows(diagnoses, stated, image=("imageid",))
+    return lines.rows(lines.coded([names.get(values) for values in both]), stated, image=("imageid",))
 
 
 def _metadata(lines: Lines) -> list[Row]:

@@ -31,7 +31,5 @@ def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
 
 KINDS = (
     TableKind("ISIC 2018", ("image", *CLASSES), _truth, source="ISIC2018", notes=_notes),
-    TableKind(
-        "ISIC 2018", ("image", "lesionid", "diagnosisconfirmtype"), _lesions, "addition", source="ISIC2018"
-    ),
+    TableKind("ISIC 2018", ("image", "lesionid", "diagnosisconfirmtype"), _lesions, "addition", source="ISIC2018"),
 )

@@ -38,9 +38,7 @@ def _metadata(lines: Lines) -> list[Row]:
     return _rows(lines, [MISSING] * lines.count)
 
 
-def _rows(
-    lines: Lines, diagnoses: list[Diagnosis], stated: list[frozenset[str] | None] | None = None
-) -> list[Row]:
+def _rows(lines: Lines, diagnoses: list[Diagnosis], stated: list[frozenset[str] | None] | None = None) -> list[Row]:
     return lines.rows(
         diagnoses,
         stated,

@@ -15,6 +15,12 @@ ANY_ID = re.compile(r"(?s).+")
 NO_ID = re.compile(r"(?!)")
 """Matches none: equal ids of several sources, or of several patients, say nothing."""
 
+PUBLISHED_PATIENT = re.compile(r"ip_\d{7}")
+"""Matches the ids of patients that the ISIC archive gives out, unique in it, as they also stand in other tables."""
+
+PUBLISHED_LESION = re.compile(r"(il|ham|bcn|msk\d*)_\d{7}")
+"""Likewise of lesions; nine lesions of HAM10000 have images in two of its sources."""
+
 Role = Literal["truth", "addition", "lesion truth"]
 
 
@@ -52,6 +58,11 @@ class TableKind:
     headerless: tuple[re.Pattern[str], ...] = ()
     open_rows: bool = False
     notes: Callable[[Sequence[Row]], tuple[str, ...]] = lambda _: ()
+
+    @property
+    def near(self) -> bool:
+        """Whether names of columns that are only near are enough."""
+        return self.matches is not None
 
     def knows(self, keys: AbstractSet[str]) -> bool:
         """Whether a table with these columns is of the kind."""

@@ -1,14 +1,15 @@
 """melfed's own table: an image, and whether it shows a melanoma (`target`) or what it shows (`diagnosis`).
 
-Further columns: `patient_id, lesion_id, dup_group, age, sex, site, source, image_type, skin_type`, under their own names
-or near ones (`columns.NAMES`). Ids are their source's own unless a person says that they are shared.
+Further columns: `patient_id, lesion_id, dup_group, age, sex, site, source, image_type, skin_type`, under their own
+names or near ones (`columns.NAMES`). Ids are their source's own unless a person says that they are shared, or they are
+published ones that are unique anyway.
 """
 
 from collections.abc import Set as AbstractSet
 
 from common.data.columns import NAMES
 from common.data.lines import MELANOMA, MISSING, NO_MELANOMA, Lines
-from common.data.readers.kinds import NO_ID, TableKind
+from common.data.readers.kinds import PUBLISHED_LESION, PUBLISHED_PATIENT, TableKind
 from common.data.rows import Row
 
 
@@ -27,6 +28,8 @@ def _matches(keys: AbstractSet[str]) -> bool:
 
 
 KINDS = (
-    TableKind("melfed", ("image", "target"), _read, patients=NO_ID, lesions=NO_ID),
-    TableKind("melfed", ("image", "diagnosis"), _read, patients=NO_ID, lesions=NO_ID, matches=_matches),
+    TableKind("melfed", ("image", "target"), _read, patients=PUBLISHED_PATIENT, lesions=PUBLISHED_LESION),
+    TableKind(
+        "melfed", ("image", "diagnosis"), _read, patients=PUBLISHED_PATIENT, lesions=PUBLISHED_LESION, matches=_matches
+    ),
 )

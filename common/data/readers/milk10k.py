@@ -1,8 +1,8 @@
 """MILK10k (ISIC 2025): one of eleven classes a lesion, and two images of it, dermoscopic and clinical.
 
 The ground truth names lesions, the metadata their images; a supplement has the precise diagnoses. Nine lesions of the
-class MAL_OTH are collisions with a malignant part, which only the supplement tells: without it, what is MAL_OTH may be a
-melanoma or not.
+class MAL_OTH are collisions with a malignant part, which only the supplement tells: without it, what is MAL_OTH may be
+a melanoma or not.
 Source: https://challenge.isic-archive.com/data/#milk10k; doi:10.34970/648456
 """
 

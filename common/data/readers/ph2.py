@@ -1,7 +1,7 @@
 """PH²: 200 dermoscopic images of naevi and melanomas, in a workbook (a cross a class) and in a text file (a number).
 
-In the text file `Clinical Diagnosis` is 0 for a common naevus, 1 for an atypical one, 2 for a melanoma. Neither patients
-nor lesions are published. Source: Mendonça et al., EMBC 2013
+In the text file `Clinical Diagnosis` is 0 for a common naevus, 1 for an atypical one, 2 for a melanoma. Neither
+patients nor lesions are published. Source: Mendonça et al., EMBC 2013
 """
 
 from typing import Final
