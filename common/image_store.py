@@ -18,7 +18,7 @@ import numpy as np
 
 from common.errors import DataError
 from common.image_cache import CacheBuilder, ImageCache, Outcome, Reading, Stamp
-from common.images import MAX_FILE_BYTES, TOO_LARGE, ImageProblem, Pixels, decode_bytes, read_file
+from common.images import MAX_FILE_BYTES, TOO_LARGE, ImageProblem, MissingDecoder, Pixels, decode_bytes, read_file
 
 Progress = Callable[[int, int], None]
 
@@ -250,5 +250,7 @@ def _read(file: _File, size: int, known: Collection[str]) -> Reading:
         return Reading(file.path, file.stamp, sha256, None, None)
     try:
         return Reading(file.path, file.stamp, sha256, decode_bytes(data, size, file.image), None)
+    except MissingDecoder as problem:  # kept of the file, which is read again at the next build, and not of its content
+        return Reading(file.path, file.stamp, None, None, problem.reason)
     except ImageProblem as problem:
         return Reading(file.path, file.stamp, sha256, None, problem.reason)
