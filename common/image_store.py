@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from common.data.duplicates import DuplicateGroup, find_duplicates, signature
 from common.errors import DataError
 from common.image_cache import CacheBuilder, ImageCache, Outcome, Reading, Stamp
 from common.images import MAX_FILE_BYTES, TOO_LARGE, ImageProblem, MissingDecoder, Pixels, decode_bytes, read_file
@@ -165,6 +166,22 @@ class ImageStore:
         except KeyError as error:
             raise DataError(f"{error.args[0]} is not among the decoded images: see those left out") from error
         return np.asarray(self._pixels[np.array(slots, dtype=np.intp)])
+
+    def duplicates(self) -> tuple[DuplicateGroup, ...]:
+        """Group the images that are one picture (`common.data.duplicates`); signatures are computed once and kept.
+
+        Raises:
+            StorageError: the cache cannot be written.
+        """
+        digests = {image: self.digests[image] for image in self._slots}
+        known = self._cache.signatures()
+        missing = {digest: self._slots[image] for image, digest in digests.items() if digest not in known}
+        if missing:
+            fresh = {digest: signature(np.asarray(self._pixels[slot])) for digest, slot in missing.items()}
+            with self._cache.building() as builder:
+                builder.commit_signatures(fresh)
+            known |= fresh
+        return find_duplicates(digests, {image: known[digest] for image, digest in digests.items()})
 
 
 def _survey(cache: Path, root: Path, images: Sequence[str], size: int) -> _Survey:
