@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from common.data.containers import split_member
 from common.data.duplicates import DuplicateGroup, find_duplicates, signature
 from common.errors import DataError
 from common.image_cache import CacheBuilder, ImageCache, Outcome, Reading, Stamp
@@ -206,7 +207,7 @@ def _survey(cache: Path, root: Path, images: Sequence[str], size: int) -> _Surve
 
 
 def _find_files(root: str, images: Sequence[str]) -> tuple[list[_File], dict[str, str]]:
-    """The images that are regular files inside the root, and the reason for each that is not.
+    """The images that are regular files inside the root, or lie in one, and the reason for each that is not.
 
     The folder of an image is resolved once for all images in it: ten thousand calls of realpath would take longer
     than all the rest of opening a store.
@@ -216,7 +217,8 @@ def _find_files(root: str, images: Sequence[str]) -> tuple[list[_File], dict[str
     real: dict[str, str] = {}
     inside = f"{root.rstrip('/')}/"
     for image in images:
-        folder, name = os.path.split(f"{inside}{image}")
+        file, member = split_member(f"{inside}{image}")
+        folder, name = os.path.split(file)
         try:
             if folder not in real:
                 real[folder] = os.path.realpath(folder).rstrip("/")
@@ -232,9 +234,10 @@ def _find_files(root: str, images: Sequence[str]) -> tuple[list[_File], dict[str
             unusable[image] = "leads out of the data folder"
         elif not stat.S_ISREG(status.st_mode):
             unusable[image] = "not a file"
-        elif status.st_size > MAX_FILE_BYTES:
+        elif member is None and status.st_size > MAX_FILE_BYTES:
             unusable[image] = TOO_LARGE
         else:
+            path = path if member is None else f"{path}/{member}"
             files.append(_File(image, path, (status.st_size, status.st_mtime_ns, status.st_ctime_ns)))
     return files, unusable
 

@@ -33,7 +33,7 @@ def split_member(path: str) -> tuple[str, str | None]:
         start = 0
         while (place := lower.find(mark, start)) >= 0:
             end = place + len(mark) - 1
-            if Path(path[:end]).is_file():  # a folder may be called so too
+            if os.path.isfile(path[:end]):  # noqa: PTH113 (once an image; a folder may be called so too)
                 return path[:end], path[end + 1 :]
             start = end
     return path, None
