@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from common.records import LesionRecord
+from common.data.records import LesionRecord
 
 HASH_SIDE: Final = 16
 GREY_SIDE: Final = 16

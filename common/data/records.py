@@ -133,7 +133,7 @@ def read_table(
         raise DataError(f"{root}: no such folder; give the folder that holds the images and their table")
     options = options or ReadOptions()
     decisions = Decisions(positive_entities(positive), options)
-    files = Files(root)
+    files = Files(root, strict)
     layouts, reports, notes = _read(root, files, options, strict)
     matched = {layout: Matched(files, rows, strict, options.shared_ids) for layout, rows in layouts.items()}
     if strict:

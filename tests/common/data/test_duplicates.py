@@ -15,8 +15,8 @@ from common.data.duplicates import (
     signature,
     with_duplicates,
 )
+from common.data.records import group_ids
 from common.image_store import ImageStore
-from common.records import group_ids
 from tests.common.lesions import record as lesion
 
 NAMES = ("a.jpg", "b.jpg", "c.jpg")

@@ -150,6 +150,14 @@ def test_images_in_a_container(tmp_path: Path) -> None:
     assert Files(tmp_path).find("ISIC_1", tmp_path) == "ISIC_1.jpg"
 
 
+def test_a_damaged_container_is_an_error_or_not_read(tmp_path: Path) -> None:
+    put(tmp_path, "a.h5", "b.jpg")
+    with pytest.raises(DataError, match=r"a\.h5: cannot be read as HDF5"):
+        Files(tmp_path)
+    files = Files(tmp_path, strict=False)
+    assert (files.images, files.not_read) == (["b.jpg"], ["a.h5"])
+
+
 def dicom(uid: str, accession: str) -> bytes:
     made = native()
     made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = uid
