@@ -12,6 +12,7 @@ from typing import Literal
 from client.config import ClinicConfig
 from client.dataset import ClinicData
 from client.parts import collect_groups, objection, split_clinic
+from common.data.duplicates import with_duplicates
 from common.data.files import table_stamp
 from common.data.records import LesionRecord, read_table, select_sources
 from common.data.tables import short_list
@@ -53,6 +54,8 @@ def clinic_data(config: ClinicConfig, study: StudyProtocol, progress: Progress |
     if store.left_out:
         # Without their names: `melfed-sim data FOLDER` lists them to whoever may see the folder.
         _log.warning("%d of %d images cannot be used and are left out", len(store.left_out), len(names))
+    if study.privacy is None:  # with privacy, nobody's group may follow from another's pictures
+        usable = with_duplicates(usable, store.duplicates())
     split = split_clinic(config.name, collect_groups(usable), study.partition, seed_for(study.seed, "partition"))
     if reason := objection(split, usable, study.partition):
         raise DataError(

@@ -137,7 +137,7 @@ def read_table(
     options = options or ReadOptions()
     decisions = Decisions(positive_entities(positive), options)
     with without_collection():
-        files = Files(root)
+        files = Files(root, strict)
         layouts, reports, notes = _read(root, files, options, strict)
         matched = {layout: Matched(files, rows, strict) for layout, rows in layouts.items()}
         if strict:
