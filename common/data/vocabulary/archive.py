@@ -76,8 +76,8 @@ BRANCHES: Final = {
     "Malignant:Malignant melanocytic proliferations (Melanoma)": "mel",
     "Malignant:Malignant melanocytic proliferations (Melanoma):Melanoma Invasive": "mel_invasive",
     "Malignant:Malignant melanocytic proliferations (Melanoma):Melanoma in situ": "mel_in_situ",
-    "Malignant:Malignant melanocytic proliferations (Melanoma):Melanoma in situ:"
-    "Melanoma in situ, Lentigo maligna type": "lentigo_maligna",
+    "Malignant:Malignant melanocytic proliferations (Melanoma):Melanoma in situ:Melanoma in situ, Lentigo "
+    "maligna type": "lentigo_maligna",
     "Malignant:Malignant melanocytic proliferations (Melanoma):Melanoma metastasis": "mel_metastasis",
     "Malignant:Malignant soft tissue proliferations - Adipocytic": "other_malignant",
     "Malignant:Malignant soft tissue proliferations - Cartilagenous and ossifying": "other_malignant",

@@ -155,7 +155,21 @@ def _read(word: str) -> Diagnosis:
     for reader in (codes.read, archive.read, compose.read):
         if found := reader(word):
             return Diagnosis(word, _reading(found.could_be), found.could_be, found.source)
-    return Diagnosis(word, "unknown", EVERYTHING)
+    code, text = codes.split(word)
+    return _read_both(word, code, text) if code else Diagnosis(word, "unknown", EVERYTHING)
+
+
+def _read_both(word: str, code: str, text: str) -> Diagnosis:
+    """A code with its words beside it: they must agree, and doubt about it is doubt."""
+    beside = compose.read_qualifiers(text)
+    if beside == "hedge":
+        return Diagnosis(word, "undecided", EVERYTHING, "usage")
+    readings = [_read(code)] if beside == "neutral" else [_read(code), _read(text)]
+    if any(reading.reading in ("unknown", "missing") for reading in readings):
+        return Diagnosis(word, "unknown", EVERYTHING)
+    if any(reading.could_be == EVERYTHING for reading in readings):
+        return Diagnosis(word, "undecided", EVERYTHING, "usage")
+    return replace(combine(readings), word=word)
 
 
 _MISSING: Final = Diagnosis("", "missing", EVERYTHING)
