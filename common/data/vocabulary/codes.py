@@ -11,7 +11,8 @@ from common.data.vocabulary.compose import Found
 from common.data.vocabulary.entities import CODES, EVERYTHING
 
 _ICD10: Final = re.compile(
-    r"(?:ICD[- ]?10(?:[- ]?(?:CM|GM|WHO))?[:\s]*)?([A-Z]\d[\dA-Z])(?:\.?([\dA-Z]{1,4}|[-*X]))?(?:\.?[-*])?\s*([GVAZ])?[*+!]?"
+    r"(?:ICD[- ]?10(?:[- ]?(?:CM|GM|WHO))?[:\s]*)?([A-Z]\d[\dA-Z])(?:\.?([\dA-Z]{1,4}|[-*X]))?(?:\.?[-*])?"
+    r"\s*([GVAZ])?[*+!]?"
 )
 _ICDO: Final = re.compile(r"(?:ICD[- ]?O(?:[- ]?3(?:\.\d)?)?[:\s]*)?M?[- ]?([89]\d{3})(?:\s*[/-]\s*(\d)|(\d))?")
 _ICD11: Final = re.compile(r"(?:ICD[- ]?11[:\s]*)?(2[CEF]\d[\dA-Z])(?:\.([\dA-Z]{1,2}))?")

@@ -6,6 +6,7 @@ at once leave the diagnosis undecided.
 """
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,7 +24,8 @@ _DEPTHS: Final = (
 )
 _BY: Final = "(?: nach| of| by| de| di| index| thickness| depth| breslow)*"
 _SIZES: Final = re.compile(
-    r"\b(?:less than |more than |at least |up to |ca |circa )?\d+(?:\.\d+)?(?: ?(?:to|bis|a|x) ?\d+(?:\.\d+)?)? ?(?:mm|cm)\b"
+    r"\b(?:less than |more than |at least |up to |ca |circa )?\d+(?:\.\d+)?(?: ?(?:to|bis|a|x) ?\d+(?:\.\d+)?)? ?"
+    r"(?:mm|cm)\b"
 )
 _GRADINGS: Final = tuple(
     re.compile(pattern)
@@ -133,7 +135,7 @@ def _growing(parts: list[Entry | Qualifier]) -> list[Entry]:
     return before if link is not None and grows and ground else []
 
 
-def _narrowed(entities: frozenset[str], effects: set[str]) -> frozenset[str]:
+def _narrowed(entities: frozenset[str], effects: Set[str]) -> frozenset[str]:
     if entities <= MELANOMAS:
         return _narrowed_melanoma(entities, effects)
     if entities <= CODES["scc"].entities and {"in situ", "invasive"} & effects:
@@ -141,7 +143,7 @@ def _narrowed(entities: frozenset[str], effects: set[str]) -> frozenset[str]:
     return entities
 
 
-def _narrowed_melanoma(entities: frozenset[str], effects: set[str]) -> frozenset[str]:
+def _narrowed_melanoma(entities: frozenset[str], effects: Set[str]) -> frozenset[str]:
     if "metastasis" in effects:
         return frozenset({"mel_metastasis"})
     if "ocular" in effects:

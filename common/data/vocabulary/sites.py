@@ -173,39 +173,9 @@ def _archive() -> dict[str, str]:
     return found
 
 
-_POSITIONS: Final = frozenset(
-    [
-        "left",
-        "right",
-        "l",
-        "r",
-        "li",
-        "re",
-        "links",
-        "rechts",
-        "gauche",
-        "droit",
-        "droite",
-        "izquierdo",
-        "izquierda",
-        "derecho",
-        "derecha",
-        "sinistro",
-        "sinistra",
-        "destro",
-        "destra",
-        "esquerdo",
-        "esquerda",
-        "direito",
-        "direita",
-        "upper",
-        "lower",
-        "mid",
-        "middle",
-        "outer",
-        "inner",
-        "medial",
-        "lateral",
+_POSITIONS: Final = (
+    *("left", "right", "l", "r", "li", "re", "upper", "lower", "mid", "middle", "outer", "inner", "medial", "lateral"),
+    *(
         "proximal",
         "distal",
         "anterior",
@@ -218,7 +188,9 @@ _POSITIONS: Final = frozenset(
         "region",
         "area",
         "skin",
-    ]
+    ),
+    *("links", "rechts", "gauche", "droit", "droite", "izquierdo", "izquierda", "derecho", "derecha", "sinistro"),
+    *("sinistra", "destro", "destra", "esquerdo", "esquerda", "direito", "direita"),
 )
 PHRASES: Final = " | ".join(
     [*WORDS.values(), NAILS, *_POSITIONS, *(member.value.rsplit(":", maxsplit=1)[-1] for member in AnatomSiteEnum)]

@@ -14,7 +14,7 @@ from common.data.vocabulary.terms import Term
 
 FITZPATRICK: Final = ("I", "II", "III", "IV", "V", "VI")
 ITA_LIMITS: Final = (55.0, 41.0, 28.0, 10.0, -30.0)
-"""Degrees above which a skin is very light, light, intermediate, tan, brown; below the last it is dark (Chardon 1991)."""
+"""Degrees above which a skin is very light, light, intermediate, tan, brown; at most the last, it is dark."""
 MONK: Final = (1, 1, 1, 1, 2, 4, 5, 6, 6, 6)
 """Fitzpatrick's type for the Monk scale's tones 1 to 10, by the ITA of its published colours."""
 _NAMES: Final = re.compile(

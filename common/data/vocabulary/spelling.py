@@ -44,7 +44,8 @@ def plain(text: str) -> str:
 def stem(word: str) -> str:
     """A word of `plain` without its ending, with one form for British and American spelling.
 
-    `nevus`, `naevi` and `nevos` have one stem, and so have `malignes` and `maligna`. Short words and abbreviations (`sccis`) keep their ending.
+    `nevus`, `naevi` and `nevos` have one stem, and so have `malignes` and `maligna`. Short words and
+    abbreviations (`sccis`) keep their ending.
     """
     folded = word.replace("ae", "e").replace("oe", "e").replace("ue", "u").replace("tumour", "tumor")
     if not folded.isalpha():

@@ -66,7 +66,7 @@ HEADS: Final = (
     ),
     Entry("aderhautmelanom | uveamelanom | irismelanom | bindehautmelanom | oogmelanoom", "mel_ocular", "usage"),
 )
-WHOLE: Final = ()
+WHOLE: Final[tuple[Entry, ...]] = ()
 
 _MEL = frozenset({"mel"})
 QUALIFIERS: Final = (
