@@ -113,8 +113,8 @@ _SETS: Final = {
 def read(text: str) -> Found | None:
     """What a code says; None where the text is no code or not one of these."""
     code = " ".join(text.upper().split())
-    if match := _ICD10.fullmatch(code):
-        return _icd10(match[1] + (match[2] or "").strip("-*X"), match[3])
+    if (match := _ICD10.fullmatch(code)) and (found := _icd10(match[1] + (match[2] or "").strip("-*X"), match[3])):
+        return found
     if match := _ICDO.fullmatch(code):
         return _icdo(match[1], match[2] or match[3])
     if (match := _ICD11.fullmatch(code)) and match[1] in ICD11:

@@ -124,8 +124,8 @@ def checked_mapping(mapping: Mapping[str, str], where: str = "diagnoses") -> dic
     for word, code in mapping.items():
         name, key = code.strip().lower(), plain(word)
         if name != LEAVE_OUT and name not in CODES:
-            near = difflib.get_close_matches(name, [*CODES, LEAVE_OUT], n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            near = _read(name).fine or next(iter(difflib.get_close_matches(name, [*CODES, LEAVE_OUT], n=1)), None)
+            hint = f" (did you mean {near}?)" if near else ""
             raise DataError(f"{where}: '{word}' is mapped to '{code}', which is no code{hint}; take one of {_names()}")
         if checked.setdefault(key, name) != name:
             raise DataError(f"{where}: '{word}' is mapped to {name} and to {checked[key]}; keep one of the two")

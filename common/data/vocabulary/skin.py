@@ -30,12 +30,13 @@ def read_fitzpatrick(word: str) -> Term[int]:
     -1 and 0 are how published tables write that it is not known.
     """
     text = plain(word)
+    if word.strip() in _NOT_GIVEN or says_nothing(word):
+        return Term(word.strip(), None, "missing")
     bare = text[_match_end(text) :]
     number = _ROMAN.get(bare) or _whole_number(bare)
     if number is not None and 1 <= number <= len(FITZPATRICK):
         return Term(word.strip(), number, "known")
-    given = word.strip() not in _NOT_GIVEN and not says_nothing(word)
-    return Term(word.strip(), None, "unknown" if given else "missing")
+    return Term(word.strip(), None, "unknown")
 
 
 def read_ita(word: str) -> Term[int]:

@@ -22,7 +22,8 @@ _MARKS: Final = (
     (re.compile(r"[^\w.?]+|_+"), " "),
 )
 _ENDINGS: Final = ("es", "en", "er", "em", "as", "os", "us", "um", "is", "ae", "a", "o", "e", "i", "s", "n")
-_SHORTEST_STEM: Final = 3
+_SHORTEST_STEM: Final = 4
+"""Shorter ones meet by chance: `never` and `nevus`."""
 _DECLENSIONS: Final = ("es", "en", "er", "em")
 _VOWELS: Final = frozenset("aeiouy")
 
@@ -44,7 +45,7 @@ def plain(text: str) -> str:
 def stem(word: str) -> str:
     """A word of `plain` without its ending, with one form for British and American spelling.
 
-    `nevus`, `naevi` and `nevos` have one stem, and so have `malignes` and `maligna`. Short words and
+    `melanomas` and `mélanome` have one stem, and so have `malignes` and `maligna`. Short words and
     abbreviations (`sccis`) keep their ending.
     """
     folded = word.replace("ae", "e").replace("oe", "e").replace("ue", "u").replace("tumour", "tumor")

@@ -10,7 +10,11 @@ from typing import Final
 from common.data.vocabulary.lexicon.entry import Entry, Qualifier
 
 HEADS: Final = (
-    Entry("nevus | naevus | nevi | naevi | nevo | nevos | nevu | nae vus", "nv", "who"),
+    Entry(
+        "nevus | naevus | nevi | naevi | nevo | naevo | nevos | naevos | neve | nevuses | naevuses | naevuli",
+        "nv",
+        "who",
+    ),
     Entry(
         "naevuszellnaevus | naevuszellnaevi | naevozellulaerer naevus | nzn | melanozytennaevus | "
         "pigmentnaevus | spitznaevus | halonaevus | compoundnaevus | junktionsnaevus | blue naevus | "

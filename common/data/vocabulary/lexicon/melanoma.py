@@ -53,7 +53,6 @@ HEADS: Final = (
         "icdo",
     ),
     Entry("mis | mmis | melanoma insitu", "mel_in_situ", "usage"),
-    Entry("atypical melanocytic hyperplasia in situ melanoma", "mel_in_situ", "usage"),
     Entry(
         "melanommetastase | melanomhautmetastase | melanoommetastase | melanomfiliae | melanommetastasen",
         "mel_metastasis",

@@ -45,7 +45,7 @@ QUALIFIERS: Final = (
         "| anamnese | anamnestisch | antecedents | antecedents de | antecedente | antecedente de | status | "
         "status post | status nach | state after | zustand nach | zn | stp | previous | previously | prior | "
         "former | past | post | after | nach | excised | excision of | re excision | reexcision | "
-        "nachexzision | scar | scar of | scar after | narbe | narbe nach | cicatrix | cicatrice | cicatriz | "
+        "nachexzision | scar of | scar after | narbe | narbe nach | cicatrix | cicatrice | cicatriz | "
         "risk | risk of | high risk of | screening | screening for | follow up | followup | control | "
         "kontrolle | nachsorge | surveillance | precursor | precursor of | precursor lesion | predisposition "
         "| susceptibility | treated | resected | removed | healed | regressed completely",
