@@ -12,12 +12,13 @@ from typing import Literal
 from client.config import ClinicConfig
 from client.dataset import ClinicData
 from client.parts import collect_groups, objection, split_clinic
+from common.data.files import table_stamp
+from common.data.records import LesionRecord, read_table, select_sources
+from common.data.tables import short_list
 from common.errors import DataError
 from common.image_store import ImageStore
 from common.protocol import StudyProtocol
-from common.records import LesionRecord, read_table, select_sources, table_stamp
 from common.seeds import seed_for
-from common.tables import short_list
 
 Progress = Callable[[int, int], None]
 MELANOMA = ("mel",)

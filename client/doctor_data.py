@@ -15,12 +15,13 @@ from client.policy import ClinicPolicy
 from client.privacy.units import privacy_units
 from client.state_folders import may_read, owner
 from common.checks import Finding, Step, bad, doubtful, good
+from common.data.files import TABLE_DEPTH, TABLE_SUFFIXES
+from common.data.records import LesionRecord, LesionTable, group_ids, read_table, select_sources
+from common.data.tables import open_tables
 from common.errors import DataError
 from common.images import ImageProblem, decode
 from common.protocol import PartitionSpec
-from common.records import TABLE_DEPTH, LesionRecord, LesionTable, group_ids, read_table, select_sources
 from common.seeds import seed_for
-from common.tables import open_table
 
 SAMPLE: Final = 50
 """How many images are decoded, spread over the table."""
@@ -89,7 +90,7 @@ class DataDoctor:
         tables = self._tables()
         if not tables:
             known = "image,target, and patient_id where patients are known"
-            return bad("no csv file with known columns", f"give the table a header with at least {known} (README)")
+            return bad("no table with known columns", f"give the table a header with at least {known} (README)")
         if self._closed(tables):
             return bad(f"{self._whose()} may not read it", self._open())
         try:
@@ -195,9 +196,10 @@ class DataDoctor:
         return f"setfacl -R -m u:{name}:rX {self.root}, and let {name} enter the folders above it"
 
     def _tables(self) -> list[Path]:
-        patterns = ["/".join(["*"] * depth + ["*.[cC][sS][vV]"]) for depth in range(TABLE_DEPTH + 1)]
+        patterns = ["/".join(["*"] * (depth + 1)) for depth in range(TABLE_DEPTH + 1)]
         files = [path for pattern in patterns for path in self.root.glob(pattern) if not path.name.startswith(".")]
-        return [path for path in files if open_table(path).truth]
+        tables = [path for path in files if path.suffix.lower() in TABLE_SUFFIXES]
+        return [path for path in tables if any(table.truth for table in open_tables(path))]
 
     @cached_property
     def _groups(self) -> list[str]:

@@ -1,8 +1,8 @@
 """How one clinic's images are divided into train, validation and test: the same at a real clinic and at a virtual one.
 
-What is dealt out are whole groups (`common.records.group_ids`: a patient, else a lesion, else a duplicate group, else a
-single image), so that no group is in two parts. Everything follows from the seed, the clinic's name, the names of its
-images and their groups: not from the order of the table's rows, and not from other clinics.
+What is dealt out are whole groups (`common.data.records.group_ids`: a patient, else a lesion, else a duplicate group,
+else a single image), so that no group is in two parts. Everything follows from the seed, the clinic's name, the names
+of its images and their groups: not from the order of the table's rows, and not from other clinics.
 """
 
 from collections import Counter
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.data.records import LesionRecord, group_ids
 from common.protocol import PartitionSpec
-from common.records import LesionRecord, group_ids
 from common.seeds import seed_for
 
 

@@ -12,9 +12,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from client.privacy.ledger import Budget
+from common.data.records import LesionRecord
 from common.errors import DataError, DeclinedError
 from common.protocol import Digest, PrivacySpec, Section, StudyProtocol
-from common.records import LesionRecord
 
 STRENGTH = {"image": 0, "lesion": 1, "patient": 2}
 """Units, the weaker the lower: protecting all images of a patient protects every lesion and every image of it."""

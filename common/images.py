@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from common.data.containers import MemberError, read_member, split_member
 from common.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
@@ -94,17 +95,23 @@ def decode(path: Path, size: int) -> Pixels:
 
 
 def read_file(path: Path) -> bytes:
-    """Read a whole image file.
+    """Read a whole image file, also one inside an HDF5 file (`common.data.containers`).
 
     Raises:
         ImageProblem: the file is missing, not readable, or above `MAX_FILE_BYTES`.
     """
+    file, member = split_member(str(path))
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        if member is None:
+            with path.open("rb") as opened:
+                data: bytes | None = opened.read(MAX_FILE_BYTES + 1)
+        else:
+            data = read_member(Path(file), member, MAX_FILE_BYTES)
     except OSError as error:
         raise ImageProblem(str(path), f"cannot be read: {error.strerror or error}") from error
-    if len(data) > MAX_FILE_BYTES:
+    except MemberError as error:
+        raise ImageProblem(str(path), str(error)) from error
+    if data is None or len(data) > MAX_FILE_BYTES:
         raise ImageProblem(str(path), TOO_LARGE)
     return data
 

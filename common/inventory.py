@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from common.data.records import LesionRecord, group_ids, group_kind, read_table
 from common.images import ImageProblem, decode_bytes, read_file
-from common.records import LesionRecord, group_ids, group_kind, read_table
 
 _CHECK_SIZE = 32
 """Side in pixels to which images are decoded: a check reads the whole file, whatever the size asked for."""

@@ -11,6 +11,7 @@ import torch
 from common.augment import to_input
 from common.backbones import BACKBONES
 from common.classifier import Classifier, saved_classifier
+from common.data.records import read_table
 from common.errors import DataError, RunError, WeightsError
 from common.histogram import ScoreHistogram
 from common.image_set import Images
@@ -20,7 +21,6 @@ from common.metrics import EvaluationMetrics, scored_metrics
 from common.noisy_histogram import histogram_from_lists, pooled
 from common.noisy_metrics import metrics_of
 from common.protocol import StudyProtocol
-from common.records import read_table
 from common.scoring import autocast, pick_device, score
 from common.study_model import study_weights
 from common.tensors import load_tensors, save_tensors

@@ -16,8 +16,8 @@ import torch
 
 from client.inputs import Inputs
 from client.privacy.accounting import Mechanism
+from common.data.records import LesionRecord
 from common.errors import StudyError
-from common.records import LesionRecord
 
 Bits = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

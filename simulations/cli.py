@@ -107,7 +107,7 @@ def partition(
     """Show the virtual clinics that a study would make, without training."""
     from rich.table import Table
 
-    from common.records import group_kind
+    from common.data.records import group_kind
     from simulations.partition import describe
 
     virtual = _divide(_read(study, overrides, seed), data, cache)

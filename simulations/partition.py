@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from client.parts import ClinicSplit, Group, collect_groups, objection, split_clinic
+from common.data.records import LesionRecord, group_ids
 from common.errors import DataError, StudyError
 from common.protocol import PartitionSpec
-from common.records import LesionRecord, group_ids
 from common.seeds import seed_for
 
 __all__ = ["ClinicSplit", "ClinicSummary", "PartSummary", "describe", "partition"]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.dataset import ClinicData
+from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_sources
 from common.errors import DataError
 from common.image_store import ImageStore, LeftOut
 from common.protocol import PhantomSection, StudyProtocol
-from common.records import LesionRecord, group_ids, group_kind, read_table, select_sources
 from common.seeds import seed_for
 from server.summary import DataSummary, LeftOutImage
 from simulations.partition import ClinicSplit, partition

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from common.data.records import LesionRecord, group_ids
 from common.errors import DataError
-from common.records import LesionRecord, group_ids
 
 Unit = Literal["patient", "lesion", "image"]
 
@@ -17,10 +17,10 @@ Unit = Literal["patient", "lesion", "image"]
 def privacy_units(records: Sequence[LesionRecord], unit: Unit) -> list[str]:
     """Return the name of the unit of each record; records of one name are protected together.
 
-    Patients and lesions are connected components of `common.records.group_ids`: images that share a patient, a lesion
-    or a duplicate group are one unit, so a unit may be larger than what was asked for (all lesions of a known patient,
-    even for `lesion`) and is never smaller. For `image` each image is a unit, and copies of one picture are one.
-    The names contain the ids of the table: they stay at the clinic.
+    Patients and lesions are connected components of `common.data.records.group_ids`: images that share a patient, a
+    lesion or a duplicate group are one unit, so a unit may be larger than what was asked for (all lesions of a known
+    patient, even for `lesion`) and is never smaller. For `image` each image is a unit, and copies of one picture are
+    one. The names contain the ids of the table: they stay at the clinic.
 
     Raises:
         DataError: for `patient`, where an image has no patient id; for `lesion`, where one has neither a lesion id nor

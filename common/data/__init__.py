@@ -1,1 +1,1 @@
-"""Published and clinical tables of skin lesions: read, understood, and joined to their pictures."""
+"""From what a clinic or a publisher holds (tables, pictures, DICOM, HDF5) to lesion records and pixels."""

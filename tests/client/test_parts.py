@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.parts import ClinicSplit, collect_groups, objection, split_clinic
+from common.data.records import LesionRecord, group_ids
 from common.protocol import PartitionSpec
-from common.records import LesionRecord, group_ids
 from simulations.partition import partition
 
 PARTS = ("train", "validation", "test")

@@ -20,9 +20,9 @@ from client.policy import (
     check_tensors_may_leave,
 )
 from client.privacy.ledger import Budget
+from common.data.records import LesionRecord
 from common.errors import DataError, DeclinedError, PolicyError
 from common.protocol import PrivacySpec, StudyProtocol
-from common.records import LesionRecord
 from common.yaml_file import REQUIRED, model_keys
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "client" / "clinic.example.yaml"

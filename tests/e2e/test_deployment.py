@@ -17,7 +17,7 @@ import safetensors.numpy
 import torch
 
 from common.classifier import build_trunk
-from common.records import read_table
+from common.data.records import read_table
 from tests.e2e.federation import Federation, needs_nginx
 from tests.e2e.place import SERVER
 

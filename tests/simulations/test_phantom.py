@@ -16,8 +16,9 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from common.data.records import read_table
+from common.data.vocabulary.sites import SITES
 from common.errors import DataError, StorageError
-from common.records import SITES, read_table
 from simulations import phantom
 from simulations.phantom import PhantomSpec, cameras, plan_images, render_image, sample_traits, write_phantom
 

@@ -1,0 +1,119 @@
+"""Whether a row is a positive of a study, a negative, or left out, and why."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from common.data.image_types import SYNTHETIC, UNUSUAL
+from common.data.rows import ReadOptions, Row
+from common.data.vocabulary.entities import OPEN, code_of
+from common.errors import DataError
+
+Cause = Literal["unknown word", "undecided", "no diagnosis", "cannot be used", "kind of picture"]
+
+_WORDS_SHOWN: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOutRow:
+    """A row that no record was made of; for the people whose data it is, since it names an image and its words."""
+
+    image: str
+    where: str
+    """Table and line."""
+    cause: Cause
+    reason: str
+
+
+class UnknownWords(DataError):  # noqa: N818 (a kind of DataError)
+    """Diagnoses that the vocabulary does not have.
+
+    Attributes:
+        words: each with the number of rows.
+    """
+
+    def __init__(self, words: Counter[str]) -> None:
+        self.words = words
+        listed = ", ".join(f"'{word}' ({count})" for word, count in words.most_common(_WORDS_SHOWN))
+        more = f" and {len(words) - _WORDS_SHOWN} more" if len(words) > _WORDS_SHOWN else ""
+        super().__init__(
+            f"{len(words)} diagnoses are not in the vocabulary: {listed}{more}; map each, as in --diagnosis "
+            "'WORD=mel', 'WORD=ben_oth' or 'WORD=leave_out' (diagnoses: in clinic.yaml)"
+        )
+
+
+class Decisions:
+    """Decides row by row, each by itself alone."""
+
+    def __init__(self, positives: frozenset[str], options: ReadOptions) -> None:
+        """Begin.
+
+        Args:
+            positives: entities, from `vocabulary.entities.positive_entities`.
+            options: which kinds of pictures are taken.
+        """
+        self._positives = positives
+        self._options = options
+        self._made: dict[tuple[int, int], tuple[int | None, str | None]] = {}
+
+    def of(self, row: Row) -> tuple[int | None, str | None]:
+        """Return a row's target, None where it is open, and its class, None where that is."""
+        # Rows that say the same share their diagnosis and what is stated, which live as long as they do.
+        key = (id(row.diagnosis), id(row.stated))
+        if key not in self._made:
+            self._made[key] = self._decided(row)
+        return self._made[key]
+
+    def _decided(self, row: Row) -> tuple[int | None, str | None]:
+        could_be = row.could_be
+        if not could_be:
+            return None, None
+        code = code_of(could_be)
+        target = replace(row.diagnosis, could_be=could_be).target(self._positives)
+        if row.diagnosis.reading == "undecided" and target == 0 and row.diagnosis.could_be & (self._positives | OPEN):
+            target = None  # a column of 0 and 1 does not settle what the diagnosis says is open
+        return target, code.coarse if code else None
+
+    def cause(self, row: Row) -> tuple[Cause, str] | None:
+        """Return why a row is left out; None where it is not."""
+        if row.problem:
+            return "cannot be used", row.problem
+        if row.image_type in UNUSUAL and row.image_type not in self._options.image_types:
+            return "kind of picture", f"image type {row.image_type}"
+        if row.manipulated == SYNTHETIC and not self._options.synthetic:
+            return "kind of picture", "synthetic"
+        return None if self.of(row)[0] is not None else _why_open(row)
+
+
+def _why_open(row: Row) -> tuple[Cause, str]:
+    word = f"diagnosis '{row.diagnosis.word}'"
+    if row.diagnosis.reading == "unknown":
+        return "unknown word", f"{word} is not in the vocabulary"
+    if row.diagnosis.reading == "missing":
+        return "no diagnosis", "no diagnosis that settles whether it is a positive"
+    if not row.could_be:
+        return "cannot be used", f"{word} contradicts the target; mend one of the two cells"
+    return "undecided", f"{word} leaves open whether it is a positive"
+
+
+def refuse_what_is_open(rows: Iterable[Row], decisions: Decisions, positive: Sequence[str]) -> None:
+    """Raise for rows that nobody may pass over: contradictions, words that nobody knows, no diagnosis at all.
+
+    Raises:
+        DataError: the first such row, or all unknown words with their counts.
+    """
+    unknown: Counter[str] = Counter()
+    for row in rows:
+        match decisions.cause(row):
+            case ("cannot be used", reason):
+                raise DataError(f"{row.where}: {reason}")
+            case ("unknown word", _):
+                unknown[row.diagnosis.word] += 1
+            case ("no diagnosis", _) if not (row.table.kind and row.table.kind.open_rows):
+                raise DataError(
+                    f"{row.where}: the diagnosis of '{row.image}' is not known well enough to tell whether it is one "
+                    f"of {', '.join(sorted(positive))}; give it, or study melanoma alone (positive: [mel])"
+                )
+    if unknown:
+        raise UnknownWords(unknown)
