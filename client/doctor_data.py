@@ -10,7 +10,7 @@ from typing import Final
 
 from client import units
 from client.config import ClinicConfig
-from client.parts import collect_groups, objection, split_clinic
+from client.parts import objection, simulation_key, split_clinic
 from client.policy import ClinicPolicy
 from client.privacy.units import privacy_units
 from client.state_folders import may_read, owner
@@ -21,7 +21,6 @@ from common.data.tables import open_tables
 from common.errors import DataError
 from common.images import ImageProblem, decode
 from common.protocol import PartitionSpec
-from common.seeds import seed_for
 
 SAMPLE: Final = 50
 """How many images are decoded, spread over the table."""
@@ -129,10 +128,13 @@ class DataDoctor:
     def melanomas(self) -> Finding:
         """Judge whether a study that divides the data as is usual will find melanomas, and images, enough."""
         records, usual = self._records, PartitionSpec()
-        split = split_clinic(self._name, collect_groups(records), usual, seed_for(0, "partition"))
+        # Which patients are in which part follows from the worker's secret; about as many are with any other.
+        split = split_clinic(self._name, records, usual, simulation_key(0))
         text = f"{sum(record.target for record in records)} of {len(records)} images show a melanoma"
-        if reason := objection(split, records, usual):
+        if reason := objection(split, usual):
             return bad(f"{text}; {reason}", "add images of further patients, or correct the diagnoses in the table")
+        if len({record.target for record in records}) < 2:
+            return bad(f"{text}; one class only", "add images of the other class, or correct the diagnoses")
         training, test = (self._patients_with_melanoma(part) for part in (split.train, split.test))
         text = f"{text}; groups with one: {training} to train on, {test} to test"
         if training < FEW_TRAINING or test < FEW_TEST:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.dataset import ClinicData
+from client.privacy.units import privacy_units
 from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_sources
 from common.errors import DataError
 from common.image_store import ImageStore, LeftOut
@@ -62,7 +63,8 @@ def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | N
         progress: called with (decoded, all).
 
     Raises:
-        DataError: the folder cannot be used, or a clinic would have too few usable images or one class only.
+        DataError: the folder cannot be used, does not name what the study protects, or a clinic would have too few
+            usable images.
         StudyError: the partition asks for more clinics than there are.
     """
     # Worker processes may stand elsewhere, and "." has no name for the report.
@@ -76,7 +78,10 @@ def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | N
         first = store.left_out[0]
         raise DataError(f"{data}: none of {len(names)} images can be used; the first, {first.image}: {first.reason}")
     _need_both_classes(records, study.data.positive, data)
-    splits = partition(records, study.partition, seed_for(study.seed, "partition"))
+    unit = study.privacy.unit if study.privacy else None
+    if unit is not None:
+        privacy_units(records, unit)
+    splits = partition(records, study.partition, seed_for(study.seed, "partition"), unit)
     # Largest first: Flower serves nodes in this order, and the longest training should not start last.
     largest_first = sorted(splits, key=lambda split: (-len(split.train), split.name))
     clinics = tuple(_clinic(split, records, table.root, cache, study.data.image_size) for split in largest_first)
