@@ -2,9 +2,9 @@
 
 What is divided are whole groups: in a private study its units (`client.privacy.units`), else connected groups
 (`common.data.records.group_ids`). Which part a group is in follows from a keyed hash of its own name, and from nothing
-else: whoever joins or leaves the clinic moves nobody. So the parts of two clinics that differ by one patient differ by that
-patient's images alone, which is what the privacy accounting takes for granted. No rule looks at how many there are: a
-part may be empty.
+else: whoever joins or leaves the clinic moves nobody. So the parts of two clinics that differ by one patient differ by
+that patient's images alone, which is what the privacy accounting takes for granted. No rule looks at how many there
+are: a part may be empty.
 """
 
 import hashlib

@@ -7,6 +7,7 @@ from pathlib import Path
 from client.dataset import ClinicData
 from client.privacy.units import privacy_units
 from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_sources
+from common.data.rows import ReadOptions
 from common.errors import DataError
 from common.image_store import ImageStore, LeftOut
 from common.protocol import PhantomSection, StudyProtocol
@@ -53,7 +54,13 @@ def phantom_folder(
     return write_phantom(cache / "phantom" / name, spec, progress)
 
 
-def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | None = None) -> VirtualClinics:
+def divide(
+    study: StudyProtocol,
+    data: Path,
+    cache: Path,
+    progress: Progress | None = None,
+    options: ReadOptions | None = None,
+) -> VirtualClinics:
     """Make a study's virtual clinics from a data folder.
 
     Args:
@@ -61,15 +68,16 @@ def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | N
         data: the folder.
         cache: where decoded images are kept.
         progress: called with (decoded, all).
+        options: what a person says about the folder that its tables do not say.
 
     Raises:
-        DataError: the folder cannot be used, does not name what the study protects, or a clinic would have too few
-            usable images.
+        DataError: the folder cannot be used, a diagnosis is not in the vocabulary, it does not name what the study
+            protects, or a clinic would have too few usable images.
         StudyError: the partition asks for more clinics than there are.
     """
     # Worker processes may stand elsewhere, and "." has no name for the report.
     data, cache = data.resolve(), cache.resolve()
-    table = read_table(data, study.data.positive)
+    table = read_table(data, study.data.positive, options)
     selected = select_sources(table.records, study.data.sources)
     names = [record.image for record in selected]
     store = ImageStore.build(cache, table.root, names, study.data.image_size, progress=progress)
