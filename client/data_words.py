@@ -43,3 +43,9 @@ def read_for(config: ClinicConfig, study: StudyProtocol | None) -> Reading:
         return Reading(problem=str(error))
     own = taken_each(table.records, config.data.sources)
     return Reading(understand(table, own, unknown), unknown)
+
+
+def refuse_unknown_words(config: ClinicConfig, study: StudyProtocol | None) -> None:
+    """Raise UnknownWords where a clinic's table has diagnoses that nobody knows; a clinic without a table has none."""
+    if (unknown := read_for(config, study).unknown) is not None:
+        raise unknown

@@ -140,9 +140,7 @@ class DataDoctor:
             asked.append(f"{found.respelled} patients are spelled in several ways and taken for one each")
         if found.not_known:
             asked.append(f"{sum(found.not_known.values())} patient ids are taken for not known")
-        asked += [
-            f"{sum(words.values())} words for {meaning} are not understood" for meaning, words in found.unread.items()
-        ]
+        asked += [f"{sum(counts.values())} cells of {what} are not understood" for what, counts in found.unread.items()]
         asked += found.questions
         if asked:
             return doubtful("; ".join(asked), "see below whether that is right (data.ids, data.same in clinic.yaml)")

@@ -56,7 +56,7 @@ def approve(
         else:
             _print_agreement(agreed)
         _print_reading(shown)
-    if shown.unknown is not None:
+    if check and shown.unknown is not None:
         raise shown.unknown
     approval = None if check else approve_study(here, study, by or user())
     if as_json:
