@@ -17,6 +17,7 @@ from client.config import ClinicConfig, SameSection
 from client.dataset import ClinicData
 from client.guard import Safe
 from client.parts import objection, split_clinic
+from common.data.duplicates import with_duplicates
 from common.data.files import table_stamp
 from common.data.identity import normal_id, scoped_id
 from common.data.records import LesionRecord, read_table
@@ -55,6 +56,8 @@ def clinic_data(config: ClinicConfig, study: StudyProtocol, progress: Progress |
     if store.left_out:
         # Without their names: `melfed-sim data FOLDER` lists them to whoever may see the folder.
         _log.warning("%d of %d images cannot be used and are left out", len(store.left_out), len(names))
+    if study.privacy is None:  # with privacy, nobody's group may follow from another's pictures
+        usable = with_duplicates(usable, store.duplicates())
     unit = study.privacy.unit if study.privacy else None
     split = split_clinic(config.name, usable, study.partition, Safe(config.ledger).key(), unit)
     if study.privacy is None and (reason := objection(split, study.partition)):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from client.dataset import ClinicData
 from client.privacy.units import privacy_units
+from common.data.duplicates import DuplicateGroup, with_duplicates
 from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_sources
 from common.data.rows import ReadOptions
 from common.errors import DataError
@@ -29,6 +30,8 @@ class VirtualClinics:
     splits: tuple[ClinicSplit, ...]
     left_out: tuple[LeftOut, ...]
     clinics: tuple[ClinicData, ...]
+    duplicates: tuple[DuplicateGroup, ...] = ()
+    """Images that are one picture, for the people whose data it is."""
 
     def summary(self) -> DataSummary:
         """Return what the run's summary says of the data: of the images that are in some clinic."""
@@ -85,6 +88,9 @@ def divide(
     if not records:
         first = store.left_out[0]
         raise DataError(f"{data}: none of {len(names)} images can be used; the first, {first.image}: {first.reason}")
+    duplicates = store.duplicates()
+    if study.privacy is None:  # with privacy, nobody's group may follow from another's pictures
+        records = with_duplicates(records, duplicates)
     _need_both_classes(records, study.data.positive, data)
     unit = study.privacy.unit if study.privacy else None
     if unit is not None:
@@ -93,7 +99,7 @@ def divide(
     # Largest first: Flower serves nodes in this order, and the longest training should not start last.
     largest_first = sorted(splits, key=lambda split: (-len(split.train), split.name))
     clinics = tuple(_clinic(split, records, table.root, cache, study.data.image_size) for split in largest_first)
-    return VirtualClinics(table.root, table.layout, records, splits, store.left_out, clinics)
+    return VirtualClinics(table.root, table.layout, records, splits, store.left_out, clinics, duplicates)
 
 
 def _need_both_classes(records: Sequence[LesionRecord], positive: Sequence[str], data: Path) -> None:

@@ -19,8 +19,6 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial, read_preamble
 
-from common.errors import DataError
-
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", module=r"pydicom\b")
@@ -85,23 +83,17 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read the attributes of a DICOM file; all None where it is none, or damaged.
+    """Read the attributes of a DICOM file; all None where it is none, damaged, or cannot be opened.
 
-    Raises:
-        DataError: the file cannot be opened.
+    Decoding such a file says what is wrong with it.
     """
     try:
-        opened = path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from error
-    with opened:
-        try:
+        with path.open("rb") as opened:
             if transfer_syntax(opened) == DEFLATED:
                 return Header()
-            dataset = read_partial(opened, _after_header, specific_tags=list(_TAG_NUMBERS))  # type: ignore[arg-type]
-            return _header(dataset)
-        except DAMAGE:
-            return Header()  # decoding it says what is wrong
+            return _header(read_partial(opened, _after_header, specific_tags=list(_TAG_NUMBERS)))  # type: ignore[arg-type]
+    except DAMAGE:
+        return Header()
 
 
 def transfer_syntax(file: BinaryIO | io.BytesIO) -> str | None:

@@ -53,13 +53,17 @@ class Files:
         dicom_files: those of the images that are DICOM files by name.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, strict: bool = True) -> None:
         """List a folder.
 
+        Args:
+            root: the data folder.
+            strict: whether a damaged HDF5 file is an error; where not, it is among what is not read.
+
         Raises:
-            DataError: it, or a folder or an HDF5 file in it, cannot be read.
+            DataError: the folder, or one in it, cannot be read; where `strict`, an HDF5 file.
         """
-        self.root = root
+        self.root, self._strict = root, strict
         self.tables: list[Path] = []
         self.images: list[str] = []
         self.not_read: list[str] = []
@@ -82,7 +86,7 @@ class Files:
     def _add(self, folder: str, here: str, name: str) -> None:
         path, (stem, suffix) = f"{here}{name}", os.path.splitext(name.lower())  # noqa: PTH122 (a path a file is slow)
         if suffix in HDF5_SUFFIXES:
-            self.images.extend(f"{path}/{member}" for member in members(Path(folder, name)))
+            self._add_members(folder, path, name)
         elif suffix in IMAGE_SUFFIXES:
             if stem.endswith(MASK_ENDINGS):
                 return
@@ -99,6 +103,14 @@ class Files:
             return
         if Path(folder, name).is_symlink():
             self._links.add(path)
+
+    def _add_members(self, folder: str, path: str, name: str) -> None:
+        try:
+            self.images.extend(f"{path}/{member}" for member in members(Path(folder, name)))
+        except DataError:
+            if self._strict:
+                raise
+            self.not_read.append(path)
 
     def find(self, name: str, table_folder: Path) -> str | None:
         """The image that a table means by a name; None where there is none.
