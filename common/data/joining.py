@@ -154,8 +154,9 @@ def _with_additions(row: Row, additions: Sequence[Row]) -> Row:
 
 def _merged(rows: Sequence[Row]) -> list[Row]:
     """Leniently: one row of one patient's for an image, or all of them with a problem."""
-    if len(rows) == 1 or any(row.problem for row in rows):
-        return list(rows)
+    bad, rows = [row for row in rows if row.problem], [row for row in rows if not row.problem]
+    if bad or len(rows) < 2:
+        return [*bad, *(_merged(rows) if len(rows) > 1 else rows)]
     differ = any(getattr(row, name) != getattr(rows[0], name) for row in rows[1:] for name in _FACTS)
     if problem := _contradictory(rows) or (CONTRADICTION if differ and _same_table(rows) else None):
         return [replace(row, problem=problem) for row in rows]
