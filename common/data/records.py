@@ -6,7 +6,7 @@ Images are found by that id, or by their path in melfed's own table, anywhere in
 
 import gc
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -211,6 +211,20 @@ def select_sources(
     if not kept:
         raise DataError(f"sources {short_list(list(sources))}: nothing is left of {short_list(known)}; take one back")
     return tuple(record for record in records if record.source in kept)
+
+
+def select_image_types(
+    records: Sequence[LesionRecord], types: Literal["all"] | Collection[str]
+) -> tuple[LesionRecord, ...]:
+    """The records of some kinds of pictures, and those whose kind the table does not say, in their order.
+
+    Args:
+        records: any records.
+        types: `"all"`, or some of `image_types.IMAGE_TYPES`.
+    """
+    if types == "all":
+        return tuple(records)
+    return tuple(record for record in records if record.image_type is None or record.image_type in types)
 
 
 def group_ids(records: Sequence[LesionRecord]) -> list[str]:
