@@ -6,6 +6,7 @@ as in `train-image.hdf5/ISIC_0015670`. Hidden files, masks and linked folders ar
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,8 +34,11 @@ TABLE_DEPTH: Final = 2
 """How many folder levels below the data folder tables are looked for."""
 
 _ARCHIVES: Final = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
+_COMMON: Final = frozenset({"jpg", "jpeg", "png"})
 _DICOM_MAGIC: Final = (128, b"DICM")
 _MOST_PATHS: Final = 4
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9]+)?")
+"""Names that are no paths."""
 
 
 def without_suffix(image: str) -> str:
@@ -74,7 +78,11 @@ class Files:
             here = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
             self._links.update(f"{here}{name}" for name in links)
             for name in names:
-                self._add(folder, here, name)
+                stem, _, suffix = name.lower().rpartition(".")
+                if suffix not in _COMMON:
+                    self._add(folder, here, name)
+                elif not stem.endswith(MASK_ENDINGS):
+                    self.images.append(here + name)
         self.images.sort()
         composed = [_composed(image) for image in self.images]
         self._paths, self._stems = _Names(composed, self.images), _Names(map(_stem, composed), self.images)
@@ -123,6 +131,10 @@ class Files:
                 the name and the paths.
         """
         here, same = self._relative(table_folder), _composed(name)
+        if not here and not self._links and _PLAIN.fullmatch(same):
+            alone = self._paths.get(same) or self._stems.get(_stem(same))
+            if len(alone) == 1:
+                return alone[0]
         candidates = [same]
         if "/" in same or "\\" in same or ":" in same or same == "..":
             same = _inside(same)

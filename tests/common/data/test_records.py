@@ -1,7 +1,7 @@
 import csv
 import tempfile
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
 import pytest
@@ -279,3 +279,14 @@ def test_select_image_types(types, images):
     kinds = {"a": "dermoscopic", "b": "clinical", "c": None}
     records = [record(image, image_type=kind) for image, kind in kinds.items()]
     assert "".join(r.image for r in select_image_types(records, types)) == images
+
+
+def test_records_of_a_table_are_like_any_others(tmp_path):
+    write(tmp_path / "t.csv", "image,target", "a.jpg,1")
+    touch(tmp_path, "a.jpg")
+    (made,) = read_table(tmp_path).records
+    same = LesionRecord(**{item.name: getattr(made, item.name) for item in fields(made)})
+    assert (type(made), made, hash(made)) == (LesionRecord, same, hash(same))
+    assert replace(made, target=0).target == 0
+    with pytest.raises(FrozenInstanceError):
+        made.target = 0
