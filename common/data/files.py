@@ -6,7 +6,6 @@ as in `train-image.hdf5/ISIC_0015670`. Hidden files, masks and linked folders ar
 
 import hashlib
 import os
-import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -37,8 +36,6 @@ _ARCHIVES: Final = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z
 _COMMON: Final = frozenset({"jpg", "jpeg", "png"})
 _DICOM_MAGIC: Final = (128, b"DICM")
 _MOST_PATHS: Final = 4
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9]+)?")
-"""Names that are no paths."""
 
 
 def without_suffix(image: str) -> str:
@@ -131,10 +128,6 @@ class Files:
                 the name and the paths.
         """
         here, same = self._relative(table_folder), _composed(name)
-        if not here and not self._links and _PLAIN.fullmatch(same):
-            alone = self._paths.get(same) or self._stems.get(_stem(same))
-            if len(alone) == 1:
-                return alone[0]
         candidates = [same]
         if "/" in same or "\\" in same or ":" in same or same == "..":
             same = _inside(same)
@@ -154,6 +147,19 @@ class Files:
         if self._links:
             self._refuse_links_outside(image)
         return image
+
+    def named(self, table_folder: Path) -> Mapping[str, str]:
+        """The images that tables in a folder mean by a name without a suffix, where no name can mean two: as `find`.
+
+        Args:
+            table_folder: the folder of the tables, in `root` or below it.
+
+        Returns:
+            Paths by name; nothing where only `find` can tell.
+        """
+        if self._relative(table_folder) or self._links or self.dicom_files:
+            return {}
+        return self._stems.alone
 
     def of_accession(self, number: str) -> tuple[str, ...]:
         """The DICOM images whose header has this accession number, sorted; none where it is not there."""
@@ -291,6 +297,11 @@ class _Names:
             for name, image in zip(names, images, strict=True):
                 if name in several:
                     self._more[name].append(image)
+
+    @property
+    def alone(self) -> Mapping[str, str]:
+        """The image of each name where each has one; else nothing."""
+        return {} if self._more else self._one
 
     def get(self, name: str) -> Sequence[str]:
         """The images of a name, in the order in which they were noted."""
