@@ -1,4 +1,4 @@
-"""How long ISIC 2024 takes to be read: 401,059 made-up lines of its 55 columns, and the file of each, in seconds of CPU.
+"""How long ISIC 2024 takes to be read: 401,059 made-up lines of its 55 columns and as many files, in seconds of CPU.
 
     python -m simulations.benchmarks.reading [--against CHECKOUT] [--rows 401059] [--json]
 
