@@ -112,7 +112,7 @@ def _refuse_problems(rows: Iterable[Row]) -> None:
 def _key(row: Row) -> str:
     """What a row is joined by: the image id; in melfed's own tables the same path below two folders is two images."""
     if row.table.layout == "melfed":
-        return f"{row.table.path.parent}/{row.image}"
+        return f"{row.table.folder}/{row.image}"
     stem, _, suffix = row.image.rpartition(".")
     return stem if stem and f".{suffix.lower()}" in IMAGE_SUFFIXES else row.image
 
@@ -154,8 +154,9 @@ def _with_additions(row: Row, additions: Sequence[Row]) -> Row:
 
 def _merged(rows: Sequence[Row]) -> list[Row]:
     """Leniently: one row of one patient's for an image, or all of them with a problem."""
-    if len(rows) == 1 or any(row.problem for row in rows):
-        return list(rows)
+    bad, rows = [row for row in rows if row.problem], [row for row in rows if not row.problem]
+    if bad or len(rows) < 2:
+        return [*bad, *(_merged(rows) if len(rows) > 1 else rows)]
     differ = any(getattr(row, name) != getattr(rows[0], name) for row in rows[1:] for name in _FACTS)
     if problem := _contradictory(rows) or (CONTRADICTION if differ and _same_table(rows) else None):
         return [replace(row, problem=problem) for row in rows]
