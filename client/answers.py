@@ -28,9 +28,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Description:
-    """What a clinic says of itself before a study starts: `<part>_images`, `<part>_positives`, `<part>_groups`.
+    """What a clinic says of itself before a study starts.
 
     Attributes:
+        counts: `<part>_images`, `<part>_positives`, `<part>_groups`. A private study's clinic tells `<part>_units` and
+            `<part>_positive_units` in their place, noised once a run; of images declared public it tells the former.
+            Empty where no run is named.
         version: of melfed.
         budget: the ε that the policy leaves to this clinic's data; None where the clinic does not tell.
         approved: digests of the studies that the policy approves, or "any"; empty where the clinic does not tell.
@@ -42,6 +45,8 @@ class Description:
     version: str
     budget: float | None = None
     approved: tuple[str, ...] = ()
+    count_noise: float = 0.0
+    """Standard deviation of the noise on each number of positive, and of other, units of a part; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +66,14 @@ class Account:
 class TrainReply:
     """A clinic's answer to one round: its new tensors, and how the model that it was sent did on its validation.
 
-    `validation` is None where the study does not ask for it after the round before. A private study's clinic gives no
-    `loss`, and an `account` in its place.
+    `weight` is that of the clinic in the mean: its training images, or in a private study its noised number of training
+    units. `validation` is None where the study does not ask for it after the round before. A private study's clinic
+    gives no `loss`, and an `account` in its place. How long it took hangs on the patients, and is not told.
     """
 
     tensors: Tensors
-    images: int
+    weight: int
     loss: float | None
-    seconds: float
     validation: Histogram | None
     account: Account | None = None
 
@@ -83,8 +88,8 @@ class Worker(Protocol):
     def clinic(self) -> str | None:
         """The clinic's name; None where it is not known yet."""
 
-    def describe(self) -> Description:
-        """Return what the clinic says of itself. Raises DeclinedError where its policy forbids the study."""
+    def describe(self, run: str = "") -> Description:
+        """Return what the clinic says of itself to a run. Raises DeclinedError where its policy forbids the study."""
 
     def train(self, tensors: Mapping[str, Received], round_number: int, digest: str, run: str = "") -> TrainReply:
         """Return what one round (1-based) from a global model gave."""

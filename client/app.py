@@ -89,8 +89,9 @@ def _remote(socket: Path, context: Context, message: Message) -> RemoteWorker:
     return RemoteWorker(socket, study, left, context.run_id, str(request.get("run", "")))
 
 
-def _describe(worker: Worker, _message: Message) -> RecordDict:
-    description = worker.describe()
+def _describe(worker: Worker, message: Message) -> RecordDict:
+    request = message.content.config_records.get("request", ConfigRecord())
+    description = worker.describe(str(request.get("run", "")))
     identity = ConfigRecord(
         {"clinic": description.clinic, "digest": description.digest, "version": description.version}
     )
@@ -98,14 +99,14 @@ def _describe(worker: Worker, _message: Message) -> RecordDict:
         identity["budget"] = description.budget
     if description.approved:
         identity["approved"] = list(description.approved)
-    return RecordDict({"identity": identity, "counts": MetricRecord(dict(description.counts))})
+    counts = MetricRecord({**description.counts, "noise": description.count_noise})
+    return RecordDict({"identity": identity, "counts": counts})
 
 
 def _train(worker: Worker, message: Message) -> RecordDict:
     request = message.content.config_records["request"]
     reply = worker.train(_tensors(message), int(str(request["round"])), str(request["digest"]), str(request["run"]))
-    # Not how long it took: that hangs on the patients, and nobody there uses it.
-    metrics = MetricRecord({"images": reply.images})
+    metrics = MetricRecord({"weight": reply.weight})
     if reply.loss is not None:
         metrics["loss"] = reply.loss
     content = RecordDict({"request": _asked(request), "tensors": _record(reply.tensors), "metrics": metrics})

@@ -1,25 +1,30 @@
 """From a deployed clinic's data folder to what its worker needs for a study: read, decode, leave out, divide.
 
-A clinic that is named as a virtual clinic, and has the same images under the same names, gets the same parts as that
-one has in a simulation of the study (`client.parts`).
+In a private study nothing is refused for what the table holds, since a refusal would tell about patients: rows that
+cannot be used are left out, each on its own account, and what is left may be nothing. What the clinic's own people
+should know of its data, `melfed-client doctor` and `approve` show them.
+
+The clinic's secret decides which part a patient is in (`client.parts`).
 """
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from client.config import ClinicConfig
+from client.config import ClinicConfig, SameSection
 from client.dataset import ClinicData
-from client.parts import collect_groups, objection, split_clinic
+from client.guard import Safe
+from client.parts import objection, split_clinic
 from common.data.duplicates import with_duplicates
 from common.data.files import table_stamp
-from common.data.records import LesionRecord, read_table, select_sources
+from common.data.identity import normal_id, scoped_id
+from common.data.records import LesionRecord, read_table
 from common.data.tables import short_list
 from common.errors import DataError
 from common.image_store import ImageStore
 from common.protocol import StudyProtocol
-from common.seeds import seed_for
 
 Progress = Callable[[int, int], None]
 MELANOMA = ("mel",)
@@ -37,33 +42,31 @@ def clinic_data(config: ClinicConfig, study: StudyProtocol, progress: Progress |
 
     Raises:
         PolicyError: the configuration names no data.
-        DataError: the folder cannot be used, or too few usable images are left for the study; says what to do.
+        DataError: the folder cannot be used; of a study without privacy also: too few usable images are left for it.
+            Says what to do.
+        LedgerError: the clinic's secret is missing.
         StorageError: the cache cannot be written.
     """
-    own = _own_records(config, study.data.positive)
-    records = _taken(own, study.data.sources)
+    own = _own_records(config, study.data.positive, strict=study.privacy is None)
+    records = _taken(own, study.data.sources) if study.privacy is None else taken_each(own, study.data.sources)
     root, size = config.data_folder.resolve(), study.data.image_size
     names = [record.image for record in records]
     store = ImageStore.build(config.cache, root, names, size, progress=progress)
     usable = tuple(record for record in records if record.image in store)
-    if not usable:
-        raise DataError(
-            f"{root}: none of {len(names)} images can be used; the first, {store.left_out[0].image}: "
-            f"{store.left_out[0].reason}"
-        )
     if store.left_out:
         # Without their names: `melfed-sim data FOLDER` lists them to whoever may see the folder.
         _log.warning("%d of %d images cannot be used and are left out", len(store.left_out), len(names))
     if study.privacy is None:  # with privacy, nobody's group may follow from another's pictures
         usable = with_duplicates(usable, store.duplicates())
-    split = split_clinic(config.name, collect_groups(usable), study.partition, seed_for(study.seed, "partition"))
-    if reason := objection(split, usable, study.partition):
+    unit = study.privacy.unit if study.privacy else None
+    split = split_clinic(config.name, usable, study.partition, Safe(config.ledger).key(), unit)
+    if study.privacy is None and (reason := objection(split, study.partition)):
         raise DataError(
             f"{root}: {reason}: add images, see in data.sources that all of this clinic's are taken, or ask the "
             "coordinator for another partition.minimum_images or data.positive"
         )
     # What a table says too little of for other diagnoses is the clinic's all the same.
-    everything = own if tuple(study.data.positive) == MELANOMA else population(config)
+    everything = own if _is_all(study) else population(config)
     train, validation, test = (
         tuple(usable[index] for index in part) for part in (split.train, split.validation, split.test)
     )
@@ -73,11 +76,13 @@ def clinic_data(config: ClinicConfig, study: StudyProtocol, progress: Progress |
 def population(config: ClinicConfig) -> tuple[LesionRecord, ...]:
     """Return everything that the clinic has, which is what its ledger is of.
 
+    No row is refused: what cannot be used is left out, each row by itself alone.
+
     Raises:
         PolicyError: the configuration names no data.
-        DataError: the folder has no table that can be used.
+        DataError: the folder has no table that can be read.
     """
-    return _own_records(config, MELANOMA)
+    return _own_records(config, MELANOMA, strict=False)
 
 
 def stamp(config: ClinicConfig) -> str:
@@ -97,29 +102,92 @@ def study_records(config: ClinicConfig, study: StudyProtocol) -> tuple[LesionRec
         PolicyError: the configuration names no data.
         DataError: the folder has no table, or no row is the clinic's own and the study's.
     """
-    return _taken(_own_records(config, study.data.positive), study.data.sources)
+    own = _own_records(config, study.data.positive, strict=study.privacy is None)
+    return _taken(own, study.data.sources)
 
 
-def _own_records(config: ClinicConfig, positive: Sequence[str]) -> tuple[LesionRecord, ...]:
-    """Return the rows of the clinic's table that are its own, whatever the study takes of them."""
-    table = read_table(config.data_folder.resolve(), positive)
-    return tuple(select_sources(table.records, config.data.sources))
+def taken_each(records: Sequence[LesionRecord], sources: Literal["all"] | Sequence[str]) -> tuple[LesionRecord, ...]:
+    """Return the records whose own source is one that is asked for: no record decides about another.
+
+    Args:
+        records: any.
+        sources: as `common.data.records.select_sources`; a name that no record has is another clinic's.
+    """
+    if sources == "all":
+        return tuple(records)
+    wanted = [item for item in sources if not item.startswith("!")]
+    unwanted = [item.removeprefix("!") for item in sources if item.startswith("!")]
+    return tuple(
+        record
+        for record in records
+        if (not wanted or _named(record.source, wanted)) and not _named(record.source, unwanted)
+    )
+
+
+def as_one(records: Sequence[LesionRecord], same: SameSection) -> tuple[LesionRecord, ...]:
+    """Return the records with the ids that the clinic says mean one replaced by the first of each list.
+
+    An id is listed as the table writes it, in any of its spellings, and means that patient (lesion) of whatever source.
+    """
+    patients, lesions = _firsts(same.patients), _firsts(same.lesions)
+    if not patients and not lesions:
+        return tuple(records)
+    return tuple(
+        replace(
+            record,
+            patient_id=_first(patients, record.patient_id, record.source),
+            lesion_id=_first(lesions, record.lesion_id, record.source, record.patient_id),
+        )
+        for record in records
+    )
+
+
+def _firsts(lists: Sequence[Sequence[str]]) -> dict[str, str]:
+    """The first id of the list that an id is in, all in their normal form."""
+    normal = [[normal_id(name) or name for name in names] for names in lists]
+    return {name: names[0] for names in normal for name in names}
+
+
+def _first(firsts: dict[str, str], name: str | None, *scopes: str | None) -> str | None:
+    """The id that stands for a record's, which may be scoped by its source or its patient."""
+    if name is None:
+        return None
+    if name in firsts:
+        return firsts[name]
+    return next(
+        (first for own, first in firsts.items() for scope in scopes if scope and scoped_id(scope, own) == name), name
+    )
+
+
+def _is_all(study: StudyProtocol) -> bool:
+    """Whether what is read for a study is read as the population is."""
+    return study.privacy is not None and tuple(study.data.positive) == MELANOMA
+
+
+def _own_records(config: ClinicConfig, positive: Sequence[str], strict: bool) -> tuple[LesionRecord, ...]:
+    """Return the rows of the clinic's table that are its own, whatever the study takes of them.
+
+    Args:
+        config: the clinic's.
+        positive: the diagnoses that are positives.
+        strict: whether a row that cannot be used is an error: not in a private study, see the module.
+    """
+    table = read_table(config.data_folder.resolve(), positive, config.data.read_options(), strict)
+    return as_one(taken_each(table.records, config.data.sources), config.data.same)
 
 
 def _taken(records: Sequence[LesionRecord], sources: Literal["all"] | Sequence[str]) -> tuple[LesionRecord, ...]:
     """Return the records of those of a study's sources that are here: the others are other clinics'."""
-    if sources == "all":
-        return tuple(records)
-    known = sorted({record.source for record in records})
-    here = [item for item in sources if _matches(item.removeprefix("!"), known)]
-    named = [item for item in sources if not item.startswith("!")]
-    if named and not any(item in here for item in named):
+    taken = taken_each(records, sources)
+    if not taken and sources != "all":
+        known = sorted({record.source for record in records})
         raise DataError(
-            f"the study takes sources {short_list(named)}, and this clinic's are {short_list(known)}: see source in "
-            "the table and data.sources in clinic.yaml"
+            f"the study takes sources {short_list(list(sources))}, and this clinic's are {short_list(known)}: see "
+            "source in the table and data.sources in clinic.yaml"
         )
-    return select_sources(records, here) if here else tuple(records)
+    return taken
 
 
-def _matches(item: str, known: Sequence[str]) -> bool:
-    return any(name == item or fnmatchcase(name, item) for name in known)
+def _named(source: str, items: Sequence[str]) -> bool:
+    # A name may hold brackets, which mean something else in a pattern.
+    return any(source == item or fnmatchcase(source, item) for item in items)

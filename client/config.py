@@ -7,14 +7,17 @@ such a file alone (`read_policy`), so the sections that only a deployed clinic n
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from client.policy import ClinicPolicy
-from common.errors import PolicyError
+from common.errors import DataError, PolicyError
 from common.protocol import Digest, Section
 from common.yaml_file import Form
+
+if TYPE_CHECKING:
+    from common.data.rows import ReadOptions
 
 Value = TypeVar("Value")
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -31,6 +34,24 @@ class CoordinatorSection(Section):
     port: Port = Field(443, description="its one open port")
 
 
+Names = tuple[Annotated[str, Field(min_length=1)], ...]
+
+
+class SameSection(Section):
+    """Ids of the table that mean one: each list is one patient (lesion, image), called by its first id."""
+
+    patients: tuple[Annotated[Names, Field(min_length=2)], ...] = Field((), description="lists of patient ids")
+    lesions: tuple[Annotated[Names, Field(min_length=2)], ...] = Field((), description="lists of lesion ids")
+
+    @model_validator(mode="after")
+    def _each_id_once(self) -> Self:
+        for what in ("patients", "lesions"):
+            ids = [name for names in getattr(self, what) for name in names]
+            if twice := {name for name in ids if ids.count(name) > 1}:
+                raise ValueError(f"{what}: {min(twice)} is listed twice; put all ids that mean one into one list")
+        return self
+
+
 class DataSection(Section):
     """Where the clinic's images are."""
 
@@ -38,6 +59,30 @@ class DataSection(Section):
     sources: Literal["all"] | tuple[str, ...] = Field(
         "all", description="'all', or a list of names and patterns of sources that are this clinic's"
     )
+    diagnoses: dict[str, str] = Field(
+        {},
+        description="words for diagnoses that docs/vocabulary.md does not have, each with a code or leave_out",
+    )
+    ids: Literal["scoped", "shared"] = Field(
+        "scoped", description="whether equal ids of patients in several sources are other people's, or shared: one's"
+    )
+    same: SameSection = SameSection()
+
+    @model_validator(mode="after")
+    def _codes_that_there_are(self) -> Self:
+        if self.diagnoses:
+            self.read_options()
+        return self
+
+    def read_options(self) -> "ReadOptions":
+        """Return what is said about the table that it does not say itself. Raises ValueError for no code."""
+        from common.data.rows import ReadOptions
+        from common.data.vocabulary.diagnoses import checked_mapping
+
+        try:
+            return ReadOptions(checked_mapping(self.diagnoses), shared_ids=self.ids == "shared")
+        except DataError as error:
+            raise ValueError(str(error)) from None
 
 
 class ResourcesSection(Section):
@@ -59,6 +104,18 @@ class TellSection(Section):
 
     budget: bool = Field(False, description="how much ε is left (not: what all studies have cost)")
     approved: bool = Field(True, description="digests of the approved studies")
+    units: int | None = Field(
+        None, ge=1, le=10_000_000, description="patients (or whatever a study protects) that the clinic says it has"
+    )
+    positive_units: int | None = Field(None, ge=0, le=10_000_000, description="how many of these are positive")
+
+    @model_validator(mode="after")
+    def _both_figures(self) -> Self:
+        if (self.units is None) != (self.positive_units is None):
+            raise ValueError("state both units and positive_units, or neither")
+        if self.units is not None and self.positive_units is not None and self.positive_units > self.units:
+            raise ValueError(f"positive_units is {self.positive_units}, which is more than units, {self.units}")
+        return self
 
 
 class ClinicFile(Section):

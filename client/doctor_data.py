@@ -1,4 +1,7 @@
-"""The doctor's look at a clinic's data: folder, table, images, melanomas, patients. It tells counts, never names."""
+"""The doctor's look at a clinic's data: folder, table, diagnoses, images, melanomas, patients.
+
+It tells counts and the words of diagnoses, never the name of an image or a patient.
+"""
 
 import os
 import time
@@ -10,18 +13,19 @@ from typing import Final
 
 from client import units
 from client.config import ClinicConfig
-from client.parts import collect_groups, objection, split_clinic
+from client.parts import objection, simulation_key, split_clinic
 from client.policy import ClinicPolicy
 from client.privacy.units import privacy_units
 from client.state_folders import may_read, owner
 from common.checks import Finding, Step, bad, doubtful, good
+from common.data.decisions import UnknownWords
 from common.data.files import TABLE_DEPTH, TABLE_SUFFIXES
-from common.data.records import LesionRecord, LesionTable, group_ids, read_table, select_sources
+from common.data.records import LesionRecord, LesionTable, group_ids, select_sources
 from common.data.tables import open_tables
+from common.data.understood import Understanding, read_to_show, understand
 from common.errors import DataError
 from common.images import ImageProblem, decode
 from common.protocol import PartitionSpec
-from common.seeds import seed_for
 
 SAMPLE: Final = 50
 """How many images are decoded, spread over the table."""
@@ -45,6 +49,8 @@ NEAR: Final = 0.5
 """A δ above this share of 1/N is warned about."""
 
 _DECODED_SIZE: Final = 32
+_WORDS: Final = 8
+_MAP: Final = "map each under data.diagnoses in clinic.yaml: to a code of docs/vocabulary.md, or to leave_out"
 _WORKERS: Final = 4
 
 
@@ -58,12 +64,17 @@ class DataDoctor:
         self.root = config.data_folder if self._section else config.folder
         self._worker = owner(config.worker_state)
         self.images, self.units = 0, 0
+        self._unknown: UnknownWords | None = None
+        self.understood: Understanding | None = None
+        """How the table was read, once it was, without names of images and patients."""
         self._records: tuple[LesionRecord, ...] = ()
 
     def steps(self) -> Iterator[Step]:
         """Yield the examinations, in order."""
         yield Step("data folder", self.folder, 20)
         yield Step("table", self.table, 60, needs=("data folder",))
+        yield Step("diagnoses", self.diagnoses, needs=("table",))
+        yield Step("reading", self.reading, needs=("table",))
         yield Step("images", self.readable, SAMPLE_SECONDS + 30, needs=("table",))
         yield Step("melanomas", self.melanomas, needs=("table",))
         yield Step("patients", self.patients, needs=("table",))
@@ -93,12 +104,47 @@ class DataDoctor:
             return bad("no table with known columns", f"give the table a header with at least {known} (README)")
         if self._closed(tables):
             return bad(f"{self._whose()} may not read it", self._open())
+        assert self._section is not None  # noqa: S101 (the step before saw to it)
         try:
-            read = read_table(self.root)
+            read, self._unknown = read_to_show(self.root, options=self._section.read_options())
+        except UnknownWords as error:
+            return bad(f"no diagnosis is in the vocabulary: {_listed(error)}", _MAP)
         except DataError:
             # Without its text, which may name an image or a patient.
             return bad("the table cannot be used", f"run `melfed-sim data {self.root}`, which says where and why")
         return self._selected(read)
+
+    def diagnoses(self) -> Finding:
+        """Judge whether every diagnosis is in the vocabulary: a word that nobody knows is neither positive nor not."""
+        assert self.understood is not None  # noqa: S101 (the step before saw to it)
+        if self._unknown:
+            return bad(f"{len(self._unknown.words)} are not in the vocabulary: {_listed(self._unknown)}", _MAP)
+        counts = {count.cause: count.rows for count in self.understood.left_out}
+        text = f"{len(self.understood.words)} words, all in the vocabulary"
+        if counts:
+            listed = ", ".join(f"{rows} {cause}" for cause, rows in counts.items())
+            mend = f"`melfed-sim data {self.root}` names them; complete the table, or leave them out"
+            return doubtful(f"{text}; left out: {listed}", mend)
+        return good(text)
+
+    def reading(self) -> Finding:
+        """Judge whether what was read can be right."""
+        found = self.understood
+        assert found is not None  # noqa: S101 (the step before saw to it)
+        if found.improbable:
+            return bad("; ".join(found.improbable), "correct the table, or say in clinic.yaml what it means")
+        asked = []
+        if found.ids_over_sources:
+            asked.append(f"{found.ids_over_sources} patient ids occur in several sources and are taken as {found.ids}")
+        if found.respelled:
+            asked.append(f"{found.respelled} patients are spelled in several ways and taken for one each")
+        if found.not_known:
+            asked.append(f"{sum(found.not_known.values())} patient ids are taken for not known")
+        asked += [f"{sum(counts.values())} cells of {what} are not understood" for what, counts in found.unread.items()]
+        asked += found.questions
+        if asked:
+            return doubtful("; ".join(asked), "see below whether that is right (data.ids, data.same in clinic.yaml)")
+        return good(f"{len(found.columns)} columns")
 
     def readable(self) -> Finding:
         """Decode a sample of the images, and see whether the worker's user may open some of them."""
@@ -129,10 +175,13 @@ class DataDoctor:
     def melanomas(self) -> Finding:
         """Judge whether a study that divides the data as is usual will find melanomas, and images, enough."""
         records, usual = self._records, PartitionSpec()
-        split = split_clinic(self._name, collect_groups(records), usual, seed_for(0, "partition"))
+        # Which patients are in which part follows from the worker's secret; about as many are with any other.
+        split = split_clinic(self._name, records, usual, simulation_key(0))
         text = f"{sum(record.target for record in records)} of {len(records)} images show a melanoma"
-        if reason := objection(split, records, usual):
+        if reason := objection(split, usual):
             return bad(f"{text}; {reason}", "add images of further patients, or correct the diagnoses in the table")
+        if len({record.target for record in records}) < 2:
+            return bad(f"{text}; one class only", "add images of the other class, or correct the diagnoses")
         training, test = (self._patients_with_melanoma(part) for part in (split.train, split.test))
         text = f"{text}; groups with one: {training} to train on, {test} to test"
         if training < FEW_TRAINING or test < FEW_TEST:
@@ -176,6 +225,7 @@ class DataDoctor:
                 "correct data.sources in clinic.yaml",
             )
         self.images = len(self._records)
+        self.understood = understand(read, self._records, self._unknown).without_names()
         text = f"{self.images} images ({read.layout}), {len({r.patient_id for r in self._records} - {None})} patients"
         gaps = {"rows without an image": read.missing, "images without a row": read.unlisted}
         found = [f"{len(names)} {what}" for what, names in gaps.items() if names]
@@ -204,6 +254,11 @@ class DataDoctor:
     @cached_property
     def _groups(self) -> list[str]:
         return group_ids(self._records)
+
+
+def _listed(error: UnknownWords) -> str:
+    listed = ", ".join(f"'{word}' ({count})" for word, count in error.words.most_common(_WORDS))
+    return f"{listed} and {len(error.words) - _WORDS} more" if len(error.words) > _WORDS else listed
 
 
 def _spread(records: Sequence[LesionRecord], most: int) -> list[LesionRecord]:

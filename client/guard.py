@@ -14,12 +14,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from client.dataset import PARTS, ClinicData, fingerprint
+from client.dataset import ClinicData, fingerprint
 from client.policy import (
     ClinicPolicy,
     budget,
-    check_counts,
-    check_patient_ids,
     check_study,
     check_tensors_may_leave,
 )
@@ -33,6 +31,7 @@ from common.protocol import StudyProtocol
 Received = Mapping[str, npt.NDArray[np.generic]]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Purpose = Literal["training", "evaluation"]
+Counts = tuple[int, ...]
 KEY_BYTES = 32
 _UNTOLD = (CancelledError, DeclinedError, StorageError)
 """What ends a computation for reasons that no patient has a part in: called off, forbidden, or the disk is full."""
@@ -118,15 +117,11 @@ class Guard:
 
         Raises:
             DeclinedError: the policy forbids the study.
-            DataError: the policy demands patients as the unit, and the data do not tell them apart.
             LedgerError: the ledger is damaged or of other data.
         """
         if self.safe.policy is not None:
             check_study(self.safe.policy, self.study, smallest_noise(self.study))
             check_tensors_may_leave(self.safe.policy, names)
-            if self.study.privacy is not None:
-                records = [record for part in PARTS for record in getattr(self.data, part)]
-                check_patient_ids(self.safe.policy, records)
         if self.study.privacy is not None:
             self._ledger()
 
@@ -138,10 +133,29 @@ class Guard:
             self._opened.refresh()
         return self._opened
 
-    def check_counts(self, counts: Mapping[str, int], cell: int) -> None:
-        """Check rounded counts that are about to leave. Raises DeclinedError where the policy wants larger cells."""
-        if self.safe.policy is not None:
-            check_counts(self.safe.policy, counts, cell)
+    def counts(self, run: str, compute: Callable[[], Counts]) -> Counts:
+        """Return a run's noised counts: made and charged when it asks for the first time, and the same ever after.
+
+        They are kept in the ledger itself, so that whatever happens to other files, asking again tells nothing new.
+
+        Args:
+            run: its identity.
+            compute: returns them with noise of `plan.counts`.
+
+        Raises:
+            DeclinedError: the budget does not allow it; says how much is left.
+            LedgerError: the ledger is damaged or of other data.
+        """
+        privacy = self.plan.privacy
+        charge = Charge(self.study.digest, run, 0, "counts", privacy.unit, self.plan.counts, privacy.delta)
+        with self._paying, self._ledger() as ledger:
+            if (told := ledger.values(charge)) is not None:
+                return told
+            reservation = ledger.reserve(charge, budget(self.safe.policy, self.study))
+            values = compute()
+            ledger.mark(reservation, "spent")
+            ledger.mark(reservation, "released", values)
+            return values
 
     def pay(self, purpose: Purpose, request: Request, compute: Callable[[], Arrays]) -> Arrays:
         """Reserve the cost, compute, and let the result go; a result that was paid for already is given again.
@@ -149,7 +163,8 @@ class Guard:
         The order is what makes a crash harmless: the reservation is on disk before any patient is looked at, and the
         result is kept before it is written down as released. A crash between the two leaves a reservation that the same
         request takes up again, since nothing has left; a crash afterwards leaves a result to be sent again. An error of
-        the computation is a result too, and paid for; a computation that was called off is none.
+        the computation is a result too, and paid for; a computation that was called off is none, and its reservation
+        is that of its request alone: another model is another question, and another charge.
 
         Raises:
             DeclinedError: the budget does not allow it; says how much is left.
@@ -160,11 +175,13 @@ class Guard:
         if mechanism is None:
             raise DeclinedError(f"study {self.study.name} has no evaluation to pay for")
         privacy = plan.privacy
-        charge = Charge(self.study.digest, request.run, request.round, purpose, privacy.unit, mechanism, privacy.delta)
         store = self._store(purpose, request.run)
         # With the data's fingerprint: what was learnt from others is no answer to the same question.
         run = f"{self.fingerprint} {request.run}"
         key = reply_key(self.study.digest, run, request.round, purpose, request.tensors)
+        charge = Charge(
+            self.study.digest, request.run, request.round, purpose, privacy.unit, mechanism, privacy.delta, key
+        )
         # One at a time: two that took up the same reservation would both compute for one price.
         with self._paying, self._ledger() as ledger:
             kept = store.find(key)
@@ -220,4 +237,5 @@ def smallest_noise(study: StudyProtocol) -> float:
     if study.privacy is None:
         return 0.0
     plan = plan_of(study)
-    return min(mechanism.noise_multiplier for mechanism in (plan.training, plan.evaluation) if mechanism is not None)
+    released = (plan.training, plan.evaluation, plan.counts)
+    return min(mechanism.noise_multiplier for mechanism in released if mechanism is not None)

@@ -1,19 +1,24 @@
 """How one clinic's images are divided into train, validation and test: the same at a real clinic and at a virtual one.
 
-What is dealt out are whole groups (`common.data.records.group_ids`: a patient, else a lesion, else a duplicate group,
-else a single image), so that no group is in two parts. Everything follows from the seed, the clinic's name, the names
-of its images and their groups: not from the order of the table's rows, and not from other clinics.
+What is divided are whole groups: in a private study its units (`client.privacy.units`), else connected groups
+(`common.data.records.group_ids`). Which part a group is in follows from a keyed hash of its own name, and from nothing
+else: whoever joins or leaves the clinic moves nobody. So the parts of two clinics that differ by one patient differ by
+that patient's images alone, which is what the privacy accounting takes for granted. No rule looks at how many there
+are: a part may be empty.
 """
 
+import hashlib
+import hmac
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-
+from client.privacy.units import Unit, units_of
 from common.data.records import LesionRecord, group_ids
 from common.protocol import PartitionSpec
-from common.seeds import seed_for
+
+Part = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -59,62 +64,69 @@ def collect_groups(records: Sequence[LesionRecord]) -> list[Group]:
     return groups
 
 
-def split_clinic(name: str, groups: Sequence[Group], spec: PartitionSpec, seed: int) -> ClinicSplit:
-    """Divide one clinic's groups into its parts.
+def simulation_key(seed: int) -> bytes:
+    """Return what takes the place of a clinic's secret in a simulation, 32 bytes: it follows from the study's seed.
 
-    The fractions `validation` and `test` are fractions of its groups, with and without a positive image apart; with
-    three or more groups of either kind, every part that is asked for receives one of that kind.
+    Args:
+        seed: `common.seeds.seed_for(study.seed, "partition")`.
+    """
+    return hashlib.sha256(f"parts of a simulation\x1f{seed}".encode()).digest()
+
+
+def part_of(group: str, clinic: str, spec: PartitionSpec, key: bytes) -> Part:
+    """Return the part that a group is in: a function of these arguments alone.
+
+    HMAC-SHA-256 of the names gives a number, uniform in [0, 1): below `spec.test` it is the test part, below
+    `spec.test + spec.validation` the validation part, else training.
+    """
+    digest = hmac.digest(key, f"part\x1f{clinic}\x1f{group}".encode(), "sha256")
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    if place < spec.test:
+        return "test"
+    return "validation" if place < spec.test + spec.validation else "train"
+
+
+def split_clinic(
+    name: str,
+    records: Sequence[LesionRecord],
+    spec: PartitionSpec,
+    key: bytes,
+    unit: Unit | None = None,
+    own: Sequence[int] | None = None,
+) -> ClinicSplit:
+    """Divide one clinic's images into its parts.
 
     Args:
         name: of the clinic; two clinics with the same images are divided differently.
-        groups: as `collect_groups` orders them.
-        spec: the fractions.
-        seed: for a study, `seed_for(study.seed, "partition")`.
+        records: of the images.
+        spec: `validation` and `test`: the probability that a group is in each.
+        key: the secret that the clinic holds, or `simulation_key`.
+        unit: what a private study protects, divided each on its own, images without it left out; None: connected
+            groups, so that no known duplicate is on both sides.
+        own: which of the records are the clinic's; None: all.
+
+    Returns:
+        Indices into `records`, by the order of the images' names; every one of the clinic's at most once.
     """
-    generator = np.random.default_rng(seed_for(seed, "partition", "clinic", name))
-    train: list[Group] = []
-    validation: list[Group] = []
-    test: list[Group] = []
-    for label in (True, False):
-        alike = [group for group in groups if group.positive == label]
-        shuffled = [alike[place] for place in generator.permutation(len(alike))]
-        for_test, for_validation = _part_sizes(len(alike), spec)
-        test += shuffled[:for_test]
-        validation += shuffled[for_test : for_test + for_validation]
-        train += shuffled[for_test + for_validation :]
-    return ClinicSplit(name, _indices(train), _indices(validation), _indices(test))
+    indices = sorted(range(len(records)) if own is None else own, key=lambda index: records[index].image)
+    mine = [records[index] for index in indices]
+    names = group_ids(mine) if unit is None else units_of(mine, unit)
+    parts: dict[Part, list[int]] = {"train": [], "validation": [], "test": []}
+    known: dict[str, Part] = {}
+    for index, group in zip(indices, names, strict=True):
+        if group is None:
+            continue
+        if group not in known:
+            known[group] = part_of(group, name, spec, key)
+        parts[known[group]].append(index)
+    return ClinicSplit(name, tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["test"]))
 
 
-def objection(split: ClinicSplit, records: Sequence[LesionRecord], spec: PartitionSpec) -> str | None:
-    """Say what a clinic lacks to take part, with its numbers; None where it has enough."""
-    images = len(split.train)
-    positive = sum(records[index].target for index in split.train)
-    has = f"clinic {split.name!r} would have {images} training images, {positive} of them positive"
-    if images < spec.minimum_images:
-        return f"{has}, and partition.minimum_images is {spec.minimum_images}"
-    if positive in (0, images):
-        return f"{has}, and a clinic needs both classes"
-    for part, fraction, indices in (
-        ("validation", spec.validation, split.validation),
-        ("test", spec.test, split.test),
-    ):
-        if fraction > 0 and not indices:
-            return f"{has}, and none are left for {part}"
-    return None
-
-
-def _part_sizes(groups: int, spec: PartitionSpec) -> tuple[int, int]:
-    """Of so many groups of one kind, how many go to test and to validation.
-
-    The fractions are rounded to whole groups, but at least one stays for training, and test comes before validation
-    where there are too few for all.
-    """
-    reserved = 1 + (spec.validation > 0 and groups >= 3)
-    test = min(max(round(spec.test * groups), int(spec.test > 0)), max(groups - reserved, 0))
-    rest = max(groups - 1 - test, 0)
-    validation = min(max(round(spec.validation * groups), int(spec.validation > 0)), rest)
-    return test, validation
-
-
-def _indices(groups: Iterable[Group]) -> tuple[int, ...]:
-    return tuple(index for group in sorted(groups, key=lambda group: group.key) for index in group.indices)
+def objection(split: ClinicSplit, spec: PartitionSpec) -> str | None:
+    """Say why a clinic has too little for a study without privacy; None where it has enough, or none is needed."""
+    if len(split.train) >= spec.minimum_images:
+        return None
+    return (
+        f"clinic {split.name!r} would have {len(split.train)} training images, and partition.minimum_images is "
+        f"{spec.minimum_images}"
+    )

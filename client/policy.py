@@ -5,16 +5,15 @@ beyond it is declined with the reason, never weakened until it fits: a study tha
 than its digest says would be another study.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from client.privacy.ledger import Budget
-from common.data.records import LesionRecord
-from common.errors import DataError, DeclinedError
-from common.protocol import Digest, PrivacySpec, Section, StudyProtocol
+from common.errors import DeclinedError
+from common.protocol import CURRENT, Digest, PrivacySpec, Section, StudyProtocol
 
 STRENGTH = {"image": 0, "lesion": 1, "patient": 2}
 """Units, the weaker the lower: protecting all images of a patient protects every lesion and every image of it."""
@@ -29,6 +28,7 @@ class ClinicPolicy(Section):
     delta: float = Field(DEFAULT_DELTA, gt=0, lt=1, description="largest δ; the ε of all studies is taken at this δ")
     noise_multiplier: float = Field(0.5, gt=0, le=1e6, description="smallest noise multiplier σ")
     clipping_norm: float = Field(10.0, gt=0, le=1e6, description="largest clipping norm C")
+    smallest_clipping_norm: float = Field(1e-3, gt=0, le=1e6, description="smallest clipping norm C")
     unit: Literal["patient", "lesion", "image"] = Field("patient", description="weakest unit that may be protected")
     studies: Literal["any"] | tuple[Digest, ...] = Field(
         (), description="a list of the digests of the approved studies (64 hexadecimal digits each), or 'any'"
@@ -36,7 +36,15 @@ class ClinicPolicy(Section):
     tensors: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         ("*",), min_length=1, description="patterns of the names of tensors that may leave; * stands for anything"
     )
-    smallest_cell: int = Field(10, ge=1, le=10_000, description="counts leave as multiples of no less than this")
+    weights: Literal["any"] | tuple[Digest, ...] = Field(
+        "any",
+        description="SHA-256 of the weights files that a study may start from, or 'any' of those in the weights folder",
+    )
+    positive_weight: float = Field(
+        100.0, ge=1, le=1000, description="largest weight of a positive in the loss; 1 over it is the smallest"
+    )
+    views: int = Field(16, ge=1, le=64, description="most augmented views of an image: time and memory")
+    image_size: int = Field(512, ge=32, le=1024, description="largest side of the images, pixels: time and memory")
     public_evaluation: bool = Field(
         False,
         description="whether a study may declare the images public that it evaluates on, and add no noise; it chooses "
@@ -50,6 +58,10 @@ class ClinicPolicy(Section):
     def _each_study_once(self) -> Self:
         if self.studies != "any" and len(set(self.studies)) < len(self.studies):
             raise ValueError("a digest stands twice in studies")
+        if self.smallest_clipping_norm > self.clipping_norm:
+            raise ValueError(
+                f"smallest_clipping_norm is {self.smallest_clipping_norm:g}, above clipping_norm {self.clipping_norm:g}"
+            )
         return self
 
 
@@ -87,39 +99,6 @@ def check_tensors_may_leave(policy: ClinicPolicy, names: Iterable[str]) -> None:
         )
 
 
-def check_counts(policy: ClinicPolicy, counts: Mapping[str, int], cell: int) -> None:
-    """Check counts that are about to leave without noise.
-
-    Args:
-        policy: of this clinic.
-        counts: by name, rounded already.
-        cell: what they were rounded to multiples of.
-
-    Raises:
-        DeclinedError: the cell is smaller than the policy's, or a count is no multiple of the cell.
-    """
-    if cell < policy.smallest_cell:
-        raise DeclinedError(_cell_objection("counts are rounded", cell, policy))
-    exact = [name for name, count in counts.items() if count % cell]
-    if exact:
-        # Without the count itself: it is what must not leave, and the message does.
-        raise DeclinedError(f"count {exact[0]} may not leave this clinic: it is no multiple of {cell}")
-
-
-def check_patient_ids(policy: ClinicPolicy, records: Sequence[LesionRecord]) -> None:
-    """Check, before any study comes, that a policy that demands patients as the unit has data that tell patients apart.
-
-    Raises:
-        DataError: images have no patient id, so that no study could be private by the policy.
-    """
-    missing = sum(record.patient_id is None for record in records)
-    if policy.unit == "patient" and missing:
-        raise DataError(
-            f"{missing} of {len(records)} images have no patient id, but the policy's unit is patient: add the ids, "
-            "leave these images out, or set policy.unit to lesion if those responsible for data protection agree"
-        )
-
-
 def budget(policy: ClinicPolicy | None, study: StudyProtocol) -> Budget:
     """Return what all charges of one ledger together may reach.
 
@@ -142,10 +121,28 @@ def _objections(policy: ClinicPolicy, study: StudyProtocol, noise_multiplier: fl
     """Yield what a study asks beyond the policy, one phrase each."""
     if policy.studies != "any" and study.digest not in policy.studies:
         yield f"it is not approved here (digest {study.digest})"
+    if study.protocol != CURRENT:
+        yield f"it is of protocol {study.protocol}, and this clinic trains by protocol {CURRENT} alone"
+    yield from _bounds(policy, study)
     if study.privacy is not None:
         yield from _privacy_objections(policy, study.privacy, noise_multiplier)
     elif not policy.non_private:
         yield "it has no privacy section, and this clinic trains nothing without one"
+
+
+def _bounds(policy: ClinicPolicy, study: StudyProtocol) -> Iterator[str]:
+    """Yield what a study asks beyond the policy whether or not it is private."""
+    # Each comparison is written so that a value that is not a number fails it.
+    size, weight, weights = study.data.image_size, study.training.positive_weight, study.model.weights_sha256
+    if not size <= policy.image_size:
+        yield f"its images have {size} pixels a side, this clinic allows at most {policy.image_size}"
+    if not 1 / policy.positive_weight <= weight <= policy.positive_weight:
+        yield (
+            f"it weighs a positive by {_exact(weight)}, this clinic allows {1 / policy.positive_weight:g} to "
+            f"{policy.positive_weight:g}"
+        )
+    if study.model.pretrained and policy.weights != "any" and weights not in policy.weights:
+        yield f"it starts from weights {str(weights)[:12]}, which are not among those that this clinic allows"
 
 
 def _privacy_objections(policy: ClinicPolicy, asked: PrivacySpec, noise_multiplier: float) -> Iterator[str]:
@@ -166,14 +163,15 @@ def _privacy_objections(policy: ClinicPolicy, asked: PrivacySpec, noise_multipli
             f"its clipping norm C is {_exact(asked.clipping_norm)}, "
             f"this clinic allows at most {_exact(policy.clipping_norm)}"
         )
+    if not asked.clipping_norm >= policy.smallest_clipping_norm:
+        yield (
+            f"its clipping norm C is {_exact(asked.clipping_norm)}, "
+            f"this clinic allows no less than {_exact(policy.smallest_clipping_norm)}"
+        )
+    if not asked.views <= policy.views:
+        yield f"it takes {asked.views} augmented views, this clinic allows at most {policy.views}"
     if asked.evaluation == "public" and not policy.public_evaluation:
         yield "it declares the images public that it evaluates on, and this clinic's are not"
-    if not asked.smallest_cell >= policy.smallest_cell:
-        yield _cell_objection("it rounds counts", asked.smallest_cell, policy)
-
-
-def _cell_objection(who: str, cell: int, policy: ClinicPolicy) -> str:
-    return f"{who} to multiples of {cell}, this clinic allows no less than {policy.smallest_cell}"
 
 
 def _exact(value: float) -> str:

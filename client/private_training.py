@@ -7,7 +7,6 @@ arXiv 1710.06963; averaging views before clipping: De et al., arXiv 2204.13650.
 """
 
 import logging
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -118,8 +117,8 @@ class PrivateTrainer:
             inputs: runs the network on the training images.
             targets: 0 or 1 an image, shape (images,).
             units: the unit of each image.
-            expected_units: how many units the clinic says it has (a public number); the noisy sum of a step is divided
-                by `sampling_rate` times this.
+            expected_units: how many units the clinic says it trains on, at least 1 (a noised or public number); the
+                noisy sum of a step is divided by `sampling_rate` times this.
             noise_multiplier: σ, not negative.
             round_number: 1-based.
             on_progress: called with the number of rows (image and view) so far.
@@ -187,8 +186,3 @@ class PrivateTrainer:
             if scale:
                 total += torch.from_numpy(self.noise.gaussian(tuple(parameter.shape), scale)).to(total.device)
             parameter.grad = (total / expected).to(parameter.dtype)
-
-
-def rounded_count(count: int, cell: int) -> int:
-    """Return a count as the nearest multiple of the smallest cell, at least one cell."""
-    return max(cell, cell * math.floor(count / cell + 0.5))

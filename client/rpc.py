@@ -74,13 +74,13 @@ class RemoteWorker:
         """The clinic's name; None until its worker has answered."""
         return self._clinic
 
-    def describe(self) -> Description:
-        """Return what the clinic says of itself."""
+    def describe(self, run: str = "") -> Description:
+        """Return what the clinic says of itself to a run; "": to the one that this object was made for."""
 
         def ask(stub: WorkerStub, seconds: float) -> pb.DescribeReply:
-            reply: pb.DescribeReply = stub.Describe(
-                self._question(seconds), timeout=seconds + GRACE_SECONDS, wait_for_ready=True
-            )
+            question = self._question(seconds)
+            question.run = run or question.run
+            reply: pb.DescribeReply = stub.Describe(question, timeout=seconds + GRACE_SECONDS, wait_for_ready=True)
             return reply
 
         reply = self._until_answered(ask)

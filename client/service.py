@@ -114,7 +114,7 @@ class Service:
             policy = self._admit(study)
             worker = self._warm.get(study, wire.seconds_of(question))
             worker.allow(policy)
-            description = wire.pack_description(worker.describe())
+            description = wire.pack_description(worker.describe(question.run))
             # It may have taken long.
             self._admit(study)
             record("answered")
@@ -133,10 +133,12 @@ class Service:
         """
 
         def train(worker: StudyWorker, tensors: Mapping[str, Received]) -> Packed:
+            started = time.perf_counter()
             reply = worker.train(tensors, question.round, question.digest, question.run)
-            self._metrics.trained(reply.seconds)
+            seconds = time.perf_counter() - started
+            self._metrics.trained(seconds)
             about = f"run={question.flower_run} round={question.round} kind=train"
-            _log.info("timing worker %s training=%d", about, round(1000 * reply.seconds))
+            _log.info("timing worker %s training=%d", about, round(1000 * seconds))
             return wire.pack_trained(reply, self.clinic)
 
         return self._answer("train", question, receive, train)
@@ -145,9 +147,8 @@ class Service:
         """Return the histograms of a model's scores; as `train`."""
 
         def evaluate(worker: StudyWorker, tensors: Mapping[str, Received]) -> Packed:
-            started = time.perf_counter()
             scored = worker.evaluate(tensors, question.digest, question.run)
-            return wire.pack_scored(scored, worker.account(), self.clinic, time.perf_counter() - started)
+            return wire.pack_scored(scored, worker.account(), self.clinic)
 
         return self._answer("evaluate", question, receive, evaluate)
 

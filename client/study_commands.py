@@ -11,6 +11,8 @@ import typer
 from client.terminal import ConfigOption, JsonOption, clinic, errors, output
 
 if TYPE_CHECKING:
+    from client.approvals import Approval
+    from client.data_words import Reading
     from client.study_words import Agreement
 
 ByOption = Annotated[
@@ -31,27 +33,38 @@ def approve(
     ],
     check: Annotated[bool, typer.Option("--check", help="Only print what would be agreed to.")] = False,
     by: ByOption = None,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Let a study train here, and print what the clinic agrees to with it.
+    """Let a study train here, and print what the clinic agrees to with it and how its table is read.
 
     The rest of the policy stays: a study that asks for more than clinic.yaml allows is declined, approved or not.
+    Nothing is approved while the table has diagnoses that nobody knows: afterwards they would be left out unsaid.
     """
     from client.approvals import approve as approve_study
     from client.approvals import effective_policy, study_to_approve
+    from client.data_words import read_for
     from client.study_words import agreement
 
     here = clinic(config)
     read = study_to_approve(here, study)
-    if read is None:
-        errors.print("the digest alone says nothing of the study: approve its file to see what is agreed to")
-    else:
-        _print_agreement(agreement(here, effective_policy(here), read))
-    if check:
+    agreed = agreement(here, effective_policy(here), read) if read else None
+    shown = read_for(here, read)
+    if not as_json:
+        if agreed is None:
+            errors.print("the digest alone says nothing of the study: approve its file to see what is agreed to")
+        else:
+            _print_agreement(agreed)
+        _print_reading(shown)
+    if check and shown.unknown is not None:
+        raise shown.unknown
+    approval = None if check else approve_study(here, study, by or user())
+    if as_json:
+        _write_approval(approval, agreed, shown)
+    elif approval is None:
         output.print("nothing was approved (--check)")
-        return
-    approval = approve_study(here, study, by or user())
-    output.print(f"approved {approval.digest} by {approval.by}", soft_wrap=True)
+    else:
+        output.print(f"approved {approval.digest} by {approval.by}", soft_wrap=True)
 
 
 def revoke(
@@ -110,6 +123,27 @@ def _print_agreement(agreed: "Agreement") -> None:
         output.print("The policy in clinic.yaml allows it, as far as the budget lasts.")
     else:
         errors.print(f"But this clinic's policy: {agreed.objection}", style="yellow")
+
+
+def _print_reading(shown: "Reading") -> None:
+    from client.doctor_table import render_understood
+
+    if shown.understood is None:
+        errors.print(f"How this clinic's table is read cannot be shown: {shown.problem}", style="yellow", markup=False)
+        return
+    for table in render_understood(shown.understood):
+        output.print(table)
+
+
+def _write_approval(approval: "Approval | None", agreed: "Agreement | None", shown: "Reading") -> None:
+    content = {
+        "approval": approval.model_dump(mode="json") if approval else None,
+        "agreement": [list(line) for line in agreed.lines] if agreed else None,
+        "objection": agreed.objection if agreed else None,
+        "understood": shown.understood.model_dump() if shown.understood else None,
+        "problem": shown.problem,
+    }
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def user() -> str:

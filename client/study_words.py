@@ -103,37 +103,50 @@ def _protection(study: StudyProtocol) -> Iterator[tuple[str, str]]:
 
 
 def _protected_here(config: ClinicConfig, study: StudyProtocol) -> Iterator[tuple[str, str]]:
-    """Say how many this clinic's table has of what is protected: δ is to be small against that."""
+    """Say what this clinic's table has of what is protected: once approved, nothing is refused for want of it."""
     from client.clinic_data import study_records
     from client.privacy.accounting import delta_warning
-    from client.privacy.units import privacy_units
+    from client.privacy.units import units_of
 
     if study.privacy is None:
         return
-    many = _PLURALS[study.privacy.unit]
+    heading, many = "of them here", _PLURALS[study.privacy.unit]
     try:
-        units = len(set(privacy_units(study_records(config, study), study.privacy.unit)))
+        records = study_records(config, study)
     except (DataError, PolicyError) as error:
-        yield "of them here", f"unknown: {error}"
+        yield heading, f"unknown: {error}"
         return
-    trained = round(units * (1 - study.partition.validation - study.partition.test))
-    yield "of them here", f"{units} {many} in this clinic's table, about {trained} of them to train on"
+    names = units_of(records, study.privacy.unit)
+    units = set(names) - {None}
+    positive = {name for name, record in zip(names, records, strict=True) if record.target} - {None}
+    trained = round(len(units) * (1 - study.partition.validation - study.partition.test))
+    yield heading, f"{len(units)} {many} in this clinic's table, about {trained} of them to train on"
+    if lacking := names.count(None):
+        yield heading, f"{lacking} of {len(names)} images do not name theirs, and are left out"
+    yield heading, f"{len(positive)} with a positive image, {len(units - positive)} without"
+    if not positive or positive == units:
+        yield heading, "one class only: this clinic would teach the network to say the same of everybody"
     if warning := delta_warning(study.privacy.delta, trained):
-        yield "of them here", warning
+        yield heading, warning
 
 
 def _leaves(study: StudyProtocol) -> Iterator[str]:
+    from client.privacy.plan import plan_of
+
     privacy = study.privacy
     how = "made of clipped gradients with noise" if privacy else "without noise"
     yield f"after each round, the new values of what trains, {how}"
     times = sum(validates(study, number) for number in range(1, study.federation.rounds)) + 1
     often = "once" if times == 1 else f"{times} times"
     yield f"{often}, histograms of the scores on validation and test images, {_histograms(privacy)}"
-    counts = "exact" if privacy is None else f"rounded to multiples of {privacy.smallest_cell}"
-    if privacy is not None and privacy.evaluation == "public":
-        counts += " (exact for the evaluation images)"
-    yield f"numbers of images, positives and {_PLURALS[privacy.unit] if privacy else 'groups'}, {counts}"
-    if privacy is not None:
+    if privacy is None:
+        yield "numbers of images, positives and groups, exact"
+    else:
+        noise = plan_of(study).counts.noise_multiplier
+        counts = f"with noise of {noise:.3g}, or as clinic.yaml declares them (tell.units)"
+        yield f"once a run, numbers of {_PLURALS[privacy.unit]} and of those with a positive image, {counts}"
+        if privacy.evaluation == "public":
+            yield "numbers of evaluation images, positives and groups, exact"
         yield "the ledger's total ε and the hash of its last row"
     yield "this clinic's name, the version of melfed, and the reason where it declines"
 

@@ -40,7 +40,7 @@ class Packed:
 
 def pack_trained(reply: TrainReply, clinic: str) -> Packed:
     """Return the packed answer to one round."""
-    head = pb.Answer(clinic=clinic, images=reply.images, loss=reply.loss, seconds=reply.seconds)
+    head = pb.Answer(clinic=clinic, weight=reply.weight, loss=reply.loss)
     _set_account(head, reply.account)
     arrays = _named("tensors", reply.tensors)
     if reply.validation is not None:
@@ -54,17 +54,16 @@ def unpack_trained(packed: Packed) -> TrainReply:
     validation = _of("validation", packed.arrays)
     return TrainReply(
         {name: np.asarray(array, np.float32) for name, array in _of("tensors", packed.arrays).items()},
-        head.images,
+        head.weight,
         head.loss if head.HasField("loss") else None,
-        head.seconds,
         histogram_from_arrays(validation) if validation else None,
         account_of(head),
     )
 
 
-def pack_scored(scored: Scored, account: Account | None, clinic: str, seconds: float) -> Packed:
+def pack_scored(scored: Scored, account: Account | None, clinic: str) -> Packed:
     """Return the packed answer to an evaluation."""
-    head = pb.Answer(clinic=clinic, seconds=seconds)
+    head = pb.Answer(clinic=clinic)
     _set_account(head, account)
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     for part, histogram in scored.items():
@@ -96,6 +95,7 @@ def pack_description(description: Description) -> pb.Description:
         clinic=description.clinic,
         digest=description.digest,
         counts=description.counts,
+        count_noise=description.count_noise,
         version=description.version,
         budget=description.budget,
         approved=description.approved,
@@ -105,7 +105,9 @@ def pack_description(description: Description) -> pb.Description:
 def unpack_description(sent: pb.Description) -> Description:
     """Return what `pack_description` was given."""
     budget = sent.budget if sent.HasField("budget") else None
-    return Description(sent.clinic, sent.digest, dict(sent.counts), sent.version, budget, tuple(sent.approved))
+    return Description(
+        sent.clinic, sent.digest, dict(sent.counts), sent.version, budget, tuple(sent.approved), sent.count_noise
+    )
 
 
 def pack_failure(error: MelfedError, clinic: str) -> pb.Failure:

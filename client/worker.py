@@ -1,15 +1,14 @@
 """The clinic's worker: the only part that reads images. It answers three questions and returns nothing else.
 
-describe: how many images there are. train: a new model from a given one. evaluate: histograms of scores. In a private
-study all three go by the clinic's policy and ledger (`client.guard`), and what they return is noised, rounded, or
-declared public by the study.
+describe: how many images there are, or in a private study units. train: a new model from a given one. evaluate:
+histograms of scores. In a private study all three go by the clinic's policy and ledger (`client.guard`), and what they
+return is noised, or declared public by the study or the clinic.
 """
 
 import contextlib
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,9 +27,11 @@ from client.privacy.evaluation import noised_histograms
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import plan_of, privacy_of
 from client.privacy.units import privacy_units
-from client.private_training import PrivateTrainer, rounded_count
+from client.private_training import PrivateTrainer
 from client.training import Trainer
+from client.unit_counts import UnitCounts, declared, noised
 from common.classifier import Classifier, load_trainable, trainable_tensors
+from common.data.records import LesionRecord
 from common.errors import BudgetError, StudyError
 from common.histogram import ScoreHistogram
 from common.image_set import Images
@@ -96,27 +97,49 @@ class ClinicWorker:
         if self.guard is not None:
             self.guard.safe = dataclasses.replace(self.guard.safe, policy=policy)
 
-    def describe(self) -> Description:
-        """Return the clinic's counts; in a private study those of private images are rounded.
+    def describe(self, run: str = "") -> Description:
+        """Return the clinic's counts for a run; in a private study noised numbers of units, the same for all the run.
+
+        Args:
+            run: its identity; "": only what costs nothing is told, and no counts.
 
         Raises:
-            DeclinedError: the clinic's policy forbids the study.
+            DeclinedError: the clinic's policy or budget forbids the study.
             LedgerError: the clinic's ledger cannot be used.
-            DataError: the study protects units that the data do not name.
         """
-        with discretion(self.discreet):
-            return self._describe()
+        with self._budget_as_told(), discretion(self.discreet):
+            return self._describe(run)
 
-    def _describe(self) -> Description:
+    def _describe(self, run: str) -> Description:
         self._check()
+        counts: dict[str, int] = {}
+        noise = 0.0
+        if run:
+            counts = {f"{part}_{what}": n for part in self._public() for what, n in self.images(part).counts().items()}
+            if self.study.privacy is not None:
+                units = self._unit_counts(run)
+                counts |= units.told()
+                noise = units.noise
+        return Description(self.data.name, self.study.digest, counts, melfed_version(), *self._told(), noise)
+
+    def _public(self) -> tuple[Part, ...]:
+        """Return the parts whose images may be counted as they are."""
         privacy = self.study.privacy
-        if self.guard is not None and privacy is not None:
-            # The others are exact, since the study declares them public and the policy allows that.
-            rounded: tuple[Part, ...] = PARTS if privacy.evaluation == "noised" else ("train",)
-            private = {f"{part}_{what}": n for part in rounded for what, n in self._counts(part).items()}
-            self.guard.check_counts(private, privacy.smallest_cell)
-        counts = {f"{part}_{what}": n for part in PARTS for what, n in self._counts(part).items()}
-        return Description(self.data.name, self.study.digest, counts, melfed_version(), *self._told())
+        if privacy is None:
+            return PARTS
+        return () if privacy.evaluation == "noised" else EVALUATED
+
+    def _unit_counts(self, run: str) -> UnitCounts:
+        """Return a private study's numbers of units, as this run is told them."""
+        assert self.guard is not None  # noqa: S101 (seen to when the worker was made)
+        privacy, plan = privacy_of(self.study), plan_of(self.study)
+        parts = tuple(part for part in PARTS if part not in self._public())
+        if self.tell.units is not None and self.tell.positive_units is not None:
+            return declared(self.tell.units, self.tell.positive_units, parts, self.study.partition)
+        records: dict[str, Sequence[LesionRecord]] = {part: getattr(self.data, part) for part in parts}
+        sigma = plan.counts.noise_multiplier
+        values = self.guard.counts(run, lambda: noised(records, privacy.unit, sigma, NoiseSource()))
+        return UnitCounts(parts, values, sigma)
 
     def _told(self) -> tuple[float | None, tuple[str, ...]]:
         """Return the ε that is left, and what is approved, as far as the clinic tells."""
@@ -146,20 +169,25 @@ class ClinicWorker:
             return self._train(tensors, round_number, digest, run)
 
     def _train(self, tensors: Mapping[str, Received], round_number: int, digest: str, run: str) -> TrainReply:
-        started = time.perf_counter()
         self._check()
         model = self._model(tensors, digest)
+        weight = self._weight(run)
         validation = None
         if validates(self.study, round_number - 1):
             request = Request(run, round_number - 1, tensors)
             validation = self._evaluate(model, request, ("validation",))["validation"]
-        images, loss = self._counts("train")["images"], None
+        loss = None
         if self.study.privacy is None:
             learnt, loss = self._learn(model, round_number)
         else:
-            learnt = self._learn_privately(model, Request(run, round_number, tensors))
-        seconds = time.perf_counter() - started
-        return TrainReply(learnt, images, loss, seconds, validation, self._account())
+            learnt = self._learn_privately(model, Request(run, round_number, tensors), weight)
+        return TrainReply(learnt, weight, loss, validation, self._account())
+
+    def _weight(self, run: str) -> int:
+        """Return the clinic's weight in the mean, at least 1: training images, or units as the run is told them."""
+        if self.study.privacy is None:
+            return len(self.images("train"))
+        return max(self._unit_counts(run).units("train"), 1)
 
     def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
         """Return the histograms of the model's scores on validation and test part. Raises as `train` does."""
@@ -208,15 +236,6 @@ class ClinicWorker:
         if self.guard is not None:
             model = shared_classifier(self.study, self.weights_dir, self.device)
             self.guard.check([name for name, p in model.named_parameters() if p.requires_grad])
-        if self.study.privacy is not None:
-            self._units("train")
-
-    def _counts(self, part: Part) -> dict[str, int]:
-        exact = self.images(part).counts()
-        privacy = self.study.privacy
-        if privacy is None or (privacy.evaluation == "public" and part != "train"):
-            return exact
-        return {what: rounded_count(count, privacy.smallest_cell) for what, count in exact.items()}
 
     def _units(self, part: Part) -> list[str]:
         return privacy_units(self.images(part).records, privacy_of(self.study).unit)
@@ -227,7 +246,7 @@ class ClinicWorker:
         result = trainer.train(self.images("train"), self.data.name, round_number, self._progress, inputs)
         return trainable_tensors(model), result.loss
 
-    def _learn_privately(self, model: Classifier, request: Request) -> Tensors:
+    def _learn_privately(self, model: Classifier, request: Request, expected_units: int) -> Tensors:
         assert self.guard is not None  # noqa: S101 (seen to when the worker was made)
         privacy, plan = privacy_of(self.study), plan_of(self.study)
 
@@ -237,7 +256,7 @@ class ClinicWorker:
                 self._cached(model, "train", privacy.views) or self._pixels(model),
                 images.targets,
                 units,
-                expected_units=rounded_count(len(set(units)), privacy.smallest_cell),
+                expected_units=expected_units,
                 noise_multiplier=plan.training.noise_multiplier,
                 round_number=request.round,
                 on_progress=self._progress,

@@ -33,7 +33,7 @@ class QuestionPart(_message.Message):
     def __init__(self, question: _Optional[_Union[Question, _Mapping]] = ..., tensors: _Optional[bytes] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("clinic", "digest", "counts", "version", "budget", "approved")
+    __slots__ = ("clinic", "digest", "counts", "count_noise", "version", "budget", "approved")
     class CountsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -44,16 +44,18 @@ class Description(_message.Message):
     CLINIC_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_NOISE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     APPROVED_FIELD_NUMBER: _ClassVar[int]
     clinic: str
     digest: str
     counts: _containers.ScalarMap[str, int]
+    count_noise: float
     version: str
     budget: float
     approved: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, clinic: _Optional[str] = ..., digest: _Optional[str] = ..., counts: _Optional[_Mapping[str, int]] = ..., version: _Optional[str] = ..., budget: _Optional[float] = ..., approved: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, clinic: _Optional[str] = ..., digest: _Optional[str] = ..., counts: _Optional[_Mapping[str, int]] = ..., count_noise: _Optional[float] = ..., version: _Optional[str] = ..., budget: _Optional[float] = ..., approved: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DescribeReply(_message.Message):
     __slots__ = ("description", "failure")
@@ -76,20 +78,18 @@ class Account(_message.Message):
     def __init__(self, epsilon: _Optional[float] = ..., head: _Optional[str] = ..., noise_multiplier: _Optional[float] = ..., evaluation_noise_multiplier: _Optional[float] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("clinic", "images", "loss", "seconds", "account", "size")
+    __slots__ = ("clinic", "weight", "loss", "account", "size")
     CLINIC_FIELD_NUMBER: _ClassVar[int]
-    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
-    SECONDS_FIELD_NUMBER: _ClassVar[int]
     ACCOUNT_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     clinic: str
-    images: int
+    weight: int
     loss: float
-    seconds: float
     account: Account
     size: int
-    def __init__(self, clinic: _Optional[str] = ..., images: _Optional[int] = ..., loss: _Optional[float] = ..., seconds: _Optional[float] = ..., account: _Optional[_Union[Account, _Mapping]] = ..., size: _Optional[int] = ...) -> None: ...
+    def __init__(self, clinic: _Optional[str] = ..., weight: _Optional[int] = ..., loss: _Optional[float] = ..., account: _Optional[_Union[Account, _Mapping]] = ..., size: _Optional[int] = ...) -> None: ...
 
 class AnswerPart(_message.Message):
     __slots__ = ("answer", "tensors", "failure")

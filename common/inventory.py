@@ -11,7 +11,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from common.data.records import LesionRecord, group_ids, group_kind, read_table
+from common.data.records import LesionRecord, group_ids, group_kind
+from common.data.rows import ReadOptions
+from common.data.understood import Understanding, read_to_show, understand
 from common.images import ImageProblem, decode_bytes, read_file
 
 _CHECK_SIZE = 32
@@ -91,19 +93,25 @@ class Inventory(_Part):
     identical_files: list[IdenticalFiles]
     known_duplicates: list[list[str]]
     """Images that the table itself groups as the same picture."""
+    understood: Understanding
+    """How the tables were read."""
 
 
-def inspect(root: Path, progress: Callable[[int, int], None] | None = None) -> Inventory:
+def inspect(
+    root: Path, progress: Callable[[int, int], None] | None = None, options: ReadOptions | None = None
+) -> Inventory:
     """Read a data folder's table and decode every image once.
 
     Args:
         root: the data folder, see `records.read_table`.
         progress: called with the number of images done and of all, after each one.
+        options: what a person says about the folder that its tables do not say.
 
     Raises:
-        DataError: the folder or its table cannot be used; an unreadable image is no error but a finding.
+        DataError: the folder or its table cannot be used; an unreadable image is no error but a finding, and neither
+            is a diagnosis that nobody knows (`Inventory.understood`).
     """
-    table = read_table(root)
+    table, unknown = read_to_show(root, options=options)
     records = table.records
     groups = group_ids(records)
     digests, unreadable = _check_files(root, records, progress)
@@ -130,6 +138,7 @@ def inspect(root: Path, progress: Callable[[int, int], None] | None = None) -> I
         unreadable=unreadable,
         identical_files=_identical(records, groups, digests),
         known_duplicates=_known_duplicates(records),
+        understood=understand(table, unknown=unknown),
     )
 
 

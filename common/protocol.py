@@ -12,23 +12,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from common.backbones import BACKBONES
+from common.errors import StudyError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-LATER_KEYS = {
-    "federation": (
-        "grace_seconds",
-        "largest_clinic",
-        "largest_update_norm",
-        "clip_update_norm",
-        "robust",
-        "robust_trim",
-        "robust_byzantine",
-    )
-}
-"""Keys that came after the first studies: in the canonical form only where they differ from their default."""
+CURRENT = 2
+"""Version of the document's format. Version 1 (melfed 0.1) divided a clinic by counts, and rounded what it told."""
 
 
 class Section(BaseModel):
@@ -218,7 +209,6 @@ class PrivacySpec(Section):
     evaluation: Literal["noised", "public"] = Field(
         "noised", description="histograms of scores: noised and charged, or of images declared public"
     )
-    smallest_cell: int = Field(10, ge=1, le=10_000, description="counts leave a clinic as multiples of this")
 
     @model_validator(mode="after")
     def _one_strength(self) -> Self:
@@ -240,7 +230,7 @@ class ResourcesSpec(Section):
 class StudyProtocol(Section):
     """A whole study. Every key has a default; `melfed-sim keys` prints them with their ranges."""
 
-    protocol: Literal[1] = Field(1, description="version of this document's format")
+    protocol: Literal[1, 2] = Field(2, description="version of this document's format; 1 is read, and not trained")
     name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="short name")
     data: DataSpec = DataSpec()
     partition: PartitionSpec = PartitionSpec()
@@ -262,16 +252,9 @@ class StudyProtocol(Section):
     def canonical(self) -> str:
         """Return the canonical JSON that the digest is taken of.
 
-        The path of the weights is left out: it differs between machines, and their SHA-256 is in. A key that came later
-        is left out where it has its default, which is what was done before there was such a key: the digest of a study
-        that clinics have approved, that ledgers and checkpoints name, stays what it was. Such a default never changes.
+        The path of the weights is left out: it differs between machines, and their SHA-256 is in.
         """
         content = self.model_dump(mode="json", exclude={"resources": True, "model": {"weights"}})
-        for section, keys in LATER_KEYS.items():
-            fields = type(getattr(self, section)).model_fields
-            for key in keys:
-                if content[section][key] == fields[key].default:
-                    del content[section][key]
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
     @property
@@ -289,6 +272,16 @@ class StudyProtocol(Section):
         for section, changes in sections.items():
             content[section].update(changes)
         return StudyProtocol.model_validate_json(json.dumps(content))
+
+
+def require_current(study: StudyProtocol) -> None:
+    """Raise StudyError where a study is of a version that is read, but not trained any more."""
+    if study.protocol != CURRENT:
+        raise StudyError(
+            f"study {study.name} is of protocol {study.protocol}: since protocol {CURRENT} each patient is in a part by "
+            f"itself and counts are noised, so that its results would be others; write protocol: {CURRENT} (or leave it "
+            "out), and let the clinics approve it again"
+        )
 
 
 def validates(study: StudyProtocol, round_number: int) -> bool:

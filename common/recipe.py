@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from common.protocol import PrivacySpec, StudyProtocol
+from common.protocol import PrivacySpec, StudyProtocol, require_current
 
 AFFINE_FROM, FULL_FROM = 30_000.0, 300_000.0
 """Patients times ε from which normalisation layers, and from which everything, can be trained under the noise."""
@@ -37,7 +37,11 @@ def resolve(study: StudyProtocol) -> tuple[StudyProtocol, tuple[Choice, ...]]:
     """Return the study with its recipe written out (`privacy.recipe: manual`), and what was chosen.
 
     A study without privacy, or with a manual recipe, comes back as it is.
+
+    Raises:
+        StudyError: the study is of a version that is not trained any more.
     """
+    require_current(study)
     privacy = study.privacy
     if privacy is None or privacy.recipe == "manual":
         return study, ()

@@ -25,6 +25,9 @@ def read_study(path: Path, overrides: Sequence[str] = (), seed: int | None = Non
         StudyError: in one line, with file, line and key of what is wrong and what is allowed.
     """
     content, places = _STUDY.read(path)
+    if content.get("protocol") == 1 and isinstance(content.get("privacy"), dict):
+        # The one key that version 1 alone had: a run of melfed 0.1 can still be looked at.
+        content["privacy"].pop("smallest_cell", None)
     for override in overrides:
         key = _apply(content, override)
         places = {other: place for other, place in places.items() if other[: len(key)] != key}

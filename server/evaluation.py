@@ -12,6 +12,7 @@ from common.augment import to_input
 from common.backbones import BACKBONES
 from common.classifier import Classifier, saved_classifier
 from common.data.records import read_table
+from common.data.rows import ReadOptions
 from common.errors import DataError, RunError, WeightsError
 from common.histogram import ScoreHistogram
 from common.image_set import Images
@@ -132,7 +133,9 @@ class Evaluation:
     trained_on: int
 
 
-def evaluate_run(run: Path, data: Path, cache: Path, progress: Progress | None = None) -> Evaluation:
+def evaluate_run(
+    run: Path, data: Path, cache: Path, progress: Progress | None = None, options: ReadOptions | None = None
+) -> Evaluation:
     """Score a run's final model on every usable image of a labelled folder.
 
     Args:
@@ -140,6 +143,7 @@ def evaluate_run(run: Path, data: Path, cache: Path, progress: Progress | None =
         data: the labelled folder.
         cache: where decoded images are kept.
         progress: called with (done, total) images, first while they are decoded and then while they are scored.
+        options: what a person says about the folder that its tables do not say.
 
     Raises:
         RunError: no finished run there.
@@ -147,7 +151,7 @@ def evaluate_run(run: Path, data: Path, cache: Path, progress: Progress | None =
     """
     folder = RunFolder.open(run)
     study, model = load_model(folder)
-    table = read_table(data, study.data.positive)
+    table = read_table(data, study.data.positive, options)
     store = ImageStore.build(
         cache, root=table.root, images=[r.image for r in table.records], size=study.data.image_size, progress=progress
     )

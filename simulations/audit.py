@@ -27,7 +27,7 @@ from client.privacy.accounting import Mechanism, epsilon
 from client.privacy.plan import plan_of, privacy_of
 from client.privacy.sampling import secure_generator
 from client.privacy.units import privacy_units
-from client.private_training import PrivateTrainer, rounded_count
+from client.private_training import PrivateTrainer
 from common.classifier import Classifier
 from common.errors import StudyError
 from common.image_set import Images
@@ -256,9 +256,9 @@ def _train(
         _inputs(study, clinic, images, model, device), len(images), canary_of, auditor, privacy.clipping_norm
     )
     units = privacy_units([*images.records, *records], privacy.unit)
-    # Rounded as by a clinic, but of half the canaries: the coins must reach the auditor through the steps alone.
+    # Of half the canaries: the coins must reach the auditor through the steps alone.
     own = len(set(privacy_units(images.records, privacy.unit)))
-    expected = rounded_count(own + len(included) // 2, privacy.smallest_cell)
+    expected = max(own + len(included) // 2, 1)
 
     def seen() -> None:
         auditor.observe(privacy.sampling_rate * expected / privacy.clipping_norm)

@@ -2,18 +2,27 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
+from common.data.understood import COUNTED, sections
 from common.inventory import Inventory
 
 SHOWN = 10
 
 
 def inventory_tables(inventory: Inventory) -> Iterator[Table]:
-    """Yield the tables: totals, sources, what the images show, and what is wrong."""
+    """Yield the tables: totals, sources, what the images show, how the tables were read, and what is wrong."""
     yield _totals(inventory)
     yield _sources(inventory)
     yield _contents(inventory)
+    for section in sections(inventory.understood):
+        table = Table(title=section.title, title_justify="left")
+        for column in section.columns:
+            table.add_column(column, justify="right" if column in COUNTED else "left", overflow="fold")
+        for row in section.rows:
+            table.add_row(*map(escape, row))
+        yield table
     problems = _problems(inventory)
     if problems.row_count:
         yield problems

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from client.parts import ClinicSplit, Group, collect_groups, objection, split_clinic
+from client.parts import ClinicSplit, Group, collect_groups, objection, simulation_key, split_clinic
+from client.privacy.units import Unit
 from common.data.records import LesionRecord, group_ids
 from common.errors import DataError, StudyError
 from common.protocol import PartitionSpec
@@ -53,7 +54,9 @@ class ClinicSummary(BaseModel):
 _Deal = Callable[[NDArray[np.bool_], int, float, np.random.Generator], NDArray[np.intp]]
 
 
-def partition(records: Sequence[LesionRecord], spec: PartitionSpec, seed: int) -> tuple[ClinicSplit, ...]:
+def partition(
+    records: Sequence[LesionRecord], spec: PartitionSpec, seed: int, unit: Unit | None = None
+) -> tuple[ClinicSplit, ...]:
     """Divide records among clinics, and each clinic's share into train, validation and test.
 
     - `source`: every source is a clinic, or the `clinics` largest are. A group with images of several sources belongs
@@ -71,13 +74,15 @@ def partition(records: Sequence[LesionRecord], spec: PartitionSpec, seed: int) -
         records: the usable images; their names must be unique.
         spec: the scheme, the number of clinics, and the fractions.
         seed: at least 0; the same seed and records give the same division.
+        unit: what a private study protects; None: it is not private.
 
     Returns:
         The clinics, ordered by name for `source`, else `clinic_1`, `clinic_2`, and so on.
 
     Raises:
         StudyError: more clinics are asked for than there are sources.
-        DataError: a clinic would have too few images, images of one class only, or an empty part.
+        DataError: a clinic would have too few images for a study without privacy. In a private one nothing hangs on
+            how many there are.
     """
     if not records:
         raise DataError(
@@ -85,7 +90,7 @@ def partition(records: Sequence[LesionRecord], spec: PartitionSpec, seed: int) -
         )
     groups = collect_groups(records)
     if spec.by == "source":
-        outcome = _split_all(_by_source(groups, spec), records, spec, seed)
+        outcome = _split_all(_by_source(groups, spec), records, spec, seed, unit)
         if isinstance(outcome, str):
             raise DataError(
                 f"{outcome}: leave that source out (data.sources: ['!NAME']), lower partition.minimum_images, "
@@ -99,7 +104,7 @@ def partition(records: Sequence[LesionRecord], spec: PartitionSpec, seed: int) -
     outcome = ""
     for _ in range(DRAWS):
         owners = deal(positive, clinics, spec.alpha, generator)
-        outcome = _split_all(_by_owner(groups, owners, clinics), records, spec, seed)
+        outcome = _split_all(_by_owner(groups, owners, clinics), records, spec, seed, unit)
         if not isinstance(outcome, str):
             return outcome
     fewer = f"ask for fewer clinics (partition.clinics, now {clinics}) or lower partition.minimum_images"
@@ -181,13 +186,18 @@ def _by_shares(count: int, clinics: int, alpha: float, generator: np.random.Gene
 
 
 def _split_all(
-    clinics: Mapping[str, Sequence[Group]], records: Sequence[LesionRecord], spec: PartitionSpec, seed: int
+    clinics: Mapping[str, Sequence[Group]],
+    records: Sequence[LesionRecord],
+    spec: PartitionSpec,
+    seed: int,
+    unit: Unit | None,
 ) -> tuple[ClinicSplit, ...] | str:
     """Split every clinic, or say what the first one that cannot take part lacks."""
-    splits = []
+    splits, key = [], simulation_key(seed)
     for name, groups in clinics.items():
-        split = split_clinic(name, groups, spec, seed)
-        if reason := objection(split, records, spec):
+        own = [index for group in groups for index in group.indices]
+        split = split_clinic(name, records, spec, key, unit, own)
+        if unit is None and (reason := objection(split, spec)):
             return reason
         splits.append(split)
     return tuple(splits)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 
-from client.dataset import PARTS
 from client.policy import ClinicPolicy
 from client.privacy.accounting import delta_warning
 from client.privacy.plan import plan_of
@@ -128,10 +127,9 @@ def privacy_warnings(study: StudyProtocol, virtual: VirtualClinics) -> tuple[str
     if study.privacy is None:
         return ()
     plan_of(study)
-    parts = PARTS if study.privacy.evaluation == "noised" else ("train",)
     warnings = []
     for clinic in virtual.clinics:
-        units = {part: set(privacy_units(getattr(clinic, part), study.privacy.unit)) for part in parts}
-        if warning := delta_warning(study.privacy.delta, len(units["train"])):
+        trained = len(set(privacy_units(clinic.train, study.privacy.unit)))
+        if warning := delta_warning(study.privacy.delta, trained):
             warnings.append(f"{clinic.name}: {warning}")
     return tuple(warnings)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.dataset import ClinicData
+from client.privacy.units import privacy_units
 from common.data.duplicates import DuplicateGroup, with_duplicates
 from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_sources
+from common.data.rows import ReadOptions
 from common.errors import DataError
 from common.image_store import ImageStore, LeftOut
 from common.protocol import PhantomSection, StudyProtocol
@@ -55,7 +57,13 @@ def phantom_folder(
     return write_phantom(cache / "phantom" / name, spec, progress)
 
 
-def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | None = None) -> VirtualClinics:
+def divide(
+    study: StudyProtocol,
+    data: Path,
+    cache: Path,
+    progress: Progress | None = None,
+    options: ReadOptions | None = None,
+) -> VirtualClinics:
     """Make a study's virtual clinics from a data folder.
 
     Args:
@@ -63,14 +71,16 @@ def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | N
         data: the folder.
         cache: where decoded images are kept.
         progress: called with (decoded, all).
+        options: what a person says about the folder that its tables do not say.
 
     Raises:
-        DataError: the folder cannot be used, or a clinic would have too few usable images or one class only.
+        DataError: the folder cannot be used, a diagnosis is not in the vocabulary, it does not name what the study
+            protects, or a clinic would have too few usable images.
         StudyError: the partition asks for more clinics than there are.
     """
     # Worker processes may stand elsewhere, and "." has no name for the report.
     data, cache = data.resolve(), cache.resolve()
-    table = read_table(data, study.data.positive)
+    table = read_table(data, study.data.positive, options)
     selected = select_sources(table.records, study.data.sources)
     names = [record.image for record in selected]
     store = ImageStore.build(cache, table.root, names, study.data.image_size, progress=progress)
@@ -82,7 +92,10 @@ def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | N
     if study.privacy is None:  # with privacy, nobody's group may follow from another's pictures
         records = with_duplicates(records, duplicates)
     _need_both_classes(records, study.data.positive, data)
-    splits = partition(records, study.partition, seed_for(study.seed, "partition"))
+    unit = study.privacy.unit if study.privacy else None
+    if unit is not None:
+        privacy_units(records, unit)
+    splits = partition(records, study.partition, seed_for(study.seed, "partition"), unit)
     # Largest first: Flower serves nodes in this order, and the longest training should not start last.
     largest_first = sorted(splits, key=lambda split: (-len(split.train), split.name))
     clinics = tuple(_clinic(split, records, table.root, cache, study.data.image_size) for split in largest_first)

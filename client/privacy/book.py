@@ -10,16 +10,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from client.privacy.accounting import Mechanism
 from client.privacy.journal import Content, damage
 
-Purpose = Literal["training", "evaluation"]
+Purpose = Literal["training", "evaluation", "counts"]
 Status = Literal["reserved", "spent", "released"]
 
 _BEFORE: dict[Status, Status] = {"spent": "reserved", "released": "spent"}
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Name = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+_Count = Annotated[int, Field(ge=-(2**53), le=2**53)]
+# JSON has no tuples: the sequence may come as a list, its items stay strict.
+_Values = Annotated[tuple[_Count, ...], Field(strict=False, min_length=1, max_length=16)]
 
 
 class Terms(BaseModel):
-    """What all rows of a charge agree in."""
+    """What all rows of a charge agree in.
+
+    Attributes:
+        request: digest of the question that the charge answers; None in ledgers of older versions, and where a charge
+            answers whoever asks. The same mechanism for another question is another charge.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -33,6 +41,7 @@ class Terms(BaseModel):
     noise_multiplier: float = Field(ge=0, allow_inf_nan=False)
     steps: int = Field(ge=1, le=2**53)
     delta: float = Field(gt=0, lt=1)
+    request: _Digest | None = None
 
 
 class LedgerRow(Terms):
@@ -42,6 +51,8 @@ class LedgerRow(Terms):
         charge: number of the charge, counted over `reserved` rows from 1.
         epsilon: total of all charges reserved so far at this row's delta; None: unbounded (one of them had no noise,
             or next to none).
+        values: in the `released` row of a charge for counts, the noised counts themselves, to be repeated to whoever
+            asks again.
     """
 
     sequence: int
@@ -50,6 +61,7 @@ class LedgerRow(Terms):
     charge: int = Field(ge=1)
     status: Status
     epsilon: float | None = Field(ge=0, allow_inf_nan=False)
+    values: _Values | None = None
     hash: _Digest
 
 
@@ -88,6 +100,8 @@ class Book:
         self.latest: list[LedgerRow] = []
         self.unreleased: dict[tuple[object, ...], int] = {}
         self.noiseless = False
+        self.counts: dict[tuple[str, str, str], tuple[int, ...]] = {}
+        """Noised counts that were released, by data, study and run."""
 
     def add(self, content: Content) -> None:
         """Take the next row. Raises LedgerError where it is no row, or cannot follow those before."""
@@ -113,6 +127,9 @@ class Book:
             self.latest[row.charge - 1] = row
         if row.status == "released":
             del self.unreleased[agreed(row)]
+            if row.values is not None:
+                # What was told before is what is repeated.
+                self.counts.setdefault((row.data, row.study, row.run), row.values)
 
     def _continue(self, row: DataRow, number: int) -> None:
         if self.data in (None, row.data):
@@ -127,6 +144,8 @@ class Book:
             return f"is of data {row.data[:12]}, but the rows before it are of {self.data[:12]}"
         if row.epsilon is not None and (self.noiseless or row.noise_multiplier == 0):
             return "states an epsilon, though a charge so far had no noise"
+        if row.values is not None and (row.purpose, row.status) != ("counts", "released"):
+            return f"has values, though it is {row.status} for {row.purpose}"
         return self._out_of_turn(row)
 
     def _out_of_turn(self, row: LedgerRow) -> str | None:
@@ -142,7 +161,8 @@ class Book:
         return None
 
 
-EXPORTED = tuple(name for name in LedgerRow.model_fields if name not in {"sequence", "previous", "hash"})
+_INTERNAL = {"sequence", "previous", "hash", "request", "values"}
+EXPORTED = tuple(name for name in LedgerRow.model_fields if name not in _INTERNAL)
 """Fields of a charge that mean something outside the chain."""
 
 

@@ -59,6 +59,7 @@ class Charge:
         round: 0 or more.
         unit: whom the mechanism protects: patient, lesion or image.
         delta: the δ at which the study counts.
+        request: digest of the question that is answered, 64 hexadecimal digits; None: the charge is of no one question.
     """
 
     study: str
@@ -68,6 +69,7 @@ class Charge:
     unit: str
     mechanism: Mechanism
     delta: float
+    request: str | None = None
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,25 @@ class Ledger:
             self._open.add(number)
             return Reservation(number, charge)
 
-    def mark(self, reservation: Reservation, status: Literal["spent", "released"]) -> None:
+    def values(self, charge: Charge) -> tuple[int, ...] | None:
+        """Return the noised counts that were released for a charge's study and run on these data, None before that."""
+        return self._book.counts.get((self.fingerprint, charge.study, charge.run))
+
+    def mark(
+        self,
+        reservation: Reservation,
+        status: Literal["spent", "released"],
+        values: tuple[int, ...] | None = None,
+    ) -> None:
         """Write down that a reservation's computation has ended, or that its result is about to leave.
 
         `spent` for a reservation that was taken again after it had been spent writes nothing.
+
+        Args:
+            reservation: held by this ledger.
+            status: what has happened.
+            values: the noised counts that leave, for the purpose "counts" when they are released: `values` repeats
+                them.
 
         Raises:
             LedgerError: the reservation is not this ledger's any more (released, closed, or lost by an error), or it is
@@ -187,7 +204,7 @@ class Ledger:
                 if status == "released" and latest.status != "spent":
                     raise LedgerError(f"{self.path}: charge {number} is to be released, but was never marked as spent")
                 if status != latest.status:
-                    self._append(latest, number, status)
+                    self._append(latest, number, status, values)
                 if status == "released":
                     self._open.discard(number)
 
@@ -253,13 +270,16 @@ class Ledger:
     def _restart(self) -> None:
         self._book = Book(self.path)
 
-    def _append(self, terms: Terms, number: int, status: Status) -> None:
+    def _append(self, terms: Terms, number: int, status: Status, values: tuple[int, ...] | None = None) -> None:
         new = [_mechanism(terms)] if status == "reserved" else []
         total = accounting.epsilon([*self._book.history, *new], terms.delta)
         fields = {name: getattr(terms, name) for name in Terms.model_fields}
+        optional = {"request": fields.pop("request"), "values": None if values is None else list(values)}
         delta = fields.pop("delta")
         epsilon = total if math.isfinite(total) else None
-        row = self._journal.compose({"charge": number, **fields, "status": status, "epsilon": epsilon, "delta": delta})
+        content = {"charge": number, **fields, "status": status, "epsilon": epsilon, "delta": delta}
+        # Without what is absent, a row is what older versions wrote.
+        row = self._journal.compose(content | {name: value for name, value in optional.items() if value is not None})
         self._book.add(row)
         self._journal.write(row)
 
@@ -279,6 +299,7 @@ class Ledger:
                 noise_multiplier=float(mechanism.noise_multiplier),
                 steps=mechanism.steps,
                 delta=float(charge.delta),
+                request=charge.request,
             )
         except ValidationError as error:
             raise DeclinedError(f"the charge does not fit a privacy ledger: {first_problem(error)}") from None

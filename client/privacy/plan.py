@@ -9,6 +9,15 @@ from common.errors import StudyError
 from common.evaluation_noise import EVALUATION_SHARE, LARGEST_MULTIPLIER, evaluations
 from common.protocol import PrivacySpec, StudyProtocol
 
+_FAINTEST = 1e5
+"""σ of counts beyond which they say nothing of any clinic."""
+COUNTS_SHARE = 0.02
+"""Part of a run's squared μ (Gaussian differential privacy: Dong, Roth & Su, arXiv 1905.02383) that counts may use up.
+
+μ of Gaussian mechanisms adds up in squares, so that this costs the steps 1 % more noise; at ε = 3 a number of patients
+then has noise of about nine.
+"""
+
 
 @dataclass(frozen=True)
 class PrivacyPlan:
@@ -20,6 +29,8 @@ class PrivacyPlan:
         rounds: how often a clinic may be asked for one.
         evaluation: one release of histograms; None where the evaluation images are public.
         releases: how many of these.
+        counts: the one release of a run's numbers of units: by part those that are positive, and the others. A unit
+            moves one of them by 1.
         epsilon: of all of it, at the study's delta, by PLD; infinite without noise.
     """
 
@@ -28,6 +39,7 @@ class PrivacyPlan:
     rounds: int
     evaluation: Mechanism | None
     releases: int
+    counts: Mechanism
     epsilon: float
 
 
@@ -51,18 +63,35 @@ def plan_of(study: StudyProtocol) -> PrivacyPlan:
     q, delta, steps = privacy.sampling_rate, privacy.delta, rounds * privacy.steps
     releases = 0 if privacy.evaluation == "public" else evaluations(study)
     if privacy.epsilon is not None:
+        counts = _counts(privacy.epsilon, delta)
         evaluation = _evaluation(EVALUATION_SHARE * privacy.epsilon, delta, releases)
-        others = [Mechanism(1.0, evaluation.noise_multiplier, releases)] if evaluation else []
+        others = _others(evaluation, releases, counts)
         sigma = noise_multiplier(privacy.epsilon, delta, q, steps, others)
     else:
         sigma = privacy.noise_multiplier or 0.0
         spent = epsilon([Mechanism(q, sigma, steps)], delta)
+        counts = _counts(spent, delta)
         # The same share of the total as above.
         evaluation = _evaluation(spent * EVALUATION_SHARE / (1 - EVALUATION_SHARE), delta, releases)
-        others = [Mechanism(1.0, evaluation.noise_multiplier, releases)] if evaluation else []
+        others = _others(evaluation, releases, counts)
     history = [Mechanism(q, sigma, steps), *others]
     total = cross_check(history, delta).pld if sigma > 0 else math.inf
-    return PrivacyPlan(privacy, Mechanism(q, sigma, privacy.steps), rounds, evaluation, releases, total)
+    return PrivacyPlan(privacy, Mechanism(q, sigma, privacy.steps), rounds, evaluation, releases, counts, total)
+
+
+def _others(evaluation: Mechanism | None, releases: int, counts: Mechanism) -> list[Mechanism]:
+    """Return what a run spends besides its steps."""
+    evaluations = [Mechanism(1.0, evaluation.noise_multiplier, releases)] if evaluation else []
+    return [*evaluations, counts]
+
+
+def _counts(total: float, delta: float) -> Mechanism:
+    """Return the mechanism of a run's counts, by the ε that the whole run may spend."""
+    if not 0 < total < math.inf:
+        return Mechanism(1.0, 0.0 if total else _FAINTEST, 1)
+    # σ of the one Gaussian mechanism that would spend it all is 1/μ.
+    whole = noise_multiplier(total, delta, 1.0, 1)
+    return Mechanism(1.0, min(whole / math.sqrt(COUNTS_SHARE), _FAINTEST), 1)
 
 
 def _evaluation(share: float, delta: float, releases: int) -> Mechanism | None:

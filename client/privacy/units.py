@@ -1,44 +1,51 @@
 """What differential privacy protects together: all images of a patient, of a lesion, or one image.
 
-The unit is the promise of a study: neighbouring data sets differ by all images of one unit. An image that should
-belong to a unit and is not known to would escape the promise, so a unit that the table cannot support is refused.
+The unit is the promise of a study: neighbouring data sets differ by all images of one unit. Which unit an image belongs
+to follows from its own row of the table and from nothing else. A rule that ties units together by what they share (one
+picture, one lesion) would let one patient more merge, move or drop others, which no noise covers: a picture that two
+patients share stays with each of them. Who knows that two ids are one person says so in `clinic.yaml`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Literal
 
-from common.data.records import LesionRecord, group_ids
+from common.data.records import LesionRecord
 from common.errors import DataError
 
 Unit = Literal["patient", "lesion", "image"]
 
 
-def privacy_units(records: Sequence[LesionRecord], unit: Unit) -> list[str]:
-    """Return the name of the unit of each record; records of one name are protected together.
+def unit_of(record: LesionRecord, unit: Unit) -> str | None:
+    """Return the name of the unit that an image belongs to; None where its row does not say.
 
-    Patients and lesions are connected components of `common.data.records.group_ids`: images that share a patient, a
-    lesion or a duplicate group are one unit, so a unit may be larger than what was asked for (all lesions of a known
-    patient, even for `lesion`) and is never smaller. For `image` each image is a unit, and copies of one picture are
-    one. The names contain the ids of the table: they stay at the clinic.
-
-    Raises:
-        DataError: for `patient`, where an image has no patient id; for `lesion`, where one has neither a lesion id nor
-            a patient id. The message counts them, and says which weaker unit the table would support.
+    A lesion without an id is taken with all of its patient's, which protects more than was asked for. The names contain
+    the ids of the table: they stay at the clinic.
     """
     if unit == "image":
-        # Without the ids of patients and lesions only copies of one picture are left to be tied together.
-        return group_ids([replace(record, patient_id=None, lesion_id=None) for record in records])
-    lacking = sum(not _SUPPORTS[unit](record) for record in records)
-    if lacking:
-        raise DataError(_lacking(records, unit, lacking))
-    return group_ids(records)
+        return f"image:{record.image}"
+    if unit == "lesion" and record.lesion_id is not None:
+        return f"lesion:{record.lesion_id}"
+    return None if record.patient_id is None else f"patient:{record.patient_id}"
 
 
-_SUPPORTS: dict[str, Callable[[LesionRecord], bool]] = {
-    "patient": lambda record: record.patient_id is not None,
-    "lesion": lambda record: record.lesion_id is not None or record.patient_id is not None,
-}
+def units_of(records: Sequence[LesionRecord], unit: Unit) -> list[str | None]:
+    """Return the name of the unit of each record; records of one name are protected together."""
+    return [unit_of(record, unit) for record in records]
+
+
+def privacy_units(records: Sequence[LesionRecord], unit: Unit) -> list[str]:
+    """Return the name of the unit of each record, all of which have one.
+
+    Raises:
+        DataError: an image has none. The message counts them, and says which weaker unit the table would support: it is
+            for the clinic's own people, or the user of a simulation.
+    """
+    names = [name for name in units_of(records, unit) if name is not None]
+    if len(names) < len(records):
+        raise DataError(_lacking(records, unit, len(records) - len(names)))
+    return names
+
+
 _IDS = {
     "patient": ("patient id", "patients", "patient_id"),
     "lesion": ("lesion id or patient id", "lesions", "lesion_id"),
@@ -47,7 +54,7 @@ _IDS = {
 
 def _lacking(records: Sequence[LesionRecord], unit: str, lacking: int) -> str:
     ids, protected, column = _IDS[unit]
-    weaker = "lesion" if all(map(_SUPPORTS["lesion"], records)) else "image"
+    weaker = "lesion" if None not in units_of(records, "lesion") else "image"
     return (
         f"{lacking} of {len(records)} images have no {ids}, but the study protects {protected}; fill in the column "
         f"{column} (a pseudonym is enough), leave those images out, or agree on the weaker unit that these data "

@@ -17,6 +17,8 @@ _UNKNOWN: Final = frozenset(
     }
 )
 
+_LONG: Final = 64
+
 _AGE: Final = re.compile(
     r"[<>≤≥~≈=+]*\s*0*(\d+(?:[.,]\d+)?)\s*\+?\s*"
     r"(y|yr|yrs|year|years|years old|yo|y/o|j|jahr|jahre|jahren|a|an|ans|año|años|anni|anos|jaar|år|let|lat)?\.?"
@@ -27,7 +29,8 @@ _PER_YEAR: Final = {"d": 365.25, "w": 365.25 / 7, "m": 12.0}
 
 def folded(text: str) -> str:
     """Return a text in lower case, compatible letters in one form, with single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    plain = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(plain.split())
 
 
 def is_unknown(text: str) -> bool:
@@ -36,7 +39,7 @@ def is_unknown(text: str) -> bool:
     >>> is_unknown(" N/A "), is_unknown("nevus")
     (True, False)
     """
-    return folded(text) in _UNKNOWN
+    return len(text) < _LONG and folded(text) in _UNKNOWN
 
 
 @lru_cache(maxsize=1 << 12)

@@ -43,6 +43,23 @@ class UnknownWords(DataError):  # noqa: N818 (a kind of DataError)
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is said about a lesion, in terms of a study.
+
+    Attributes:
+        target: 1 for a positive, 0 for a negative, None where it is open.
+        code: the class that reports count it under, None where that is open.
+        cause: why it is left out; None where it is not.
+        reason: the same in words.
+    """
+
+    target: int | None
+    code: str | None
+    cause: Cause | None = None
+    reason: str = ""
+
+
 class Decisions:
     """Decides row by row, each by itself alone."""
 
@@ -54,36 +71,40 @@ class Decisions:
             options: which kinds of pictures are taken.
         """
         self._positives = positives
-        self._options = options
-        self._made: dict[tuple[int, int], tuple[int | None, str | None]] = {}
+        self._refused_types = UNUSUAL - options.image_types
+        self._synthetic = options.synthetic
+        self._made: dict[tuple[int, int], Verdict] = {}
 
-    def of(self, row: Row) -> tuple[int | None, str | None]:
-        """Return a row's target, None where it is open, and its class, None where that is."""
+    def of(self, row: Row) -> Verdict:
+        """Return what is said about the row's lesion."""
         # Rows that say the same share their diagnosis and what is stated, which live as long as they do.
         key = (id(row.diagnosis), id(row.stated))
-        if key not in self._made:
-            self._made[key] = self._decided(row)
-        return self._made[key]
-
-    def _decided(self, row: Row) -> tuple[int | None, str | None]:
-        could_be = row.could_be
-        if not could_be:
-            return None, None
-        code = code_of(could_be)
-        target = replace(row.diagnosis, could_be=could_be).target(self._positives)
-        if row.diagnosis.reading == "undecided" and target == 0 and row.diagnosis.could_be & (self._positives | OPEN):
-            target = None  # a column of 0 and 1 does not settle what the diagnosis says is open
-        return target, code.coarse if code else None
+        verdict = self._made.get(key)
+        if verdict is None:
+            verdict = self._made[key] = self._decided(row)
+        return verdict
 
     def cause(self, row: Row) -> tuple[Cause, str] | None:
         """Return why a row is left out; None where it is not."""
-        if row.problem:
+        if row.problem is not None:
             return "cannot be used", row.problem
-        if row.image_type in UNUSUAL and row.image_type not in self._options.image_types:
+        if row.image_type in self._refused_types:
             return "kind of picture", f"image type {row.image_type}"
-        if row.manipulated == SYNTHETIC and not self._options.synthetic:
+        if row.manipulated == SYNTHETIC and not self._synthetic:
             return "kind of picture", "synthetic"
-        return None if self.of(row)[0] is not None else _why_open(row)
+        verdict = self.of(row)
+        return None if verdict.cause is None else (verdict.cause, verdict.reason)
+
+    def _decided(self, row: Row) -> Verdict:
+        could_be = row.could_be
+        if not could_be:
+            return Verdict(None, None, *_why_open(row))
+        code = code_of(could_be)
+        name = code.coarse if code else None
+        target = replace(row.diagnosis, could_be=could_be).target(self._positives)
+        if row.diagnosis.reading == "undecided" and target == 0 and row.diagnosis.could_be & (self._positives | OPEN):
+            target = None  # a column of 0 and 1 does not settle what the diagnosis says is open
+        return Verdict(target, name) if target is not None else Verdict(None, name, *_why_open(row))
 
 
 def _why_open(row: Row) -> tuple[Cause, str]:
@@ -97,23 +118,26 @@ def _why_open(row: Row) -> tuple[Cause, str]:
     return "undecided", f"{word} leaves open whether it is a positive"
 
 
-def refuse_what_is_open(rows: Iterable[Row], decisions: Decisions, positive: Sequence[str]) -> None:
+def refuse_what_is_open(left_out: Iterable[tuple[Row, Cause, str]], positive: Sequence[str]) -> None:
     """Raise for rows that nobody may pass over: contradictions, words that nobody knows, no diagnosis at all.
+
+    Args:
+        left_out: rows that are left out, and why.
+        positive: what the study asks for.
 
     Raises:
         DataError: the first such row, or all unknown words with their counts.
     """
     unknown: Counter[str] = Counter()
-    for row in rows:
-        match decisions.cause(row):
-            case ("cannot be used", reason):
-                raise DataError(f"{row.where}: {reason}")
-            case ("unknown word", _):
-                unknown[row.diagnosis.word] += 1
-            case ("no diagnosis", _) if not (row.table.kind and row.table.kind.open_rows):
-                raise DataError(
-                    f"{row.where}: the diagnosis of '{row.image}' is not known well enough to tell whether it is one "
-                    f"of {', '.join(sorted(positive))}; give it, or study melanoma alone (positive: [mel])"
-                )
+    for row, cause, reason in left_out:
+        if cause == "cannot be used":
+            raise DataError(f"{row.where}: {reason}")
+        if cause == "unknown word":
+            unknown[row.diagnosis.word] += 1
+        elif cause == "no diagnosis" and not (row.table.kind and row.table.kind.open_rows):
+            raise DataError(
+                f"{row.where}: the diagnosis of '{row.image}' is not known well enough to tell whether it is one "
+                f"of {', '.join(sorted(positive))}; give it, or study melanoma alone (positive: [mel])"
+            )
     if unknown:
         raise UnknownWords(unknown)

@@ -43,6 +43,10 @@ def joined(tables: Sequence[TableRows], strict: bool) -> list[Row]:
             _refuse_problems(rows)
             if table.truth and not rows:
                 raise DataError(f"{table.name}: no rows below its header; fill it or move it away")
+    if len(tables) == 1 and tables[0][0].kind is not None and tables[0][0].kind.role == "truth":
+        (_, rows), *_ = tables
+        if len({row.image for row in rows}) == len(rows):
+            return rows
     additions = _by_key([table for table in tables if not table[0].truth], strict)
     truths = _of_lesions(tables, strict)
     truths += [table for table in tables if table[0].kind is not None and table[0].kind.role == "truth"]

@@ -212,7 +212,7 @@ class Lines:
             image_type: of each line, or of all; without, a column of the archive.
             skin_type: keys of the columns of Fitzpatrick's type.
         """
-        images = each(without_suffix, self._images(image))
+        images = self._images(image)
         types = self._types(image_type)
         rows = [
             Row(name, self.table, *values)
@@ -251,7 +251,12 @@ class Lines:
 
     def _images(self, keys: Sequence[str]) -> list[str | None]:
         """The name of the image in each line; None in lines of nothing, and a problem where only it is missing."""
-        names = self.text("image", *keys)
+        here = [key for key in keys if key in self._cells] or self._near("image")
+        self.used.update((self.table.written(key), "image") for key in here)
+        names = [without_suffix(cell.strip()) or None if cell else None for cell in self._cells[here[0]]]
+        for key in here[1:]:
+            others = self._cells[key]
+            names = [name or (other and other.strip()) or None for name, other in zip(names, others, strict=True)]
         if None not in names:
             return names
         filled = list(zip(*self._cells.values(), strict=True))

@@ -9,7 +9,7 @@ from common.data.cells import read_age
 from common.data.decisions import LeftOutRow
 from common.data.files import Files
 from common.data.identity import normal_id
-from common.data.joining import refuse_duplicate, resolved
+from common.data.joining import refuse_duplicate
 from common.data.rows import Row
 from common.data.vocabulary.sex import read_sex
 from common.data.vocabulary.sites import read_site
@@ -20,19 +20,18 @@ class Matched:
     """The rows of one layout by the image file they name.
 
     Attributes:
-        found: by path of an image, its rows: one where read strictly.
+        found: by path of an image, the rows that name it: one where read strictly.
         missing: rows that name no image that is there.
         left_out: rows whose image cannot be told.
     """
 
-    def __init__(self, files: Files, rows: Iterable[Row], strict: bool, shared: bool) -> None:
+    def __init__(self, files: Files, rows: Iterable[Row], strict: bool) -> None:
         """Find the images of some rows.
 
         Args:
             files: what there is.
             rows: of one layout.
             strict: whether a row whose image cannot be told is an error.
-            shared: whether equal ids of patients in several sources are one person's.
 
         Raises:
             DataError: where `strict`, two rows for one image, or a name that leads out of the folder or fits several.
@@ -45,12 +44,9 @@ class Matched:
         self._tails: dict[str, list[str]] | None = None
         for row in rows:
             self._match(row)
-        if strict:
-            for named in self.found.values():
-                if len(named) > 1:
-                    refuse_duplicate(named[1], named[0])
-        else:
-            self.found = {path: resolved(named, shared) for path, named in self.found.items()}
+        for named in self.found.values() if strict else ():
+            if len(named) > 1:
+                refuse_duplicate(named[1], named[0])
 
     def _match(self, row: Row) -> None:
         try:
@@ -63,7 +59,8 @@ class Matched:
         if not paths:
             self.missing.append(row)
         for path in paths:
-            self.found.setdefault(path, []).append(self._with_header(row, path))
+            told = self._with_header(row, path) if path in self._dicom else row
+            self.found.setdefault(path, []).append(told)
 
     def _paths(self, row: Row) -> Sequence[str]:
         if row.table.layout == class_folders.LAYOUT:
@@ -88,8 +85,6 @@ class Matched:
 
     def _with_header(self, row: Row, path: str) -> Row:
         """The row, with what the DICOM header says where the table says nothing."""
-        if path not in self._dicom:
-            return row
         header = self._files.headers[path]
         return replace(
             row,

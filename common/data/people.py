@@ -32,20 +32,6 @@ class People:
     renumbered_lesions: int
 
 
-def forget_zeros(rows: Iterable[Row]) -> None:
-    """Take the patient from all rows of a table in which every patient is `0`: a mark of "not known".
-
-    Only for a strict reading: whether one row's `0` is a person then depends on the other rows.
-    """
-    by_table: dict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_table[id(row.table)].append(row)
-    for own in by_table.values():
-        if len(own) > 1 and {row.patient for row in own} == {"0"}:
-            for row in own:
-                row.patient = None
-
-
 class Namer:
     """Gives rows the names of their patients and lesions in the whole folder."""
 
@@ -60,19 +46,27 @@ class Namer:
         """
         self._shared, self._apart = shared, apart
         self._owners: dict[str, set[str]] = defaultdict(set)
+        self._patients: dict[tuple[int, str | None, str], str | None] = {}
         for row in rows if not apart else ():
             if row.lesion is not None and row.patient is not None and not row.table.has_unique_lesion(row.lesion):
                 self._owners[self._lesion_alone(row)].add(row.lesion_id(shared, apart) or "")
 
     def names(self, row: Row) -> tuple[str | None, str | None, str | None]:
         """Return the names of a row's patient, lesion and duplicate group."""
-        patient, lesion = row.patient_id(self._shared), row.lesion_id(self._shared, self._apart)
+        patient = self._patient(row) if row.patient is not None else None
+        lesion = row.lesion_id(self._shared, self._apart) if row.lesion is not None else None
         if lesion is not None and patient is None:
             owners = self._owners.get(lesion, ())
             lesion = next(iter(owners)) if len(owners) == 1 else lesion
         if self._apart and (patient or lesion):
             return patient, lesion, None
         return patient, lesion, row.dup_group
+
+    def _patient(self, row: Row) -> str | None:
+        key = (id(row.table), row.source, row.patient or "")
+        if key not in self._patients:
+            self._patients[key] = row.patient_id(self._shared)
+        return self._patients[key]
 
     def _lesion_alone(self, row: Row) -> str:
         """The name that the row's lesion would have if its patient were not known."""

@@ -4,19 +4,22 @@ Tables are recognised by their columns (`readers`), never by the names of files 
 Images are found by that id, or by their path in melfed's own table, anywhere in the folder.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from common.data import class_folders
 from common.data.decisions import Cause, Decisions, LeftOutRow, refuse_what_is_open
 from common.data.files import Files
-from common.data.joining import joined
+from common.data.joining import joined, resolved
 from common.data.matching import Matched
-from common.data.people import Namer, People, describe_people, forget_zeros
+from common.data.people import Namer, People, describe_people
 from common.data.rows import ReadOptions, Row
 from common.data.tables import (
     UNREAD,
@@ -133,34 +136,32 @@ def read_table(
         raise DataError(f"{root}: no such folder; give the folder that holds the images and their table")
     options = options or ReadOptions()
     decisions = Decisions(positive_entities(positive), options)
-    files = Files(root, strict)
-    layouts, reports, notes = _read(root, files, options, strict)
-    matched = {layout: Matched(files, rows, strict, options.shared_ids) for layout, rows in layouts.items()}
-    if strict:
-        matched = _with_images(root, files, matched)
-    found = {path: rows for part in matched.values() for path, rows in part.found.items()}
-    if not strict and len(matched) > 1:
-        found = _merged([part.found for part in matched.values()])
-    rows = [(path, row) for path in sorted(found) for row in found[path]]
-    if strict:
-        forget_zeros(row for _, row in rows)
-        refuse_what_is_open((row for _, row in rows), decisions, positive)
-    records, left_out = _records(rows, decisions, options, apart=not strict)
-    if strict and not records:
-        raise DataError(f"none of the {len(rows)} rows has a diagnosis; export them with diagnoses")
-    left_out += [row for part in matched.values() for row in part.left_out]
-    return LesionTable(
-        root=root,
-        layout=" + ".join(matched),
-        records=records,
-        missing=tuple(sorted(row.image for part in matched.values() for row in part.missing)),
-        unlisted=files.unlisted(found),
-        left_out=tuple(left_out),
-        words=_words([row for _, row in rows], decisions),
-        tables=reports,
-        people=describe_people([row for _, row in rows], reports, options.shared_ids),
-        notes=notes + _notes([row for _, row in rows]),
-    )
+    with without_collection():
+        files = Files(root, strict)
+        layouts, reports, notes = _read(root, files, options, strict)
+        matched = {layout: Matched(files, rows, strict) for layout, rows in layouts.items()}
+        if strict:
+            matched = _with_images(root, files, matched)
+        found = _found(list(matched.values()), strict, options)
+        rows = [(path, row) for path in sorted(found) for row in found[path]]
+        records, left_out = _records(rows, decisions, options, apart=not strict)
+        if strict:
+            refuse_what_is_open(((row, cause, reason) for _, row, cause, reason in left_out), positive)
+            if not records:
+                raise DataError(f"none of the {len(rows)} rows has a diagnosis; export them with diagnoses")
+        reasons = [LeftOutRow(image, row.where, cause, reason) for image, row, cause, reason in left_out]
+        return LesionTable(
+            root=root,
+            layout=" + ".join(matched),
+            records=records,
+            missing=tuple(sorted(row.image for part in matched.values() for row in part.missing)),
+            unlisted=files.unlisted(found),
+            left_out=tuple(reasons + [row for part in matched.values() for row in part.left_out]),
+            words=_words(rows, decisions),
+            tables=reports,
+            people=describe_people([row for _, row in rows], reports, options.shared_ids),
+            notes=notes + _notes(rows),
+        )
 
 
 def read_rows(
@@ -178,13 +179,14 @@ def read_rows(
     """
     options = options or ReadOptions()
     decisions = Decisions(positive_entities(positive), options)
-    layouts, _ = _layouts(_opened(tables, strict=True), options, strict=True)
-    _refuse_two_layouts(layouts)
-    layout, rows = next(iter(layouts.items()))
-    forget_zeros(rows)
-    refuse_what_is_open(rows, decisions, positive)
-    named = sorted(((row.image, row) for row in rows), key=lambda pair: pair[0])
-    return layout, _records(named, decisions, options, apart=False)[0]
+    with without_collection():
+        layouts, _ = _layouts(_opened(tables, strict=True), options, strict=True)
+        _refuse_two_layouts(layouts)
+        layout, rows = next(iter(layouts.items()))
+        named = [(row.image, row) for row in sorted(rows, key=attrgetter("image"))]
+        records, left_out = _records(named, decisions, options, apart=False)
+        refuse_what_is_open(((row, cause, reason) for _, row, cause, reason in left_out), positive)
+        return layout, records
 
 
 def select_sources(
@@ -340,31 +342,35 @@ def _refuse_two_layouts(layouts: Mapping[str, Sequence[Row]]) -> None:
         raise DataError(f"tables of {len(layouts)} layouts in one folder ({tables}); keep one of them in a folder")
 
 
-def _merged(parts: Sequence[Mapping[str, list[Row]]]) -> dict[str, list[Row]]:
-    merged: dict[str, list[Row]] = defaultdict(list)
-    for part in parts:
-        for path, rows in part.items():
-            merged[path] += rows
-    return merged
+def _found(matched: Sequence[Matched], strict: bool, options: ReadOptions) -> dict[str, list[Row]]:
+    """The rows of each image; strictly there is one."""
+    found: dict[str, list[Row]] = matched[0].found
+    for part in matched[1:]:
+        for path, rows in part.found.items():
+            found[path] = [*found.get(path, ()), *rows]
+    if not strict:
+        return {path: resolved(rows, options.shared_ids) for path, rows in found.items()}
+    return found
 
 
 def _records(
     rows: Sequence[tuple[str, Row]], decisions: Decisions, options: ReadOptions, apart: bool
-) -> tuple[tuple[LesionRecord, ...], list[LeftOutRow]]:
-    """The records of rows by image, and the rows that none is made of."""
+) -> tuple[tuple[LesionRecord, ...], list[tuple[str, Row, Cause, str]]]:
+    """The records of rows by image, and the rows that none is made of, with the reason."""
     namer = Namer(options.shared_ids, apart, (row for _, row in rows))
     records: list[LesionRecord] = []
-    left_out: list[LeftOutRow] = []
+    left_out: list[tuple[str, Row, Cause, str]] = []
     for image, row in rows:
-        if cause := decisions.cause(row):
-            left_out.append(LeftOutRow(image, row.where, *cause))
+        cause = decisions.cause(row)
+        if cause is not None:
+            left_out.append((image, row, *cause))
             continue
-        target, diagnosis = decisions.of(row)
+        verdict = decisions.of(row)
         records.append(
             LesionRecord(
                 image,
-                target or 0,
-                diagnosis,
+                verdict.target or 0,
+                verdict.code,
                 *namer.names(row),
                 row.age,
                 row.sex,
@@ -378,17 +384,38 @@ def _records(
     return tuple(records), left_out
 
 
-def _words(rows: Sequence[Row], decisions: Decisions) -> tuple[WordCount, ...]:
-    counts = Counter((row.diagnosis.word, decisions.of(row)[1], row.diagnosis.reading) for row in rows)
+def _words(rows: Sequence[tuple[str, Row]], decisions: Decisions) -> tuple[WordCount, ...]:
+    """The words of all rows; rows that say the same share what they say."""
+    same = Counter((id(row.diagnosis), id(row.stated)) for _, row in rows)
+    examples = {(id(row.diagnosis), id(row.stated)): row for _, row in rows}
+    counts: Counter[tuple[str, str | None, str]] = Counter()
+    for key, count in same.items():
+        row = examples[key]
+        counts[row.diagnosis.word, decisions.of(row).code, row.diagnosis.reading] += count
     return tuple(WordCount(*key, count) for key, count in counts.most_common())
 
 
-def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
+def _notes(rows: Sequence[tuple[str, Row]]) -> tuple[str, ...]:
     """What readers say about rows, and mixtures of kinds of pictures."""
-    kinds = {row.table.kind for row in rows if row.table.kind}
-    notes = [note for kind in kinds for note in kind.notes([row for row in rows if row.table.kind is kind])]
-    types = Counter(row.image_type for row in rows if row.image_type)
+    kinds = {row.table.kind: None for _, row in rows if row.table.kind}
+    notes = [note for kind in kinds for note in kind.notes([row for _, row in rows if row.table.kind is kind])]
+    types = Counter(row.image_type for _, row in rows if row.image_type)
     if len(types) > 1:
         mixed = ", ".join(f"{count} {name}" for name, count in types.most_common())
         notes.append(f"kinds of pictures are mixed ({mixed}); a network can tell them apart by that alone")
     return tuple(notes)
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Make many objects without the garbage collector, which would look at all of them again and again.
+
+    None of them is part of a circle; those of other threads wait.
+    """
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()

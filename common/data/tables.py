@@ -1,5 +1,7 @@
 """Tables of a data folder: opened, recognised by their columns, their lines read by the reader of their kind."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import Final, Protocol
 from common.data.columns import NAMES, column_key, near_names
 from common.data.lines import Lines
 from common.data.readers import KINDS
-from common.data.readers.kinds import TableKind
+from common.data.readers.kinds import ANY_ID, NO_ID, TableKind
 from common.data.rows import ReadOptions, Row
 from common.data.text_files import Cells, TextFile
 from common.data.workbooks import ParquetFile, Sheet, open_sheets
@@ -89,11 +91,11 @@ class Table:
 
     def has_unique_patient(self, name: str) -> bool:
         """Whether a patient's id is unique in the layout, whatever the source."""
-        return self.kind is not None and self.kind.patients.fullmatch(name) is not None
+        return self.kind is not None and _matches(self.kind.patients, name)
 
     def has_unique_lesion(self, name: str) -> bool:
         """Whether a lesion's id is unique in the layout, whatever the patient."""
-        return self.kind is not None and self.kind.lesions.fullmatch(name) is not None
+        return self.kind is not None and _matches(self.kind.lesions, name)
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,11 @@ def read_lines(table: Table, options: ReadOptions, strict: bool) -> tuple[list[R
         raise DataError(nothing_recognised([table]))
     lines = Lines(table, options, strict)
     rows = table.kind.read(lines)
+    if strict and len(rows) > 1 and set(lines.patients) == {"0"}:
+        # A mark of "not known", where nobody has another id. Leniently no row may change what another's id means.
+        lines.unread["patient_id"] = Counter(row.patient for row in rows if row.patient is not None)
+        for row in rows:
+            row.patient = None
     missing = [meaning for meaning in _WANTED_MEANINGS if meaning not in lines.used.values()]
     questions = tuple(
         f"{table.name}: the column {name} is not read; if it is the {meaning}, call it so"
@@ -180,6 +187,10 @@ def short_list(names: Sequence[str], most: int = 12) -> str:
     """Names with commas between them, the rest counted where there are many."""
     listed = ", ".join(names[:most])
     return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
+
+
+def _matches(pattern: re.Pattern[str], name: str) -> bool:
+    return pattern is ANY_ID or (pattern is not NO_ID and pattern.fullmatch(name) is not None)
 
 
 def _kind(columns: Sequence[str]) -> TableKind | None:

@@ -41,12 +41,14 @@ class TextFile:
         separator: what stands between cells.
         header: the cells of the first line that holds any.
         before: physical lines above the first that is no header.
+        plain: whether it looks like UTF-8 with line feeds.
     """
 
     path: Path
     separator: str
     header: tuple[str, ...]
     before: int
+    plain: bool = False
 
     @classmethod
     def open(cls, path: Path) -> "TextFile":
@@ -67,7 +69,8 @@ class TextFile:
             return cls(path, PH2_SEPARATOR, _ph2_cells(body.split("\n", 1)[0]), skipped + 1)
         separator = separator or _separator_of(body)
         header, lines = _first_cells(body, separator)
-        return cls(path, separator, header, skipped + lines)
+        plain = not start.startswith(tuple(mark for mark, _ in _MARKS[1:])) and b"\0" not in start and b"\n" in start
+        return cls(path, separator, header, skipped + lines, plain)
 
     @cached_property
     def text(self) -> str:
@@ -91,11 +94,12 @@ class TextFile:
             A list a column, of equal lengths, a blank line included as a line of nothing; and by index of the line how
             many cells it has, for lines with more than the header.
         """
-        body = self._body
-        if not body:
-            return [[] for _ in wanted], {}
-        fast = self._fast(body, wanted) if self.separator != PH2_SEPARATOR else None
-        return (fast, {}) if fast is not None else self._exact(body, wanted)
+        if self.separator == PH2_SEPARATOR or not wanted:
+            return self._exact(self._body, wanted)
+        fast = self._fast(self.path, self.before, wanted) if self.plain else None
+        if fast is None and (body := self._body):
+            fast = self._fast(io.BytesIO(body.encode("utf-8", "replace")), 0, wanted)
+        return (fast, {}) if fast is not None else self._exact(self._body, wanted)
 
     def place(self, line: int) -> str:
         """Where a line of `columns` ends in the file, as a text editor counts."""
@@ -109,20 +113,21 @@ class TextFile:
     def _body(self) -> str:
         return self.text.split("\n", self.before)[-1] if self.text.count("\n") >= self.before else ""
 
-    def _fast(self, body: str, wanted: Sequence[int]) -> list[Cells] | None:
+    def _fast(self, file: Path | io.BytesIO, before: int, wanted: Sequence[int]) -> list[Cells] | None:
         """The columns as polars reads them; None where it objects to anything."""
         import polars as pl
 
         try:
             frame = pl.read_csv(
-                io.BytesIO(body.encode("utf-8", "surrogatepass")),
+                file,
                 has_header=False,
+                skip_lines=before,
                 separator=self.separator,
                 schema={str(index): pl.String for index in range(len(self.header))},
                 columns=list(dict.fromkeys(wanted)),
                 raise_if_empty=False,
             )
-        except (pl.exceptions.PolarsError, UnicodeError):
+        except (pl.exceptions.PolarsError, OSError):
             return None
         return _lists(frame, wanted)
 

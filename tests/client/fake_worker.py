@@ -54,10 +54,10 @@ class FakeWorker:
         if self.error:
             raise self.error
 
-    def describe(self) -> Description:
+    def describe(self, run: str = "") -> Description:
         if self.error:
             raise self.error
-        return Description(self.clinic, self.study.digest, {"train_images": 120}, "1.2", 3.5, ("any",))
+        return Description(self.clinic, self.study.digest, {"train_images": 120}, "1.2", 3.5, ("any",), 4.5)
 
     def train(self, tensors: Mapping[str, np.ndarray], round_number: int, digest: str, run: str = "") -> TrainReply:
         if digest != self.study.digest:
@@ -67,7 +67,7 @@ class FakeWorker:
         self.trained.append((run, round_number))
         validation = ScoreHistogram.from_scores(np.array([0.2, 0.9]), np.array([0, 1]), ["p1", "p2"])
         learnt = {name: np.asarray(tensor + np.float32(round_number)) for name, tensor in tensors.items()}
-        return TrainReply(learnt, 120, 0.25, 1.5, validation if round_number > 1 else None, self.account())
+        return TrainReply(learnt, 120, 0.25, validation if round_number > 1 else None, self.account())
 
     def evaluate(self, tensors: Mapping[str, np.ndarray], digest: str, run: str = "") -> dict[str, ScoreHistogram]:
         self._work()

@@ -8,9 +8,12 @@ import pytest
 from PIL import Image
 
 from client.clinic_data import clinic_data
+from client.config import ClinicConfig
 from client.dataset import PARTS, fingerprint
+from client.parts import simulation_key
 from common.errors import DataError
-from common.protocol import DataSpec, PartitionSpec, StudyProtocol
+from common.protocol import DataSpec, PartitionSpec, PrivacySpec, StudyProtocol
+from common.seeds import seed_for
 from simulations.virtual_clinics import VirtualClinics, divide
 from tests.client.clinics import a_clinic
 
@@ -49,6 +52,13 @@ def refusal(study: StudyProtocol, folder: Path, own: Path, **data: object) -> st
     return str(caught.value)
 
 
+def with_key(config: ClinicConfig, key: bytes) -> None:
+    """Give a clinic a secret, as a simulation has one."""
+    path = config.ledger.with_suffix(".key")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(key)
+
+
 @pytest.mark.parametrize("name", CLINICS)
 @pytest.mark.parametrize("named", ["all", list(CLINICS)])
 def test_a_clinic_gets_the_parts_of_its_virtual_clinic(phantom: Path, tmp_path: Path, name: str, named: object) -> None:
@@ -56,6 +66,7 @@ def test_a_clinic_gets_the_parts_of_its_virtual_clinic(phantom: Path, tmp_path: 
     study = a_study(seed=7, sources=sources)
     virtual = {clinic.name: clinic for clinic in divide(study, phantom, tmp_path / "cache").clinics}[name]
     config = a_clinic(tmp_path / name, name=name, data={"folder": str(phantom), "sources": [name]})
+    with_key(config, simulation_key(seed_for(7, "partition")))
     deployed = clinic_data(config, study)
     assert deployed.name == name
     for part in PARTS:
@@ -100,23 +111,62 @@ def test_the_clinics_sources_come_before_the_studys(tmp_path: Path, own: Path) -
 def test_a_study_of_other_sources_is_refused(tmp_path: Path, own: Path) -> None:
     said = refusal(a_study(sources=("old",)), tmp_path, own, sources=["new"])
     assert said.startswith("the study takes sources old, and this clinic's are new")
-    assert "nothing is left" in refusal(a_study(sources=("!*",)), tmp_path, own)
-    assert "source 'none' matches none of the data" in refusal(a_study(), tmp_path, own, sources=["none"])
+    assert "the study takes sources !*, and" in refusal(a_study(sources=("!*",)), tmp_path, own)
 
 
-def test_too_few_or_one_class_is_refused_with_the_mend(tmp_path: Path, own: Path) -> None:
-    said = refusal(a_study(minimum=20), tmp_path, own)
-    assert "clinic 'north' would have 18 training images, 9 of them positive" in said
+def test_too_few_images_are_refused_with_the_mend(tmp_path: Path, own: Path) -> None:
+    said = refusal(a_study(minimum=24), tmp_path, own)
+    assert "training images, and partition.minimum_images is 24" in said
     assert said.endswith("ask the coordinator for another partition.minimum_images or data.positive")
-    rows = [f"{number}.png,0,p{number},new" for number in range(24)]
-    (own / "table.csv").write_text(table(*rows))
-    assert "needs both classes" in refusal(a_study(), tmp_path, own)
 
 
 def test_no_usable_image_is_refused(tmp_path: Path, own: Path) -> None:
     (own / "table.csv").write_text(table("secret-name.png,1,p,new"))
-    assert "none of 1 images can be used; the first, secret-name.png: " in refusal(a_study(), tmp_path, own)
+    assert "would have 0 training images" in refusal(a_study(), tmp_path, own)
     assert "no such folder" in refusal(a_study(), tmp_path, tmp_path / "none")
+
+
+PRIVATE = PrivacySpec(unit="patient", epsilon=3.0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sources", "minimum"),
+    [
+        (["secret-name.png,1,p,new"], "all", 4),
+        (["0.png,1,p,new"], "all", 1000),
+        ([f"{number}.png,0,p{number},new" for number in range(24)], "all", 4),
+        (["0.png,1,,new", "1.png,0,p1,new"], "all", 4),
+        (["0.png,1,p,new"], ("old",), 4),
+        (["0.png,1,p,new"], ("!*",), 4),
+    ],
+    ids=["no usable image", "too few", "one class", "no patient id", "another source", "no source"],
+)
+def test_a_private_study_is_refused_for_no_data(
+    tmp_path: Path, own: Path, rows: list[str], sources: object, minimum: int
+) -> None:
+    (own / "table.csv").write_text(table(*rows))
+    study = a_study(minimum=minimum, sources=sources).model_copy(update={"privacy": PRIVATE})
+    data = clinic_data(a_clinic(tmp_path / "kit", data={"folder": str(own)}), study)
+    taken = [record for part in PARTS for record in getattr(data, part)]
+    assert all(record.patient_id for record in taken)
+
+
+def test_a_patient_more_moves_no_other(tmp_path: Path, own: Path) -> None:
+    study = a_study().model_copy(update={"privacy": PRIVATE})
+    rows = (own / "table.csv").read_text().splitlines()
+    config = a_clinic(tmp_path / "kit", data={"folder": str(own)})
+    with_it = clinic_data(config, study)
+    (own / "table.csv").write_text("\n".join(row for row in rows if not row.startswith("7.png")) + "\n")
+    without = clinic_data(config, study)
+    for part in PARTS:
+        assert [r for r in getattr(with_it, part) if r.image != "7.png"] == list(getattr(without, part))
+
+
+def test_who_has_two_ids_is_one_patient_where_the_clinic_says_so(tmp_path: Path, own: Path) -> None:
+    same = {"patients": [["p1", "p7"]]}
+    data = clinic_data(a_clinic(tmp_path / "kit", data={"folder": str(own), "same": same}), a_study())
+    found = {record.image: record.patient_id for part in PARTS for record in getattr(data, part)}
+    assert found["1.png"] == found["7.png"] != found["2.png"]
 
 
 def test_studies_of_other_sources_share_the_clinics_ledger(tmp_path: Path, own: Path) -> None:

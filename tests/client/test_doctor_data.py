@@ -137,7 +137,7 @@ def test_one_class_only(config: ClinicConfig, target: str) -> None:
     change(config, lambda rows: [row.update(target=target, diagnosis="") for row in rows])
     checks = examined(config)
     assert checks["melanomas"].status == "failed"
-    assert "both classes" in checks["melanomas"].detail
+    assert "one class only" in checks["melanomas"].detail
 
 
 def test_too_few_images(config: ClinicConfig) -> None:

@@ -16,7 +16,7 @@ from client.privacy.accounting import Mechanism
 from client.privacy.book import Book
 from client.privacy.ledger import continue_with, verify
 from client.replies import ReplyStore
-from common.errors import CancelledError, DataError, DeclinedError, LedgerError, StorageError, StudyError
+from common.errors import CancelledError, DeclinedError, LedgerError, StorageError, StudyError
 from tests.client.guards import DATA, ONE_CHARGE, PRIVATE, STUDY, Work, guard_of, policy, request, result, statuses
 from tests.client.small import small_study
 
@@ -106,6 +106,41 @@ def test_an_error_that_patients_may_have_a_part_in_is_paid_for(tmp_path: Path, e
     assert (guard.account()[0] > once) == (again == 2)
 
 
+def test_work_that_was_called_off_is_asked_again_with_the_same_model_or_paid_for_again(tmp_path: Path) -> None:
+    """The time until it was called off may tell about patients: one charge is for one question."""
+    guard = guard_of(tmp_path)
+
+    def called_off() -> dict[str, np.ndarray]:
+        raise CancelledError("called off")
+
+    for number, asked in enumerate((request(), request(), request(2.0), request(3.0)), start=1):
+        with pytest.raises(CancelledError):
+            guard.pay("training", asked, called_off)
+        assert len(statuses(tmp_path)) == max(number - 1, 1)
+    mechanism = guard.plan.training
+    three = accounting.epsilon([dataclasses.replace(mechanism, steps=3 * mechanism.steps)], 1e-5)
+    assert guard.account()[0] == pytest.approx(three)
+
+
+def test_a_runs_counts_are_made_once_whatever_happens_to_other_files(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def compute() -> tuple[int, ...]:
+        made.append(1)
+        return (3, -1, 7, 0, 2, 2)
+
+    assert guard_of(tmp_path).counts("run", compute) == guard_of(tmp_path).counts("run", compute) == compute()
+    for path in tmp_path.glob("*.safetensors"):
+        path.unlink()
+    assert guard_of(tmp_path).counts("run", compute) == (3, -1, 7, 0, 2, 2)
+    assert len(made) == 2
+    guard_of(tmp_path).counts("another", compute)
+    rows = [row for row in verify(tmp_path / "north.jsonl").rows if row.status == "released"]
+    assert [(row.purpose, row.run, row.values) for row in rows] == [
+        ("counts", run, (3, -1, 7, 0, 2, 2)) for run in ("run", "another")
+    ]
+
+
 def test_another_study_costs_again_in_the_same_ledger(tmp_path: Path) -> None:
     other, work = small_study(name="other", privacy=PRIVATE), Work()
     guard_of(tmp_path).pay("training", request(), work)
@@ -146,6 +181,7 @@ def test_without_noise_everything_is_spent(tmp_path: Path) -> None:
 def test_a_study_has_no_more_than_its_epsilon(tmp_path: Path) -> None:
     study, work = small_study(privacy={"unit": "patient", "epsilon": 1.0, "recipe": "manual"}), Work()
     guard = guard_of(tmp_path, study)
+    guard.counts("run", lambda: (1, 1))
     for round_number in (1, 2):
         guard.pay("training", request(round_number=round_number), work)
     for round_number in (1, 2):
@@ -186,7 +222,7 @@ def test_the_clinics_budget_is_for_all_studies_and_runs_together(tmp_path: Path)
         ({"studies": ()}, "not approved here"),
         ({"clipping_norm": 0.5}, "clipping norm C is 1"),
         ({"noise_multiplier": 2.5}, "noise multiplier σ is 2"),
-        ({"smallest_cell": 20}, "rounds counts to multiples of 10"),
+        ({"smallest_clipping_norm": 2.0}, "clipping norm C is 1"),
         ({"delta": 1e-6}, "asks for δ 1e-05"),
         ({"tensors": ("head.*",)}, "'trunk.weight'"),
     ],
@@ -299,22 +335,6 @@ def test_a_fingerprint_is_of_the_images_their_patients_and_labels_and_of_the_key
     others = [of(train=changed), of(b"another"), of(train=DATA.train[1:])]
     others.append(of(train=(dataclasses.replace(DATA.train[0], patient_id="p7"), *DATA.train[1:])))
     assert len({of(), *others}) == 5
-
-
-def test_data_without_patient_ids_under_a_policy_that_demands_patients(tmp_path: Path) -> None:
-    nameless = dataclasses.replace(
-        DATA, train=tuple(dataclasses.replace(record, patient_id=None) for record in DATA.train)
-    )
-    guard = Guard(STUDY, Safe(tmp_path / "north.jsonl", policy()), nameless)
-    with pytest.raises(DataError, match="have no patient id, but the policy's unit is patient"):
-        guard.check([])
-
-
-def test_counts_leave_in_the_policys_cells(tmp_path: Path) -> None:
-    guard = guard_of(tmp_path, policy=policy(smallest_cell=20))
-    guard.check_counts({"train_images": 40}, 20)
-    with pytest.raises(DeclinedError, match="rounded"):
-        guard.check_counts({"train_images": 40}, 10)
 
 
 # Runs and studies side by side.

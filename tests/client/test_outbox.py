@@ -24,7 +24,7 @@ def key(number: int) -> str:
 
 
 def answer(images: int = 120, arrays: dict[str, np.ndarray] | None = None) -> Packed:
-    head = pb.Answer(clinic="north", images=images, loss=0.1, seconds=1.25)
+    head = pb.Answer(clinic="north", weight=images, loss=0.1)
     head.account.epsilon = float("inf")
     head.account.head = "a" * 64
     return Packed(head, ARRAYS if arrays is None else arrays)
@@ -67,7 +67,7 @@ def test_any_answer_comes_back(
     tmp_path_factory: pytest.TempPathFactory, content: dict[str, np.ndarray], images: int, loss: float, clinic: str
 ) -> None:
     outbox = Outbox(tmp_path_factory.mktemp("outbox"))
-    kept = Packed(pb.Answer(images=images, loss=loss, clinic=clinic), content)
+    kept = Packed(pb.Answer(weight=images, loss=loss, clinic=clinic), content)
     outbox.save("train", key(1), kept)
     found = outbox.find("train", key(1))
     assert found is not None

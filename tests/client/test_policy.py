@@ -14,14 +14,11 @@ from client.policy import (
     DEFAULT_DELTA,
     ClinicPolicy,
     budget,
-    check_counts,
-    check_patient_ids,
     check_study,
     check_tensors_may_leave,
 )
 from client.privacy.ledger import Budget
-from common.data.records import LesionRecord
-from common.errors import DataError, DeclinedError, PolicyError
+from common.errors import DeclinedError, PolicyError
 from common.protocol import PrivacySpec, StudyProtocol
 from common.yaml_file import REQUIRED, model_keys
 
@@ -57,10 +54,12 @@ ABOVE = [
     ({"delta": 1e-6}, {"delta": 1e-5}, "it asks for δ 1e-05, this clinic allows at most 1e-06"),
     ({"clipping_norm": 1.0}, {"clipping_norm": 1.5}, "its clipping norm C is 1.5, this clinic allows at most 1"),
     (
-        {"smallest_cell": 10},
-        {"smallest_cell": 9},
-        "it rounds counts to multiples of 9, this clinic allows no less than 10",
+        {"smallest_clipping_norm": 0.5},
+        {"clipping_norm": 0.4},
+        "its clipping norm C is 0.4, this clinic allows no less than 0.5",
     ),
+    ({}, {"clipping_norm": 1e-6}, "its clipping norm C is 1e-06, this clinic allows no less than 0.001"),
+    ({}, {"views": 17}, "it takes 17 augmented views, this clinic allows at most 16"),
     ({}, {"unit": "lesion"}, "it protects each lesion, this clinic allows no unit weaker than the patient"),
     ({}, {"unit": "image"}, "it protects each image, this clinic allows no unit weaker than the patient"),
     (
@@ -79,8 +78,9 @@ WITHIN = [
     ({"delta": 1e-5}, {"delta": 1e-6}),
     ({"clipping_norm": 1.0}, {"clipping_norm": 1.0}),
     ({"clipping_norm": 1.0}, {"clipping_norm": 0.5}),
-    ({"smallest_cell": 10}, {"smallest_cell": 10}),
-    ({"smallest_cell": 10}, {"smallest_cell": 11}),
+    ({"smallest_clipping_norm": 0.5}, {"clipping_norm": 0.5}),
+    ({}, {"clipping_norm": 1e-3}),
+    ({}, {"views": 16}),
     ({}, {"unit": "patient"}),
     ({"unit": "lesion"}, {"unit": "patient"}),
     ({"unit": "lesion"}, {"unit": "lesion"}),
@@ -140,9 +140,9 @@ def test_without_a_privacy_section_nothing_trains_unless_the_clinic_says_so() ->
 
 
 def test_all_that_is_declined_is_told_at_once() -> None:
-    asked = study(epsilon=8.0, delta=1e-3, unit="image", clipping_norm=20.0, evaluation="public", smallest_cell=1)
+    asked = study(epsilon=8.0, delta=1e-3, unit="image", clipping_norm=20.0, evaluation="public", views=64)
     message = objection(policy(studies=()), asked, 0.1)
-    words = ("not approved", "image,", "ε 8,", "δ 0.001,", "σ is 0.1,", "C is 20,", "public", "multiples of 1,")
+    words = ("not approved", "image,", "ε 8,", "δ 0.001,", "σ is 0.1,", "C is 20,", "public", "64 augmented views")
     assert [message.count(word) for word in words] == [1] * 8
     assert message.count(";") == 7
 
@@ -159,7 +159,7 @@ limits_of_all_kinds = st.fixed_dictionaries(
         "noise_multiplier": near,
         "clipping_norm": near,
         "unit": units,
-        "smallest_cell": st.integers(1, 3),
+        "views": st.integers(1, 3),
         "public_evaluation": st.booleans(),
         "non_private": st.booleans(),
     }
@@ -171,7 +171,7 @@ sections_of_all_kinds = st.none() | st.builds(
     delta=deltas,
     clipping_norm=near,
     evaluation=st.sampled_from(["noised", "public"]),
-    smallest_cell=st.integers(1, 3),
+    views=st.integers(1, 3),
 )
 WEAKER = {"patient": {"lesion", "image"}, "lesion": {"image"}, "image": set()}
 
@@ -191,7 +191,7 @@ def within(limits: ClinicPolicy, asked: StudyProtocol, sigma: float) -> bool:
             max(promised.clipping_norm, limits.clipping_norm) == limits.clipping_norm,
             promised.unit not in WEAKER[limits.unit],
             promised.evaluation == "noised" or limits.public_evaluation,
-            promised.smallest_cell in range(limits.smallest_cell, 10_001),
+            promised.views in range(1, limits.views + 1),
         ]
     )
 
@@ -212,7 +212,7 @@ def test_a_study_passes_exactly_where_it_satisfies_every_limit(
 def test_a_study_at_every_limit_passes(limits: dict[str, object], data: st.DataObject) -> None:
     allowed = ClinicPolicy(**limits, studies="any")
     evaluation = "public" if allowed.public_evaluation else "noised"
-    same = {key: limits[key] for key in ("unit", "epsilon", "delta", "clipping_norm", "smallest_cell")}
+    same = {key: limits[key] for key in ("unit", "epsilon", "delta", "clipping_norm", "views")}
     asked = {**same, "evaluation": evaluation}
     assert objection(allowed, study(**asked), allowed.noise_multiplier) == ""
     key, value = data.draw(
@@ -229,7 +229,7 @@ def test_a_study_at_every_limit_passes(limits: dict[str, object], data: st.DataO
     assert (objection(allowed, study(**{**asked, key: value}), allowed.noise_multiplier) != "") == beyond
 
 
-# Tensors and counts.
+# Tensors.
 
 
 def test_every_tensor_may_leave_unless_the_clinic_says_which() -> None:
@@ -249,30 +249,34 @@ def test_a_pattern_fits_the_whole_name(name: str) -> None:
         check_tensors_may_leave(policy(tensors=("head.bias",)), [name])
 
 
-def test_counts_leave_in_cells() -> None:
-    check_counts(policy(smallest_cell=10), {"images": 120, "positives": 0}, 10)
-    check_counts(policy(smallest_cell=10), {"images": 45}, 15)
-    check_counts(policy(smallest_cell=1), {"images": 7}, 1)
-    with pytest.raises(
-        DeclinedError, match=r"^counts are rounded to multiples of 9, this clinic allows no less than 10$"
-    ):
-        check_counts(policy(smallest_cell=10), {"images": 90}, 9)
-    with pytest.raises(DeclinedError, match=r"^count positives may not leave this clinic: it is no multiple of 10$"):
-        check_counts(policy(smallest_cell=10), {"images": 20, "positives": 21}, 10)
-    with pytest.raises(DeclinedError, match="no multiple of 15"):
-        check_counts(policy(smallest_cell=10), {"images": 20}, 15)
+# What a study asks whether or not it is private.
 
 
-def record(patient: str | None) -> LesionRecord:
-    return LesionRecord("a.jpg", 0, None, patient, "lesion", None, None, None, None, "source")
-
-
-def test_patients_are_demanded_of_the_data_too() -> None:
-    check_patient_ids(policy(), [record("a"), record("b")])
-    check_patient_ids(policy(), [])
-    check_patient_ids(policy(unit="lesion"), [record(None)])
-    with pytest.raises(DataError, match=r"^2 of 3 images have no patient id, but the policy's unit is patient: "):
-        check_patient_ids(policy(), [record(None), record("a"), record(None)])
+@pytest.mark.parametrize("privacy", [None, PrivacySpec(unit="patient", epsilon=3.0)])
+@pytest.mark.parametrize(
+    ("limits", "sections", "expected"),
+    [
+        ({}, {"data": {"image_size": 513}}, "its images have 513 pixels a side, this clinic allows at most 512"),
+        ({}, {"data": {"image_size": 512}}, ""),
+        ({}, {"training": {"positive_weight": 1e-30}}, "it weighs a positive by 1e-30, this clinic allows 0.01 to 100"),
+        ({}, {"training": {"positive_weight": 1000.0}}, "it weighs a positive by 1000, this clinic allows 0.01 to 100"),
+        ({}, {"training": {"positive_weight": 100.0}}, ""),
+        ({"positive_weight": 1}, {"training": {"positive_weight": 1.0}}, ""),
+        ({"weights": (DIGEST,)}, {"model": {"weights_sha256": DIGEST}}, ""),
+        (
+            {"weights": ("f" * 64,)},
+            {"model": {"weights_sha256": DIGEST}},
+            "it starts from weights 0123456789ab, which are not among those that this clinic allows",
+        ),
+        ({"weights": (DIGEST,)}, {"model": {"pretrained": False}}, ""),
+        ({}, {"protocol": 1}, "it is of protocol 1, and this clinic trains by protocol 2 alone"),
+    ],
+)
+def test_other_keys_are_bounded_too(
+    limits: dict[str, object], sections: dict[str, object], expected: str, privacy: PrivacySpec | None
+) -> None:
+    asked = StudyProtocol.model_validate({"name": "demo", "privacy": privacy, **sections})
+    assert objection(policy(non_private=True, **limits), asked) == expected
 
 
 # Whose ε binds.
@@ -329,7 +333,11 @@ policy:
   unit: lesion
   studies: [{DIGEST}]
   tensors: [head.*]
-  smallest_cell: 20
+  smallest_clipping_norm: 0.5
+  weights: [{DIGEST}]
+  positive_weight: 50
+  views: 2
+  image_size: 256
   public_evaluation: true
   non_private: true
 """
@@ -342,7 +350,11 @@ policy:
         unit="lesion",
         studies=(DIGEST,),
         tensors=("head.*",),
-        smallest_cell=20,
+        smallest_clipping_norm=0.5,
+        weights=(DIGEST,),
+        positive_weight=50.0,
+        views=2,
+        image_size=256,
         public_evaluation=True,
         non_private=True,
     )
@@ -360,7 +372,7 @@ policy:
         ("polcy: {epsilon: 3}", ":1: unknown key polcy; did you mean policy?"),
         ("policy: {epsilom: 3}", ":1: unknown key policy.epsilom; did you mean policy.epsilon?"),
         ("epsilon: 3", ":1: unknown key epsilon; did you mean policy.epsilon?"),
-        ("policy:\n  epsilon: 3\n  patients: 2", ":3: unknown key policy.patients; known here: clipping_norm, delta"),
+        ("policy:\n  epsilon: 3\n  qqq: 2", ":3: unknown key policy.qqq; known here: clipping_norm, delta"),
         ("policy: {epsilon: 3, study: any}", ":1: unknown key policy.study; did you mean policy.studies?"),
         ("policy: {epsilon: 0}", ":1: policy.epsilon: input should be greater than 0, not 0"),
         ("policy: {epsilon: .inf}", ":1: policy.epsilon: input should be less than or equal to 10000, not Infinity"),
@@ -384,7 +396,11 @@ policy:
         ("policy: {epsilon: 3, tensors: []}", ":1: policy.tensors: tuple should have at least 1 item"),
         ("policy: {epsilon: 3, tensors: head}", ':1: policy.tensors: input should be a list, not "head"'),
         ("policy: {epsilon: 3, tensors: ['']}", ":1: policy.tensors: "),
-        ("policy: {epsilon: 3, smallest_cell: 0}", ":1: policy.smallest_cell: input should be greater than or equal"),
+        ("policy: {epsilon: 3, smallest_cell: 9}", ":1: unknown key policy.smallest_cell"),
+        (
+            "policy: {epsilon: 3, smallest_clipping_norm: 20}",
+            ":1: policy: smallest_clipping_norm is 20, above clipping_norm 10",
+        ),
         ("policy: {epsilon: 3, public_evaluation: 1}", ":1: policy.public_evaluation: input should be a valid boolean"),
         ("policy: {epsilon: 3, non_private: maybe}", ":1: policy.non_private: input should be a valid boolean"),
         ("policy: {epsilon: 3, epsilon: 30}", ":1: key policy.epsilon stands twice (also in line 1)"),

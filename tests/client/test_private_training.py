@@ -17,7 +17,7 @@ from client.cache import FeatureCache
 from client.inputs import CachedInputs, Inputs, PixelInputs
 from client.privacy import noise
 from client.privacy.units import privacy_units
-from client.private_training import PrivateTrainer, UnitRows, rounded_count
+from client.private_training import PrivateTrainer, UnitRows
 from common import scoring
 from common.classifier import Classifier, set_trainable
 from common.image_set import Images
@@ -330,18 +330,3 @@ def test_units_are_never_split_and_no_row_is_lost(units: list[int], views: int, 
     wanted = {order[unit] for unit in chosen}
     expected = [(i, view) for i, name in enumerate(names) if name in wanted for view in range(views)]
     assert sorted(seen) == expected
-
-
-@pytest.mark.parametrize(
-    ("count", "cell", "expected"), [(0, 10, 10), (4, 10, 10), (14, 10, 10), (15, 10, 20), (7, 1, 7)]
-)
-def test_counts_are_rounded_to_the_cell(count: int, cell: int, expected: int) -> None:
-    assert rounded_count(count, cell) == expected
-
-
-@given(st.integers(0, 100_000), st.integers(1, 1000))
-def test_a_rounded_count_is_a_near_multiple_of_the_cell(count: int, cell: int) -> None:
-    rounded = rounded_count(count, cell)
-    assert rounded % cell == 0
-    assert rounded >= cell
-    assert abs(rounded - count) <= cell / 2 or (count < cell == rounded)

@@ -9,18 +9,20 @@ import pytest
 import torch
 
 from client.cache import FeatureCache
-from client.dataset import ClinicData
+from client.config import TellSection
+from client.dataset import PARTS, ClinicData
 from client.inputs import PixelInputs
 from client.privacy.accounting import epsilon
 from client.privacy.evaluation import noised_histograms
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import plan_of
 from client.privacy.units import privacy_units
-from client.private_training import PrivateTrainer, rounded_count
+from client.private_training import PrivateTrainer
 from client.worker import ClinicWorker, shared_classifier
 from common.classifier import load_trainable, trainable_tensors
 from common.errors import DeclinedError, StudyError
 from common.noisy_histogram import NoisyHistogram
+from common.protocol import StudyProtocol
 from common.scoring import score
 from common.study_model import build_study_classifier
 from common.tensors import Tensors
@@ -51,6 +53,12 @@ def start() -> Tensors:
     return trainable_tensors(small_model(STUDY))
 
 
+def declaring(training: int, study: StudyProtocol) -> TellSection:
+    """The public figures of a clinic that says to have so many patients to train on."""
+    units = round(training / (1 - study.partition.validation - study.partition.test))
+    return TellSection(units=units, positive_units=units // 4)
+
+
 # A whole study.
 
 
@@ -61,13 +69,13 @@ def test_a_run_costs_what_the_study_states_and_each_release_is_in_the_ledger(
     first = train(worker, start, 1)
     second = train(worker, first.tensors, 2)
     tested = worker.evaluate(second.tensors, BOUND.digest, "run")
-    expected = [("training", 1), ("evaluation", 1), ("training", 2), ("evaluation", 2)]
+    expected = [("counts", 0), ("training", 1), ("evaluation", 1), ("training", 2), ("evaluation", 2)]
     assert charges(tmp_path) == expected
     written = rows(tmp_path)
-    assert [row.status for row in written] == ["reserved", "spent", "released"] * 4
+    assert [row.status for row in written] == ["reserved", "spent", "released"] * 5
     assert {(row.study, row.run, row.unit, row.delta) for row in written} == {(BOUND.digest, "run", "patient", DELTA)}
     for row in written:
-        mechanism = plan.training if row.purpose == "training" else plan.evaluation
+        mechanism = {"counts": plan.counts, "training": plan.training, "evaluation": plan.evaluation}[row.purpose]
         assert mechanism is not None
         assert (row.sampling_rate, row.noise_multiplier, row.steps) == dataclasses.astuple(mechanism)
 
@@ -95,8 +103,8 @@ def test_the_ledger_outlives_the_worker(north: ClinicData, start: Tensors, tmp_p
     train(worker_of(tmp_path, north), start, run="one")
     reply = train(worker_of(tmp_path, north), start, run="two")
     assert reply.account is not None
-    training = plan_of(STUDY).training
-    assert reply.account.epsilon == pytest.approx(epsilon([training, training], DELTA))
+    training, counts = plan_of(STUDY).training, plan_of(STUDY).counts
+    assert reply.account.epsilon == pytest.approx(epsilon([training, training, counts, counts], DELTA))
 
 
 def test_a_private_study_needs_a_ledger(north: ClinicData) -> None:
@@ -107,20 +115,70 @@ def test_a_private_study_needs_a_ledger(north: ClinicData) -> None:
 # What leaves.
 
 
-def test_counts_leave_in_cells(north: ClinicData, tmp_path: Path) -> None:
-    exact = ClinicWorker(north, small_study(), None, CPU).describe().counts
-    cells = worker_of(tmp_path, north).describe().counts
-    assert cells == {name: rounded_count(count, 10) for name, count in exact.items()}
-    assert all(count % 10 == 0 for count in cells.values())
-    public = worker_of(tmp_path, north, study_of(evaluation="public", smallest_cell=7)).describe().counts
-    assert {name for name in exact if public[name] == exact[name]} >= {n for n in exact if not n.startswith("train")}
-    assert all(public[name] % 7 == 0 for name in exact if name.startswith("train"))
-    assert rows(tmp_path) == ()
+def units_in(clinic: ClinicData, part: str) -> tuple[int, int]:
+    """Patients of a part, and those of them with a positive image."""
+    records = getattr(clinic, part)
+    positive = {name for name, r in zip(privacy_units(records, "patient"), records, strict=True) if r.target}
+    return len(set(privacy_units(records, "patient"))), len(positive)
 
 
-def test_a_round_tells_the_rounded_number_of_images(north: ClinicData, start: Tensors, tmp_path: Path) -> None:
-    reply = train(worker_of(tmp_path, north), start)
-    assert reply.images == rounded_count(len(north.train), 10) != len(north.train)
+def test_counts_are_of_patients_noised_once_a_run_and_charged(north: ClinicData, tmp_path: Path) -> None:
+    told = [worker_of(tmp_path, north).describe("run") for _ in range(3)]
+    assert told[0] == told[1] == told[2]
+    assert charges(tmp_path) == [("counts", 0)]
+    assert set(told[0].counts) == {f"{p}_{what}" for p in PARTS for what in ("units", "positive_units")}
+    sigma = plan_of(STUDY).counts.noise_multiplier
+    assert told[0].count_noise == sigma > 1
+    for part in PARTS:
+        units, positive = units_in(north, part)
+        # Two values with noise each: 8 standard deviations.
+        assert abs(told[0].counts[f"{part}_units"] - units) < 8 * sigma * math.sqrt(2) + 1
+        assert abs(told[0].counts[f"{part}_positive_units"] - positive) < 8 * sigma + 1
+    other = worker_of(tmp_path, north).describe("another run")
+    assert other.counts != told[0].counts
+    assert charges(tmp_path) == [("counts", 0)] * 2
+
+
+def test_whoever_names_no_run_is_told_no_counts_and_nobody_pays(north: ClinicData, tmp_path: Path) -> None:
+    told = worker_of(tmp_path, north).describe()
+    assert (told.counts, told.count_noise, charges(tmp_path)) == ({}, 0.0, [])
+
+
+def test_a_clinic_may_declare_public_figures_for_no_epsilon(north: ClinicData, start: Tensors, tmp_path: Path) -> None:
+    worker = worker_of(tmp_path, north)
+    worker.tell = TellSection(units=200, positive_units=50)
+    told = worker.describe("run")
+    assert told.counts["train_units"] == 140
+    assert told.counts["test_positive_units"] == 10
+    assert (told.count_noise, charges(tmp_path)) == (0.0, [])
+    assert train(worker, start).weight == 140
+    assert charges(tmp_path) == [("training", 1)]
+
+
+def test_public_evaluation_images_are_counted_as_they_are(north: ClinicData, tmp_path: Path) -> None:
+    exact = ClinicWorker(north, small_study(), None, CPU).describe("run").counts
+    public = worker_of(tmp_path, north, study_of(evaluation="public")).describe("run").counts
+    assert {name: public[name] for name in exact if not name.startswith("train")} == {
+        name: count for name, count in exact.items() if not name.startswith("train")
+    }
+    assert {name for name in public if name.startswith("train")} == {"train_units", "train_positive_units"}
+
+
+def test_a_round_weighs_by_the_number_that_the_run_was_told(north: ClinicData, start: Tensors, tmp_path: Path) -> None:
+    worker = worker_of(tmp_path, north)
+    assert train(worker, start).weight == max(worker.describe("run").counts["train_units"], 1)
+
+
+def test_a_clinic_without_patients_answers_like_any_other(north: ClinicData, start: Tensors, tmp_path: Path) -> None:
+    nobody = dataclasses.replace(north, train=(), validation=(), test=())
+    worker = worker_of(tmp_path, nobody)
+    assert set(worker.describe("run").counts) == set(worker_of(tmp_path / "other", north).describe("run").counts)
+    reply = train(worker, start, 2)
+    assert reply.weight >= 1
+    assert reply.validation is not None
+    assert reply.tensors.keys() == start.keys()
+    assert any(not np.array_equal(reply.tensors[name], start[name]) for name in start)
+    assert set(worker.evaluate(reply.tensors, STUDY.digest, "run")) == {"validation", "test"}
 
 
 def test_an_update_has_noise_of_the_planned_size(north: ClinicData, start: Tensors, tmp_path: Path) -> None:
@@ -129,10 +187,12 @@ def test_an_update_has_noise_of_the_planned_size(north: ClinicData, start: Tenso
     Dropout makes the clipped sums differ too, by less than 2N in norm: next to nothing beside σ√d.
     """
     study = study_of(noise_multiplier=60.0, clipping_norm=0.5, evaluation="public")
-    patients = rounded_count(len(set(privacy_units(north.train, "patient"))), 10)
+    patients = 150
     flat = []
     for name in ("one", "two"):
-        reply = train(worker_of(tmp_path / name, north, study), start)
+        worker = worker_of(tmp_path / name, north, study)
+        worker.tell = declaring(patients, study)
+        reply = train(worker, start)
         flat.append(np.concatenate([tensor.ravel() for _, tensor in sorted(reply.tensors.items())]).astype(np.float64))
     scaled = (flat[0] - flat[1]) / (math.sqrt(2) * 60.0 * 0.5 / patients)
     assert len(scaled) > 5000
@@ -143,7 +203,7 @@ def test_an_update_has_noise_of_the_planned_size(north: ClinicData, start: Tenso
 def test_without_noise_a_round_is_that_of_the_private_trainer(
     north: ClinicData, start: Tensors, tmp_path: Path, clipping: str
 ) -> None:
-    study = study_of(noise_multiplier=0.0, steps=2, clipping=clipping, smallest_cell=7)
+    study = study_of(noise_multiplier=0.0, steps=2, clipping=clipping)
     without_dropout(shared_classifier(study, None, CPU))
     reply = train(worker_of(tmp_path, north, study), start)
     model = without_dropout(small_model(study)).to(memory_format=torch.channels_last)
@@ -154,7 +214,7 @@ def test_without_noise_a_round_is_that_of_the_private_trainer(
         PixelInputs(model, images, 32, None, CPU),
         images.targets,
         units,
-        expected_units=rounded_count(len(set(units)), 7),
+        expected_units=len(set(units)),
         noise_multiplier=0.0,
         round_number=1,
     )
@@ -203,7 +263,7 @@ def test_public_evaluation_is_exact_and_free(north: ClinicData, start: Tensors, 
     reply = train(worker, start, 2)
     assert reply.validation is not None
     assert reply.validation.to_lists() == exact["validation"].to_lists()
-    assert charges(tmp_path) == [("training", 2)]
+    assert charges(tmp_path) == [("counts", 0), ("training", 2)]
 
 
 def test_only_what_learns_leaves_whatever_is_kept_of_the_rest(north: ClinicData, tmp_path: Path) -> None:
@@ -252,4 +312,4 @@ def test_a_model_without_sensible_scores_gets_no_other_answer(
     assert isinstance(scored["test"], NoisyHistogram)
     reply = train(worker_of(tmp_path, north, study), huge, 1)
     assert all(np.isfinite(tensor).all() for tensor in reply.tensors.values())
-    assert charges(tmp_path) == [("evaluation", 2), ("training", 1)]
+    assert charges(tmp_path) == [("evaluation", 2), ("counts", 0), ("training", 1)]

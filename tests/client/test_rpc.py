@@ -63,7 +63,7 @@ def until(condition, seconds: float = 20.0) -> None:
 def test_describe(clinic: Clinic, folder: Path) -> None:
     worker = remote(folder)
     assert worker.clinic is None
-    expected = Description("north", STUDY.digest, {"train_images": 120}, "1.2", 3.5, ("any",))
+    expected = Description("north", STUDY.digest, {"train_images": 120}, "1.2", 3.5, ("any",), 4.5)
     assert worker.describe() == expected
     assert worker.clinic == "north"
     row = json.loads((folder / "audit.jsonl").read_text())

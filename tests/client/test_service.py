@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -72,7 +73,7 @@ def same(one: Packed, two: Packed) -> None:
 def test_a_round_is_trained_written_down_and_counted(clinic: Clinic) -> None:
     reply = wire.unpack_trained(clinic.service.train(asked(2), tensors()))
     np.testing.assert_array_equal(reply.tensors["w"], TENSORS["w"] + 2)
-    assert (reply.images, reply.loss, reply.seconds, reply.account) == (120, 0.25, 1.5, None)
+    assert (reply.weight, reply.loss, reply.account) == (120, 0.25, None)
     assert reply.validation is not None
     assert events(clinic) == [1005]
     row = json.loads(clinic.log.read_text())
@@ -86,7 +87,7 @@ def test_a_round_is_trained_written_down_and_counted(clinic: Clinic) -> None:
     assert verify_log(clinic.log).error is None
     text = generate_latest(clinic.metrics.registry).decode()
     assert 'melfed_requests_total{kind="train",outcome="answered"} 1.0' in text
-    assert "melfed_training_seconds_total 1.5" in text
+    assert re.search(r"^melfed_training_seconds_total \d", text, re.MULTILINE)
     assert "melfed_epsilon" not in text
 
 
@@ -383,7 +384,7 @@ def test_tensors_that_may_leave_no_longer_stay(clinic: Clinic, pool: ThreadPoolE
 
 def test_a_description_does_not_leave_either_once_approval_is_revoked(clinic: Clinic) -> None:
     describe = clinic.ready().describe
-    clinic.ready().describe = lambda: (clinic.limits.update(studies=()), describe())[1]
+    clinic.ready().describe = lambda run: (clinic.limits.update(studies=()), describe(run))[1]
     with pytest.raises(DeclinedError, match="not approved here"):
         clinic.service.describe(asked())
     assert events(clinic) == [1006]
@@ -434,7 +435,7 @@ def study_text(**changes: object) -> str:
         ("{", "the study cannot be read"),
         ("[]", "the study cannot be read"),
         (study_text(more=1), "the study cannot be read: more"),
-        (study_text(protocol=2), "the study cannot be read: protocol"),
+        (study_text(protocol=3), "the study cannot be read: protocol"),
         (study_text(model={"pretrained": True, "weights": "/etc/passwd"}), "names a path"),
         (study_text(model={"pretrained": True}), "leaves open which weights"),
         ("x" * 100_000, "has 100000 characters"),

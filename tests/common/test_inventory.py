@@ -88,7 +88,7 @@ def test_no_ages_and_a_file_that_vanished(tmp_path):
 
 
 def test_a_folder_without_table_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no csv file at all"):
+    with pytest.raises(DataError, match="no table at all"):
         inspect(tmp_path)
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from common.backbones import BACKBONES
 from common.errors import StudyError
 from common.protocol import (
-    LATER_KEYS,
+    CURRENT,
     DataSpec,
     ModelSpec,
     PartitionSpec,
@@ -20,13 +20,14 @@ from common.protocol import (
     PrivacySpec,
     StudyProtocol,
     TrainingSpec,
+    require_current,
     validates,
 )
 from common.study_file import documented_keys, read_study, study_yaml
 
 PRIVATE = {"unit": "patient", "epsilon": 3.0}
 
-DEFAULT_DIGEST = "3d09d7643d5465667d28eb58e68039a79466f760544fadde3ddfc0fdc2c9138c"
+DEFAULT_DIGEST = "919e8ad0b9c2b2d51d6d6d0188ed90f05d72e5de500931121ff27c69dc7f7520"
 """Of the default study. Where it changes, so do the digests of all studies: approved studies and old checkpoints are no
 longer recognised. Change it here only together with a key of the protocol."""
 
@@ -97,7 +98,6 @@ OTHER = {
     "privacy.clipping_norm": 0.5,
     "privacy.views": 4,
     "privacy.evaluation": "public",
-    "privacy.smallest_cell": 5,
     "resources.cpus": 2,
     "resources.gpus": 1,
     "seed": 1,
@@ -136,14 +136,24 @@ def test_the_digest_is_pinned() -> None:
     assert StudyProtocol().digest == DEFAULT_DIGEST
 
 
-def test_keys_that_came_later_leave_the_digests_of_earlier_studies_as_they_were() -> None:
-    """As clinics have approved them, and as ledgers, checkpoints and reports name them."""
+def test_every_key_is_in_the_canonical_form_stated_or_not() -> None:
     study = read_study(Path(__file__).resolve().parents[2] / "simulations/studies/demo.yaml")
-    assert study.digest == "96447dba23e1ddaa3d5729a10558eeab6f693a05c407c457972dce77b2648644"
-    for section, keys in LATER_KEYS.items():
-        assert not json.loads(study.canonical())[section].keys() & set(keys)
-        explicit = {key: getattr(getattr(study, section), key) for key in keys}
-        assert study.with_changes(section, **explicit).digest == study.digest, "stated or not, it is the same study"
+    content = json.loads(study.canonical())
+    assert content["protocol"] == CURRENT
+    for section in ("data", "partition", "training", "federation"):
+        assert content[section].keys() == type(getattr(study, section)).model_fields.keys()
+        explicit = getattr(study, section).model_dump(mode="json")
+        assert study.with_changes(section, **explicit).digest == study.digest
+
+
+def test_a_study_of_the_first_version_is_read_and_not_trained(tmp_path: Path) -> None:
+    old = tmp_path / "old.yaml"
+    old.write_text("protocol: 1\nname: old\nprivacy: {unit: patient, epsilon: 3, smallest_cell: 10}\n")
+    study = read_study(old)
+    assert study.protocol == 1
+    with pytest.raises(StudyError, match=r"^study old is of protocol 1: since protocol 2 each patient .*approve it a"):
+        require_current(study)
+    require_current(StudyProtocol())
 
 
 def test_the_digest_is_the_same_in_every_process() -> None:
@@ -212,7 +222,7 @@ def test_every_section_refuses_unknown_keys_and_change() -> None:
         (StudyProtocol, {"name": ""}),
         (StudyProtocol, {"seed": -1}),
         (StudyProtocol, {"seed": 2**63}),
-        (StudyProtocol, {"protocol": 2}),
+        (StudyProtocol, {"protocol": 3}),
         (ModelSpec, {"neck": 0}),
         (ModelSpec, {"neck": 4097}),
         (ModelSpec, {"neck": 8, "pretrained": False}),
@@ -304,8 +314,8 @@ def test_every_backbone_is_allowed(backbone: str) -> None:
         ("{unit: patient, epsilon: 3, steps: 0}", "privacy.steps: input should be greater than or equal to 1, not 0"),
         ("{unit: patient, epsilon: 3, patients: 0}", "privacy.patients: input should be greater than or equal to 1"),
         (
-            "{unit: patient, epsilon: 3, smallest_cell: 0}",
-            "privacy.smallest_cell: input should be greater than or equal",
+            "{unit: patient, epsilon: 3, views: 0}",
+            "privacy.views: input should be greater than or equal",
         ),
         ("{unit: patient, epsilon: 3, epsilom: 1}", "unknown key privacy.epsilom; did you mean privacy.epsilon?"),
     ],

@@ -196,7 +196,7 @@ def test_a_resolved_study_is_the_same_study_after_its_file(tmp_path: Path) -> No
     [
         ("data", {"image_size": 64, "sources": ("a",)}),
         ("partition", {"by": "iid", "clinics": 3}),
-        ("privacy", {"delta": 1e-7, "views": 3, "evaluation": "public", "smallest_cell": 20}),
+        ("privacy", {"delta": 1e-7, "views": 3, "evaluation": "public"}),
         ("resources", {"cpus": 2.0}),
     ],
 )

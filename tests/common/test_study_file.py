@@ -93,7 +93,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, line: int, 
             "2: privacy.unit is missing: whose images are protected together (patient |",
         ),
         ("privacy: {unit: patient}", "1: privacy: state epsilon or noise_multiplier: neither is stated"),
-        ("protocol: 2", "1: protocol: input should be 1, not 2"),
+        ("protocol: 3", "1: protocol: input should be 1 or 2, not 3"),
     ],
 )
 def test_a_wrong_value_names_line_key_and_what_is_allowed(tmp_path: Path, text: str, expected: str) -> None:

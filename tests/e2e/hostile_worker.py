@@ -102,7 +102,7 @@ class HostileWorker(WorkerServicer):
             done(deed)
         if deed == "endless":
             done(deed)
-            yield pb.AnswerPart(answer=pb.Answer(clinic=self.config.name, images=reply.images, size=2**30))
+            yield pb.AnswerPart(answer=pb.Answer(clinic=self.config.name, weight=reply.weight, size=2**30))
             while context.is_active():
                 yield pb.AnswerPart(tensors=bytes(1))
                 threading.Event().wait(0.2)
@@ -111,7 +111,7 @@ class HostileWorker(WorkerServicer):
     def Evaluate(self, request_iterator: Iterator[pb.QuestionPart], _context: grpc.ServicerContext) -> Iterator[Any]:
         question, sent = _asked(request_iterator)
         scored = self._worker(question).evaluate(sent, question.digest, question.run)
-        yield from _parts(wire.pack_scored(scored, None, self.config.name, 0.1))
+        yield from _parts(wire.pack_scored(scored, None, self.config.name))
 
     def Cancel(self, _request: pb.CancelRequest, _context: grpc.ServicerContext) -> pb.Cancelled:
         return pb.Cancelled()

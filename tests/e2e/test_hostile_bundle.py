@@ -63,7 +63,7 @@ WISHES: dict[str, tuple[dict[str, Any] | None, str]] = {
     "a huge epsilon": ({"epsilon": 10_000}, "it asks for ε 10000"),
     "no privacy": (None, "it has no privacy section"),
     "scores of public images": ({"evaluation": "public"}, "it declares the images public"),
-    "counts of one patient": ({"smallest_cell": 1}, "it rounds counts to multiples of 1"),
+    "views without end": ({"views": 64}, "it takes 64 augmented views"),
     "images as the unit": ({"unit": "image"}, "it protects each image"),
     "a long arm": ({"clipping_norm": 1e5}, "its clipping norm C is 100000"),
 }

@@ -12,6 +12,7 @@ from common.data.vocabulary.compose import Found
 from common.data.vocabulary.entities import CODES
 from common.data.vocabulary.spelling import plain
 
+_FOLLICULAR: Final = "Malignant:Malignant adnexal epithelial proliferations - Follicular"
 BRANCHES: Final = {
     "Benign": "benign",
     "Benign:Benign - Other": "ben_oth",
@@ -60,11 +61,11 @@ BRANCHES: Final = {
     "Malignant:Lymphocytic proliferations - B-Cell": "other_malignant",
     "Malignant:Lymphocytic proliferations - T-Cell/NK": "other_malignant",
     "Malignant:Malignant adnexal epithelial proliferations - Apocrine or Eccrine": "other_malignant",
-    "Malignant:Malignant adnexal epithelial proliferations - Follicular": "malignant_epidermal",
-    "Malignant:Malignant adnexal epithelial proliferations - Follicular:Basal cell carcinoma": "bcc",
-    "Malignant:Malignant adnexal epithelial proliferations - Follicular:Baso-squamous carcinoma": "malignant_keratinocytic",
-    "Malignant:Malignant adnexal epithelial proliferations - Follicular:Matrical or pilomatrical carcinoma": "other_malignant",
-    "Malignant:Malignant adnexal epithelial proliferations - Follicular:Proliferating trichilemmal carcinoma": "other_malignant",
+    _FOLLICULAR: "malignant_epidermal",
+    f"{_FOLLICULAR}:Basal cell carcinoma": "bcc",
+    f"{_FOLLICULAR}:Baso-squamous carcinoma": "malignant_keratinocytic",
+    f"{_FOLLICULAR}:Matrical or pilomatrical carcinoma": "other_malignant",
+    f"{_FOLLICULAR}:Proliferating trichilemmal carcinoma": "other_malignant",
     "Malignant:Malignant adnexal epithelial proliferations - Sebaceous": "other_malignant",
     "Malignant:Malignant epidermal proliferations": "scc",
     "Malignant:Malignant epidermal proliferations:Bowenoid papulosis": "bowen",
@@ -76,8 +77,8 @@ BRANCHES: Final = {
     "Malignant:Malignant melanocytic proliferations (Melanoma)": "mel",
     "Malignant:Malignant melanocytic proliferations (Melanoma):Melanoma Invasive": "mel_invasive",
     "Malignant:Malignant melanocytic proliferations (Melanoma):Melanoma in situ": "mel_in_situ",
-    "Malignant:Malignant melanocytic proliferations (Melanoma):Melanoma in situ:"
-    "Melanoma in situ, Lentigo maligna type": "lentigo_maligna",
+    "Malignant:Malignant melanocytic proliferations (Melanoma):Melanoma in situ:Melanoma in situ, Lentigo "
+    "maligna type": "lentigo_maligna",
     "Malignant:Malignant melanocytic proliferations (Melanoma):Melanoma metastasis": "mel_metastasis",
     "Malignant:Malignant soft tissue proliferations - Adipocytic": "other_malignant",
     "Malignant:Malignant soft tissue proliferations - Cartilagenous and ossifying": "other_malignant",

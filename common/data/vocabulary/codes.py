@@ -11,10 +11,13 @@ from common.data.vocabulary.compose import Found
 from common.data.vocabulary.entities import CODES, EVERYTHING
 
 _ICD10: Final = re.compile(
-    r"(?:ICD[- ]?10(?:[- ]?(?:CM|GM|WHO))?[:\s]*)?([A-Z]\d[\dA-Z])(?:\.?([\dA-Z]{1,4}|[-*X]))?(?:\.?[-*])?\s*([GVAZ])?[*+!]?"
+    r"(?:ICD[- ]?10(?:[- ]?(?:CM|GM|WHO))?[:\s]*)?([A-Z]\d[\dA-Z])(?:\.?([\dA-Z]{1,4}|[-*X]))?(?:\.?[-*])?"
+    r"\s*([GVAZ])?[*+!]?"
 )
 _ICDO: Final = re.compile(r"(?:ICD[- ]?O(?:[- ]?3(?:\.\d)?)?[:\s]*)?M?[- ]?([89]\d{3})(?:\s*[/-]\s*(\d)|(\d))?")
 _ICD11: Final = re.compile(r"(?:ICD[- ]?11[:\s]*)?(2[CEF]\d[\dA-Z])(?:\.([\dA-Z]{1,2}))?")
+_BEFORE: Final = re.compile(r"(?P<code>[A-Za-z]?\d[\w./-]{2,8}(?: [GVAZ](?=\W))?)[\s:;,)-]+(?P<words>\D.*)")
+_AFTER: Final = re.compile(r"(?P<words>.*\D)[\s:;,(-]+(?P<code>[A-Za-z]?\d[\w./-]{2,8}(?: [GVAZ])?)\)?")
 
 ICD10: Final = {
     "C43": ("mel_invasive", "malignant melanoma of skin"),
@@ -47,6 +50,11 @@ ICD10: Final = {
     "L814": ("lentigo", "lentigo and other melanin hyperpigmentation"),
     "L82": ("sk", "seborrhoeic keratosis"),
     "L980": ("vasc", "pyogenic granuloma"),
+    "Z08": ("open", "follow-up examination after treatment for malignant neoplasm"),
+    "Z12": ("open", "special screening for neoplasms"),
+    "Z80": ("open", "family history of malignant neoplasm"),
+    "Z85": ("open", "personal history of malignant neoplasm"),
+    "Z86": ("open", "personal history of other diseases"),
     "B07": ("inf", "viral warts"),
     "B081": ("inf", "molluscum contagiosum"),
     "Q825": ("benign", "congenital non-neoplastic naevus"),
@@ -105,13 +113,21 @@ _SETS: Final = {
 def read(text: str) -> Found | None:
     """What a code says; None where the text is no code or not one of these."""
     code = " ".join(text.upper().split())
-    if match := _ICD10.fullmatch(code):
-        return _icd10(match[1] + (match[2] or "").strip("-*X"), match[3])
+    if (match := _ICD10.fullmatch(code)) and (found := _icd10(match[1] + (match[2] or "").strip("-*X"), match[3])):
+        return found
     if match := _ICDO.fullmatch(code):
         return _icdo(match[1], match[2] or match[3])
     if (match := _ICD11.fullmatch(code)) and match[1] in ICD11:
         return Found(CODES[ICD11[match[1]][0]].entities, "icd11")
     return None
+
+
+def split(text: str) -> tuple[str, str]:
+    """A code before or after other words, and those words; `"", text` where there is none."""
+    for pattern in (_BEFORE, _AFTER):
+        if (match := pattern.fullmatch(text.strip())) and read(match["code"]):
+            return match["code"], match["words"]
+    return "", text
 
 
 def _icd10(code: str, certainty: str | None) -> Found | None:

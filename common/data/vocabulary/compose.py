@@ -6,10 +6,11 @@ at once leave the diagnosis undecided.
 """
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
-from common.data.vocabulary.entities import CODES, EVERYTHING, code_of
+from common.data.vocabulary.entities import CODES, EVERYTHING
 from common.data.vocabulary.lexicon import ANY, HEADS, QUALIFIERS, Entry, Qualifier
 from common.data.vocabulary.spelling import plain, stem
 
@@ -21,18 +22,21 @@ _LONGEST: Final = max(map(len, (*HEADS, *QUALIFIERS)))
 _DEPTHS: Final = (
     "breslow|tumor ?dicke|tumou?r thickness|thickness|td|dicke|epaisseur|espesor|spessore|espessura|dikte|depth"
 )
+_BY: Final = "(?: nach| of| by| de| di| index| thickness| depth| breslow)*"
+_SIZES: Final = re.compile(
+    r"\b(?:less than |more than |at least |up to |ca |circa )?\d+(?:\.\d+)?(?: ?(?:to|bis|a|x) ?\d+(?:\.\d+)?)? ?"
+    r"(?:mm|cm)\b"
+)
 _GRADINGS: Final = tuple(
     re.compile(pattern)
     for pattern in (
-        rf"\b(?:(?:{_DEPTHS})(?: nach| of| by| de| di| index| thickness| depth| breslow)* ?)?"
-        r"(?:less than |more than |at least |up to |ca |circa )?\d+(?:\.\d+)?(?: ?(?:to|bis|a) ?\d+(?:\.\d+)?)? ?(?:mm|cm)\b",
-        rf"\b(?:{_DEPTHS})(?: nach| of| by| de| di| index| thickness| depth| breslow)* \d+(?:\.\d+)?\b",
+        rf"\b(?:{_DEPTHS}){_BY}(?: \d+(?:\.\d+)?)?(?= |$)",
         r"\b(?:clark )?(?:level|niveau|nivel|livello) (?:i{1,3}|iv|v|[1-5])\b|\bclark (?:i{1,3}|iv|v|[1-5])\b",
         r"\b(?:ajcc |uicc )?(?:stage|stadium|stade|estadio|estadiamento|stadio) (?:i{1,3}|iv)[abcd]?\b",
-        r"\bp?t[1-4][ab]?\b|\bp?n[0-3][abc]?\b|\bc?m[01][abcd]?\b",
+        r"\bp?t[1-4][ab]?\b|\bp?n[0-3][abc]?\b|\bc?m[01][abcd]?\b|\bg ?[1-4]\b|\bgrade [1-4]\b",
     )
 )
-"""Thickness, level and stage: they stand beside a malignant tumour and change nothing of what it is."""
+"""Thickness, level, stage and grade: they stand beside a malignant tumour and change nothing of what it is."""
 _Phrase = Entry | tuple[Qualifier, ...]
 
 
@@ -46,32 +50,46 @@ class Found:
 
 def read(text: str) -> Found | None:
     """What a text says whose every part is known; None where one is not, or where it names no lesion."""
-    words = plain(text)
-    graded = words
+    sized = _SIZES.sub(" ", plain(text))
+    graded = sized
     for grading in _GRADINGS:
         graded = grading.sub(" ", graded)
-    phrases = _phrases([stem(word) for word in graded.split()])
+    words = [stem(word) for word in graded.split()]
+    phrases = _phrases(words, None)
     heads = [phrase for phrase in phrases or () if isinstance(phrase, Entry)]
     if phrases is None or not heads:
         return None
     if any(head.code == OPEN_WORD for head in heads) or any(_hedges(phrase) for phrase in phrases):
         return Found(EVERYTHING, heads[0].source)
-    parts = _fitting(phrases, ANY.union(CODES[head.code].coarse for head in heads))
-    if parts is None or (graded != words and not _may_be_graded(heads)):
+    classes = ANY.union(CODES[head.code].coarse for head in heads)
+    fitting = _phrases(words, classes)
+    if fitting is None or (graded != sized and not all(_is_malignant(head) for head in heads)):
         return None
-    return Found(
-        _narrowed(_named(parts, heads), {part.effect for part in parts if isinstance(part, Qualifier)}), heads[0].source
-    )
+    parts = [part for phrase in fitting for part in (phrase if isinstance(phrase, tuple) else (phrase,))]
+    effects = {part.effect for part in parts if isinstance(part, Qualifier) and part.to & classes}
+    return Found(_narrowed(_named(parts, classes), effects), heads[0].source)
 
 
-def _phrases(words: list[str]) -> list[_Phrase] | None:
-    """The longest known phrases from left to right that cover all words; None where a word is not known."""
+def read_qualifiers(text: str) -> Literal["hedge", "neutral"] | None:
+    """Whether words that name no lesion doubt the one beside them, or say nothing of it; None where one is unknown."""
+    phrases = _phrases([stem(word) for word in plain(text).split()], None)
+    if phrases is None or any(isinstance(phrase, Entry) for phrase in phrases):
+        return None
+    return "hedge" if any(_hedges(phrase) for phrase in phrases) else "neutral"
+
+
+def _phrases(words: list[str], classes: frozenset[str] | None) -> list[_Phrase] | None:
+    """The longest known phrases from left to right that cover all words; None where a word is not known.
+
+    Args:
+        words: stems.
+        classes: of the lesions that the text names; only qualifiers that may stand beside them are known then.
+    """
     phrases: list[_Phrase] = []
     at = 0
     while at < len(words):
         for length in range(min(_LONGEST, len(words) - at), 0, -1):
-            key = tuple(words[at : at + length])
-            if phrase := HEADS.get(key) or QUALIFIERS.get(key):
+            if phrase := _phrase(tuple(words[at : at + length]), classes):
                 phrases.append(phrase)
                 at += length
                 break
@@ -80,58 +98,44 @@ def _phrases(words: list[str]) -> list[_Phrase] | None:
     return phrases
 
 
+def _phrase(key: tuple[str, ...], classes: frozenset[str] | None) -> _Phrase | None:
+    if (entry := HEADS.get(key)) and (classes is None or CODES[entry.code].coarse in classes):
+        return entry
+    senses = QUALIFIERS.get(key, ())
+    return senses if classes is None else tuple(sense for sense in senses if sense.to & classes)
+
+
 def _hedges(phrase: _Phrase) -> bool:
     return isinstance(phrase, tuple) and any(qualifier.effect == "hedge" for qualifier in phrase)
 
 
-def _fitting(phrases: list[_Phrase], classes: frozenset[str]) -> list[Entry | Qualifier] | None:
-    """Each phrase in the sense that it has beside lesions of these classes; None where one has none."""
-    parts: list[Entry | Qualifier] = []
-    for phrase in phrases:
-        senses = [phrase] if isinstance(phrase, Entry) else [sense for sense in phrase if sense.to & classes]
-        if not senses:
-            return None
-        parts.extend(senses)
-    return parts
+def _is_malignant(head: Entry) -> bool:
+    return CODES[head.code].entities <= CODES["malignant"].entities
 
 
-def _may_be_graded(heads: list[Entry]) -> bool:
-    return all(CODES[head.code].entities <= CODES["malignant"].entities for head in heads)
-
-
-def _named(parts: list[Entry | Qualifier], heads: list[Entry]) -> frozenset[str]:
+def _named(parts: list[Entry | Qualifier], classes: frozenset[str]) -> frozenset[str]:
     """The entities of all names of lesions in a text."""
-    turns = [part.code for part in parts if isinstance(part, Qualifier) and part.effect == "turn"]
-    sets = [CODES[head.code].entities for head in heads]
-    if turns:
-        sets = [
-            *(entities for entities in sets if entities != CODES["nv"].entities),
-            *(CODES[t].entities for t in turns),
-        ]
-    elif _grew_in_naevus(parts):
-        sets = [entities for entities in sets if entities <= MELANOMAS]
-    decided = all(CODES[head.code].decided for head in heads)
+    heads = _growing(parts) or [part for part in parts if isinstance(part, Entry)]
+    turns = [part.code for part in parts if isinstance(part, Qualifier) and part.effect == "turn" and part.to & classes]
+    sets = [CODES[head.code].entities for head in heads if not (turns and head.code == "nv")]
+    sets += [CODES[code].entities for code in turns]
     smallest = min(sets, key=len)
-    if decided and all(smallest <= entities for entities in sets):
+    if all(CODES[head.code].decided for head in heads) and all(smallest <= entities for entities in sets):
         return smallest
     return frozenset().union(*sets)
 
 
-def _grew_in_naevus(parts: list[Entry | Qualifier]) -> bool:
-    """Whether a melanoma comes before a word that joins it to the naevus after it."""
-    links = [at for at, part in enumerate(parts) if isinstance(part, Qualifier) and part.effect == "link"]
-    if not links:
-        return False
-    before = [CODES[part.code].entities for part in parts[: links[0]] if isinstance(part, Entry)]
-    after = [CODES[part.code].entities for part in parts[links[0] :] if isinstance(part, Entry)]
-    return (
-        bool(before)
-        and all(entities <= MELANOMAS for entities in before)
-        and all(entities <= CODES["nv"].entities or entities <= MELANOMAS for entities in after)
-    )
+def _growing(parts: list[Entry | Qualifier]) -> list[Entry]:
+    """The names of the melanoma where a text says that it grew in a naevus (`in`, `arising in`, `auf`); else none."""
+    link = next((at for at, part in enumerate(parts) if isinstance(part, Qualifier) and part.effect == "link"), None)
+    before = [part for part in parts[:link] if isinstance(part, Entry)]
+    after = [part for part in parts[link:] if isinstance(part, Entry)]
+    grows = all(CODES[head.code].entities <= MELANOMAS for head in before)
+    ground = all(CODES[head.code].entities <= MELANOMAS | {"nv"} and CODES[head.code].decided for head in after)
+    return before if link is not None and grows and ground else []
 
 
-def _narrowed(entities: frozenset[str], effects: set[str]) -> frozenset[str]:
+def _narrowed(entities: frozenset[str], effects: Set[str]) -> frozenset[str]:
     if entities <= MELANOMAS:
         return _narrowed_melanoma(entities, effects)
     if entities <= CODES["scc"].entities and {"in situ", "invasive"} & effects:
@@ -139,7 +143,7 @@ def _narrowed(entities: frozenset[str], effects: set[str]) -> frozenset[str]:
     return entities
 
 
-def _narrowed_melanoma(entities: frozenset[str], effects: set[str]) -> frozenset[str]:
+def _narrowed_melanoma(entities: frozenset[str], effects: Set[str]) -> frozenset[str]:
     if "metastasis" in effects:
         return frozenset({"mel_metastasis"})
     if "ocular" in effects:
@@ -151,9 +155,3 @@ def _narrowed_melanoma(entities: frozenset[str], effects: set[str]) -> frozenset
     if "invasive" in effects:
         return frozenset({"mel_invasive"})
     return entities
-
-
-def name_of(found: Found) -> str | None:
-    """The code that a finding has, for the documentation."""
-    code = code_of(found.could_be)
-    return code.name if code else None

@@ -124,8 +124,8 @@ def checked_mapping(mapping: Mapping[str, str], where: str = "diagnoses") -> dic
     for word, code in mapping.items():
         name, key = code.strip().lower(), plain(word)
         if name != LEAVE_OUT and name not in CODES:
-            near = difflib.get_close_matches(name, [*CODES, LEAVE_OUT], n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            near = _read(name).fine or next(iter(difflib.get_close_matches(name, [*CODES, LEAVE_OUT], n=1)), None)
+            hint = f" (did you mean {near}?)" if near else ""
             raise DataError(f"{where}: '{word}' is mapped to '{code}', which is no code{hint}; take one of {_names()}")
         if checked.setdefault(key, name) != name:
             raise DataError(f"{where}: '{word}' is mapped to {name} and to {checked[key]}; keep one of the two")
@@ -155,7 +155,21 @@ def _read(word: str) -> Diagnosis:
     for reader in (codes.read, archive.read, compose.read):
         if found := reader(word):
             return Diagnosis(word, _reading(found.could_be), found.could_be, found.source)
-    return Diagnosis(word, "unknown", EVERYTHING)
+    code, text = codes.split(word)
+    return _read_both(word, code, text) if code else Diagnosis(word, "unknown", EVERYTHING)
+
+
+def _read_both(word: str, code: str, text: str) -> Diagnosis:
+    """A code with its words beside it: they must agree, and doubt about it is doubt."""
+    beside = compose.read_qualifiers(text)
+    if beside == "hedge":
+        return Diagnosis(word, "undecided", EVERYTHING, "usage")
+    readings = [_read(code)] if beside == "neutral" else [_read(code), _read(text)]
+    if any(reading.reading in ("unknown", "missing") for reading in readings):
+        return Diagnosis(word, "unknown", EVERYTHING)
+    if any(reading.could_be == EVERYTHING for reading in readings):
+        return Diagnosis(word, "undecided", EVERYTHING, "usage")
+    return replace(combine(readings), word=word)
 
 
 _MISSING: Final = Diagnosis("", "missing", EVERYTHING)

@@ -155,7 +155,7 @@ def positive_entities(names: Sequence[str]) -> frozenset[str]:
                 f"positive: no diagnosis is called '{name}'{_near(plain, known)}; known are {_listed(known)}"
             )
         entities |= CODES[plain].entities
-    if EVERYTHING <= entities:
+    if entities >= EVERYTHING:
         raise DataError("positive: every diagnosis is a positive, so there is nothing to tell apart; take one out")
     return frozenset(entities)
 

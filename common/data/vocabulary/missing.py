@@ -5,12 +5,13 @@ from typing import Final
 from common.data.vocabulary.spelling import plain
 
 MISSING: Final = (
-    "unknown | unk | unkn | nan | na | n a | none | null | nil | nos | not known | not available | not applicable | "
-    "not specified | unspecified | missing | other | others | oth | misc | miscellaneous | various | undefined | undetermined | "
-    "no diagnosis | diagnosis | without diagnosis | pending | tbd | to be determined | unbekannt | keine angabe | ka angabe | "
-    "k a | sonstige | sonstiges | andere | inconnu | inconnue | autre | autres | non precise | desconocido | "
-    "desconhecido | otro | otros | outro | outros | sin datos | sem dados | sconosciuto | altro | altri | non noto | "
-    "onbekend | overig | overige | anders | x | xx | xxx"
+    "unknown | unk | unkn | nan | na | n a | none | null | nil | nos | not known | not available | not "
+    "applicable | not specified | unspecified | missing | other | others | oth | misc | miscellaneous | "
+    "various | undefined | undetermined | no diagnosis | diagnosis | without diagnosis | pending | tbd | to "
+    "be determined | unbekannt | keine angabe | ka angabe | k a | sonstige | sonstiges | andere | inconnu | "
+    "inconnue | autre | autres | non precise | desconocido | desconhecido | otro | otros | outro | outros | "
+    "sin datos | sem dados | sconosciuto | altro | altri | non noto | onbekend | overig | overige | anders | "
+    "x | xx | xxx"
 )
 MISSING_WORDS: Final = frozenset(plain(word) for word in MISSING.split("|"))
 """The same in the form of `spelling.plain`."""

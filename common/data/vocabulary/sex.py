@@ -9,16 +9,21 @@ from common.data.vocabulary.terms import Term
 SEXES: Final = ("male", "female")
 WORDS: Final = {
     "male": (
-        "male | m | man | men | boy | masculine | mann | maennlich | maennl | knabe | junge | herr | homme | masculin | masc | "
-        "garcon | hombre | varon | masculino | maschio | maschile | uomo | homem | mannelijk | jongen | h"
+        "male | m | man | men | boy | masculine | mann | maennlich | maennl | knabe | junge | herr | homme | "
+        "masculin | masc | garcon | hombre | varon | masculino | maschio | maschile | uomo | homem | "
+        "mannelijk | jongen | h"
     ),
     "female": (
-        "female | f | fem | woman | women | girl | feminine | frau | weiblich | weibl | w | maedchen | femme | feminin | fille | "
-        "mujer | femenino | hembra | femmina | femminile | donna | mulher | feminino | vrouw | vrouwelijk | v | meisje"
+        "female | f | fem | woman | women | girl | feminine | frau | weiblich | weibl | w | maedchen | femme "
+        "| feminin | fille | mujer | femenino | hembra | femmina | femminile | donna | mulher | feminino | "
+        "vrouw | vrouwelijk | v | meisje"
     ),
 }
 """The words of each, with ` | ` between them. `m` is male in all of these languages; `h` (hombre, homme) too."""
-OTHER: Final = "other | o | d | x | divers | diverse | non binary | nonbinary | intersex | inter | autre | otro | outro | altro | anders"
+OTHER: Final = (
+    "other | o | d | x | divers | diverse | non binary | nonbinary | intersex | inter | autre | otro | outro "
+    "| altro | anders"
+)
 """Words for neither; they are understood and are not known to the network. DICOM's O is one."""
 
 _VALUES: Final = {plain(word): sex for sex, words in WORDS.items() for word in words.split("|")}

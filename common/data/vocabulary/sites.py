@@ -43,62 +43,78 @@ BRANCHES: Final = {
 """The site of a branch of the archive and of everything below it that has no site of its own."""
 WORDS: Final = {
     "head/neck": (
-        "head/neck | head neck | head neck face | head | neck | scalp | face | facial | ear | nose | lip | cheek | forehead | "
-        "temple | chin | eyelid | jaw | mandible | nape | eyebrow | periocular | perioral | scalp and neck | head and face | "
-        "helix | vertex | postauricular | preauricular | canthus | kopf | hals | kopf hals | gesicht | kopfhaut | capillitium | ohr | nase | lippe | "
-        "wange | stirn | schlaefe | kinn | nacken | augenlid | lid | tete | cou | tete et cou | visage | cuir chevelu | oreille | nez | levre | "
-        "joue | front | tempe | menton | nuque | paupiere | cabeza | cuello | cabeza y cuello | cara | cuero cabelludo | oreja | "
-        "nariz | labio | mejilla | frente | sien | menton | nuca | parpado | testa | collo | testa e collo | viso | volto | "
-        "cuoio capelluto | orecchio | naso | labbro | guancia | fronte | tempia | mento | palpebra | cabeca | pescoco | "
-        "cabeca e pescoco | face | rosto | couro cabeludo | orelha | bochecha | testa | queixo | hoofd | hals | hoofd hals | gezicht | "
-        "hoofdhuid | oor | neus | lip | wang | voorhoofd | slaap | kin | nek | ooglid"
+        "head/neck | head neck | head neck face | head | neck | scalp | face | facial | ear | nose | lip | "
+        "cheek | forehead | temple | chin | eyelid | jaw | mandible | nape | eyebrow | periocular | perioral "
+        "| scalp and neck | head and face | helix | vertex | postauricular | preauricular | canthus | kopf | "
+        "hals | kopf hals | gesicht | kopfhaut | capillitium | ohr | nase | lippe | wange | stirn | schlaefe "
+        "| kinn | nacken | augenlid | lid | tete | cou | tete et cou | visage | cuir chevelu | oreille | nez "
+        "| levre | joue | front | tempe | menton | nuque | paupiere | cabeza | cuello | cabeza y cuello | "
+        "cara | cuero cabelludo | oreja | nariz | labio | mejilla | frente | sien | menton | nuca | parpado | "
+        "testa | collo | testa e collo | viso | volto | cuoio capelluto | orecchio | naso | labbro | guancia "
+        "| fronte | tempia | mento | palpebra | cabeca | pescoco | cabeca e pescoco | face | rosto | couro "
+        "cabeludo | orelha | bochecha | testa | queixo | hoofd | hals | hoofd hals | gezicht | hoofdhuid | "
+        "oor | neus | lip | wang | voorhoofd | slaap | kin | nek | ooglid"
     ),
     "upper extremity": (
-        "upper extremity | upper extremities | upper limb | upper limbs | arm | arms | forearm | upper arm | lower arm | elbow | "
-        "shoulder | wrist | hand | hands | dorsal hand | dorsum of hand | back of hand | finger | fingers | thumb | fingernail | "
-        "oberarm | unterarm | obere extremitaet | ellenbogen | schulter | handgelenk | handruecken | daumen | bras | avant bras | "
-        "membre superieur | membres superieurs | coude | epaule | poignet | main | doigt | pouce | dos de la main | brazo | antebrazo | "
-        "extremidad superior | miembro superior | codo | hombro | muneca | mano | dedo de la mano | braccio | avambraccio | "
-        "arto superiore | arti superiori | gomito | spalla | polso | dito della mano | braco | antebraco | membro superior | cotovelo | ombro | "
-        "pulso | mao | dedo da mao | bovenarm | onderarm | bovenste extremiteit | elleboog | schouder | pols | vinger | duim"
+        "upper extremity | upper extremities | upper limb | upper limbs | arm | arms | forearm | upper arm | "
+        "lower arm | elbow | shoulder | wrist | hand | hands | dorsal hand | dorsum of hand | back of hand | "
+        "finger | fingers | thumb | fingernail | oberarm | unterarm | obere extremitaet | ellenbogen | "
+        "schulter | handgelenk | handruecken | daumen | bras | avant bras | membre superieur | membres "
+        "superieurs | coude | epaule | poignet | main | doigt | pouce | dos de la main | brazo | antebrazo | "
+        "extremidad superior | miembro superior | codo | hombro | muneca | mano | dedo de la mano | braccio | "
+        "avambraccio | arto superiore | arti superiori | gomito | spalla | polso | dito della mano | braco | "
+        "antebraco | membro superior | cotovelo | ombro | pulso | mao | dedo da mao | bovenarm | onderarm | "
+        "bovenste extremiteit | elleboog | schouder | pols | vinger | duim"
     ),
     "lower extremity": (
-        "lower extremity | lower extremities | lower limb | lower limbs | leg | legs | lower leg | upper leg | thigh | knee | shin | "
-        "calf | ankle | foot | feet | dorsal foot | dorsum of foot | back of foot | toe | toes | toenail | buttock | buttocks | hip | gluteal | "
-        "heel dorsal | instep | pretibial | popliteal | bein | beine | oberschenkel | unterschenkel | untere extremitaet | knie | wade | schienbein | "
-        "knoechel | fuss | fussruecken | zehe | gesaess | huefte | jambe | cuisse | membre inferieur | membres inferieurs | genou | mollet | "
-        "cheville | pied | orteil | fesse | hanche | pierna | muslo | extremidad inferior | miembro inferior | rodilla | pantorrilla | "
-        "tobillo | pie | dedo del pie | nalga | gluteo | cadera | gamba | coscia | arto inferiore | arti inferiori | ginocchio | polpaccio | "
-        "caviglia | piede | dito del piede | gluteo | anca | perna | coxa | membro inferior | joelho | panturrilha | tornozelo | pe | dedo do pe | "
-        "nadega | quadril | been | bovenbeen | onderbeen | onderste extremiteit | knie | kuit | enkel | voet | teen | bil | heup"
+        "lower extremity | lower extremities | lower limb | lower limbs | leg | legs | lower leg | upper leg "
+        "| thigh | knee | shin | calf | ankle | foot | feet | dorsal foot | dorsum of foot | back of foot | "
+        "toe | toes | toenail | buttock | buttocks | hip | gluteal | heel dorsal | instep | pretibial | "
+        "popliteal | bein | beine | oberschenkel | unterschenkel | untere extremitaet | knie | wade | "
+        "schienbein | knoechel | fuss | fussruecken | zehe | gesaess | huefte | jambe | cuisse | membre "
+        "inferieur | membres inferieurs | genou | mollet | cheville | pied | orteil | fesse | hanche | pierna "
+        "| muslo | extremidad inferior | miembro inferior | rodilla | pantorrilla | tobillo | pie | dedo del "
+        "pie | nalga | gluteo | cadera | gamba | coscia | arto inferiore | arti inferiori | ginocchio | "
+        "polpaccio | caviglia | piede | dito del piede | gluteo | anca | perna | coxa | membro inferior | "
+        "joelho | panturrilha | tornozelo | pe | dedo do pe | nadega | quadril | been | bovenbeen | onderbeen "
+        "| onderste extremiteit | knie | kuit | enkel | voet | teen | bil | heup"
     ),
     "torso": (
-        "torso | trunk | truncal | body | stamm | rumpf | koerperstamm | tronc | tronco | torse | torace e dorso | romp | stam"
+        "torso | trunk | truncal | body | stamm | rumpf | koerperstamm | tronc | tronco | torse | torace e "
+        "dorso | romp | stam"
     ),
     "anterior torso": (
-        "anterior torso | anterior trunk | torso front | torso front top half | torso front bottom half | chest | abdomen | abdominal | breast | sternum | belly | stomach | thorax | "
-        "umbilicus | navel | clavicle | decollete | front of trunk | ventral trunk | brust | bauch | dekollete | nabel | brustkorb | mamma | "
-        "poitrine | ventre | sein | nombril | pecho | vientre | seno | ombligo | torax | petto | addome | ventre | mammella | ombelico | torace | "
-        "peito | abdome | barriga | mama | umbigo | borst | buik | navel"
+        "anterior torso | anterior trunk | torso front | torso front top half | torso front bottom half | "
+        "chest | abdomen | abdominal | breast | sternum | belly | stomach | thorax | umbilicus | navel | "
+        "clavicle | decollete | front of trunk | ventral trunk | brust | bauch | dekollete | nabel | "
+        "brustkorb | mamma | poitrine | ventre | sein | nombril | pecho | vientre | seno | ombligo | torax | "
+        "petto | addome | ventre | mammella | ombelico | torace | peito | abdome | barriga | mama | umbigo | "
+        "borst | buik | navel"
     ),
     "posterior torso": (
-        "posterior torso | posterior trunk | torso back | torso back top third | torso back middle third | torso back bottom third | back | upper back | lower back | mid back | scapula | lumbar | interscapular | "
-        "shoulder blade | loin | ruecken | oberer ruecken | unterer ruecken | schulterblatt | dos | haut du dos | bas du dos | lombaire | "
-        "espalda | dorso | schiena | costas | rug | onderrug | bovenrug"
+        "posterior torso | posterior trunk | torso back | torso back top third | torso back middle third | "
+        "torso back bottom third | back | upper back | lower back | mid back | scapula | lumbar | "
+        "interscapular | shoulder blade | loin | ruecken | oberer ruecken | unterer ruecken | schulterblatt | "
+        "dos | haut du dos | bas du dos | lombaire | espalda | dorso | schiena | costas | rug | onderrug | "
+        "bovenrug"
     ),
-    "lateral torso": "lateral torso | lateral trunk | flank | flanks | axilla | armpit | side of trunk | flanke | achsel | flanc | aisselle | "
-    "flanco | axila | costado | fianco | ascella | flank | oksel",
+    "lateral torso": "lateral torso | lateral trunk | flank | flanks | axilla | armpit | side of trunk | "
+    "flanke | achsel | flanc | aisselle | flanco | axila | costado | fianco | ascella | "
+    "flank | oksel",
     "palms/soles": (
-        "palms/soles | palms soles | palm | palms | sole | soles | palmar | plantar | acral | acral palms or soles | palm of hand | "
-        "sole of foot | palms and soles | heel | handflaeche | handinnenflaeche | fusssohle | sohle | ferse | akral | paume | plante du pied | "
-        "plante | talon | palma | planta | palma de la mano | planta del pie | planta do pe | talon del pie | palmo | pianta del piede | pianta | tallone | "
-        "palmo plantar | palmoplantar | calcanhar | handpalm | voetzool | hiel"
+        "palms/soles | palms soles | palm | palms | sole | soles | palmar | plantar | acral | acral palms or "
+        "soles | palm of hand | sole of foot | palms and soles | heel | handflaeche | handinnenflaeche | "
+        "fusssohle | sohle | ferse | akral | paume | plante du pied | plante | talon | palma | planta | palma "
+        "de la mano | planta del pie | planta do pe | talon del pie | palmo | pianta del piede | pianta | "
+        "tallone | palmo plantar | palmoplantar | calcanhar | handpalm | voetzool | hiel"
     ),
     "oral/genital": (
-        "oral/genital | oral genital | oral or genital | genital | genitals | genital areas | genital area | genitalia | oral | mouth | anus | "
-        "anal | perianal | anogenital | anogenital region | vulva | vagina | penis | scrotum | glans | groin genital | perineum | oral mucosa | "
-        "mucosa | tongue | palate | gingiva | genitale | genitalbereich | mund | mundschleimhaut | schleimhaut | organes genitaux | bouche | "
-        "muqueuse | genitales | boca | mucosa oral | genitali | bocca | genitais | genitalien | mond | slijmvlies | mucoso"
+        "oral/genital | oral genital | oral or genital | genital | genitals | genital areas | genital area | "
+        "genitalia | oral | mouth | anus | anal | perianal | anogenital | anogenital region | vulva | vagina "
+        "| penis | scrotum | glans | groin genital | perineum | oral mucosa | mucosa | tongue | palate | "
+        "gingiva | genitale | genitalbereich | mund | mundschleimhaut | schleimhaut | organes genitaux | "
+        "bouche | muqueuse | genitales | boca | mucosa oral | genitali | bocca | genitais | genitalien | mond "
+        "| slijmvlies | mucoso"
     ),
 }
 """The words of each site, with ` | ` between them; case, accents and endings do not matter."""
@@ -157,10 +173,24 @@ def _archive() -> dict[str, str]:
     return found
 
 
-_POSITIONS: Final = frozenset(
-    "left right l r li re links rechts gauche droit droite izquierdo izquierda derecho derecha sinistro sinistra destro destra "
-    "esquerdo esquerda direito direita upper lower mid middle outer inner medial lateral proximal distal anterior posterior "
-    "dorsal ventral the of side region area skin".split()
+_POSITIONS: Final = (
+    *("left", "right", "l", "r", "li", "re", "upper", "lower", "mid", "middle", "outer", "inner", "medial", "lateral"),
+    *(
+        "proximal",
+        "distal",
+        "anterior",
+        "posterior",
+        "dorsal",
+        "ventral",
+        "the",
+        "of",
+        "side",
+        "region",
+        "area",
+        "skin",
+    ),
+    *("links", "rechts", "gauche", "droit", "droite", "izquierdo", "izquierda", "derecho", "derecha", "sinistro"),
+    *("sinistra", "destro", "destra", "esquerdo", "esquerda", "direito", "direita"),
 )
 PHRASES: Final = " | ".join(
     [*WORDS.values(), NAILS, *_POSITIONS, *(member.value.rsplit(":", maxsplit=1)[-1] for member in AnatomSiteEnum)]

@@ -14,7 +14,7 @@ from common.data.vocabulary.terms import Term
 
 FITZPATRICK: Final = ("I", "II", "III", "IV", "V", "VI")
 ITA_LIMITS: Final = (55.0, 41.0, 28.0, 10.0, -30.0)
-"""Degrees above which a skin is very light, light, intermediate, tan, brown; below the last it is dark (Chardon 1991)."""
+"""Degrees above which a skin is very light, light, intermediate, tan, brown; at most the last, it is dark."""
 MONK: Final = (1, 1, 1, 1, 2, 4, 5, 6, 6, 6)
 """Fitzpatrick's type for the Monk scale's tones 1 to 10, by the ITA of its published colours."""
 _NAMES: Final = re.compile(
@@ -30,12 +30,13 @@ def read_fitzpatrick(word: str) -> Term[int]:
     -1 and 0 are how published tables write that it is not known.
     """
     text = plain(word)
+    if word.strip() in _NOT_GIVEN or says_nothing(word):
+        return Term(word.strip(), None, "missing")
     bare = text[_match_end(text) :]
     number = _ROMAN.get(bare) or _whole_number(bare)
     if number is not None and 1 <= number <= len(FITZPATRICK):
         return Term(word.strip(), number, "known")
-    given = word.strip() not in _NOT_GIVEN and not says_nothing(word)
-    return Term(word.strip(), None, "unknown" if given else "missing")
+    return Term(word.strip(), None, "unknown")
 
 
 def read_ita(word: str) -> Term[int]:

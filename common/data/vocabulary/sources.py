@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A publication or package, and the version of it that was read."""
+    """A publication or package, and its version."""
 
     name: str
     version: str
@@ -48,5 +48,4 @@ SOURCES: Final = {
         "melfed 0.1.0",
         "common/data/vocabulary/lexicon",
     ),
-    "melfed": Source("melfed's own tables", "melfed 0.1.0", "README.md"),
 }

@@ -22,7 +22,9 @@ _MARKS: Final = (
     (re.compile(r"[^\w.?]+|_+"), " "),
 )
 _ENDINGS: Final = ("es", "en", "er", "em", "as", "os", "us", "um", "is", "ae", "a", "o", "e", "i", "s", "n")
-_SHORTEST_STEM: Final = 3
+_SHORTEST_STEM: Final = 4
+"""Shorter ones meet by chance: `never` and `nevus`."""
+_DECLENSIONS: Final = ("es", "en", "er", "em")
 _VOWELS: Final = frozenset("aeiouy")
 
 
@@ -43,14 +45,20 @@ def plain(text: str) -> str:
 def stem(word: str) -> str:
     """A word of `plain` without its ending, with one form for British and American spelling.
 
-    `nevus`, `naevi` and `nevos` have one stem, and so have `malignes` and `maligna`. Short words and abbreviations (`sccis`) keep their ending.
+    `melanomas` and `mélanome` have one stem, and so have `malignes` and `maligna`. Short words and
+    abbreviations (`sccis`) keep their ending.
     """
     folded = word.replace("ae", "e").replace("oe", "e").replace("ue", "u").replace("tumour", "tumor")
-    for ending in _ENDINGS if folded.isalpha() else ():
-        left = folded.removesuffix(ending)
-        if left != folded and len(left) >= _SHORTEST_STEM and _VOWELS & set(left):
-            return left
-    return folded
+    if not folded.isalpha():
+        return folded
+    short = next((left for ending in _ENDINGS if _is_stem(left := folded.removesuffix(ending), folded)), folded)
+    if folded.removeprefix(short) in _DECLENSIONS and short[-2:] in _DECLENSIONS and _is_stem(short[:-2], short):
+        return short[:-2]  # melanozytaer-er and -es, of an adjective that itself ends like a declension
+    return short
+
+
+def _is_stem(left: str, word: str) -> bool:
+    return left != word and len(left) >= _SHORTEST_STEM and bool(_VOWELS & set(left))
 
 
 def stems(text: str) -> tuple[str, ...]:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from client.privacy.accounting import Mechanism
+from client.privacy.book import Purpose
 from client.privacy.ledger import Budget, Charge, Ledger
 
 DATA = "d" * 64
@@ -19,10 +19,11 @@ def charge(
     round_number: int = 1,
     mechanism: Mechanism = MECHANISM,
     run: str = "run",
-    purpose: Literal["training", "evaluation"] = "training",
+    purpose: Purpose = "training",
     study: str = STUDY,
+    request: str | None = None,
 ) -> Charge:
-    return Charge(study, run, round_number, purpose, "patient", mechanism, DELTA)
+    return Charge(study, run, round_number, purpose, "patient", mechanism, DELTA, request)
 
 
 def cheap_epsilon(history: Sequence[Mechanism], delta: float) -> float:

@@ -181,6 +181,8 @@ def test_a_charge_that_was_never_released_is_taken_again_without_cost(path: Path
         charge(1, Mechanism(0.1, 2.5, 10)),
         Charge(STUDY, "run", 1, "training", "lesion", MECHANISM, DELTA),
         Charge(STUDY, "run", 1, "training", "patient", MECHANISM, 1e-6),
+        charge(1, purpose="counts"),
+        charge(1, request="7" * 64),
     ],
 )
 def test_only_the_very_same_charge_is_taken_again(path: Path, other: Charge) -> None:
@@ -436,6 +438,13 @@ SPENT, RELEASED = {"status": "spent"}, {"status": "released"}
         ([{"study": "absent"}], "line 1: study: "),
         ([{"extra": 1}], "line 1: extra: "),
         ([{"epsilon": -1}], "line 1: epsilon: "),
+        ([{"values": [1]}], "line 1: has values, though it is reserved for training"),
+        ([{}, SPENT, {**RELEASED, "values": [1]}], "line 3: has values, though it is released for training"),
+        ([{"purpose": "counts", "values": [1]}], "line 1: has values, though it is reserved for counts"),
+        ([{"request": "7" * 63}], "line 1: request: "),
+        ([{"request": "7" * 64}, {**SPENT, "request": "8" * 64}], "line 2: charge 1 is not what was reserved"),
+        ([{"values": []}], "line 1: values: "),
+        ([{"values": [1.0]}], "line 1: values.0: "),
     ],
 )
 def test_rows_that_contradict_each_other_are_damage(path: Path, changes: list[Content], words: str) -> None:

@@ -1,4 +1,4 @@
-"""Units of privacy: never finer than what was asked for, and refused where the table cannot tell."""
+"""Units of privacy: each image's from its own row, and refused where a simulation's table cannot tell."""
 
 from itertools import combinations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.privacy.units import privacy_units
+from client.privacy.units import privacy_units, units_of
 from common.errors import DataError
 from tests.common.lesions import one_line, record
 
@@ -17,40 +17,35 @@ tables = st.lists(st.fixed_dictionaries(dict.fromkeys(KEYS, ids)), max_size=8).m
 )
 
 
+UNITS = ["patient", "lesion", "image"]
+
+
+@settings(deadline=None, max_examples=200)
+@given(tables, st.sampled_from(UNITS))
+def test_a_unit_follows_from_its_own_row(records, unit):
+    together = units_of(records, unit)
+    assert together == [units_of([record], unit)[0] for record in records]
+
+
 @settings(deadline=None, max_examples=200)
 @given(tables, st.sampled_from(["patient", "lesion"]))
-def test_units_hold_together_whatever_shares_an_id(records, unit):
-    known = [r.patient_id is not None or (unit == "lesion" and r.lesion_id is not None) for r in records]
-    if not all(known):
-        with pytest.raises(DataError):
-            privacy_units(records, unit)
-        return
-    units = privacy_units(records, unit)
-    assert len(units) == len(records)
-    for (one, first), (other, second) in combinations(zip(records, units, strict=True), 2):
-        if any(getattr(one, key) is not None and getattr(one, key) == getattr(other, key) for key in KEYS):
-            assert first == second
+def test_images_of_one_id_are_one_unit_and_no_others(records, unit):
+    key = f"{unit}_id"
+    named = [(r, name) for r, name in zip(records, units_of(records, unit), strict=True) if getattr(r, key) is not None]
+    for (one, first), (other, second) in combinations(named, 2):
+        assert (getattr(one, key) == getattr(other, key)) == (first == second)
 
 
-@settings(deadline=None, max_examples=100)
-@given(tables)
-def test_an_image_is_a_unit_unless_it_is_a_copy(records):
-    units = privacy_units(records, "image")
-    for (one, first), (other, second) in combinations(zip(records, units, strict=True), 2):
-        copies = one.dup_group is not None and one.dup_group == other.dup_group
-        assert (first == second) == copies
+def test_a_picture_that_two_patients_share_merges_nobody():
+    records = [record("1", patient_id="A", dup_group="x", lesion_id="l"), record("2", patient_id="B", dup_group="x")]
+    for unit in UNITS:
+        first, second = privacy_units(records, unit)
+        assert first != second
 
 
-def test_patients_that_share_nothing_are_different_units():
-    records = [record("1", patient_id="A"), record("2", patient_id="B", lesion_id="x"), record("3", patient_id="A")]
-    first, second, third = privacy_units(records, "patient")
-    assert first == third != second
-
-
-def test_lesions_of_a_known_patient_are_one_unit():
-    records = [record(i, lesion_id=i, patient_id=p) for i, p in (("1", "A"), ("2", "A"), ("3", None))]
-    first, second, third = privacy_units(records, "lesion")
-    assert first == second != third
+def test_a_lesion_without_an_id_is_protected_with_all_of_its_patients():
+    records = [record("1", patient_id="A"), record("2", patient_id="A"), record("3", lesion_id="A"), record("4")]
+    assert units_of(records, "lesion") == ["patient:A", "patient:A", "lesion:A", None]
 
 
 @pytest.mark.parametrize(
