@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from common.data.understood import COUNTED, sections
 from common.inventory import Inventory, SamePicture
@@ -21,7 +21,7 @@ def inventory_tables(inventory: Inventory) -> Iterator[Table]:
         for column in section.columns:
             table.add_column(column, justify="right" if column in COUNTED else "left", overflow="fold")
         for row in section.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(Text, row))
         yield table
     problems = _problems(inventory)
     if problems.row_count:

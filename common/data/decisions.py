@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from common.data.image_types import SYNTHETIC, UNUSUAL
 from common.data.rows import ReadOptions, Row
-from common.data.vocabulary.entities import OPEN, code_of
+from common.data.vocabulary.entities import code_of
 from common.errors import DataError
 
 Cause = Literal["unknown word", "undecided", "no diagnosis", "cannot be used", "kind of picture"]
@@ -102,7 +102,7 @@ class Decisions:
         code = code_of(could_be)
         name = code.coarse if code else None
         target = replace(row.diagnosis, could_be=could_be).target(self._positives)
-        if row.diagnosis.reading == "undecided" and target == 0 and row.diagnosis.could_be & (self._positives | OPEN):
+        if row.diagnosis.reading == "undecided" and row.diagnosis.target(self._positives) is None:
             target = None  # a column of 0 and 1 does not settle what the diagnosis says is open
         return Verdict(target, name) if target is not None else Verdict(None, name, *_why_open(row))
 

@@ -214,6 +214,7 @@ class Lines:
         """
         images = self._images(image)
         types = self._types(image_type)
+        sexes: list[str | None] = self.read(read_sex, "sex", *sex)
         rows = [
             Row(name, self.table, *values)
             for name, *values in zip(
@@ -225,7 +226,7 @@ class Lines:
                 self.read(normal_id, "lesion_id", *lesion_id),
                 self.text("dup_group"),
                 self.read(read_age, "age", *age),
-                self.read(read_sex, "sex", *sex),
+                sexes,
                 self._sites(site),
                 source if source is not None else self.text("source"),
                 types,

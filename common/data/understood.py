@@ -257,11 +257,14 @@ def _patients(records: Sequence[LesionRecord]) -> Iterator[SourcePatients]:
 
 
 def _left_out(table: LesionTable, unknown: UnknownWords | None) -> list[LeftOutCount]:
-    hidden = unknown.words if unknown else Counter[str]()
+    hidden = {f"diagnosis '{word}'": word for word in unknown.words} if unknown else {}
     by_cause: dict[str, list[str]] = defaultdict(list)
     for row in table.left_out:
-        word = next((word for word in hidden if f"'{word}'" in row.reason), None)
-        by_cause["unknown word" if word is not None else row.cause].append(f"{row.image} ({row.where}): {row.reason}")
+        place, named = f"{row.image} ({row.where})", next((name for name in hidden if name in row.reason), None)
+        if named is not None:
+            by_cause["unknown word"].append(f"{place}: {named} is not in the vocabulary")
+        else:
+            by_cause[row.cause].append(f"{place}: {row.reason}")
     return [
         LeftOutCount(cause=cause, rows=len(rows), examples=rows[:EXAMPLES])
         for cause, rows in sorted(by_cause.items(), key=lambda item: (-len(item[1]), item[0]))

@@ -4,7 +4,7 @@ import random
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.data.vocabulary.diagnoses import LEAVE_OUT, checked_mapping, combine, read_diagnosis, read_levels
@@ -459,6 +459,7 @@ HEDGES = sorted(
 )
 
 
+@settings(deadline=None)  # a busy machine
 @given(st.sampled_from(NAMES), st.randoms(use_true_random=False))
 def test_spelling_changes_nothing(name: str, chance: random.Random) -> None:
     spelled = unicodedata.normalize(chance.choice(("NFC", "NFD", "NFKC")), name)
@@ -468,6 +469,7 @@ def test_spelling_changes_nothing(name: str, chance: random.Random) -> None:
     assert read_diagnosis(spelled).could_be == read_diagnosis(name).could_be
 
 
+@settings(deadline=None)  # a busy machine
 @given(st.text(max_size=40))
 def test_no_unknown_word_becomes_a_negative(text: str) -> None:
     found = read_diagnosis(text)
@@ -475,6 +477,7 @@ def test_no_unknown_word_becomes_a_negative(text: str) -> None:
         assert found.target(MEL) is None
 
 
+@settings(deadline=None)  # a busy machine
 @given(st.sampled_from(NAMES), st.text(alphabet="abcdefghijklmnopqrstuvwxyz", min_size=5, max_size=12))
 def test_a_known_name_with_an_unknown_word_beside_it_is_unknown(name: str, word: str) -> None:
     """Random letters are words that nobody knows; the few that the lexicon has are passed over."""
@@ -484,6 +487,7 @@ def test_a_known_name_with_an_unknown_word_beside_it_is_unknown(name: str, word:
             assert read_diagnosis(text).target(MEL) is None
 
 
+@settings(deadline=None)  # a busy machine
 @given(st.sampled_from(NAMES), st.sampled_from(HEDGES), st.booleans())
 def test_doubt_beside_any_name_is_never_an_answer(name: str, doubt: str, before: bool) -> None:
     text = f"{doubt} {name}" if before else f"{name} {doubt}"

@@ -1,7 +1,7 @@
 """Words for body sites."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from isic_metadata.anatom_site_hierarchical import AnatomSiteEnum
 
@@ -104,6 +104,7 @@ def test_no_word_has_two_sites() -> None:
     assert set(WORDS) == set(SITES) >= set(BRANCHES.values())
 
 
+@settings(deadline=None)  # a busy machine
 @given(st.text(max_size=30))
 def test_any_text_is_read_without_an_error(text: str) -> None:
     assert read_site(text).value in (*SITES, None)
