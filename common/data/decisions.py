@@ -12,6 +12,8 @@ from common.errors import DataError
 
 Cause = Literal["unknown word", "undecided", "no diagnosis", "cannot be used", "kind of picture"]
 
+Key = tuple[int, int, str | None, str | None]
+
 _WORDS_SHOWN: Final = 8
 
 
@@ -73,27 +75,22 @@ class Decisions:
         self._positives = positives
         self._refused_types = UNUSUAL - options.image_types
         self._synthetic = options.synthetic
-        self._made: dict[tuple[int, int], Verdict] = {}
+
+    @staticmethod
+    def key(row: Row) -> Key:
+        """Return what is equal for rows that say the same: they share their diagnosis and what is stated.
+
+        Good for as long as the rows live.
+        """
+        return id(row.diagnosis), id(row.stated), row.image_type, row.manipulated
 
     def of(self, row: Row) -> Verdict:
-        """Return what is said about the row's lesion."""
-        # Rows that say the same share their diagnosis and what is stated, which live as long as they do.
-        key = (id(row.diagnosis), id(row.stated))
-        verdict = self._made.get(key)
-        if verdict is None:
-            verdict = self._made[key] = self._decided(row)
-        return verdict
-
-    def cause(self, row: Row) -> tuple[Cause, str] | None:
-        """Return why a row is left out; None where it is not."""
-        if row.problem is not None:
-            return "cannot be used", row.problem
+        """Return what becomes of a row that has no problem of its own."""
         if row.image_type in self._refused_types:
-            return "kind of picture", f"image type {row.image_type}"
+            return Verdict(None, None, "kind of picture", f"image type {row.image_type}")
         if row.manipulated == SYNTHETIC and not self._synthetic:
-            return "kind of picture", "synthetic"
-        verdict = self.of(row)
-        return None if verdict.cause is None else (verdict.cause, verdict.reason)
+            return Verdict(None, None, "kind of picture", "synthetic")
+        return self._decided(row)
 
     def _decided(self, row: Row) -> Verdict:
         could_be = row.could_be

@@ -70,29 +70,27 @@ class Files:
         self.dicom_files: list[str] = []
         self._links: set[str] = set()
         self._here: dict[Path, str] = {}
-        for folder, folders, names in _walk(root):
+        for folder, _, names, links in _walk(root):
             here = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
-            self._links.update(f"{here}{name}" for name in folders if Path(folder, name).is_symlink())
+            self._links.update(f"{here}{name}" for name in links)
             for name in names:
                 self._add(folder, here, name)
         self.images.sort()
-        self._paths: dict[str, list[str]] = defaultdict(list)
-        self._stems: dict[str, list[str]] = defaultdict(list)
-        for image in self.images:
-            same = _composed(image)
-            self._paths[same].append(image)
-            self._stems[_stem(same)].append(image)
+        composed = [_composed(image) for image in self.images]
+        self._paths, self._stems = _Names(composed, self.images), _Names(map(_stem, composed), self.images)
 
     def _add(self, folder: str, here: str, name: str) -> None:
-        path, (stem, suffix) = f"{here}{name}", os.path.splitext(name.lower())  # noqa: PTH122 (a path a file is slow)
-        if suffix in HDF5_SUFFIXES:
-            self._add_members(folder, path, name)
-        elif suffix in IMAGE_SUFFIXES:
+        path, lower = f"{here}{name}", name.lower()
+        stem, dot, suffix = lower.rpartition(".")  # a Path a file is slow
+        stem, suffix = (stem, f".{suffix}") if dot else (lower, "")
+        if suffix in IMAGE_SUFFIXES:
             if stem.endswith(MASK_ENDINGS):
                 return
             self.images.append(path)
             if suffix in DICOM_SUFFIXES:
                 self.dicom_files.append(path)
+        elif suffix in HDF5_SUFFIXES:
+            self._add_members(folder, path, name)
         elif suffix in TABLE_SUFFIXES and here.count("/") <= TABLE_DEPTH:
             self.tables.append(Path(folder, name))
         elif _is_dicom(suffix, Path(folder, name)):
@@ -100,9 +98,6 @@ class Files:
             self.dicom_files.append(path)
         else:
             self.not_read.append(path)
-            return
-        if Path(folder, name).is_symlink():
-            self._links.add(path)
 
     def _add_members(self, folder: str, path: str, name: str) -> None:
         try:
@@ -134,10 +129,12 @@ class Files:
             candidates = [same]
         if here:
             candidates.insert(0, f"{here}{same}")
-        found = next((paths for path in candidates if (paths := self._paths.get(path))), None)
-        if found is None and "/" not in same:
+        found: Sequence[str] = ()
+        for path in candidates:
+            found = found or self._paths.get(path)
+        if not found and "/" not in same:
             found = self._stems.get(_stem(same)) or self._by_uid(same)
-        if found is None:
+        if not found:
             for path in candidates if self._links else ():
                 self._refuse_links_outside(path)
             return None
@@ -184,8 +181,8 @@ class Files:
             self._here[folder] = "" if here == "." else _composed(f"{here}/")
         return self._here[folder]
 
-    def _by_uid(self, name: str) -> list[str] | None:
-        return self._uids.get(name) if self.dicom_files and name.replace(".", "").isdigit() else None
+    def _by_uid(self, name: str) -> Sequence[str]:
+        return self._uids.get(name, ()) if self.dicom_files and name.replace(".", "").isdigit() else ()
 
     @cached_property
     def _uids(self) -> dict[str, list[str]]:
@@ -227,7 +224,7 @@ def table_stamp(root: Path) -> str:
     """
     stamp = hashlib.sha256()
     telling = TABLE_SUFFIXES | DICOM_SUFFIXES | HDF5_SUFFIXES
-    for folder, _, names in _walk(root):
+    for folder, _, names, _ in _walk(root):
         stamp.update("\0".join([folder, *names]).encode("utf-8", "surrogateescape"))
         for name in names:
             suffix = PurePosixPath(name).suffix.lower()
@@ -236,11 +233,59 @@ def table_stamp(root: Path) -> str:
     return stamp.hexdigest()
 
 
-def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Folders, their folders and their files, in the order of their names, without what is hidden."""
-    for folder, folders, names in os.walk(root, onerror=_refuse_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        yield folder, folders, sorted(name for name in names if not name.startswith("."))
+def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str], set[str]]]:
+    """Folders, their folders and their files, in the order of their names, without what is hidden; and which are links.
+
+    Linked folders are named and not entered.
+    """
+    waiting = [str(root)]
+    while waiting:
+        folder = waiting.pop()
+        folders: list[str] = []
+        names: list[str] = []
+        links: set[str] = set()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.startswith("."):
+                        continue
+                    link = entry.is_symlink()
+                    if not (Path(entry.path).is_dir() if link else entry.is_dir(follow_symlinks=False)):
+                        names.append(name)
+                    elif name.startswith("__MACOSX"):
+                        continue
+                    else:
+                        folders.append(name)
+                    if link:
+                        links.add(name)
+        except OSError as error:
+            _refuse_unreadable(error)
+        folders.sort()
+        names.sort()
+        yield folder, folders, names, links
+        waiting.extend(f"{folder}/{name}" for name in reversed(folders) if name not in links)
+
+
+class _Names:
+    """The images of each name: nearly always one, for which no list is made."""
+
+    def __init__(self, names: Iterable[str], images: Sequence[str]) -> None:
+        names = list(names)
+        self._one = dict(zip(names, images, strict=True))
+        self._more: dict[str, list[str]] = defaultdict(list)
+        if len(self._one) < len(images):
+            several = {name for name, count in Counter(names).items() if count > 1}
+            for name, image in zip(names, images, strict=True):
+                if name in several:
+                    self._more[name].append(image)
+
+    def get(self, name: str) -> Sequence[str]:
+        """The images of a name, in the order in which they were noted."""
+        image = self._one.get(name)
+        if image is None:
+            return ()
+        return self._more.get(name) or (image,)
 
 
 def _refuse_unreadable(error: OSError) -> NoReturn:

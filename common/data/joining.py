@@ -112,7 +112,7 @@ def _refuse_problems(rows: Iterable[Row]) -> None:
 def _key(row: Row) -> str:
     """What a row is joined by: the image id; in melfed's own tables the same path below two folders is two images."""
     if row.table.layout == "melfed":
-        return f"{row.table.path.parent}/{row.image}"
+        return f"{row.table.folder}/{row.image}"
     stem, _, suffix = row.image.rpartition(".")
     return stem if stem and f".{suffix.lower()}" in IMAGE_SUFFIXES else row.image
 

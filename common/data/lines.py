@@ -6,6 +6,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from common.data.cells import is_unknown, read_age, read_binary
+from common.data.coded import each
 from common.data.columns import NAMES
 from common.data.files import without_suffix
 from common.data.identity import normal_id
@@ -106,19 +107,19 @@ class Lines:
     def _understood(
         self, function: "Callable[[K], T | Term[T] | None]", meaning: str, cells: Sequence[K | None]
     ) -> list[T | None]:
-        made: dict[K | None, T | None] = {None: None}
         unread: set[K] = set()
-        for cell in set(cells):
-            if cell is None:
-                continue
+
+        def understand(cell: K) -> T | None:
             found = function(cell)
-            made[cell] = found.value if isinstance(found, Term) else found
             if found is None or (isinstance(found, Term) and found.reading == "unknown"):
                 unread.add(cell)
+            return found.value if isinstance(found, Term) else found
+
+        values = each(understand, cells)
         if unread:
             counts = Counter(_shown(cell) for cell in cells if cell in unread)
             self.unread[meaning] = self.unread.get(meaning, Counter()) + counts
-        return [made[cell] for cell in cells]
+        return values
 
     def binary(self, key: str) -> list[int | None]:
         """Return a column that must be 0 or 1 in each line; where it is not, the line has a problem."""
@@ -216,9 +217,10 @@ class Lines:
         types = self._types(image_type)
         sexes: list[str | None] = self.read(read_sex, "sex", *sex)
         rows = [
-            Row(name, self.table, *values)
-            for name, *values in zip(
+            Row(*cells)
+            for cells in zip(
                 images,
+                repeat(self.table),
                 range(self.count),
                 diagnosis,
                 stated or repeat(None),
@@ -234,7 +236,7 @@ class Lines:
                 each(read_manipulation, self.text("manipulated")),
                 strict=False,
             )
-            if name is not None
+            if cells[0] is not None
         ]
         if self.problems:
             for row in rows:
@@ -298,13 +300,6 @@ class Lines:
 
     def _known(self, key: str) -> list[str | None]:
         return each(_known_text, self._cells[key])
-
-
-def each(function: Callable[[K], T], cells: Sequence[K | None]) -> list[T | None]:
-    """Return what a function makes of each cell, None of None; each of equal cells is handed to it once."""
-    made: dict[K | None, T | None] = {cell: function(cell) for cell in set(cells) if cell is not None}
-    made[None] = None
-    return [made[cell] for cell in cells]
 
 
 def _known_text(cell: str) -> str | None:

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from common.data import class_folders
 from common.data.cells import read_age
 from common.data.decisions import LeftOutRow
 from common.data.files import Files
@@ -42,35 +41,31 @@ class Matched:
         self._files, self._strict = files, strict
         self._dicom = frozenset(files.dicom_files)
         self._tails: dict[str, list[str]] | None = None
+        found = self.found
         for row in rows:
-            self._match(row)
-        for named in self.found.values() if strict else ():
-            if len(named) > 1:
-                refuse_duplicate(named[1], named[0])
+            try:
+                path = files.find(row.image, row.table.folder)
+            except DataError as error:
+                if strict:
+                    raise DataError(f"{row.where}: {error}") from error
+                self.left_out.append(LeftOutRow(row.image, row.where, "cannot be used", str(error)))
+                continue
+            for image in (path,) if path is not None else self._otherwise(row):
+                told = self._with_header(row, image) if image in self._dicom else row
+                if image not in found:
+                    found[image] = [told]
+                elif strict:
+                    refuse_duplicate(told, found[image][0])
+                else:
+                    found[image].append(told)
 
-    def _match(self, row: Row) -> None:
-        try:
-            paths = self._paths(row)
-        except DataError as error:
-            if self._strict:
-                raise DataError(f"{row.where}: {error}") from error
-            self.left_out.append(LeftOutRow(row.image, row.where, "cannot be used", str(error)))
-            return
-        if not paths:
+    def _otherwise(self, row: Row) -> Sequence[str]:
+        """The images of a row whose name is no file's."""
+        images: Sequence[str] = self._files.of_accession(row.image) if self._dicom else ()
+        images = images or self._by_tail(row.image)
+        if not images:
             self.missing.append(row)
-        for path in paths:
-            told = self._with_header(row, path) if path in self._dicom else row
-            self.found.setdefault(path, []).append(told)
-
-    def _paths(self, row: Row) -> Sequence[str]:
-        if row.table.layout == class_folders.LAYOUT:
-            return (row.image,)
-        path = self._files.find(row.image, row.table.path.parent)
-        if path is not None:
-            return (path,)
-        if self._files.dicom_files and (several := self._files.of_accession(row.image)):
-            return several
-        return self._by_tail(row.image)
+        return images
 
     def _by_tail(self, name: str) -> Sequence[str]:
         """The one image whose path ends with a name's: published paths are often relative to a folder of images."""

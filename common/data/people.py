@@ -1,7 +1,7 @@
 """Patients and lesions of a whole folder: names for the rows, and what people should know about them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,19 +35,19 @@ class People:
 class Namer:
     """Gives rows the names of their patients and lesions in the whole folder."""
 
-    def __init__(self, shared: bool, apart: bool, rows: Iterable[Row] = ()) -> None:
+    def __init__(self, shared: bool, apart: bool, rows: Sequence[tuple[str, Row]] = ()) -> None:
         """Begin.
 
         Args:
             shared: whether equal ids of several sources are one person's.
             apart: whether each row is named by itself alone, so that no row joins or moves another patient's.
-            rows: where not `apart`, all rows: a lesion without a patient that only one patient of its source has is
-                that patient's.
+            rows: where not `apart`, all rows by their images: a lesion without a patient that only one patient of its
+                source has is that patient's.
         """
         self._shared, self._apart = shared, apart
         self._owners: dict[str, set[str]] = defaultdict(set)
         self._patients: dict[tuple[int, str | None, str], str | None] = {}
-        for row in rows if not apart else ():
+        for _, row in rows if not apart else ():
             if row.lesion is not None and row.patient is not None and not row.table.has_unique_lesion(row.lesion):
                 self._owners[self._lesion_alone(row)].add(row.lesion_id(shared, apart) or "")
 
@@ -76,12 +76,12 @@ class Namer:
         return name
 
 
-def describe_people(rows: Sequence[Row], reports: Sequence[TableReport], shared: bool) -> People:
-    """Return what people should know about the patients and lesions of some rows."""
+def describe_people(rows: Sequence[tuple[str, Row]], reports: Sequence[TableReport], shared: bool) -> People:
+    """Return what people should know about the patients and lesions of some rows by their images."""
     sources: dict[str, set[str]] = defaultdict(set)
     patients: dict[tuple[str, bool], set[str]] = defaultdict(set)
-    for row in rows:
-        if row.patient is None:
+    for _, row in rows:
+        if row.patient is None or (row.lesion is None and row.table.has_unique_patient(row.patient)):
             continue
         if not row.table.has_unique_patient(row.patient):
             sources[row.patient].add(row.source or row.table.default_source)

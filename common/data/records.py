@@ -8,14 +8,14 @@ import gc
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from common.data import class_folders
-from common.data.decisions import Cause, Decisions, LeftOutRow, refuse_what_is_open
+from common.data.decisions import Cause, Decisions, Key, LeftOutRow, Verdict, refuse_what_is_open
 from common.data.files import Files
 from common.data.joining import joined, resolved
 from common.data.matching import Matched
@@ -144,23 +144,23 @@ def read_table(
             matched = _with_images(root, files, matched)
         found = _found(list(matched.values()), strict, options)
         rows = [(path, row) for path in sorted(found) for row in found[path]]
-        records, left_out = _records(rows, decisions, options, apart=not strict)
+        census = _census(rows, decisions, options, apart=not strict)
         if strict:
-            refuse_what_is_open(((row, cause, reason) for _, row, cause, reason in left_out), positive)
-            if not records:
+            refuse_what_is_open(((row, cause, reason) for _, row, cause, reason in census.left_out), positive)
+            if not census.records:
                 raise DataError(f"none of the {len(rows)} rows has a diagnosis; export them with diagnoses")
-        reasons = [LeftOutRow(image, row.where, cause, reason) for image, row, cause, reason in left_out]
+        reasons = [LeftOutRow(image, row.where, cause, reason) for image, row, cause, reason in census.left_out]
         return LesionTable(
             root=root,
             layout=" + ".join(matched),
-            records=records,
+            records=tuple(census.records),
             missing=tuple(sorted(row.image for part in matched.values() for row in part.missing)),
             unlisted=files.unlisted(found),
             left_out=tuple(reasons + [row for part in matched.values() for row in part.left_out]),
-            words=_words(rows, decisions),
+            words=census.words(),
             tables=reports,
-            people=describe_people([row for _, row in rows], reports, options.shared_ids),
-            notes=notes + _notes(rows),
+            people=describe_people(rows, reports, options.shared_ids),
+            notes=notes + census.notes(rows),
         )
 
 
@@ -184,9 +184,9 @@ def read_rows(
         _refuse_two_layouts(layouts)
         layout, rows = next(iter(layouts.items()))
         named = [(row.image, row) for row in sorted(rows, key=attrgetter("image"))]
-        records, left_out = _records(named, decisions, options, apart=False)
-        refuse_what_is_open(((row, cause, reason) for _, row, cause, reason in left_out), positive)
-        return layout, records
+        census = _census(named, decisions, options, apart=False)
+        refuse_what_is_open(((row, cause, reason) for _, row, cause, reason in census.left_out), positive)
+        return layout, tuple(census.records)
 
 
 def select_sources(
@@ -353,57 +353,83 @@ def _found(matched: Sequence[Matched], strict: bool, options: ReadOptions) -> di
     return found
 
 
-def _records(
-    rows: Sequence[tuple[str, Row]], decisions: Decisions, options: ReadOptions, apart: bool
-) -> tuple[tuple[LesionRecord, ...], list[tuple[str, Row, Cause, str]]]:
-    """The records of rows by image, and the rows that none is made of, with the reason."""
-    namer = Namer(options.shared_ids, apart, (row for _, row in rows))
-    records: list[LesionRecord] = []
-    left_out: list[tuple[str, Row, Cause, str]] = []
-    for image, row in rows:
-        cause = decisions.cause(row)
-        if cause is not None:
-            left_out.append((image, row, *cause))
-            continue
-        verdict = decisions.of(row)
-        records.append(
-            LesionRecord(
-                image,
-                verdict.target or 0,
-                verdict.code,
-                *namer.names(row),
-                row.age,
-                row.sex,
-                row.site,
-                row.source or row.table.default_source,
-                row.image_type,
-                row.skin_type,
-                row.manipulated,
+@dataclass(slots=True)
+class _Alike:
+    """Rows that say the same: what becomes of them, one of them, and how many there are."""
+
+    verdict: Verdict
+    example: Row
+    rows: int = 0
+
+
+@dataclass
+class _Census:
+    """Records, the rows that none is made of, and what both say."""
+
+    records: list[LesionRecord] = field(default_factory=list)
+    left_out: list[tuple[str, Row, Cause, str]] = field(default_factory=list)
+    alike: dict[Key, _Alike] = field(default_factory=dict)
+
+    def words(self) -> tuple[WordCount, ...]:
+        """What all rows say in words."""
+        counts: Counter[tuple[str, str | None, str]] = Counter()
+        for same in self.alike.values():
+            diagnosis = same.example.diagnosis
+            counts[diagnosis.word, same.verdict.code, diagnosis.reading] += same.rows
+        return tuple(WordCount(*key, count) for key, count in counts.most_common())
+
+    def notes(self, rows: Sequence[tuple[str, Row]]) -> tuple[str, ...]:
+        """What readers say about rows, and mixtures of kinds of pictures."""
+        kinds = dict.fromkeys(same.example.table.kind for same in self.alike.values())
+        notes = [
+            note
+            for kind in kinds
+            if kind is not None and kind.notes is not None
+            for note in kind.notes([row for _, row in rows if row.table.kind is kind])
+        ]
+        types: Counter[str] = Counter()
+        for same in self.alike.values():
+            if same.example.image_type is not None:
+                types[same.example.image_type] += same.rows
+        if len(types) > 1:
+            mixed = ", ".join(f"{count} {name}" for name, count in types.most_common())
+            notes.append(f"kinds of pictures are mixed ({mixed}); a network can tell them apart by that alone")
+        return tuple(notes)
+
+
+def _census(rows: Sequence[tuple[str, Row]], decisions: Decisions, options: ReadOptions, apart: bool) -> _Census:
+    """Make a record of each row by its image, where one can be made."""
+    census = _Census()
+    records, alike, key_of = census.records, census.alike, decisions.key
+    names = Namer(options.shared_ids, apart, rows).names
+    for image, row in rows:  # one walk: with 400,000 rows, each further one takes a while
+        key = key_of(row)
+        same = alike.get(key)
+        if same is None:
+            same = alike[key] = _Alike(decisions.of(row), row)
+        same.rows += 1
+        verdict = same.verdict
+        if row.problem is not None:
+            census.left_out.append((image, row, "cannot be used", row.problem))
+        elif verdict.cause is not None:
+            census.left_out.append((image, row, verdict.cause, verdict.reason))
+        else:
+            records.append(
+                LesionRecord(
+                    image,
+                    verdict.target or 0,
+                    verdict.code,
+                    *names(row),
+                    row.age,
+                    row.sex,
+                    row.site,
+                    row.source or row.table.default_source,
+                    row.image_type,
+                    row.skin_type,
+                    row.manipulated,
+                )
             )
-        )
-    return tuple(records), left_out
-
-
-def _words(rows: Sequence[tuple[str, Row]], decisions: Decisions) -> tuple[WordCount, ...]:
-    """The words of all rows; rows that say the same share what they say."""
-    same = Counter((id(row.diagnosis), id(row.stated)) for _, row in rows)
-    examples = {(id(row.diagnosis), id(row.stated)): row for _, row in rows}
-    counts: Counter[tuple[str, str | None, str]] = Counter()
-    for key, count in same.items():
-        row = examples[key]
-        counts[row.diagnosis.word, decisions.of(row).code, row.diagnosis.reading] += count
-    return tuple(WordCount(*key, count) for key, count in counts.most_common())
-
-
-def _notes(rows: Sequence[tuple[str, Row]]) -> tuple[str, ...]:
-    """What readers say about rows, and mixtures of kinds of pictures."""
-    kinds = {row.table.kind: None for _, row in rows if row.table.kind}
-    notes = [note for kind in kinds for note in kind.notes([row for _, row in rows if row.table.kind is kind])]
-    types = Counter(row.image_type for _, row in rows if row.image_type)
-    if len(types) > 1:
-        mixed = ", ".join(f"{count} {name}" for name, count in types.most_common())
-        notes.append(f"kinds of pictures are mixed ({mixed}); a network can tell them apart by that alone")
-    return tuple(notes)
+    return census
 
 
 @contextmanager

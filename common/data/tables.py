@@ -48,6 +48,11 @@ class Table:
     kind: TableKind | None
     file: TableFile
 
+    @cached_property
+    def folder(self) -> Path:
+        """Where the file is."""
+        return self.path.parent
+
     @property
     def layout(self) -> str | None:
         """Name of the layout the table belongs to."""

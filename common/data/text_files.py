@@ -9,12 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from common.data.coded import Coded
 from common.errors import DataError
 
 if TYPE_CHECKING:
     import polars as pl
 
 Cells = list[str | None]
+"""A column."""
 
 SEPARATORS: Final = (",", ";", "\t", "|")
 PH2_SEPARATOR: Final = "||"
@@ -29,6 +31,8 @@ _MARKS: Final = (
 )
 _FIRST_BYTES: Final = 1 << 16
 _LONGEST_CELL: Final = 1 << 24
+_SAMPLE: Final = 2048
+_FEW: Final = 512
 _SEPARATOR_LINE: Final = re.compile(r"\"?sep=(.)\"?", re.IGNORECASE)
 
 
@@ -207,5 +211,16 @@ def _ph2_cells(line: str) -> tuple[str, ...]:
 
 
 def _lists(frame: "pl.DataFrame", wanted: Sequence[int]) -> list[Cells]:
-    columns = {name: frame[name].to_list() for name in frame.columns}
+    columns = {name: _cells(frame[name]) for name in frame.columns}
     return [columns[str(index)] for index in wanted]
+
+
+def _cells(column: "pl.Series") -> Cells:
+    """The texts of a column; where few are different, with the codes by which `coded.each` goes."""
+    import polars as pl
+
+    if column.head(_SAMPLE).n_unique() > _FEW:
+        return column.to_list()
+    values = column.drop_nulls().unique()
+    codes = column.cast(pl.Enum(values)).to_physical().cast(pl.UInt32).fill_null(len(values))
+    return Coded([*values.to_list(), None], codes.to_numpy())

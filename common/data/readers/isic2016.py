@@ -7,7 +7,8 @@ Source: https://challenge.isic-archive.com/data/#2016
 import re
 
 from common.data.cells import folded, read_binary
-from common.data.lines import MELANOMA, MISSING, NO_MELANOMA, Lines, each
+from common.data.coded import each
+from common.data.lines import MELANOMA, MISSING, NO_MELANOMA, Lines
 from common.data.readers.kinds import TableKind
 from common.data.rows import Row
 

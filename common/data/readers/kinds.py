@@ -57,7 +57,7 @@ class TableKind:
     matches: Callable[[AbstractSet[str]], bool] | None = None
     headerless: tuple[re.Pattern[str], ...] = ()
     open_rows: bool = False
-    notes: Callable[[Sequence[Row]], tuple[str, ...]] = lambda _: ()
+    notes: Callable[[Sequence[Row]], tuple[str, ...]] | None = None
 
     @property
     def near(self) -> bool:
