@@ -19,6 +19,7 @@ from client.policy import ClinicPolicy
 from client.privacy.units import privacy_units
 from client.state_folders import may_read, owner
 from common.checks import Finding, Step, bad, doubtful, good
+from common.data.containers import file_of
 from common.data.decisions import UnknownWords
 from common.data.duplicates import count_duplicates, find_duplicates, signature
 from common.data.files import TABLE_DEPTH, TABLE_SUFFIXES
@@ -155,7 +156,7 @@ class DataDoctor:
 
     def readable(self) -> Finding:
         """Decode a sample of the images, and see whether the worker's user may open some of them."""
-        if closed := self._closed([self.root / record.image for record in _spread(self._records, OPENED)]):
+        if closed := self._closed([file_of(self.root / record.image) for record in _spread(self._records, OPENED)]):
             return bad(f"{self._whose()} may not read {closed} images of a sample", self._open())
         sample, end = _spread(self._records, SAMPLE), time.monotonic() + SAMPLE_SECONDS
 
