@@ -73,7 +73,8 @@ _DAMAGE: Final = (
     EOFError,
     LookupError,
     TypeError,
-    OverflowError,
+    ArithmeticError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
