@@ -101,8 +101,8 @@ class MissingDecoder(ImageProblem):
 def decode(path: Path, size: int) -> Pixels:
     """Read an image file as a square of pixels.
 
-    The picture is turned upright by its EXIF orientation, its colours are converted to sRGB, its shorter side is brought
-    to `size` with antialiasing (Lanczos), and the centre is cut out.
+    The picture is turned upright by its EXIF orientation, its colours are converted to sRGB, its shorter side is
+    brought to `size` with antialiasing (Lanczos), and the centre is cut out.
 
     Returns:
         uint8 array of shape (size, size, 3), RGB.
