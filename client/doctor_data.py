@@ -3,6 +3,7 @@
 It tells counts and the words of diagnoses, never the name of an image or a patient.
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -18,13 +19,15 @@ from client.policy import ClinicPolicy
 from client.privacy.units import privacy_units
 from client.state_folders import may_read, owner
 from common.checks import Finding, Step, bad, doubtful, good
+from common.data.containers import file_of
 from common.data.decisions import UnknownWords
+from common.data.duplicates import count_duplicates, find_duplicates, signature
 from common.data.files import TABLE_DEPTH, TABLE_SUFFIXES
 from common.data.records import LesionRecord, LesionTable, group_ids, select_sources
 from common.data.tables import open_tables
 from common.data.understood import Understanding, read_to_show, understand
 from common.errors import DataError
-from common.images import ImageProblem, decode
+from common.images import ImageProblem, decode, decode_bytes, read_file
 from common.protocol import PartitionSpec
 
 SAMPLE: Final = 50
@@ -32,6 +35,9 @@ SAMPLE: Final = 50
 
 SAMPLE_SECONDS: Final = 15.0
 """After this long no further image of the sample is begun."""
+
+COMPARE_SECONDS: Final = 15.0
+"""After this long no further image is begun to be compared with the others."""
 
 OPENED: Final = 10
 """How many images the worker's user tries to open, where root asks: a process each."""
@@ -49,6 +55,7 @@ NEAR: Final = 0.5
 """A δ above this share of 1/N is warned about."""
 
 _DECODED_SIZE: Final = 32
+_COMPARED_SIZE: Final = 64
 _WORDS: Final = 8
 _MAP: Final = "map each under data.diagnoses in clinic.yaml: to a code of docs/vocabulary.md, or to leave_out"
 _WORKERS: Final = 4
@@ -76,6 +83,7 @@ class DataDoctor:
         yield Step("diagnoses", self.diagnoses, needs=("table",))
         yield Step("reading", self.reading, needs=("table",))
         yield Step("images", self.readable, SAMPLE_SECONDS + 30, needs=("table",))
+        yield Step("duplicates", self.duplicates, COMPARE_SECONDS + 30, needs=("table",))
         yield Step("melanomas", self.melanomas, needs=("table",))
         yield Step("patients", self.patients, needs=("table",))
         yield Step("delta", self.delta, needs=("patients",))
@@ -148,7 +156,7 @@ class DataDoctor:
 
     def readable(self) -> Finding:
         """Decode a sample of the images, and see whether the worker's user may open some of them."""
-        if closed := self._closed([self.root / record.image for record in _spread(self._records, OPENED)]):
+        if closed := self._closed([file_of(self.root / record.image) for record in _spread(self._records, OPENED)]):
             return bad(f"{self._whose()} may not read {closed} images of a sample", self._open())
         sample, end = _spread(self._records, SAMPLE), time.monotonic() + SAMPLE_SECONDS
 
@@ -171,6 +179,31 @@ class DataDoctor:
             mend = f"`melfed-sim data {self.root}` names each and why; convert them to 8-bit JPEG or PNG"
             return bad(text, mend) if 2 * broken > tried else doubtful(f"{text}; such images are left out", mend)
         return good(f"{tried} of {len(self._records)} images tried, all readable")
+
+    def duplicates(self) -> Finding:
+        """Judge whether one picture is there under several names, of all images or of as many as time allows."""
+        end = time.monotonic() + COMPARE_SECONDS
+
+        def compared(record: LesionRecord) -> tuple[str, bytes] | None:
+            if time.monotonic() > end:
+                return None
+            try:
+                data = read_file(self.root / record.image)
+                return hashlib.sha256(data).hexdigest(), signature(decode_bytes(data, _COMPARED_SIZE))
+            except ImageProblem:
+                return "", b""
+
+        records = self._records
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            outcomes = zip(records, pool.map(compared, records), strict=True)
+            tried = {record.image: outcome for record, outcome in outcomes if outcome is not None}
+        digests = {image: digest for image, (digest, _) in tried.items() if digest}
+        groups = find_duplicates(digests, {image: tried[image][1] for image in digests})
+        text = f"{len(tried)} of {len(records)} images compared"
+        if words := count_duplicates(records, groups).words():
+            mend = f"`melfed-sim data {self.root}` names them; correct the table where two patients have one picture"
+            return doubtful(f"{text}: {words}", mend)
+        return good(f"{text}, each another picture")
 
     def melanomas(self) -> Finding:
         """Judge whether a study that divides the data as is usual will find melanomas, and images, enough."""

@@ -293,6 +293,7 @@ def _divide(
     study: "StudyProtocol", folder: Path | None, cache: Path | None, options: "ReadOptions"
 ) -> "VirtualClinics":
     """Find or render the images, decode them, and divide them into clinics."""
+    from common.data.duplicates import count_duplicates
     from common.image_store import default_cache
     from simulations.virtual_clinics import divide, phantom_folder
 
@@ -312,6 +313,9 @@ def _divide(
         errors.print(
             f"{len(virtual.left_out)} images are left out, for example {first.image}: {first.reason}", markup=False
         )
+    if words := count_duplicates(virtual.records, virtual.duplicates).words():
+        kept = "kept together" if study.privacy is None else "in whatever parts their patients are"
+        errors.print(f"{words}; {kept}; `melfed-sim data` names them", markup=False)
     return virtual
 
 

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.data.understood import COUNTED, sections
-from common.inventory import Inventory
+from common.inventory import Inventory, SamePicture
 
 SHOWN = 10
 
@@ -71,7 +71,8 @@ def _problems(inventory: Inventory) -> Table:
         "images without row": inventory.images_without_row,
         "rows without a usable diagnosis": inventory.undiagnosed,
         "unreadable images": [f"{item.image}: {item.reason}" for item in inventory.unreadable],
-        "identical files": [_same(group.images, group.targets_differ) for group in inventory.identical_files],
+        "identical files": [_same(picture) for picture in inventory.identical_files],
+        "near duplicates": [_same(picture) for picture in inventory.near_duplicates],
         "known duplicates": [" = ".join(group) for group in inventory.known_duplicates],
     }
     for name, found in findings.items():
@@ -81,8 +82,11 @@ def _problems(inventory: Inventory) -> Table:
     return table
 
 
-def _same(images: Sequence[str], targets_differ: bool) -> str:
-    return " = ".join(images) + (", with different targets!" if targets_differ else "")
+def _same(picture: SamePicture) -> str:
+    text = " = ".join(picture.images)
+    if picture.patients > 1:
+        text += f", of {picture.patients} patients!"
+    return f"{text}, with different targets!" if picture.targets_differ else text
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -7,6 +7,7 @@ one. pydicom quotes values in its warnings and its log, so both are silenced her
 
 import io
 import logging
+import struct
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO, Final
 
 import pydicom
 from pydicom.datadict import tag_for_keyword
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial, read_preamble
 
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -29,6 +30,7 @@ DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 DAMAGE: Final = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError, RecursionError),
     *(OverflowError, ArithmeticError, RuntimeError, InvalidDicomError),
+    *(BytesLengthException, struct.error, AssertionError),
 )
 """What pydicom and its plug-ins raise on damaged files, depending on the place of the damage."""
 

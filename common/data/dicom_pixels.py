@@ -35,6 +35,7 @@ from pydicom.uid import (
 )
 
 from common.data.codestream import Jpeg2000Stream, JpegFrame, jpeg2000_stream, jpeg_frame, with_adobe
+from common.data.decode_apart import decode_apart
 from common.data.dicom import DAMAGE, DEFLATED, transfer_syntax
 from common.data.problems import PictureError
 
@@ -43,13 +44,14 @@ _PROGRESSIVE: Final = frozenset({"1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.
 """Retired syntaxes of progressive JPEG, in which dcmtk's img2dcm wraps such files."""
 _DCT: Final = frozenset({str(JPEGBaseline8Bit), str(JPEGExtended12Bit)}) | _PROGRESSIVE
 _WAVELET: Final = frozenset(map(str, (JPEG2000, JPEG2000Lossless, HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL)))
-_LOSSLESS: Final = frozenset(map(str, (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless)))
+_LS: Final = frozenset(map(str, (JPEGLSLossless, JPEGLSNearLossless)))
+_LOSSLESS: Final = frozenset(map(str, (JPEGLossless, JPEGLosslessSV1)))
 _PLUGINS: Final = {
     **dict.fromkeys(_WAVELET, "pylibjpeg"),
-    **dict.fromkeys(_LOSSLESS | {str(JPEGExtended12Bit)}, "gdcm"),
+    **dict.fromkeys(_LS, "pyjpegls"),
     str(RLELossless): "pydicom",
 }
-"""One decoder each, so that pixels do not depend on what else is installed."""
+"""One decoder each, so that pixels do not depend on what else is installed; GDCM has the others."""
 _YBR: Final = frozenset({"YBR_FULL", "YBR_FULL_422"})
 _TRANSFORMED: Final = frozenset({"YBR_ICT", "YBR_RCT"})
 _GREY: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
@@ -85,7 +87,7 @@ def open_dicom(data: bytes, most_pixels: int) -> DicomPicture:
             raise PictureError("DICOM, deflated as a whole: export it uncompressed or as JPEG")
         dataset = pydicom.dcmread(io.BytesIO(data))
         _refuse(dataset, syntax, most_pixels)
-        image, own_profile = _picture(dataset, syntax or "", most_pixels)
+        image, own_profile = _picture(data, dataset, syntax or "", most_pixels)
         return DicomPicture(image, _profile(dataset) or own_profile)
     except DAMAGE:
         raise PictureError(_DAMAGED) from None  # what a library says may quote an attribute
@@ -97,7 +99,7 @@ def _refuse(dataset: Any, syntax: str | None, most_pixels: int) -> None:
     """Raise for what the attributes alone tell."""
     if "PixelData" not in dataset:
         raise PictureError("DICOM without pixels (a report, a waveform or the like): export the picture")
-    if syntax not in _NATIVE | _DCT | _WAVELET | _LOSSLESS | {str(RLELossless)}:
+    if syntax not in _NATIVE | _DCT | _WAVELET | _LS | _LOSSLESS | {str(RLELossless)}:
         raise PictureError("DICOM in an encoding that is not read (a video?): export it uncompressed or as JPEG")
     if int(dataset.Rows) * int(dataset.Columns) > most_pixels:
         raise PictureError(_too_many(most_pixels))
@@ -108,7 +110,7 @@ def _refuse(dataset: Any, syntax: str | None, most_pixels: int) -> None:
         raise PictureError("DICOM with signed pixels or other than 8 to 16 bits: export it as 8-bit RGB")
 
 
-def _picture(dataset: Any, syntax: str, most_pixels: int) -> tuple[Image.Image, bytes | None]:
+def _picture(data: bytes, dataset: Any, syntax: str, most_pixels: int) -> tuple[Image.Image, bytes | None]:
     index = int(dataset.get("RepresentativeFrameNumber", 1)) - 1
     converted = False
     if syntax not in _NATIVE | {str(RLELossless)}:
@@ -118,10 +120,12 @@ def _picture(dataset: Any, syntax: str, most_pixels: int) -> tuple[Image.Image, 
         if syntax in _DCT and isinstance(stream, JpegFrame):
             if stream.bits == _BYTE:
                 return _jpeg(coded, stream, dataset)
-            if stream.components > 1:
-                raise PictureError("DICOM in JPEG of more than 8 bits a channel: export it as 8-bit RGB")
+            raise PictureError("DICOM in JPEG of more than 8 bits a channel: export it as 8-bit RGB")
         converted = isinstance(stream, Jpeg2000Stream) and stream.transformed
-    pixels = pixel_array(dataset, index=index, raw=True, decoding_plugin=_PLUGINS.get(syntax, ""))
+    if syntax in _LOSSLESS:
+        pixels = decode_apart(data, index)
+    else:
+        pixels = pixel_array(dataset, index=index, raw=True, decoding_plugin=_PLUGINS.get(syntax, ""))
     return _in_eight_bits(pixels, dataset, converted), None
 
 

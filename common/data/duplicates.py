@@ -73,6 +73,21 @@ class DuplicateCounts:
     across_sources: int
     across_targets: int
 
+    def words(self) -> str | None:
+        """One line for people, without any name; None where there is no such group."""
+        if not self.groups:
+            return None
+        kinds = {
+            "of equal bytes": self.identical,
+            "of several patients": self.across_patients,
+            "of several sources": self.across_sources,
+            "with different targets": self.across_targets,
+        }
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+        pictures = "picture" if self.groups == 1 else "pictures"
+        text = f"{self.images} images are {self.groups} {pictures} under several names"
+        return f"{text} ({listed})" if listed else text
+
 
 def signature(pixels: npt.NDArray[np.uint8]) -> bytes:
     """The signature of a decoded picture, of 288 bytes; none (empty) where it shows nothing to compare.

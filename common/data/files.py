@@ -27,7 +27,7 @@ PICTURE_SUFFIXES: Final = frozenset(
 IMAGE_SUFFIXES: Final = PICTURE_SUFFIXES | DICOM_SUFFIXES
 """Suffixes of files that are taken for images; what they hold is told from their content."""
 TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".tab", ".txt", ".xlsx", ".parquet"})
-MASK_ENDINGS: Final = ("_superpixels", "_segmentation", "_mask", "_lesion")
+MASK_ENDINGS: Final = ("_superpixels", "_segmentation")
 """Ends of the names of masks: published beside the pictures that they belong to, and none themselves."""
 TABLE_DEPTH: Final = 2
 """How many folder levels below the data folder tables are looked for."""

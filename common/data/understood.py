@@ -278,6 +278,8 @@ def _counts(values: Iterator[str | None]) -> dict[str, int]:
 
 def _word_row(use: WordUse) -> tuple[str, str, str]:
     meaning = use.code if use.reading == "known" and use.code else use.reading
+    if use.reading == "missing":
+        meaning = f"{use.code}, by another column" if use.code else "by another column, or not known"
     if use.reading == "unknown":
         meaning = "NOT KNOWN: map it"
     return use.word or "(empty)", meaning, f"{use.rows:,}"

@@ -64,6 +64,21 @@ def test_all_is_well(config: ClinicConfig) -> None:
     no_name(checks)
 
 
+def test_one_picture_under_several_names(config: ClinicConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert examined(config)["duplicates"].detail == "96 of 96 images compared, each another picture"
+    images = sorted((config.data_folder / "images").iterdir())
+    for copy in (images[1], images[-1]):
+        replace_image(copy, images[0].read_bytes())
+    checks = examined(config)
+    assert checks["duplicates"].status == "warning"
+    assert checks["duplicates"].detail.startswith(
+        "96 of 96 images compared: 3 images are 1 picture under several names (1 of equal bytes, 1 of several patients"
+    )
+    no_name(checks)
+    monkeypatch.setattr(client.doctor_data, "COMPARE_SECONDS", -1.0)
+    assert examined(config)["duplicates"].detail == "0 of 96 images compared, each another picture"
+
+
 def test_melanomas_in_plenty(config: ClinicConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client.doctor_data, "FEW_TRAINING", 3)
     monkeypatch.setattr(client.doctor_data, "FEW_TEST", 1)

@@ -99,6 +99,21 @@ def test_partition_prints_the_clinics(melfed_sim: Command, study: Path, images: 
     assert "phantom_north" in out
 
 
+def test_one_picture_under_several_names_is_said(
+    melfed_sim: Command, study: Path, images: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(images, tmp_path / "images"))
+    _, _, err = melfed_sim("partition", study, "--data", images)
+    assert "several names" not in err
+    first, second, *_ = sorted((images / "images").iterdir())
+    second.write_bytes(first.read_bytes())
+    _, _, err = melfed_sim("partition", study, "--data", images)
+    assert "2 images are 1 picture under several names (1 of equal bytes" in " ".join(err.split())
+    assert "kept together; `melfed-sim data` names them" in " ".join(err.split())
+    _, out, _ = melfed_sim("data", images)
+    assert "identical files" in out
+
+
 def test_data_prints_the_inventory(melfed_sim: Command, images: Path) -> None:
     code, out, _ = melfed_sim("data", images, "--json")
     assert code == 0

@@ -110,7 +110,12 @@ def test_counts() -> None:
     counts = count_duplicates(records, GROUPS)
     assert (counts.groups, counts.images, counts.identical) == (1, 2, 1)
     assert (counts.across_patients, counts.across_sources, counts.across_targets) == (1, 1, 1)
+    assert counts.words() == (
+        "2 images are 1 picture under several names (1 of equal bytes, 1 of several patients, 1 of several sources, 1 "
+        "with different targets)"
+    )
     assert count_duplicates(records[1:], GROUPS).groups == 0
+    assert count_duplicates(records[1:], GROUPS).words() is None
 
 
 def test_no_split_tears_a_found_duplicate() -> None:

@@ -100,7 +100,7 @@ HEADS: Final = (
     ),
 )
 WHOLE: Final = (
-    Entry("bzk | cbc | cb", "bcc", "usage"),
+    Entry("bzk | cbc", "bcc", "usage"),
     Entry("pek | cec | cscc", "scc", "usage"),
     Entry("ka", "ka", "usage"),
     Entry("sl", "solar_lentigo", "usage"),

@@ -23,7 +23,7 @@ HEADS: Final = (
         "nv",
         "usage",
     ),
-    Entry("mole | moles | muttermal | leberfleck | moedervlek | grain de beaute | lunar | neo | nei", "nv", "usage"),
+    Entry("mole | moles | muttermal | leberfleck | moedervlek | grain de beaute | lunar", "nv", "usage"),
     Entry(
         "atypical mole | dysplastic mole | pseudomelanoma | nevomelanocytic nevus | benign juvenile melanoma",
         "nv",
@@ -74,7 +74,8 @@ HEADS: Final = (
         "atypical melanocytic proliferation | atypical melanocytic proliferations | atypical melanocytic "
         "lesion | atypical melanocytic hyperplasia | atypical melanocytic tumor | atypical lentiginous "
         "melanocytic proliferation | atypical junctional melanocytic proliferation | atypical junctional "
-        "melanocytic hyperplasia | atypical lentiginous proliferation | atypical compound melanocytic "
+        "melanocytic hyperplasia | atypical lentiginous proliferation | atypical lentigo | atypical solar "
+        "lentigo | lentigo with atypia | lentiginous hyperplasia | atypical compound melanocytic "
         "proliferation | severely atypical melanocytic proliferation | atypische melanozytaere proliferation "
         "| proliferacion melanocitica atipica | proliferation melanocytaire atypique | proliferazione "
         "melanocitaria atipica | proliferacao melanocitica atipica | atypische melanocytaire proliferatie | "
@@ -98,7 +99,7 @@ HEADS: Final = (
 )
 WHOLE: Final = (
     Entry("nv | nev | nevocytic nevi", "nv", "ham10000"),
-    Entry("cmn | psn | pscn | bn | dn | an | cn | jn | idn", "nv", "usage"),
+    Entry("cmn", "nv", "usage"),
     Entry("common nevus | atypical nevus", "nv", "ph2"),
     Entry("reed or spitz nevus | spitz or reed nevus", "nv", "derm7pt"),
     Entry("nevus atypical dysplastic or clark", "nv", "archive"),

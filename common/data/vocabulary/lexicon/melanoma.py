@@ -28,7 +28,7 @@ HEADS: Final = (
     Entry("mm | malm | ssm | ssmm", "mel", "usage"),
     Entry("alm | almm", "mel", "usage"),
     Entry("schleimhautmelanom | slijmvliesmelanoom", "mel", "usage"),
-    Entry("nm | nmm | lmm", "mel_invasive", "usage"),
+    Entry("nmm | lmm", "mel_invasive", "usage"),
     Entry(
         "lentigo maligna melanoma | lentigo maligna malignant melanoma | melanome de type lentigo maligna "
         "invasif | lentigomaligna melanom | melanoma lentigo maligna invasive | lentigo maligna melanoom",
@@ -111,6 +111,8 @@ QUALIFIERS: Final = (
         "zonder ulceratie | met ulceratie",
         _MEL,
     ),
+    # Alone it is the label of many a class of "no melanoma".
+    Qualifier("nm", _MEL, "invasive"),
     Qualifier(
         "nodular | sekundaer knotig | secondary nodular | sekundaer nodulaer | nodulaer | nodulaire | "
         "nodulare | nodulair | knotig | neurotropic | neurotrop | desmoplastic | desmoplasico | desmoplastico "

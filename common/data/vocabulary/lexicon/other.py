@@ -159,8 +159,8 @@ HEADS: Final = (
     ),
     Entry(
         "dermatitis | ekzem | eczeme | atopic dermatitis | insect bite | herpes zoster | impetigo | "
-        "chondrodermatitis | chondrodermatitis nodularis helicis | lichen sclerosus | lichen | ulcus | callus "
-        "| clavus",
+        "chondrodermatitis | chondrodermatitis nodularis helicis | lichen sclerosus | lichen | callus | "
+        "clavus",
         "inf",
         "usage",
     ),
@@ -180,7 +180,7 @@ HEADS: Final = (
         "mycosis fungoides | sezary syndrome | lymphoma | lymphom | lymphome | linfoma | cutaneous lymphoma | "
         "malignant cutaneous lymphoma | b cell lymphoma | t cell lymphoma | cutaneous t cell lymphoma | "
         "cutaneous b cell lymphoma | subcutaneous t cell lymphoma | lymphomatoid papulosis | leukemia cutis | "
-        "blastic plasmacytoid dendritic cell neoplasm | pseudolymphoma malignant | ctcl | cbcl",
+        "blastic plasmacytoid dendritic cell neoplasm | ctcl | cbcl",
         "other_malignant",
         "who",
     ),
@@ -235,13 +235,14 @@ WHOLE: Final = (
 )
 
 QUALIFIERS: Final = (
+    Qualifier("atypical | atypisch", frozenset({"df", "vasc"})),
     Qualifier(
-        "pigmented | aneurysmal | atypical | cellular | epithelioid | hemosiderotic | cherry | hobnail | "
-        "infantile | tufted | senile | eruptive | thrombosed | thrombosiert | cavernous | deep | superficial "
-        "| verrucous | capillary | sclerosing | lobular | solitary | multiple | acquired | congenital | mixed "
-        "| subungual | mucosal | dermal and subcutaneous | traumatic | spider | ruptured | inflamed | "
-        "irritated | common | plantar | facial | periungual | penile | pleomorphic | plexiform | atypisch | "
-        "zellreich | sclerotic | hypertrophic | eosinophil",
+        "pigmented | aneurysmal | cellular | epithelioid | hemosiderotic | cherry | hobnail | infantile | "
+        "tufted | senile | eruptive | thrombosed | thrombosiert | cavernous | deep | superficial | verrucous "
+        "| capillary | sclerosing | lobular | solitary | multiple | acquired | congenital | mixed | subungual "
+        "| mucosal | dermal and subcutaneous | traumatic | spider | ruptured | inflamed | irritated | common "
+        "| plantar | facial | periungual | penile | pleomorphic | plexiform | zellreich | sclerotic | "
+        "hypertrophic | eosinophil",
         frozenset({"df", "vasc", "ben_oth", "inf", "benign"}),
     ),
     Qualifier(

@@ -45,10 +45,10 @@ QUALIFIERS: Final = (
         "| anamnese | anamnestisch | antecedents | antecedents de | antecedente | antecedente de | status | "
         "status post | status nach | state after | zustand nach | zn | stp | previous | previously | prior | "
         "former | past | post | after | nach | excised | excision of | re excision | reexcision | "
-        "nachexzision | scar of | scar after | narbe | narbe nach | cicatrix | cicatrice | cicatriz | "
-        "risk | risk of | high risk of | screening | screening for | follow up | followup | control | "
-        "kontrolle | nachsorge | surveillance | precursor | precursor of | precursor lesion | predisposition "
-        "| susceptibility | treated | resected | removed | healed | regressed completely",
+        "nachexzision | scar of | scar after | narbe | narbe nach | cicatrix | cicatrice | cicatriz | risk | "
+        "risk of | high risk of | screening | screening for | follow up | followup | control | kontrolle | "
+        "nachsorge | surveillance | precursor | precursor of | precursor lesion | predisposition | "
+        "susceptibility | treated | resected | removed | healed | regressed completely",
         ANY,
         "hedge",
     ),
@@ -64,8 +64,9 @@ QUALIFIERS: Final = (
     Qualifier(
         "malignant | malign | maligno | malin | malignes | kwaadaardig | boesartig | cancerous | primary | "
         "primaer | primaire | primario | primitivo | primitif | recurrent | recidivant | persistent | "
-        "recurrent or persistent | recurrent persistent | rezidiv | lokalrezidiv | residual | clinical | "
-        "primary cutaneous | local recurrence of | locally recurrent",
+        "recurrent or persistent | recurrent persistent | rezidiv | lokalrezidiv | recurrence | recurrence of "
+        "| local recurrence | recidive | recidiva | residual | clinical | primary cutaneous | local "
+        "recurrence of | locally recurrent",
         _MALIGNANT,
     ),
     Qualifier(
@@ -76,8 +77,8 @@ QUALIFIERS: Final = (
     ),
     Qualifier(
         "in situ | insitu | noninvasive | non invasive | nicht invasiv | non invasif | no invasivo | non "
-        "invasivo | intraepidermal | intraepithelial | intraepidermique | intraepidermico | pt is | ptis | "
-        "tis | pis",
+        "invasivo | intraepidermal | intra epidermal | intra epithelial | intra epidermique | intraepithelial "
+        "| intraepidermique | intraepidermico | pt is | ptis | tis | pis",
         frozenset({"mel", "scc", "akiec", "ak"}),
         "in situ",
     ),
