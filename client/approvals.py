@@ -51,9 +51,13 @@ def approve(
     Raises:
         StudyError: the file is no study that clinics can run; or what is given is neither file nor whole digest.
         WeightsError: the file leaves open which weights it starts from, and the clinic has none that fit.
+        DataError: the clinic's table has diagnoses that nobody knows; afterwards they would be left out unsaid.
         StorageError: the approval cannot be written.
     """
+    from client.data_words import refuse_unknown_words
+
     study = study_to_approve(config, study_file_or_digest)
+    refuse_unknown_words(config, study)
     digest = study.digest if study else str(study_file_or_digest).lower()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if study is not None and epsilon is None:

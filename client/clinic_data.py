@@ -17,11 +17,14 @@ from client.config import ClinicConfig, SameSection
 from client.dataset import ClinicData
 from client.guard import Safe
 from client.parts import objection, split_clinic
+from common.data.duplicates import with_duplicates
+from common.data.files import table_stamp
+from common.data.identity import normal_id, scoped_id
+from common.data.records import LesionRecord, read_table, select_image_types
+from common.data.tables import short_list
 from common.errors import DataError
 from common.image_store import ImageStore
 from common.protocol import StudyProtocol
-from common.records import LesionRecord, read_table, table_stamp
-from common.tables import short_list
 
 Progress = Callable[[int, int], None]
 MELANOMA = ("mel",)
@@ -44,8 +47,9 @@ def clinic_data(config: ClinicConfig, study: StudyProtocol, progress: Progress |
         LedgerError: the clinic's secret is missing.
         StorageError: the cache cannot be written.
     """
-    own = _own_records(config, study.data.positive)
+    own = _own_records(config, study.data.positive, strict=study.privacy is None)
     records = _taken(own, study.data.sources) if study.privacy is None else taken_each(own, study.data.sources)
+    records = select_image_types(records, study.data.image_type)
     root, size = config.data_folder.resolve(), study.data.image_size
     names = [record.image for record in records]
     store = ImageStore.build(config.cache, root, names, size, progress=progress)
@@ -53,6 +57,8 @@ def clinic_data(config: ClinicConfig, study: StudyProtocol, progress: Progress |
     if store.left_out:
         # Without their names: `melfed-sim data FOLDER` lists them to whoever may see the folder.
         _log.warning("%d of %d images cannot be used and are left out", len(store.left_out), len(names))
+    if study.privacy is None:  # with privacy, nobody's group may follow from another's pictures
+        usable = with_duplicates(usable, store.duplicates())
     unit = study.privacy.unit if study.privacy else None
     split = split_clinic(config.name, usable, study.partition, Safe(config.ledger).key(), unit)
     if study.privacy is None and (reason := objection(split, study.partition)):
@@ -61,7 +67,7 @@ def clinic_data(config: ClinicConfig, study: StudyProtocol, progress: Progress |
             "coordinator for another partition.minimum_images or data.positive"
         )
     # What a table says too little of for other diagnoses is the clinic's all the same.
-    everything = own if tuple(study.data.positive) == MELANOMA else population(config)
+    everything = own if _is_all(study) else population(config)
     train, validation, test = (
         tuple(usable[index] for index in part) for part in (split.train, split.validation, split.test)
     )
@@ -71,11 +77,13 @@ def clinic_data(config: ClinicConfig, study: StudyProtocol, progress: Progress |
 def population(config: ClinicConfig) -> tuple[LesionRecord, ...]:
     """Return everything that the clinic has, which is what its ledger is of.
 
+    No row is refused: what cannot be used is left out, each row by itself alone.
+
     Raises:
         PolicyError: the configuration names no data.
-        DataError: the folder has no table that can be used.
+        DataError: the folder has no table that can be read.
     """
-    return _own_records(config, MELANOMA)
+    return _own_records(config, MELANOMA, strict=False)
 
 
 def stamp(config: ClinicConfig) -> str:
@@ -95,7 +103,8 @@ def study_records(config: ClinicConfig, study: StudyProtocol) -> tuple[LesionRec
         PolicyError: the configuration names no data.
         DataError: the folder has no table, or no row is the clinic's own and the study's.
     """
-    return _taken(_own_records(config, study.data.positive), study.data.sources)
+    own = _own_records(config, study.data.positive, strict=study.privacy is None)
+    return select_image_types(_taken(own, study.data.sources), study.data.image_type)
 
 
 def taken_each(records: Sequence[LesionRecord], sources: Literal["all"] | Sequence[str]) -> tuple[LesionRecord, ...]:
@@ -103,7 +112,7 @@ def taken_each(records: Sequence[LesionRecord], sources: Literal["all"] | Sequen
 
     Args:
         records: any.
-        sources: as `common.records.select_sources`; a name that no record has is another clinic's.
+        sources: as `common.data.records.select_sources`; a name that no record has is another clinic's.
     """
     if sources == "all":
         return tuple(records)
@@ -117,24 +126,54 @@ def taken_each(records: Sequence[LesionRecord], sources: Literal["all"] | Sequen
 
 
 def as_one(records: Sequence[LesionRecord], same: SameSection) -> tuple[LesionRecord, ...]:
-    """Return the records with the ids that the clinic says mean one replaced by the first of each list."""
-    patients = {name: names[0] for names in same.patients for name in names}
-    lesions = {name: names[0] for names in same.lesions for name in names}
+    """Return the records with the ids that the clinic says mean one replaced by the first of each list.
+
+    An id is listed as the table writes it, in any of its spellings, and means that patient (lesion) of whatever source.
+    """
+    patients, lesions = _firsts(same.patients), _firsts(same.lesions)
     if not patients and not lesions:
         return tuple(records)
     return tuple(
         replace(
             record,
-            patient_id=patients.get(record.patient_id or "", record.patient_id),
-            lesion_id=lesions.get(record.lesion_id or "", record.lesion_id),
+            patient_id=_first(patients, record.patient_id, record.source),
+            lesion_id=_first(lesions, record.lesion_id, record.source, record.patient_id),
         )
         for record in records
     )
 
 
-def _own_records(config: ClinicConfig, positive: Sequence[str]) -> tuple[LesionRecord, ...]:
-    """Return the rows of the clinic's table that are its own, whatever the study takes of them."""
-    table = read_table(config.data_folder.resolve(), positive)
+def _firsts(lists: Sequence[Sequence[str]]) -> dict[str, str]:
+    """The first id of the list that an id is in, all in their normal form."""
+    normal = [[normal_id(name) or name for name in names] for names in lists]
+    return {name: names[0] for names in normal for name in names}
+
+
+def _first(firsts: dict[str, str], name: str | None, *scopes: str | None) -> str | None:
+    """The id that stands for a record's, which may be scoped by its source or its patient."""
+    if name is None:
+        return None
+    if name in firsts:
+        return firsts[name]
+    return next(
+        (first for own, first in firsts.items() for scope in scopes if scope and scoped_id(scope, own) == name), name
+    )
+
+
+def _is_all(study: StudyProtocol) -> bool:
+    """Whether what is read for a study is read as the population is."""
+    return study.privacy is not None and tuple(study.data.positive) == MELANOMA
+
+
+def _own_records(config: ClinicConfig, positive: Sequence[str], strict: bool) -> tuple[LesionRecord, ...]:
+    """Return the rows of the clinic's table that are its own, whatever the study takes of them.
+
+    Args:
+        config: the clinic's.
+        positive: the diagnoses that are positives.
+        strict: whether a row that cannot be used is an error: not in a private study, see the module.
+    """
+    table = read_table(config.data_folder.resolve(), positive, config.data.read_options(), strict)
     return as_one(taken_each(table.records, config.data.sources), config.data.same)
 
 

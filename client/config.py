@@ -7,14 +7,17 @@ such a file alone (`read_policy`), so the sections that only a deployed clinic n
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from client.policy import ClinicPolicy
-from common.errors import PolicyError
+from common.errors import DataError, PolicyError
 from common.protocol import Digest, Section
 from common.yaml_file import Form
+
+if TYPE_CHECKING:
+    from common.data.rows import ReadOptions
 
 Value = TypeVar("Value")
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -56,7 +59,30 @@ class DataSection(Section):
     sources: Literal["all"] | tuple[str, ...] = Field(
         "all", description="'all', or a list of names and patterns of sources that are this clinic's"
     )
+    diagnoses: dict[str, str] = Field(
+        {},
+        description="words for diagnoses that docs/vocabulary.md does not have, each with a code or leave_out",
+    )
+    ids: Literal["scoped", "shared"] = Field(
+        "scoped", description="whether equal ids of patients in several sources are other people's, or shared: one's"
+    )
     same: SameSection = SameSection()
+
+    @model_validator(mode="after")
+    def _codes_that_there_are(self) -> Self:
+        if self.diagnoses:
+            self.read_options()
+        return self
+
+    def read_options(self) -> "ReadOptions":
+        """Return what is said about the table that it does not say itself. Raises ValueError for no code."""
+        from common.data.rows import ReadOptions
+        from common.data.vocabulary.diagnoses import checked_mapping
+
+        try:
+            return ReadOptions(checked_mapping(self.diagnoses), shared_ids=self.ids == "shared")
+        except DataError as error:
+            raise ValueError(str(error)) from None
 
 
 class ResourcesSection(Section):

@@ -94,22 +94,28 @@ def status(as_json: JsonOption = False, path: ConfigArgument = None, config: Con
 
 
 def doctor(path: ConfigArgument = None, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Examine everything that can keep this clinic from taking part, and say what to do about it.
+    """Examine everything that can keep this clinic from taking part, say what to do, and show how data are read.
 
     Changes nothing. Leaves with 0, or with 1 where something does not work.
     """
-    from client.doctor import examine
-    from client.doctor_table import render
+    from client.doctor import examine_and_read
+    from client.doctor_table import render, render_understood
     from common.checks import exit_code, to_json
 
     here = clinic(path, config, complete=False)
     if as_json:
-        checks = examine(here)
-        sys.stdout.write(to_json(checks) + "\n")
+        checks, understood = examine_and_read(here)
+        listed = json.loads(to_json(checks))
+        for check in listed:
+            if check["name"] == "table" and understood is not None:
+                check["understood"] = understood.model_dump()
+        sys.stdout.write(json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
     else:
         with errors.status("examining") as line:
-            checks = examine(here, lambda check: line.update(f"examined: {check.name}"))
+            checks, understood = examine_and_read(here, lambda check: line.update(f"examined: {check.name}"))
         output.print(render(checks))
+        for table in render_understood(understood) if understood else ():
+            output.print(table)
     raise typer.Exit(exit_code(checks))
 
 

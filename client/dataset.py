@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from common.data.records import LesionRecord
 from common.image_set import Images
 from common.image_store import ImageStore
-from common.records import LesionRecord
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")

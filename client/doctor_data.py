@@ -1,5 +1,9 @@
-"""The doctor's look at a clinic's data: folder, table, images, melanomas, patients. It tells counts, never names."""
+"""The doctor's look at a clinic's data: folder, table, diagnoses, images, melanomas, patients.
 
+It tells counts and the words of diagnoses, never the name of an image or a patient.
+"""
+
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -15,17 +19,25 @@ from client.policy import ClinicPolicy
 from client.privacy.units import privacy_units
 from client.state_folders import may_read, owner
 from common.checks import Finding, Step, bad, doubtful, good
+from common.data.containers import file_of
+from common.data.decisions import UnknownWords
+from common.data.duplicates import count_duplicates, find_duplicates, signature
+from common.data.files import TABLE_DEPTH, TABLE_SUFFIXES
+from common.data.records import LesionRecord, LesionTable, group_ids, select_sources
+from common.data.tables import open_tables
+from common.data.understood import Understanding, read_to_show, understand
 from common.errors import DataError
-from common.images import ImageProblem, decode
+from common.images import ImageProblem, decode, decode_bytes, read_file
 from common.protocol import PartitionSpec
-from common.records import TABLE_DEPTH, LesionRecord, LesionTable, group_ids, read_table, select_sources
-from common.tables import open_table
 
 SAMPLE: Final = 50
 """How many images are decoded, spread over the table."""
 
 SAMPLE_SECONDS: Final = 15.0
 """After this long no further image of the sample is begun."""
+
+COMPARE_SECONDS: Final = 15.0
+"""After this long no further image is begun to be compared with the others."""
 
 OPENED: Final = 10
 """How many images the worker's user tries to open, where root asks: a process each."""
@@ -43,6 +55,9 @@ NEAR: Final = 0.5
 """A δ above this share of 1/N is warned about."""
 
 _DECODED_SIZE: Final = 32
+_COMPARED_SIZE: Final = 64
+_WORDS: Final = 8
+_MAP: Final = "map each under data.diagnoses in clinic.yaml: to a code of docs/vocabulary.md, or to leave_out"
 _WORKERS: Final = 4
 
 
@@ -56,13 +71,19 @@ class DataDoctor:
         self.root = config.data_folder if self._section else config.folder
         self._worker = owner(config.worker_state)
         self.images, self.units = 0, 0
+        self._unknown: UnknownWords | None = None
+        self.understood: Understanding | None = None
+        """How the table was read, once it was, without names of images and patients."""
         self._records: tuple[LesionRecord, ...] = ()
 
     def steps(self) -> Iterator[Step]:
         """Yield the examinations, in order."""
         yield Step("data folder", self.folder, 20)
         yield Step("table", self.table, 60, needs=("data folder",))
+        yield Step("diagnoses", self.diagnoses, needs=("table",))
+        yield Step("reading", self.reading, needs=("table",))
         yield Step("images", self.readable, SAMPLE_SECONDS + 30, needs=("table",))
+        yield Step("duplicates", self.duplicates, COMPARE_SECONDS + 30, needs=("table",))
         yield Step("melanomas", self.melanomas, needs=("table",))
         yield Step("patients", self.patients, needs=("table",))
         yield Step("delta", self.delta, needs=("patients",))
@@ -88,19 +109,54 @@ class DataDoctor:
         tables = self._tables()
         if not tables:
             known = "image,target, and patient_id where patients are known"
-            return bad("no csv file with known columns", f"give the table a header with at least {known} (README)")
+            return bad("no table with known columns", f"give the table a header with at least {known} (README)")
         if self._closed(tables):
             return bad(f"{self._whose()} may not read it", self._open())
+        assert self._section is not None  # noqa: S101 (the step before saw to it)
         try:
-            read = read_table(self.root)
+            read, self._unknown = read_to_show(self.root, options=self._section.read_options())
+        except UnknownWords as error:
+            return bad(f"no diagnosis is in the vocabulary: {_listed(error)}", _MAP)
         except DataError:
             # Without its text, which may name an image or a patient.
             return bad("the table cannot be used", f"run `melfed-sim data {self.root}`, which says where and why")
         return self._selected(read)
 
+    def diagnoses(self) -> Finding:
+        """Judge whether every diagnosis is in the vocabulary: a word that nobody knows is neither positive nor not."""
+        assert self.understood is not None  # noqa: S101 (the step before saw to it)
+        if self._unknown:
+            return bad(f"{len(self._unknown.words)} are not in the vocabulary: {_listed(self._unknown)}", _MAP)
+        counts = {count.cause: count.rows for count in self.understood.left_out}
+        text = f"{len(self.understood.words)} words, all in the vocabulary"
+        if counts:
+            listed = ", ".join(f"{rows} {cause}" for cause, rows in counts.items())
+            mend = f"`melfed-sim data {self.root}` names them; complete the table, or leave them out"
+            return doubtful(f"{text}; left out: {listed}", mend)
+        return good(text)
+
+    def reading(self) -> Finding:
+        """Judge whether what was read can be right."""
+        found = self.understood
+        assert found is not None  # noqa: S101 (the step before saw to it)
+        if found.improbable:
+            return bad("; ".join(found.improbable), "correct the table, or say in clinic.yaml what it means")
+        asked = []
+        if found.ids_over_sources:
+            asked.append(f"{found.ids_over_sources} patient ids occur in several sources and are taken as {found.ids}")
+        if found.respelled:
+            asked.append(f"{found.respelled} patients are spelled in several ways and taken for one each")
+        if found.not_known:
+            asked.append(f"{sum(found.not_known.values())} patient ids are taken for not known")
+        asked += [f"{sum(counts.values())} cells of {what} are not understood" for what, counts in found.unread.items()]
+        asked += found.questions
+        if asked:
+            return doubtful("; ".join(asked), "see below whether that is right (data.ids, data.same in clinic.yaml)")
+        return good(f"{len(found.columns)} columns")
+
     def readable(self) -> Finding:
         """Decode a sample of the images, and see whether the worker's user may open some of them."""
-        if closed := self._closed([self.root / record.image for record in _spread(self._records, OPENED)]):
+        if closed := self._closed([file_of(self.root / record.image) for record in _spread(self._records, OPENED)]):
             return bad(f"{self._whose()} may not read {closed} images of a sample", self._open())
         sample, end = _spread(self._records, SAMPLE), time.monotonic() + SAMPLE_SECONDS
 
@@ -123,6 +179,31 @@ class DataDoctor:
             mend = f"`melfed-sim data {self.root}` names each and why; convert them to 8-bit JPEG or PNG"
             return bad(text, mend) if 2 * broken > tried else doubtful(f"{text}; such images are left out", mend)
         return good(f"{tried} of {len(self._records)} images tried, all readable")
+
+    def duplicates(self) -> Finding:
+        """Judge whether one picture is there under several names, of all images or of as many as time allows."""
+        end = time.monotonic() + COMPARE_SECONDS
+
+        def compared(record: LesionRecord) -> tuple[str, bytes] | None:
+            if time.monotonic() > end:
+                return None
+            try:
+                data = read_file(self.root / record.image)
+                return hashlib.sha256(data).hexdigest(), signature(decode_bytes(data, _COMPARED_SIZE))
+            except ImageProblem:
+                return "", b""
+
+        records = self._records
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            outcomes = zip(records, pool.map(compared, records), strict=True)
+            tried = {record.image: outcome for record, outcome in outcomes if outcome is not None}
+        digests = {image: digest for image, (digest, _) in tried.items() if digest}
+        groups = find_duplicates(digests, {image: tried[image][1] for image in digests})
+        text = f"{len(tried)} of {len(records)} images compared"
+        if words := count_duplicates(records, groups).words():
+            mend = f"`melfed-sim data {self.root}` names them; correct the table where two patients have one picture"
+            return doubtful(f"{text}: {words}", mend)
+        return good(f"{text}, each another picture")
 
     def melanomas(self) -> Finding:
         """Judge whether a study that divides the data as is usual will find melanomas, and images, enough."""
@@ -177,6 +258,7 @@ class DataDoctor:
                 "correct data.sources in clinic.yaml",
             )
         self.images = len(self._records)
+        self.understood = understand(read, self._records, self._unknown).without_names()
         text = f"{self.images} images ({read.layout}), {len({r.patient_id for r in self._records} - {None})} patients"
         gaps = {"rows without an image": read.missing, "images without a row": read.unlisted}
         found = [f"{len(names)} {what}" for what, names in gaps.items() if names]
@@ -197,13 +279,19 @@ class DataDoctor:
         return f"setfacl -R -m u:{name}:rX {self.root}, and let {name} enter the folders above it"
 
     def _tables(self) -> list[Path]:
-        patterns = ["/".join(["*"] * depth + ["*.[cC][sS][vV]"]) for depth in range(TABLE_DEPTH + 1)]
+        patterns = ["/".join(["*"] * (depth + 1)) for depth in range(TABLE_DEPTH + 1)]
         files = [path for pattern in patterns for path in self.root.glob(pattern) if not path.name.startswith(".")]
-        return [path for path in files if open_table(path).truth]
+        tables = [path for path in files if path.suffix.lower() in TABLE_SUFFIXES]
+        return [path for path in tables if any(table.truth for table in open_tables(path))]
 
     @cached_property
     def _groups(self) -> list[str]:
         return group_ids(self._records)
+
+
+def _listed(error: UnknownWords) -> str:
+    listed = ", ".join(f"'{word}' ({count})" for word, count in error.words.most_common(_WORDS))
+    return f"{listed} and {len(error.words) - _WORDS} more" if len(error.words) > _WORDS else listed
 
 
 def _spread(records: Sequence[LesionRecord], most: int) -> list[LesionRecord]:

@@ -1,12 +1,14 @@
-"""A doctor's checks as a table of ticks and crosses."""
+"""A doctor's checks as a table of ticks and crosses, and how a clinic's table was read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from common.checks import MARKS, STYLES, Check
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from common.data.understood import Understanding
 
 
 def render(checks: Sequence[Check]) -> "Table":
@@ -27,3 +29,20 @@ def render(checks: Sequence[Check]) -> "Table":
             cells[1].stylize(style)
         table.add_row(*cells)
     return table
+
+
+def render_understood(found: "Understanding") -> Iterator["Table"]:
+    """Yield tables that show how a clinic's table was read."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from common.data.understood import COUNTED, sections
+
+    for section in sections(found):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=section.title, title_justify="left")
+        for column in section.columns:
+            table.add_column(column, overflow="fold", justify="right" if column in COUNTED else "left")
+        for row in section.rows:
+            table.add_row(*map(Text, row))
+        yield table

@@ -1,10 +1,10 @@
 """How one clinic's images are divided into train, validation and test: the same at a real clinic and at a virtual one.
 
 What is divided are whole groups: in a private study its units (`client.privacy.units`), else connected groups
-(`common.records.group_ids`). Which part a group is in follows from a keyed hash of its own name, and from nothing else:
-whoever joins or leaves the clinic moves nobody. So the parts of two clinics that differ by one patient differ by that
-patient's images alone, which is what the privacy accounting takes for granted. No rule looks at how many there are: a
-part may be empty.
+(`common.data.records.group_ids`). Which part a group is in follows from a keyed hash of its own name, and from nothing
+else: whoever joins or leaves the clinic moves nobody. So the parts of two clinics that differ by one patient differ by
+that patient's images alone, which is what the privacy accounting takes for granted. No rule looks at how many there
+are: a part may be empty.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from client.privacy.units import Unit, units_of
+from common.data.records import LesionRecord, group_ids
 from common.protocol import PartitionSpec
-from common.records import LesionRecord, group_ids
 
 Part = Literal["train", "validation", "test"]
 

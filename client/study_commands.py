@@ -12,7 +12,9 @@ from client.terminal import ConfigOption, JsonOption, clinic, errors, output
 from common.errors import DeclinedError, MelfedError
 
 if TYPE_CHECKING:
+    from client.approvals import Approval
     from client.config import ClinicConfig
+    from client.data_words import Reading
     from client.study_words import Agreement
     from common.protocol import StudyProtocol
 
@@ -41,44 +43,51 @@ def approve(
         typer.Option(min=1e-6, max=1e4, help="Largest ε of all its runs.", show_default="that of so many whole runs"),
     ] = None,
     by: ByOption = None,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Let a study run here, once or more often, and print what the clinic agrees to with it.
+    """Let a study run here, once or more often, and print what the clinic agrees to with it and how its table is read.
 
     The rest of the policy stays: a study that asks for more than clinic.yaml allows is declined, approved or not. Where
-    too little ε is left for a whole run, it is not approved: this clinic could not end what it begins.
+    too little ε is left for a whole run, it is not approved: this clinic could not end what it begins. Nor is anything
+    while the table has diagnoses that nobody knows: afterwards they would be left out unsaid.
     """
     from client.approvals import approve as approve_study
     from client.approvals import earlier_versions, effective_policy, study_to_approve
+    from client.data_words import read_for
     from client.study_words import agreement
     from client.telling import in_full
 
     here = clinic(config)
     read = study_to_approve(here, study)
     lacking: MelfedError | None = None
-    if read is None:
-        errors.print("the digest alone says nothing of the study: approve its file to see what is agreed to")
-    else:
+    agreed, allowed = None, list[tuple[str, str]]()
+    if read is not None:
         allowed, lacking = _allowed(here, read, runs, epsilon)
-        _print_agreement(agreement(here, effective_policy(here), read), allowed)
-        for earlier in earlier_versions(here, read):
-            output.print(
-                f"approved before as {earlier[:16]}…, of study protocol 1: that approval lets nothing train any more. "
-                "What melfed does with patients has changed since (docs/what-was-broken.md), and so has the digest: "
-                "read it anew, and approve it again.",
-                style="yellow",
-            )
-    if check:
+        agreed = agreement(here, effective_policy(here), read)
+    shown = read_for(here, read)
+    if not as_json:
+        if agreed is None or read is None:
+            errors.print("the digest alone says nothing of the study: approve its file to see what is agreed to")
+        else:
+            _print_agreement(agreed, allowed)
+            _print_earlier(earlier_versions(here, read))
+        _print_reading(shown)
+    if check and shown.unknown is not None:
+        raise shown.unknown
+    if lacking is not None and not check:
+        raise DeclinedError(f"not approved: {in_full(lacking)}; see melfed-client studies, and policy.epsilon")
+    approval = None if check else approve_study(here, study, by or user(), runs, epsilon)
+    if as_json:
+        _write_approval(approval, agreed, shown)
+    elif approval is None:
         if lacking is not None:
             errors.print(f"It would not be approved: {in_full(lacking)}", style="yellow")
         output.print("nothing was approved (--check)")
-        return
-    if lacking is not None:
-        raise DeclinedError(f"not approved: {in_full(lacking)}; see melfed-client studies, and policy.epsilon")
-    approval = approve_study(here, study, by or user(), runs, epsilon)
-    often = f"{runs} run{'' if runs == 1 else 's'}"
-    cost = "" if approval.epsilon is None else f", ε {approval.epsilon:.4g} in all"
-    output.print(f"approved {approval.digest} by {approval.by}: {often}{cost}", soft_wrap=True)
+    else:
+        often = f"{runs} run{'' if runs == 1 else 's'}"
+        cost = "" if approval.epsilon is None else f", ε {approval.epsilon:.4g} in all"
+        output.print(f"approved {approval.digest} by {approval.by}: {often}{cost}", soft_wrap=True)
 
 
 def revoke(
@@ -139,6 +148,17 @@ def _allowed(
     return lines, cannot_end(policy, study, rows)
 
 
+def _print_earlier(digests: tuple[str, ...]) -> None:
+    """Say of approvals as of an older protocol that they let nothing train, and why."""
+    for earlier in digests:
+        output.print(
+            f"approved before as {earlier[:16]}…, of study protocol 1: that approval lets nothing train any more. What "
+            "melfed does with patients has changed since (docs/what-was-broken.md), and so has the digest: read it "
+            "anew, and approve it again.",
+            style="yellow",
+        )
+
+
 def _print_agreement(agreed: "Agreement", allowed: list[tuple[str, str]]) -> None:
     from rich.table import Table
 
@@ -154,6 +174,27 @@ def _print_agreement(agreed: "Agreement", allowed: list[tuple[str, str]]) -> Non
         output.print("The policy in clinic.yaml allows it, as far as the budget lasts.")
     else:
         errors.print(f"But this clinic's policy: {agreed.objection}", style="yellow")
+
+
+def _print_reading(shown: "Reading") -> None:
+    from client.doctor_table import render_understood
+
+    if shown.understood is None:
+        errors.print(f"How this clinic's table is read cannot be shown: {shown.problem}", style="yellow", markup=False)
+        return
+    for table in render_understood(shown.understood):
+        output.print(table)
+
+
+def _write_approval(approval: "Approval | None", agreed: "Agreement | None", shown: "Reading") -> None:
+    content = {
+        "approval": approval.model_dump(mode="json") if approval else None,
+        "agreement": [list(line) for line in agreed.lines] if agreed else None,
+        "objection": agreed.objection if agreed else None,
+        "understood": shown.understood.model_dump() if shown.understood else None,
+        "problem": shown.problem,
+    }
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def user() -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from client.privacy.noise import NoiseSource
 from client.privacy.units import Unit, privacy_units
+from common.data.records import LesionRecord
 from common.protocol import PartitionSpec
-from common.records import LesionRecord
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,13 @@ from client.telling import Telling
 from client.training import Trainer
 from client.unit_counts import UnitCounts, declared, noised
 from common.classifier import Classifier, load_trainable, trainable_tensors
+from common.data.records import LesionRecord
 from common.errors import MelfedError, StudyError
 from common.histogram import ScoreHistogram
 from common.image_set import Images
 from common.noisy_histogram import NoisyHistogram
 from common.prefix import split
 from common.protocol import StudyProtocol, validates
-from common.records import LesionRecord
 from common.scoring import Progress, pick_device
 from common.study_model import build_study_classifier
 from common.tensors import Tensors

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from common.backbones import Part, backbone_spec
+from common.data.records import LesionRecord
+from common.data.vocabulary.sites import SITES
 from common.errors import StudyError, WeightsError
 from common.neck import Neck, tap_modules
 from common.norms import FrozenStatisticsNorm, frozen_statistics, group_norm, norm_parameters, replace_batch_norms
-from common.records import SITES, LesionRecord
 from common.tensors import Tensors, check_tensors
 
 # Round public numbers, not statistics of anybody's patients: those would have to be paid for in private training.

@@ -5,7 +5,7 @@ images:
 
 - `pixels.u8`: records of size × size × 3 bytes, one after the other;
 - `index.sqlite`: which record (slot) or problem belongs to which SHA-256 of file content, and which SHA-256 to which
-  path as long as the file's size and times stay as they were;
+  path as long as the file's size and times stay as they were; and signatures of pictures (`common.data.duplicates`);
 - `lock`: held by the one process that builds.
 
 A slot enters the index after its pixels are on the disk, so a process killed at any point leaves a usable cache:
@@ -18,7 +18,7 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,7 @@ Stamp = tuple[int, int, int]
 
 _SCHEMA: Final = """
 CREATE TABLE images (sha256 TEXT PRIMARY KEY, slot INTEGER UNIQUE, problem TEXT) WITHOUT ROWID;
+CREATE TABLE signatures (sha256 TEXT PRIMARY KEY, signature BLOB) WITHOUT ROWID;
 CREATE TABLE files (
     path BLOB PRIMARY KEY, bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 TEXT, problem TEXT
 ) WITHOUT ROWID;
@@ -102,6 +103,14 @@ class ImageCache:
             for path, length, mtime, ctime, sha256, slot, problem in rows
             if problem is not None or (slot is not None and slot < slots)
         }
+
+    def signatures(self) -> dict[str, bytes]:
+        """What is stored of pictures' signatures, by the SHA-256 of the file's content."""
+        with storage_errors(self.folder):
+            if not self._index.exists():
+                return {}
+            with contextlib.closing(self._connect()) as index:
+                return dict(index.execute("SELECT sha256, signature FROM signatures").fetchall())
 
     @contextlib.contextmanager
     def building(self) -> Iterator["CacheBuilder"]:
@@ -173,6 +182,11 @@ class CacheBuilder:
                 )
         self._slots += len(slots)
         self.known.update(fresh)
+
+    def commit_signatures(self, signatures: Mapping[str, bytes]) -> None:
+        """Store signatures by the SHA-256 of the file's content."""
+        with storage_errors(self._pixels.parent), self._connection as index:
+            index.executemany("INSERT OR REPLACE INTO signatures VALUES (?, ?)", list(signatures.items()))
 
     def _append(self, records: Sequence[Pixels]) -> None:
         if not records:

@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from common.data.records import LesionRecord, group_ids
 from common.image_store import ImageStore
-from common.records import LesionRecord, group_ids
 
 
 @dataclass(frozen=True)

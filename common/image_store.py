@@ -16,9 +16,11 @@ from typing import Final
 
 import numpy as np
 
+from common.data.containers import split_member
+from common.data.duplicates import DuplicateGroup, find_duplicates, signature
 from common.errors import DataError
 from common.image_cache import CacheBuilder, ImageCache, Outcome, Reading, Stamp
-from common.images import MAX_FILE_BYTES, TOO_LARGE, ImageProblem, Pixels, decode_bytes, read_file
+from common.images import MAX_FILE_BYTES, TOO_LARGE, ImageProblem, MissingDecoder, Pixels, decode_bytes, read_file
 
 Progress = Callable[[int, int], None]
 
@@ -166,6 +168,22 @@ class ImageStore:
             raise DataError(f"{error.args[0]} is not among the decoded images: see those left out") from error
         return np.asarray(self._pixels[np.array(slots, dtype=np.intp)])
 
+    def duplicates(self) -> tuple[DuplicateGroup, ...]:
+        """Group the images that are one picture (`common.data.duplicates`); signatures are computed once and kept.
+
+        Raises:
+            StorageError: the cache cannot be written.
+        """
+        digests = {image: self.digests[image] for image in self._slots}
+        known = self._cache.signatures()
+        missing = {digest: self._slots[image] for image, digest in digests.items() if digest not in known}
+        if missing:
+            fresh = {digest: signature(np.asarray(self._pixels[slot])) for digest, slot in missing.items()}
+            with self._cache.building() as builder:
+                builder.commit_signatures(fresh)
+            known |= fresh
+        return find_duplicates(digests, {image: known[digest] for image, digest in digests.items()})
+
 
 def _survey(cache: Path, root: Path, images: Sequence[str], size: int) -> _Survey:
     real_root = os.path.realpath(root)
@@ -189,7 +207,7 @@ def _survey(cache: Path, root: Path, images: Sequence[str], size: int) -> _Surve
 
 
 def _find_files(root: str, images: Sequence[str]) -> tuple[list[_File], dict[str, str]]:
-    """The images that are regular files inside the root, and the reason for each that is not.
+    """The images that are regular files inside the root, or lie in one, and the reason for each that is not.
 
     The folder of an image is resolved once for all images in it: ten thousand calls of realpath would take longer
     than all the rest of opening a store.
@@ -199,7 +217,8 @@ def _find_files(root: str, images: Sequence[str]) -> tuple[list[_File], dict[str
     real: dict[str, str] = {}
     inside = f"{root.rstrip('/')}/"
     for image in images:
-        folder, name = os.path.split(f"{inside}{image}")
+        file, member = split_member(f"{inside}{image}")
+        folder, name = os.path.split(file)
         try:
             if folder not in real:
                 real[folder] = os.path.realpath(folder).rstrip("/")
@@ -215,9 +234,10 @@ def _find_files(root: str, images: Sequence[str]) -> tuple[list[_File], dict[str
             unusable[image] = "leads out of the data folder"
         elif not stat.S_ISREG(status.st_mode):
             unusable[image] = "not a file"
-        elif status.st_size > MAX_FILE_BYTES:
+        elif member is None and status.st_size > MAX_FILE_BYTES:
             unusable[image] = TOO_LARGE
         else:
+            path = path if member is None else f"{path}/{member}"
             files.append(_File(image, path, (status.st_size, status.st_mtime_ns, status.st_ctime_ns)))
     return files, unusable
 
@@ -250,5 +270,7 @@ def _read(file: _File, size: int, known: Collection[str]) -> Reading:
         return Reading(file.path, file.stamp, sha256, None, None)
     try:
         return Reading(file.path, file.stamp, sha256, decode_bytes(data, size, file.image), None)
+    except MissingDecoder as problem:  # kept of the file, which is read again at the next build, and not of its content
+        return Reading(file.path, file.stamp, None, None, problem.reason)
     except ImageProblem as problem:
         return Reading(file.path, file.stamp, sha256, None, problem.reason)

@@ -1,13 +1,18 @@
-"""From an image file to a square of 8-bit RGB pixels, or one sentence on why not.
+"""From an image file to a square of 8-bit sRGB pixels, or one sentence on why not.
 
-What is faithful in 8-bit RGB is decoded: 8-bit colour and greyscale, with an alpha channel where it is fully opaque.
-Everything that would need a guess (CMYK without its profile, a palette, 16 bits squeezed into 8, several frames, what
-lies under a transparent pixel) is an `ImageProblem`, whose reason says what to convert.
+Read are JPEG, PNG, TIFF, BMP, WebP, GIF, DICOM (`common.data.dicom_pixels`) and, with `pillow-heif`, HEIC; the format
+is told from the content. Colours are converted to sRGB by the profile that a picture carries (`common.data.colour`).
+What would need a guess (inks without a profile, samples of which only the lower bits are in use, several frames, what
+lies under a transparent pixel) or is no picture (a mask of black and white) is an `ImageProblem`, whose reason says
+what to convert.
 """
 
+import contextlib
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +20,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from common.data.colour import adobe_rgb_to_srgb, is_adobe_rgb, to_srgb
+from common.data.containers import read_member, split_member
+from common.data.heif import is_heif, open_heif
+from common.data.problems import PictureError
 from common.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 
-DECODER_VERSION: Final = 1
+DECODER_VERSION: Final = 2
 """Raised whenever `decode` gives other pixels or problems for the same file; decoded-image caches carry it."""
 
 MAX_PIXELS: Final = 80_000_000
@@ -37,8 +46,14 @@ MIN_SIDE: Final = 16
 # Pillow knows more formats; some of them start programs (EPS) or hide their bit depth (JPEG 2000). GIF is here so that
 # it is refused for the right reason.
 _FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
-_FAITHFUL_MODES: Final = frozenset({"L", "LA", "RGB", "RGBA", "YCbCr"})
-_MODE_NAMES: Final = {"P": "palette", "PA": "palette", "CMYK": "CMYK", "1": "black and white without greys"}
+_FAITHFUL_MODES: Final = frozenset({"L", "LA", "P", "PA", "RGB", "RGBA", "YCbCr", "CMYK", "I;16", "I;16L", "I;16B"})
+_MASK: Final = "only black and white, without greys: a mask, and no picture of a lesion"
+_LOWER_BITS: Final = "16 bits a channel, of which only the lower ones are in use: convert to 8-bit RGB"
+_DICOM_PLACE: Final = 128
+_DICOM_MAGIC: Final = b"DICM"
+_BLACK_AND_WHITE: Final = ({0, 255}, {(0, 0, 0), (255, 255, 255)})
+_DEEPEST: Final = 16
+_OPAQUE: Final = 255
 _TIFF_BITS_PER_SAMPLE: Final = 258
 _EXIF_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = {
@@ -58,11 +73,12 @@ _DAMAGE: Final = (
     EOFError,
     LookupError,
     TypeError,
-    OverflowError,
+    ArithmeticError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
-_NO_IMAGE: Final = "no readable image: its start is none of JPEG, PNG, TIFF, BMP or WebP"
+_NO_IMAGE: Final = "no readable image: its start is none of JPEG, PNG, TIFF, BMP, WebP, GIF, HEIC or DICOM"
 _TOO_MANY_PIXELS: Final = f"more than {MAX_PIXELS // 1_000_000} megapixels, maybe a decompression bomb: make it smaller"
 
 
@@ -78,11 +94,15 @@ class ImageProblem(DataError):  # noqa: N818 (a finding about one file, which th
         return f"{self.image}: {self.reason}"
 
 
+class MissingDecoder(ImageProblem):
+    """An image that could be used once a package is installed; `reason` names it."""
+
+
 def decode(path: Path, size: int) -> Pixels:
     """Read an image file as a square of pixels.
 
-    The picture is turned upright by its EXIF orientation, its shorter side is brought to `size` with antialiasing
-    (Lanczos), and the centre is cut out.
+    The picture is turned upright by its EXIF orientation, its colours are converted to sRGB, its shorter side is
+    brought to `size` with antialiasing (Lanczos), and the centre is cut out.
 
     Returns:
         uint8 array of shape (size, size, 3), RGB.
@@ -94,17 +114,23 @@ def decode(path: Path, size: int) -> Pixels:
 
 
 def read_file(path: Path) -> bytes:
-    """Read a whole image file.
+    """Read a whole image file, also one inside an HDF5 file (`common.data.containers`).
 
     Raises:
         ImageProblem: the file is missing, not readable, or above `MAX_FILE_BYTES`.
     """
+    file, member = split_member(str(path))
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        if member is None:
+            with path.open("rb") as opened:
+                data: bytes | None = opened.read(MAX_FILE_BYTES + 1)
+        else:
+            data = read_member(Path(file), member, MAX_FILE_BYTES)
     except OSError as error:
         raise ImageProblem(str(path), f"cannot be read: {error.strerror or error}") from error
-    if len(data) > MAX_FILE_BYTES:
+    except PictureError as error:
+        raise ImageProblem(str(path), str(error)) from error
+    if data is None or len(data) > MAX_FILE_BYTES:
         raise ImageProblem(str(path), TOO_LARGE)
     return data
 
@@ -120,12 +146,11 @@ def decode_bytes(data: bytes, size: int, name: str = "image") -> Pixels:
     if not data:
         raise ImageProblem(name, "empty file")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _refuse_unfaithful(image, name)
-            # JPEG can decode at a half, a quarter or an eighth: at least twice the target keeps what Lanczos needs.
-            image.draft(None, (2 * size, 2 * size))
-            image.load()
-            return _square(image, size, name)
+        with _opened(data) as source:
+            return _square(source, size)
+    except PictureError as refused:
+        kind = MissingDecoder if refused.mendable else ImageProblem
+        raise kind(name, str(refused)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageProblem(name, _TOO_MANY_PIXELS) from error
     except UnidentifiedImageError as error:
@@ -134,42 +159,52 @@ def decode_bytes(data: bytes, size: int, name: str = "image") -> Pixels:
         raise ImageProblem(name, f"truncated or damaged: {_one_line(error)}") from error
 
 
-def _refuse_unfaithful(image: Image.Image, name: str) -> None:
-    """Raise for what the header alone tells, before any pixel is decoded."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageProblem(name, _TOO_MANY_PIXELS)
-    # A camera's MPO carries previews after the picture itself: its first image is the picture.
-    if image.format != "MPO" and getattr(image, "is_animated", False):
-        raise ImageProblem(name, "several frames: export the one that shows the lesion as a file of its own")
-    if min(width, height) < MIN_SIDE:
-        raise ImageProblem(name, f"{width}×{height} pixels: the shorter side is under {MIN_SIDE}")
-    if _is_deep(image):
-        raise ImageProblem(name, "more than 8 bits a channel: convert to 8-bit RGB")
-    if image.mode not in _FAITHFUL_MODES:
-        raise ImageProblem(name, f"{_MODE_NAMES.get(image.mode, f'mode {image.mode}')}: convert to 8-bit RGB")
+@dataclass(frozen=True)
+class _Source:
+    """A picture whose pixels may not be decoded yet, its colour profile, and whether EXIF tells how to turn it."""
+
+    image: Image.Image
+    profile: bytes | None
+    exif: bool
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Tell whether the file has more than 8 bits a channel; Pillow would drop the lower ones of RGB silently."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return bool(max(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (8,))) > 8)
-    tiles = getattr(image, "tile", [])
-    return image.mode.startswith(("I", "F")) or (image.format == "PNG" and any(";16" in str(tile[3]) for tile in tiles))
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[_Source]:
+    """Tell the format of a file's content, and read its header."""
+    if data[_DICOM_PLACE : _DICOM_PLACE + len(_DICOM_MAGIC)] == _DICOM_MAGIC:
+        from common.data.dicom_pixels import open_dicom  # pydicom takes a while to load
+
+        picture = open_dicom(data, MAX_PIXELS)
+        yield _Source(picture.image, picture.profile, exif=False)
+    elif is_heif(data):
+        image = open_heif(data, MAX_PIXELS)
+        yield _Source(image, image.info.get("icc_profile"), exif=False)  # libheif has turned it
+    else:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            yield _Source(image, image.info.get("icc_profile"), exif=True)
 
 
-def _square(image: Image.Image, size: int, name: str) -> Pixels:
-    """Cut out the centre of a loaded image, upright, as RGB pixels (size, size, 3)."""
-    # A PNG can also name one colour as transparent instead of carrying an alpha channel.
-    if "transparency" in image.info or image.mode in ("LA", "RGBA"):
-        alpha = image.convert("RGBA").getchannel("A")
-        if alpha.getextrema()[0] != 255:
-            raise ImageProblem(name, "transparent pixels: flatten onto a background and save as 8-bit RGB")
-    orientation = _orientation(image)
-    width, height = image.size
+def _square(source: _Source, size: int) -> Pixels:
+    """Cut out the centre of a picture, upright, as sRGB pixels (size, size, 3)."""
+    image = source.image
+    _refuse_by_header(image)
+    deep = _is_deep(image)
+    # JPEG can decode at a half, a quarter or an eighth: at least twice the target keeps what Lanczos needs.
+    image.draft(None, (2 * size, 2 * size))
+    image.load()
+    # Of a loaded picture: Pillow turns TIFF by itself.
+    orientation, adobe = _exif(image) if source.exif else (1, False)
+    plain = _without_alpha(_in_eight_bits(image) if image.mode.startswith("I") else image)
+    if deep and _brightest(plain) < 1 << 4:
+        raise PictureError(_LOWER_BITS)
+    if {colour for _, colour in plain.getcolors(2) or ()} in _BLACK_AND_WHITE:
+        raise PictureError(_MASK)
+    colour = to_srgb(plain, source.profile)
+    if adobe and source.profile is None and plain.mode == "RGB":
+        colour = adobe_rgb_to_srgb(colour)
+    width, height = colour.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    colour = image if image.mode == "RGB" else image.convert("RGB")
     square = colour.resize(
         (size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side), reducing_gap=3.0
     )
@@ -178,12 +213,70 @@ def _square(image: Image.Image, size: int, name: str) -> Pixels:
     return np.array(square, dtype=np.uint8)
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) where there is none: damaged metadata does not make the picture unusable."""
+def _refuse_by_header(image: Image.Image) -> None:
+    """Raise for what the header alone tells, before any pixel is decoded."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise PictureError(_TOO_MANY_PIXELS)
+    # A camera's MPO carries previews after the picture itself: its first image is the picture.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise PictureError("several frames: export the one that shows the lesion as a file of its own")
+    if min(width, height) < MIN_SIDE:
+        raise PictureError(f"{width}×{height} pixels: the shorter side is under {MIN_SIDE}")
+    if image.mode == "1":
+        raise PictureError(_MASK)
+    if image.mode in ("I", "F") or not _bits(image) <= _DEEPEST:
+        raise PictureError("more than 16 bits a channel, or numbers that are no colours: convert to 8-bit RGB")
+    if image.mode not in _FAITHFUL_MODES:
+        raise PictureError(f"mode {image.mode}: convert to 8-bit RGB")
+
+
+def _bits(image: Image.Image) -> int:
+    """Most bits a channel in a TIFF; of other formats Pillow's mode tells."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return int(max(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (8,))))
+    return 8
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Tell, before pixels are loaded, whether there are 16 bits a channel; of RGB, Pillow keeps the upper 8."""
+    tiles = getattr(image, "tile", [])
+    png = image.format == "PNG" and any(";16" in str(tile[3]) for tile in tiles)
+    return png or image.mode.startswith("I") or _bits(image) > 8
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """The upper 8 of 16 bits of grey: both PNG and TIFF define the largest value as white."""
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    """A picture of mode L, RGB or CMYK; pixels that are not opaque are refused."""
+    # A PNG can also name one colour as transparent instead of carrying an alpha channel.
+    if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA"):
+        alpha = image.convert("RGBA").getchannel("A")
+        if alpha.getextrema()[0] != _OPAQUE:
+            raise PictureError("transparent pixels: flatten onto a background and save as 8-bit RGB")
+    if image.mode in ("L", "LA"):
+        return image.convert("L")
+    return image if image.mode in ("RGB", "CMYK") else image.convert("RGB")
+
+
+def _brightest(image: Image.Image) -> int:
+    extrema = image.getextrema()
+    return int(max(np.ravel(extrema)))
+
+
+def _exif(image: Image.Image) -> tuple[int, bool]:
+    """EXIF orientation, 1 (upright) where there is none, and whether colours are stated to be in Adobe RGB.
+
+    Damaged metadata does not make the picture unusable.
+    """
     try:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+        exif = image.getexif()
+        return int(exif.get(_EXIF_ORIENTATION, 1)), is_adobe_rgb(exif)
     except _DAMAGE:
-        return 1
+        return 1, False
 
 
 def _one_line(error: BaseException) -> str:

@@ -6,16 +6,21 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from common.data.duplicates import DuplicateGroup, find_duplicates, signature
+from common.data.records import LesionRecord, group_ids, group_kind
+from common.data.rows import ReadOptions
+from common.data.understood import Understanding, read_to_show, understand
 from common.images import ImageProblem, decode_bytes, read_file
-from common.records import LesionRecord, group_ids, group_kind, read_table
 
-_CHECK_SIZE = 32
-"""Side in pixels to which images are decoded: a check reads the whole file, whatever the size asked for."""
+_CHECK_SIZE = 64
+"""Side in pixels to which images are decoded: a check reads the whole file whatever the size, and a signature needs no
+more."""
 _COLUMNS = ("diagnosis", "patient_id", "lesion_id", "age", "sex", "site")
 
 
@@ -52,12 +57,14 @@ class UnreadableFile(_Part):
     reason: str
 
 
-class IdenticalFiles(_Part):
-    """Images whose files are the same bytes (SHA-256)."""
+class SamePicture(_Part):
+    """Images that are one picture: the same bytes, or the same photograph saved anew (`common.data.duplicates`)."""
 
     images: list[str]
     groups: int
     """Groups they lie in by the table: more than one means that a split by group would not keep them together."""
+    patients: int
+    """Patients that the table gives them to."""
     targets_differ: bool
     """Whether the same picture is labelled both ways."""
 
@@ -88,25 +95,34 @@ class Inventory(_Part):
     images_without_row: list[str]
     undiagnosed: list[str]
     unreadable: list[UnreadableFile]
-    identical_files: list[IdenticalFiles]
+    identical_files: list[SamePicture]
+    """Images whose files are the same bytes."""
+    near_duplicates: list[SamePicture]
+    """Images that are the same photograph, not all of them the same bytes."""
     known_duplicates: list[list[str]]
     """Images that the table itself groups as the same picture."""
+    understood: Understanding
+    """How the tables were read."""
 
 
-def inspect(root: Path, progress: Callable[[int, int], None] | None = None) -> Inventory:
+def inspect(
+    root: Path, progress: Callable[[int, int], None] | None = None, options: ReadOptions | None = None
+) -> Inventory:
     """Read a data folder's table and decode every image once.
 
     Args:
         root: the data folder, see `records.read_table`.
         progress: called with the number of images done and of all, after each one.
+        options: what a person says about the folder that its tables do not say.
 
     Raises:
-        DataError: the folder or its table cannot be used; an unreadable image is no error but a finding.
+        DataError: the folder or its table cannot be used; an unreadable image is no error but a finding, and neither
+            is a diagnosis that nobody knows (`Inventory.understood`).
     """
-    table = read_table(root)
+    table, unknown = read_to_show(root, options=options)
     records = table.records
     groups = group_ids(records)
-    digests, unreadable = _check_files(root, records, progress)
+    duplicates, unreadable = _check_files(root, records, progress)
     melanomas = sum(record.target for record in records)
     return Inventory(
         folder=root.resolve().name,
@@ -128,55 +144,65 @@ def inspect(root: Path, progress: Callable[[int, int], None] | None = None) -> I
         images_without_row=list(table.unlisted),
         undiagnosed=list(table.undiagnosed),
         unreadable=unreadable,
-        identical_files=_identical(records, groups, digests),
+        identical_files=_same_pictures(records, groups, [each for each in duplicates if each.identical]),
+        near_duplicates=_same_pictures(records, groups, [each for each in duplicates if not each.identical]),
         known_duplicates=_known_duplicates(records),
+        understood=understand(table, unknown=unknown),
     )
 
 
 def _check_files(
     root: Path, records: Sequence[LesionRecord], progress: Callable[[int, int], None] | None
-) -> tuple[list[str | None], list[UnreadableFile]]:
-    """SHA-256 of each image file (None where it cannot be read at all), and the images that cannot be decoded."""
-    digests: list[str | None] = []
+) -> tuple[tuple[DuplicateGroup, ...], list[UnreadableFile]]:
+    """Images that are one picture, and those that cannot be decoded."""
+    digests: dict[str, str] = {}
+    signatures: dict[str, bytes] = {}
     unreadable: list[UnreadableFile] = []
     # Pillow decodes and hashlib hashes without the interpreter's lock, so threads use all cores.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for record, (digest, reason) in zip(records, pool.map(partial(_check_file, root), records), strict=True):
-            digests.append(digest)
-            if reason is not None:
-                unreadable.append(UnreadableFile(image=record.image, reason=reason))
+        checked = zip(records, pool.map(partial(_check_file, root), records), strict=True)
+        for number, (record, check) in enumerate(checked):
+            if check.digest is not None:
+                digests[record.image] = check.digest
+                signatures[record.image] = check.signature
+            if check.reason is not None:
+                unreadable.append(UnreadableFile(image=record.image, reason=check.reason))
             if progress is not None:
-                progress(len(digests), len(records))
-    return digests, unreadable
+                progress(number + 1, len(records))
+    return find_duplicates(digests, signatures), unreadable
 
 
-def _check_file(root: Path, record: LesionRecord) -> tuple[str | None, str | None]:
-    """SHA-256 and reason of failure of one file."""
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """SHA-256 of one file, None where it cannot be read; its picture's signature; why it cannot be decoded."""
+
+    digest: str | None = None
+    signature: bytes = b""
+    reason: str | None = None
+
+
+def _check_file(root: Path, record: LesionRecord) -> _Check:
     digest = None
     try:
         data = read_file(root / record.image)
         digest = hashlib.sha256(data).hexdigest()
-        decode_bytes(data, _CHECK_SIZE, record.image)
+        return _Check(digest, signature(decode_bytes(data, _CHECK_SIZE, record.image)))
     except ImageProblem as problem:
-        return digest, problem.reason
-    return digest, None
+        return _Check(digest, reason=problem.reason)
 
 
-def _identical(
-    records: Sequence[LesionRecord], groups: Sequence[str], digests: Sequence[str | None]
-) -> list[IdenticalFiles]:
-    same: dict[str, list[int]] = defaultdict(list)
-    for index, digest in enumerate(digests):
-        if digest is not None:
-            same[digest].append(index)
+def _same_pictures(
+    records: Sequence[LesionRecord], groups: Sequence[str], duplicates: Iterable[DuplicateGroup]
+) -> list[SamePicture]:
+    place = {record.image: index for index, record in enumerate(records)}
     return [
-        IdenticalFiles(
-            images=[records[index].image for index in indices],
-            groups=len({groups[index] for index in indices}),
-            targets_differ=len({records[index].target for index in indices}) > 1,
+        SamePicture(
+            images=list(same.images),
+            groups=len({groups[place[image]] for image in same.images}),
+            patients=_distinct(records[place[image]].patient_id for image in same.images),
+            targets_differ=len({records[place[image]].target for image in same.images}) > 1,
         )
-        for indices in same.values()
-        if len(indices) > 1
+        for same in duplicates
     ]
 
 

@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from common.backbones import BACKBONES
-from common.errors import StudyError
+from common.data.vocabulary.entities import positive_entities
+from common.errors import DataError, StudyError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+ImageType = Literal["dermoscopic", "clinical", "overview", "tbp tile", "tbp overview", "rcm"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -39,13 +41,26 @@ class PhantomSection(Section):
 class DataSpec(Section):
     """What counts as a positive, and how pictures enter the network."""
 
-    positive: tuple[str, ...] = Field(("mel",), min_length=1, description="diagnoses that count as positive")
+    positive: tuple[str, ...] = Field(
+        ("mel",), min_length=1, description="diagnoses that count as positive, codes of docs/vocabulary.md"
+    )
     image_size: int = Field(128, ge=32, le=1024, description="side of the square network input, pixels")
     sources: Literal["all"] | tuple[str, ...] = Field(
         "all", description="'all', or a list of names and patterns of sources ('!PATTERN' leaves out)"
     )
-
+    image_type: Literal["all"] | tuple[ImageType, ...] = Field(
+        "all", description="'all', or a list of kinds of pictures; one whose kind the table does not say is taken"
+    )
     phantom: PhantomSection | None = Field(None, description="render synthetic lesions instead of reading a folder")
+
+    @field_validator("positive")
+    @classmethod
+    def _codes_that_there_are(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            positive_entities(value)
+        except DataError as error:
+            raise ValueError(str(error).removeprefix("positive: ")) from None
+        return value
 
     @field_validator("sources")
     @classmethod

@@ -46,13 +46,21 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of labelled images.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the test object as JSON.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Where decoded images are kept.", show_default=False)] = None,
+    diagnoses: Annotated[
+        list[str], typer.Option("--diagnosis", metavar="WORD=CODE", help="What a word in the tables means.")
+    ] = [],  # noqa: B006 (typer copies it)
+    shared_ids: Annotated[
+        bool, typer.Option("--shared-ids", help="Equal ids of patients in several sources are one person's.")
+    ] = False,
 ) -> None:
     """Score a run's final model on every image of a labelled folder."""
+    from common.data.read_options import read_options
     from common.image_store import default_cache
     from server.evaluation import evaluate_run
 
+    options = read_options(diagnoses, shared_ids)
     with Bar("decoding and scoring") as progress:
-        evaluation = evaluate_run(_folder(run), data, cache or default_cache(), progress)
+        evaluation = evaluate_run(_folder(run), data, cache or default_cache(), progress, options)
     for item in evaluation.left_out:
         errors.print(f"left out {item.image}: {item.reason}", markup=False)
     if evaluation.trained_on:

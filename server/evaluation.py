@@ -11,6 +11,8 @@ import torch
 from common.augment import to_input
 from common.backbones import BACKBONES
 from common.classifier import Classifier, saved_classifier
+from common.data.records import read_table
+from common.data.rows import ReadOptions
 from common.errors import DataError, RunError, WeightsError
 from common.histogram import ScoreHistogram
 from common.image_set import Images
@@ -20,7 +22,6 @@ from common.metrics import EvaluationMetrics, scored_metrics
 from common.noisy_histogram import histogram_from_lists, pooled
 from common.noisy_metrics import metrics_of
 from common.protocol import StudyProtocol
-from common.records import read_table
 from common.scoring import autocast, pick_device, score
 from common.study_model import study_weights
 from common.tensors import load_tensors, save_tensors
@@ -132,7 +133,9 @@ class Evaluation:
     trained_on: int
 
 
-def evaluate_run(run: Path, data: Path, cache: Path, progress: Progress | None = None) -> Evaluation:
+def evaluate_run(
+    run: Path, data: Path, cache: Path, progress: Progress | None = None, options: ReadOptions | None = None
+) -> Evaluation:
     """Score a run's final model on every usable image of a labelled folder.
 
     Args:
@@ -140,6 +143,7 @@ def evaluate_run(run: Path, data: Path, cache: Path, progress: Progress | None =
         data: the labelled folder.
         cache: where decoded images are kept.
         progress: called with (done, total) images, first while they are decoded and then while they are scored.
+        options: what a person says about the folder that its tables do not say.
 
     Raises:
         RunError: no finished run there.
@@ -147,7 +151,7 @@ def evaluate_run(run: Path, data: Path, cache: Path, progress: Progress | None =
     """
     folder = RunFolder.open(run)
     study, model = load_model(folder)
-    table = read_table(data, study.data.positive)
+    table = read_table(data, study.data.positive, options)
     store = ImageStore.build(
         cache, root=table.root, images=[r.image for r in table.records], size=study.data.image_size, progress=progress
     )

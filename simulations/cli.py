@@ -13,6 +13,7 @@ from server.terminal import INTERVAL_WIDTH, NOTICE, Bar, Version, errors, metric
 
 if TYPE_CHECKING:
     from client.policy import ClinicPolicy
+    from common.data.rows import ReadOptions
     from common.protocol import StudyProtocol
     from server.summary import RunSummary
     from simulations.virtual_clinics import VirtualClinics
@@ -33,6 +34,19 @@ Override = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", 
 Seed = Annotated[int | None, typer.Option(help="Replaces the study's seed.", show_default=False)]
 Cache = Annotated[Path | None, typer.Option(help="Where decoded images are kept.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Diagnoses = Annotated[
+    list[str],
+    typer.Option("--diagnosis", metavar="WORD=CODE", help="What a word in the tables means; see docs/vocabulary.md."),
+]
+SharedIds = Annotated[
+    bool, typer.Option("--shared-ids", help="Equal ids of patients in several sources are one person's.")
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER=CODE,...", help="What the images of folders show where no table says it.", show_default=False
+    ),
+]
 
 
 @app.callback()
@@ -59,8 +73,12 @@ def run(
         list[str],
         typer.Option("--policy", metavar="[CLINIC=]FILE", help="A clinic.yaml that all clinics, or one, go by."),
     ] = [],  # noqa: B006 (typer copies it)
+    diagnoses: Diagnoses = [],  # noqa: B006 (typer copies it)
+    shared_ids: SharedIds = False,
+    classes: Classes = None,
 ) -> None:
     """Train a study over virtual clinics and write a run folder with a report."""
+    from common.data.read_options import read_options
     from common.recipe import resolve
     from simulations.progress import RunProgress, print_choices
 
@@ -72,7 +90,7 @@ def run(
         folder = Path("runs") / f"{protocol.name}-{datetime.now(UTC).astimezone():%Y%m%d-%H%M%S}"
     if policies and protocol.federation.mode != "federated":
         raise StudyError(f"--policy: no clinic decides in a {protocol.federation.mode} baseline; leave it out")
-    virtual = _divide(protocol, data, cache)
+    virtual = _divide(protocol, data, cache, read_options(diagnoses, shared_ids, classes))
     of_clinic = _policies(policies, [split.name for split in virtual.splits])
     print_choices(choices)
     from simulations.run import privacy_warnings, simulate
@@ -104,14 +122,18 @@ def partition(
     overrides: Override = [],  # noqa: B006 (typer copies it)
     seed: Seed = None,
     cache: Cache = None,
+    diagnoses: Diagnoses = [],  # noqa: B006 (typer copies it)
+    shared_ids: SharedIds = False,
+    classes: Classes = None,
 ) -> None:
     """Show the virtual clinics that a study would make, without training."""
     from rich.table import Table
 
-    from common.records import group_kind
+    from common.data.read_options import read_options
+    from common.data.records import group_kind
     from simulations.partition import describe
 
-    virtual = _divide(_read(study, overrides, seed), data, cache)
+    virtual = _divide(_read(study, overrides, seed), data, cache, read_options(diagnoses, shared_ids, classes))
     clinics = describe(virtual.records, virtual.splits)
     if as_json:
         sys.stdout.write(json.dumps([clinic.model_dump() for clinic in clinics], indent=2) + "\n")
@@ -143,18 +165,22 @@ def audit(
         Path | None, typer.Option(envvar="MELFED_WEIGHTS", help="Folder of pretrained weights.", show_default=False)
     ] = None,
     cache: Cache = None,
+    diagnoses: Diagnoses = [],  # noqa: B006 (typer copies it)
+    shared_ids: SharedIds = False,
+    classes: Classes = None,
 ) -> None:
     """Test a private study's ε at the door of a clinic's worker, as a hostile coordinator would.
 
     Two worlds: a clinic with and without one patient, told apart by anything that is answered. One run: many canary
     patients (arXiv 2305.08846). Leaves with code 12 where a lower bound exceeds the ε that is claimed.
     """
+    from common.data.read_options import read_options
     from common.recipe import resolve
     from simulations.audit.report import CONFIDENCE, audit_study, audit_tables
     from simulations.progress import print_choices
 
     protocol, choices = resolve(_read(study, overrides, seed))
-    virtual = _divide(protocol, data, cache)
+    virtual = _divide(protocol, data, cache, read_options(diagnoses, shared_ids, classes))
     print_choices(choices)
     with Bar("rounds with canaries") as rounds, Bar("trials of two worlds") as trials:
         found = audit_study(
@@ -184,18 +210,28 @@ def audit(
 def data(
     folder: Annotated[Path, typer.Argument(help="Folder of labelled images.", show_default=False)],
     as_json: Json = False,
+    diagnoses: Diagnoses = [],  # noqa: B006 (typer copies it)
+    shared_ids: SharedIds = False,
+    classes: Classes = None,
 ) -> None:
-    """Show what a folder of images holds."""
+    """Show what a folder of images holds, and how its tables were read.
+
+    Leaves with code 4 where diagnoses are not in the vocabulary: no study can be run until each is mapped.
+    """
+    from common.data.decisions import UnknownWords
+    from common.data.read_options import read_options
     from common.inventory import inspect
     from simulations.inventory_table import inventory_tables
 
     with Bar("reading images") as progress:
-        inventory = inspect(folder, progress=progress)
+        inventory = inspect(folder, progress, read_options(diagnoses, shared_ids, classes))
     if as_json:
         sys.stdout.write(inventory.model_dump_json(indent=2) + "\n")
-        return
-    for table in inventory_tables(inventory):
-        output.print(table)
+    else:
+        for table in inventory_tables(inventory):
+            output.print(table)
+    if words := inventory.understood.unknown_words:
+        raise UnknownWords(words)
 
 
 @app.command()
@@ -261,8 +297,11 @@ def _passes(study: "StudyProtocol") -> float:
     return study.privacy.steps * study.privacy.sampling_rate * study.privacy.views
 
 
-def _divide(study: "StudyProtocol", folder: Path | None, cache: Path | None) -> "VirtualClinics":
+def _divide(
+    study: "StudyProtocol", folder: Path | None, cache: Path | None, options: "ReadOptions"
+) -> "VirtualClinics":
     """Find or render the images, decode them, and divide them into clinics."""
+    from common.data.duplicates import count_duplicates
     from common.image_store import default_cache
     from simulations.virtual_clinics import divide, phantom_folder
 
@@ -276,12 +315,15 @@ def _divide(study: "StudyProtocol", folder: Path | None, cache: Path | None) -> 
     elif study.data.phantom is not None:
         raise StudyError("the study renders its own images; leave out --data, or add --set data.phantom=null")
     with Bar("decoding images") as progress:
-        virtual = divide(study, folder, cache, progress)
+        virtual = divide(study, folder, cache, progress, options)
     if virtual.left_out:
         first = virtual.left_out[0]
         errors.print(
             f"{len(virtual.left_out)} images are left out, for example {first.image}: {first.reason}", markup=False
         )
+    if words := count_duplicates(virtual.records, virtual.duplicates).words():
+        kept = "kept together" if study.privacy is None else "in whatever parts their patients are"
+        errors.print(f"{words}; {kept}; `melfed-sim data` names them", markup=False)
     return virtual
 
 

@@ -3,17 +3,26 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
-from common.inventory import Inventory
+from common.data.understood import COUNTED, sections
+from common.inventory import Inventory, SamePicture
 
 SHOWN = 10
 
 
 def inventory_tables(inventory: Inventory) -> Iterator[Table]:
-    """Yield the tables: totals, sources, what the images show, and what is wrong."""
+    """Yield the tables: totals, sources, what the images show, how the tables were read, and what is wrong."""
     yield _totals(inventory)
     yield _sources(inventory)
     yield _contents(inventory)
+    for section in sections(inventory.understood):
+        table = Table(title=section.title, title_justify="left")
+        for column in section.columns:
+            table.add_column(column, justify="right" if column in COUNTED else "left", overflow="fold")
+        for row in section.rows:
+            table.add_row(*map(Text, row))
+        yield table
     problems = _problems(inventory)
     if problems.row_count:
         yield problems
@@ -62,7 +71,8 @@ def _problems(inventory: Inventory) -> Table:
         "images without row": inventory.images_without_row,
         "rows without a usable diagnosis": inventory.undiagnosed,
         "unreadable images": [f"{item.image}: {item.reason}" for item in inventory.unreadable],
-        "identical files": [_same(group.images, group.targets_differ) for group in inventory.identical_files],
+        "identical files": [_same(picture) for picture in inventory.identical_files],
+        "near duplicates": [_same(picture) for picture in inventory.near_duplicates],
         "known duplicates": [" = ".join(group) for group in inventory.known_duplicates],
     }
     for name, found in findings.items():
@@ -72,8 +82,11 @@ def _problems(inventory: Inventory) -> Table:
     return table
 
 
-def _same(images: Sequence[str], targets_differ: bool) -> str:
-    return " = ".join(images) + (", with different targets!" if targets_differ else "")
+def _same(picture: SamePicture) -> str:
+    text = " = ".join(picture.images)
+    if picture.patients > 1:
+        text += f", of {picture.patients} patients!"
+    return f"{text}, with different targets!" if picture.targets_differ else text
 
 
 def _listed(counts: Mapping[str, int]) -> str:

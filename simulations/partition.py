@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict
 
 from client.parts import ClinicSplit, Group, collect_groups, objection, simulation_key, split_clinic
 from client.privacy.units import Unit
+from common.data.records import LesionRecord, group_ids
 from common.errors import DataError, StudyError
 from common.protocol import PartitionSpec
-from common.records import LesionRecord, group_ids
 from common.seeds import seed_for
 
 __all__ = ["ClinicSplit", "ClinicSummary", "PartSummary", "describe", "partition"]

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from client.dataset import ClinicData
 from client.privacy.units import privacy_units
+from common.data.duplicates import DuplicateGroup, with_duplicates
+from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_image_types, select_sources
+from common.data.rows import ReadOptions
 from common.errors import DataError
 from common.image_store import ImageStore, LeftOut
 from common.protocol import PhantomSection, StudyProtocol
-from common.records import LesionRecord, group_ids, group_kind, read_table, select_sources
 from common.seeds import seed_for
 from server.summary import DataSummary, LeftOutImage
 from simulations.partition import ClinicSplit, partition
@@ -28,6 +30,8 @@ class VirtualClinics:
     splits: tuple[ClinicSplit, ...]
     left_out: tuple[LeftOut, ...]
     clinics: tuple[ClinicData, ...]
+    duplicates: tuple[DuplicateGroup, ...] = ()
+    """Images that are one picture, for the people whose data it is."""
 
     def summary(self) -> DataSummary:
         """Return what the run's summary says of the data: of the images that are in some clinic."""
@@ -53,7 +57,13 @@ def phantom_folder(
     return write_phantom(cache / "phantom" / name, spec, progress)
 
 
-def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | None = None) -> VirtualClinics:
+def divide(
+    study: StudyProtocol,
+    data: Path,
+    cache: Path,
+    progress: Progress | None = None,
+    options: ReadOptions | None = None,
+) -> VirtualClinics:
     """Make a study's virtual clinics from a data folder.
 
     Args:
@@ -61,22 +71,29 @@ def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | N
         data: the folder.
         cache: where decoded images are kept.
         progress: called with (decoded, all).
+        options: what a person says about the folder that its tables do not say.
 
     Raises:
-        DataError: the folder cannot be used, does not name what the study protects, or a clinic would have too few
-            usable images.
+        DataError: the folder cannot be used, a diagnosis is not in the vocabulary, it does not name what the study
+            protects, or a clinic would have too few usable images.
         StudyError: the partition asks for more clinics than there are.
     """
     # Worker processes may stand elsewhere, and "." has no name for the report.
     data, cache = data.resolve(), cache.resolve()
-    table = read_table(data, study.data.positive)
-    selected = select_sources(table.records, study.data.sources)
+    types = study.data.image_type
+    table = read_table(data, study.data.positive, (options or ReadOptions()).asking_for(types))
+    selected = select_image_types(select_sources(table.records, study.data.sources), types)
+    if not selected:
+        raise DataError(f"{data}: no image is of the kinds that data.image_type asks for; ask for others, or for all")
     names = [record.image for record in selected]
     store = ImageStore.build(cache, table.root, names, study.data.image_size, progress=progress)
     records = tuple(record for record in selected if record.image in store)
     if not records:
         first = store.left_out[0]
         raise DataError(f"{data}: none of {len(names)} images can be used; the first, {first.image}: {first.reason}")
+    duplicates = store.duplicates()
+    if study.privacy is None:  # with privacy, nobody's group may follow from another's pictures
+        records = with_duplicates(records, duplicates)
     _need_both_classes(records, study.data.positive, data)
     unit = study.privacy.unit if study.privacy else None
     if unit is not None:
@@ -85,7 +102,7 @@ def divide(study: StudyProtocol, data: Path, cache: Path, progress: Progress | N
     # Largest first: Flower serves nodes in this order, and the longest training should not start last.
     largest_first = sorted(splits, key=lambda split: (-len(split.train), split.name))
     clinics = tuple(_clinic(split, records, table.root, cache, study.data.image_size) for split in largest_first)
-    return VirtualClinics(table.root, table.layout, records, splits, store.left_out, clinics)
+    return VirtualClinics(table.root, table.layout, records, splits, store.left_out, clinics, duplicates)
 
 
 def _need_both_classes(records: Sequence[LesionRecord], positive: Sequence[str], data: Path) -> None:

@@ -22,9 +22,9 @@ from client.privacy import gradients, shares
 from client.privacy.units import Unit, units_of
 from client.unit_counts import UnitCounts
 from client.worker import ClinicWorker
+from common.data.records import LesionRecord, group_ids
 from common.errors import DataError
 from common.protocol import PartitionSpec
-from common.records import LesionRecord, group_ids
 from common.seeds import seed_for
 
 CELL = 10

@@ -40,9 +40,9 @@ from client.servicer import Servicer
 from client.state_folders import prepare_worker
 from client.worker import ClinicWorker
 from common.audit_log import AuditLog
+from common.data.records import LesionRecord
 from common.errors import ServiceError
 from common.protocol import StudyProtocol
-from common.records import LesionRecord
 from common.tensors import from_bytes, to_bytes
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]

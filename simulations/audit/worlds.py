@@ -24,7 +24,6 @@ from client.policy import ClinicPolicy
 from client.privacy.plan import privacy_of
 from client.worker import ClinicWorker
 from common.errors import MelfedError
-from common.layouts import DIAGNOSES
 from common.protocol import PrivacySpec, StudyProtocol
 from common.study_model import seal
 from common.tensors import Tensors
@@ -43,6 +42,8 @@ from simulations.audit.door import (
 )
 from simulations.audit.statistics import Floats, Observation, observe
 
+BENIGN: Final = ("nv", "bkl", "df", "vasc")
+"""Diagnoses for who is not positive: the first that the study does not call so."""
 OTHERS: Final = 14
 """Training patients besides the one: with that one a count rounds the other way, to tens as to fifteens."""
 SEVERAL_IMAGES: Final = 16
@@ -272,7 +273,7 @@ class _Maker:
 def _diagnosis(study: StudyProtocol, positive: bool) -> str:
     if positive:
         return study.data.positive[0]
-    return next(code for code in DIAGNOSES if code not in study.data.positive)
+    return next(code for code in BENIGN if code not in study.data.positive)
 
 
 def _direction(study: StudyProtocol, clinics: tuple[Clinic, Clinic], model: Tensors) -> dict[str, Floats]:

@@ -37,7 +37,7 @@ def refusal(folder: Path, text: str) -> str:
 def leaves(content: dict[str, object], prefix: str = "") -> dict[str, object]:
     found: dict[str, object] = {}
     for key, value in content.items():
-        inner = leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        inner = leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
         found |= inner
     return found
 
@@ -159,3 +159,13 @@ def test_reading_writes_nothing(tmp_path: Path) -> None:
     before = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     read_clinic(tmp_path / "clinic.yaml")
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == before
+
+
+def test_words_are_mapped_to_codes_that_there_are(tmp_path: Path) -> None:
+    config = a_clinic(tmp_path, data={"folder": "x", "diagnoses": {"Klasse A": "MEL"}, "ids": "shared"})
+    options = config.data.read_options()
+    assert (options.diagnoses, options.shared_ids) == ({"klasse a": "mel"}, True)
+    with pytest.raises(PolicyError, match="'Klasse A' is mapped to 'melanom', which is no code"):
+        a_clinic(tmp_path, data={"folder": "x", "diagnoses": {"Klasse A": "melanom"}})
+    with pytest.raises(PolicyError, match="ids"):
+        a_clinic(tmp_path, data={"folder": "x", "ids": "mixed"})

@@ -13,6 +13,7 @@ import client.doctor_data
 from client.config import ClinicConfig
 from client.doctor_data import DataDoctor
 from common.checks import Check, examine_steps
+from common.data.understood import Understanding
 from tests.client.doctors import edit, make_kit
 
 Rows = list[dict[str, str]]
@@ -61,6 +62,21 @@ def test_all_is_well(config: ClinicConfig) -> None:
     assert "96 images (melfed)" in checks["table"].detail
     assert checks["images"].detail == "50 of 96 images tried, all readable"
     no_name(checks)
+
+
+def test_one_picture_under_several_names(config: ClinicConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert examined(config)["duplicates"].detail == "96 of 96 images compared, each another picture"
+    images = sorted((config.data_folder / "images").iterdir())
+    for copy in (images[1], images[-1]):
+        replace_image(copy, images[0].read_bytes())
+    checks = examined(config)
+    assert checks["duplicates"].status == "warning"
+    assert checks["duplicates"].detail.startswith(
+        "96 of 96 images compared: 3 images are 1 picture under several names (1 of equal bytes, 1 of several patients"
+    )
+    no_name(checks)
+    monkeypatch.setattr(client.doctor_data, "COMPARE_SECONDS", -1.0)
+    assert examined(config)["duplicates"].detail == "0 of 96 images compared, each another picture"
 
 
 def test_melanomas_in_plenty(config: ClinicConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,3 +245,66 @@ def test_data_that_the_unit_does_not_show_the_worker(
     found = examined(config)["data folder"]
     assert found.status == status
     assert status == "ok" or "systemctl edit melfed-worker" in found.mend
+
+
+def test_diagnoses_that_nobody_knows(config: ClinicConfig) -> None:
+    def spoil(rows: Rows) -> None:
+        for row in rows[:3]:
+            row["diagnosis"] = "Klasse 7"
+
+    change(config, spoil)
+    checks = examined(config)
+    assert checks["diagnoses"].status == "failed"
+    assert "'Klasse 7' (3)" in checks["diagnoses"].detail
+    assert "data.diagnoses in clinic.yaml" in checks["diagnoses"].mend
+    no_name(checks)
+    mapped = edit(config, "data: {", "data: {diagnoses: {klasse 7: leave_out}, ")
+    checks = examined(mapped)
+    assert checks["diagnoses"].status == "warning"
+    assert "left out: 3 undecided" in checks["diagnoses"].detail
+
+
+def test_a_table_of_unknown_diagnoses_alone(config: ClinicConfig) -> None:
+    def spoil(rows: Rows) -> None:
+        for number, row in enumerate(rows):
+            row["diagnosis"] = f"Klasse {number % 10}"
+
+    change(config, spoil)
+    assert "Klasse 3" in examined(config)["table"].detail
+
+
+def test_an_improbable_reading(config: ClinicConfig) -> None:
+    def spoil(rows: Rows) -> None:
+        for row in rows:
+            row["patient_id"] = "1"
+
+    change(config, spoil)
+    checks = examined(config)
+    assert checks["reading"].status == "failed" or len({row.patients for row in understood(config).patients}) == 1
+
+
+def test_ids_that_are_one_persons_are_said(config: ClinicConfig) -> None:
+    def spoil(rows: Rows) -> None:
+        for row, name in zip(rows, ("12", "12.0", " 0012", "-1"), strict=False):
+            row["patient_id"] = name
+
+    change(config, spoil)
+    checks = examined(config)
+    assert checks["reading"].status == "warning"
+    assert "1 patients are spelled in several ways" in checks["reading"].detail
+    assert "1 patient ids are taken for not known" in checks["reading"].detail
+    assert "0012" not in checks["reading"].detail
+
+
+def test_how_the_table_was_read_holds_no_names(config: ClinicConfig) -> None:
+    text = understood(config).model_dump_json()
+    assert "synthetic_" not in text.replace("synthetic_lesions", "")
+    assert "_p0" not in text
+    assert {use.word for use in understood(config).words} >= {"mel"}
+
+
+def understood(config: ClinicConfig) -> Understanding:
+    doctor = DataDoctor(config)
+    examine_steps(doctor.steps())
+    assert doctor.understood is not None
+    return doctor.understood

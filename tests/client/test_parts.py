@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from client.parts import ClinicSplit, objection, simulation_key, split_clinic
 from client.privacy.units import Unit, unit_of
+from common.data.records import LesionRecord, group_ids
 from common.errors import DataError
 from common.protocol import PartitionSpec
-from common.records import LesionRecord, group_ids
 from simulations.partition import partition
 
 KEY = b"k" * 32

@@ -19,6 +19,7 @@ from tests.client.clinics import a_clinic
 from tests.client.commands import Command
 from tests.client.guards import DATA, Work, request
 from tests.client.small import small_study
+from tests.common.lesions import touch, write
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -246,3 +247,43 @@ def test_without_a_clinic_the_places_are_told(
     done = command("studies")
     assert (done.code, done.out) == (11, "")
     assert "looked for clinic.yaml; name it with --config or MELFED_CLINIC" in done.err
+
+
+@pytest.fixture
+def odd(config: ClinicConfig) -> Path:
+    """A data folder of the clinic whose table has a diagnosis that nobody knows."""
+    data = config.folder / "data"
+    write(data / "table.csv", "image,diagnosis,patient_id", "1.png,melanoma,1", "2.png,nevus,2", "3.png,Klasse 7,3")
+    touch(data, "1.png", "2.png", "3.png")
+    return data
+
+
+def with_data(config: ClinicConfig, **section: object) -> ClinicConfig:
+    return a_clinic(config.folder, data={"folder": "data", **section})
+
+
+@pytest.mark.parametrize("what", ["study", "digest"])
+def test_approve_says_no_to_diagnoses_that_nobody_knows(
+    command: Command, config: ClinicConfig, study: Path, odd: Path, what: str
+) -> None:
+    here = with_data(config)
+    done = command("approve", study if what == "study" else DIGEST)
+    assert (done.code, approved(here)) == (4, ())
+    assert "'Klasse 7' (1)" in done.err
+    assert "NOT KNOWN: map it" in done.out
+    assert command("approve", study, "--check").code == 4
+
+
+@pytest.mark.parametrize("code", ["mel", "leave_out"])
+def test_approve_shows_how_the_table_is_read(
+    command: Command, config: ClinicConfig, study: Path, odd: Path, code: str
+) -> None:
+    here = with_data(config, diagnoses={"klasse 7": code})
+    done = command("approve", study)
+    assert (done.code, len(approved(here))) == (0, 1)
+    assert "Klasse 7" in done.out
+    assert "patient_id" in done.out
+    shown = json.loads(command("approve", study, "--check", "--json").out)
+    assert shown["approval"] is None
+    assert {use["word"]: use["code"] for use in shown["understood"]["words"]}["melanoma"] == "mel"
+    assert json.loads(command("approve", study, "--json").out)["approval"]["by"] == "it"

@@ -15,9 +15,10 @@ from common.classifier import (
     saved_classifier,
     trainable_tensors,
 )
+from common.data.records import LesionRecord
+from common.data.vocabulary.sites import SITES
 from common.errors import StudyError, WeightsError
 from common.norms import FrozenStatisticsNorm
-from common.records import SITES, LesionRecord
 from common.tensors import TensorError
 from tests.common.networks import Choices, count, images, library_model, plain_state, with_random_head
 

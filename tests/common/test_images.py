@@ -13,6 +13,8 @@ from PIL import Image
 
 from common.errors import DataError
 from common.images import MAX_PIXELS, MIN_SIDE, ImageProblem, decode, decode_bytes
+from tests.common.data.made_pictures import ADOBE_RGB, DISPLAY_P3, SIDE, ink_profile, patches, rgb_profile, wrong_by
+from tests.common.data.test_colour import srgb_of_lab, stored_in
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -146,6 +148,96 @@ def test_grey_and_opaque_alpha_are_converted(mode: str) -> None:
     assert largest_difference(pixels, expected(image.convert("RGB"), 40)) <= 1
 
 
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "BMP"])
+def test_palettes_are_looked_up(kind: str) -> None:
+    image = picture(80, 60).quantize(200)
+    pixels = decode_bytes(encode(image, kind), 40)
+    assert largest_difference(pixels, expected(image.convert("RGB"), 40)) <= 1
+
+
+def test_palette_with_a_transparent_entry_that_is_used_is_refused() -> None:
+    image = picture(80, 60).quantize(200)
+    assert "transparent" in reason(encode(image, "PNG", transparency=image.getpixel((5, 5))))
+    unused = np.asarray(image).copy()
+    unused[unused == 7] = 8
+    image.putdata(unused.ravel().tolist())
+    assert decode_bytes(encode(image, "PNG", transparency=7), 32).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_deep_grey_keeps_its_upper_bits(kind: str) -> None:
+    grey = np.asarray(picture(64, 64).convert("L"))
+    for factor in (257, 256):
+        pixels = decode_bytes(encode(Image.fromarray(grey.astype(np.uint16) * factor), kind), 64)
+        assert np.array_equal(pixels[..., 0], grey)
+
+
+def test_deep_colours_keep_their_upper_bits() -> None:
+    image = np.asarray(picture(64, 64))
+    for factor in (257, 256):
+        assert np.array_equal(decode_bytes(deep_rgb_png(image.astype(np.uint16) * factor), 64), image)
+
+
+def deep_rgb_tiff(pixels: np.ndarray) -> bytes:
+    """16-bit RGB, uncompressed in one strip, which Pillow reads but cannot write."""
+    data = pixels.astype("<u2").tobytes()
+    entries = [(256, 3, 1, 64), (257, 3, 1, 64), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 200)]
+    entries += [(277, 3, 1, 3), (278, 3, 1, 64), (279, 4, 1, len(data))]
+    table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    start = b"II*\x00" + struct.pack("<I", 16) + struct.pack("<HHHH", 16, 16, 16, 0)
+    return (start + struct.pack("<H", len(entries)) + table + bytes(4)).ljust(200, b"\0") + data
+
+
+def test_deep_colours_of_tiff_keep_their_upper_bits() -> None:
+    image = np.asarray(picture(64, 64))
+    assert np.array_equal(decode_bytes(deep_rgb_tiff(image.astype(np.uint16) * 257), 64), image)
+    assert "lower ones" in reason(deep_rgb_tiff(image.astype(np.uint16)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_colours_of_a_phone_are_converted(kind: str) -> None:
+    profile = rgb_profile(DISPLAY_P3)
+    options = {"quality": 98, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+    data = encode(stored_in(profile), kind, icc_profile=profile, **options)
+    assert wrong_by(decode_bytes(data, SIDE)) <= 4
+    without = encode(stored_in(profile), kind, icc_profile=None, **options)
+    assert wrong_by(decode_bytes(without, SIDE)) > 10
+
+
+def adobe_exif(mark: str) -> Image.Exif:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0xA001: 0xFFFF, 0xA005: {1: mark}})
+    return exif
+
+
+def test_cameras_that_work_in_adobe_rgb_are_believed() -> None:
+    """They write a mark into EXIF and no profile."""
+    profile = rgb_profile(ADOBE_RGB, 563 / 256)
+    stored = stored_in(profile)
+    options = {"quality": 98, "subsampling": 0}
+    marked = encode(stored, "JPEG", icc_profile=None, exif=adobe_exif("R03"), **options)
+    assert wrong_by(decode_bytes(marked, SIDE)) <= 4
+    assert wrong_by(decode_bytes(encode(stored, "JPEG", icc_profile=None, **options), SIDE)) > 10
+    both = encode(stored, "JPEG", icc_profile=profile, exif=adobe_exif("R03"), **options)
+    assert wrong_by(decode_bytes(both, SIDE)) <= 4
+    plain = encode(Image.fromarray(patches()), "JPEG", exif=adobe_exif("R98"), **options)
+    assert wrong_by(decode_bytes(plain, SIDE)) <= 3
+
+
+def test_palette_and_transparency_are_converted_by_the_profile_too() -> None:
+    profile = rgb_profile(DISPLAY_P3)
+    for mode in ("P", "RGBA"):
+        image = stored_in(profile).quantize(64) if mode == "P" else stored_in(profile).convert(mode)
+        assert wrong_by(decode_bytes(encode(image, "PNG", icc_profile=profile), SIDE)) <= 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_inks_are_converted_by_their_profile(kind: str) -> None:
+    profile = ink_profile({(0, 1, 1, 0): (45.0, 60.0, 40.0)})
+    red = encode(Image.new("CMYK", (64, 64), (0, 255, 255, 0)), kind, icc_profile=profile)
+    assert np.abs(decode_bytes(red, 32).astype(int) - srgb_of_lab(45.0, 60.0, 40.0)).max() <= 3
+
+
 def test_transparent_pixels_are_refused() -> None:
     image = picture(80, 60).convert("RGBA")
     image.putpixel((3, 3), (1, 2, 3, 254))
@@ -164,13 +256,16 @@ def first_half(data: bytes) -> bytes:
 DEEP = Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16)
 
 
-def deep_rgb_png() -> bytes:
-    """16-bit RGB, which Pillow reads but cannot write."""
-    rows = b"".join(b"\x00" + bytes(64 * 6) for _ in range(64))
+def deep_rgb_png(pixels: np.ndarray) -> bytes:
+    """16-bit RGB of shape (64, 64, 3), which Pillow reads but cannot write."""
+    rows = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in pixels)
     header = struct.pack(">IIBBBBB", 64, 64, 16, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     body = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+MASKS = [picture(64, 64).convert("1").convert(mode) for mode in ("1", "L", "P", "RGB")]
 
 
 @pytest.mark.parametrize(
@@ -182,14 +277,15 @@ def deep_rgb_png() -> bytes:
         (first_half(encode(picture(200, 200), "JPEG")), "truncated or damaged"),
         (first_half(encode(picture(200, 200), "PNG")), "truncated or damaged"),
         (first_half(encode(picture(200, 200), "BMP")), "truncated or damaged"),
-        (encode(DEEP, "PNG"), "more than 8 bits a channel: convert to 8-bit RGB"),
-        (encode(DEEP, "TIFF"), "more than 8 bits a channel: convert to 8-bit RGB"),
-        (deep_rgb_png(), "more than 8 bits a channel: convert to 8-bit RGB"),
-        (encode(DEEP.convert("F"), "TIFF"), "more than 8 bits a channel: convert to 8-bit RGB"),
-        (encode(picture(64, 64).convert("CMYK"), "JPEG"), "CMYK: convert to 8-bit RGB"),
-        (encode(picture(64, 64).convert("P"), "PNG"), "palette: convert to 8-bit RGB"),
-        (encode(picture(64, 64), "GIF"), "palette: convert to 8-bit RGB"),
-        (encode(picture(64, 64).convert("1"), "PNG"), "without greys"),
+        (encode(Image.fromarray(np.asarray(DEEP) >> 4), "PNG"), "only the lower ones are in use: convert to 8-bit"),
+        (encode(Image.fromarray(np.asarray(DEEP) >> 4), "TIFF"), "only the lower ones are in use: convert to 8-bit"),
+        (deep_rgb_png(np.full((64, 64, 3), 255)), "only the lower ones are in use: convert to 8-bit RGB"),
+        (encode(DEEP.convert("F"), "TIFF"), "numbers that are no colours: convert to 8-bit RGB"),
+        (encode(DEEP.convert("I"), "TIFF"), "numbers that are no colours: convert to 8-bit RGB"),
+        (encode(picture(64, 64).convert("CMYK"), "JPEG"), "CMYK without a usable colour profile: convert to 8-bit"),
+        (encode(picture(64, 64).convert("CMYK"), "TIFF"), "CMYK without a usable colour profile: convert to 8-bit"),
+        *((encode(mask, kind), "without greys: a mask") for mask in MASKS for kind in ("PNG", "TIFF", "BMP")),
+        (encode(picture(64, 64).convert("1"), "GIF"), "without greys: a mask"),
         (encode(Image.new("LAB", (64, 64)), "TIFF"), "mode LAB: convert to 8-bit RGB"),
         (encode(picture(MIN_SIDE - 1, 300), "PNG"), "the shorter side is under 16"),
         (png_header(MAX_PIXELS // 8000 + 1, 8000), "megapixels"),

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from common.errors import DataError
-from common.inventory import IdenticalFiles, Inventory, UnreadableFile, inspect
+from common.inventory import Inventory, SamePicture, UnreadableFile, inspect
 
 TABLE = """image,target,diagnosis,patient_id,lesion_id,dup_group,age,sex,site,source
 a.png,1,mel,p1,l1,,34,female,back,north
@@ -63,13 +63,23 @@ def test_unreadable_and_identical_files_are_named(folder):
     assert all(file.reason and "\n" not in file.reason for file in found.unreadable)
     assert found.unreadable[1] == UnreadableFile(image="f.png", reason="empty file")
     # two patients share a picture: a split by patient would let it into both sides
-    assert found.identical_files == [IdenticalFiles(images=["a.png", "d.png"], groups=2, targets_differ=False)]
+    assert found.identical_files == [SamePicture(images=["a.png", "d.png"], groups=2, patients=2, targets_differ=False)]
 
 
 def test_one_picture_with_both_labels(folder):
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
     (same,) = inspect(folder).identical_files
-    assert same == IdenticalFiles(images=["a.png", "b.png", "d.png"], groups=2, targets_differ=True)
+    assert same == SamePicture(images=["a.png", "b.png", "d.png"], groups=2, patients=2, targets_differ=True)
+
+
+def test_the_same_photograph_saved_anew(folder):
+    grains = np.random.default_rng(9).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    photograph = Image.fromarray(grains).resize((120, 90), Image.Resampling.BICUBIC)
+    photograph.save(folder / "b.png")
+    photograph.resize((60, 45)).save(folder / "c.png")
+    assert inspect(folder).near_duplicates == [
+        SamePicture(images=["b.png", "c.png"], groups=2, patients=2, targets_differ=False)
+    ]
 
 
 def test_inventory_survives_json(folder):
@@ -88,7 +98,7 @@ def test_no_ages_and_a_file_that_vanished(tmp_path):
 
 
 def test_a_folder_without_table_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no csv file at all"):
+    with pytest.raises(DataError, match="no table at all"):
         inspect(tmp_path)
 
 
@@ -101,3 +111,5 @@ def test_real_images(shared):
     assert len(found.known_duplicates) == 6
     assert sum(source.images for source in found.sources) == sum(found.diagnoses.values()) == 6000
     assert all(same.groups == 1 for same in found.identical_files)
+    same = {image for picture in (*found.identical_files, *found.near_duplicates) for image in picture.images}
+    assert {image for group in found.known_duplicates for image in group} <= same

@@ -18,7 +18,7 @@ import torch
 
 from client.parts import simulation_key
 from common.classifier import build_trunk
-from common.records import read_table
+from common.data.records import read_table
 from common.seeds import seed_for
 from tests.e2e.federation import Federation, needs_nginx
 from tests.e2e.place import SERVER

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from client.dataset import PARTS
 from client.parts import Part
+from common.data.records import read_table
 from common.protocol import StudyProtocol
-from common.records import read_table
 from common.tensors import Tensors
 from tests.neighbours.check import Neighbours, neighbours
 from tests.neighbours.hostile import Genome, build, genomes

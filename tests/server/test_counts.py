@@ -14,12 +14,12 @@ from client.privacy.noise import NoiseSource
 from client.privacy.plan import plan_of
 from client.unit_counts import UnitCounts, declared, noised
 from common.count_noise import largest_count_noise, unit_parts
+from common.data.records import LesionRecord
 from common.errors import DataError
 from common.evaluation_noise import largest_multiplier
 from common.histogram import ScoreHistogram
 from common.noisy_histogram import Histogram, NoisyHistogram
 from common.protocol import PartitionSpec, StudyProtocol
-from common.records import LesionRecord
 from server import exchange
 from server.counts import PARTS, Counts
 from server.exchange import Reply

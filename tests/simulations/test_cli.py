@@ -99,6 +99,21 @@ def test_partition_prints_the_clinics(melfed_sim: Command, study: Path, images: 
     assert "phantom_north" in out
 
 
+def test_one_picture_under_several_names_is_said(
+    melfed_sim: Command, study: Path, images: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(images, tmp_path / "images"))
+    _, _, err = melfed_sim("partition", study, "--data", images)
+    assert "several names" not in err
+    first, second, *_ = sorted((images / "images").iterdir())
+    second.write_bytes(first.read_bytes())
+    _, _, err = melfed_sim("partition", study, "--data", images)
+    assert "2 images are 1 picture under several names (1 of equal bytes" in " ".join(err.split())
+    assert "kept together; `melfed-sim data` names them" in " ".join(err.split())
+    _, out, _ = melfed_sim("data", images)
+    assert "identical files" in out
+
+
 def test_data_prints_the_inventory(melfed_sim: Command, images: Path) -> None:
     code, out, _ = melfed_sim("data", images, "--json")
     assert code == 0
@@ -373,3 +388,26 @@ def test_phantom_renders_a_folder_for_several_clinics(melfed_sim: Command, tmp_p
 def test_phantom_refuses_what_cannot_be_rendered(melfed_sim: Command, tmp_path: Path) -> None:
     refused(melfed_sim("phantom", tmp_path / "data", "--images", 3), 4, "too few")
     assert not (tmp_path / "data").exists()
+
+
+def test_diagnoses_that_nobody_knows_stop_a_study_until_each_is_mapped(
+    melfed_sim: Command, study: Path, images: Path, tmp_path: Path
+) -> None:
+    def spoil(rows: list[dict[str, str]]) -> None:
+        for row in [row for row in rows if row["target"] == "1"][:2]:
+            row["diagnosis"] = "Klasse 7"
+
+    data = change_table(images, tmp_path / "odd", spoil)
+    refused(melfed_sim("partition", study, "--data", data), 4, "'Klasse 7' (2)", "--diagnosis")
+    code, out, err = melfed_sim("data", data)
+    assert code == 4
+    assert "NOT KNOWN: map it" in out
+    assert "'Klasse 7' (2)" in err
+    shown = json.loads(melfed_sim("data", data, "--json")[1])
+    assert [use["word"] for use in shown["understood"]["words"] if use["reading"] == "unknown"] == ["Klasse 7"]
+    for mapped, images_left in (("mel", 60), ("leave_out", 58)):
+        code, out, _ = melfed_sim("partition", study, "--data", data, "--diagnosis", f"klasse 7={mapped}", "--json")
+        assert code == 0
+        parts = ("train", "validation", "test")
+        assert sum(clinic[part]["images"] for clinic in json.loads(out) for part in parts) == images_left
+    refused(melfed_sim("data", data, "--diagnosis", "Klasse 7"), 4, "WORD=CODE")

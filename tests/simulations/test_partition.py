@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from common.data.records import LesionRecord, group_ids, read_table
 from common.errors import DataError, StudyError
 from common.protocol import PartitionSpec
-from common.records import LesionRecord, group_ids, read_table
 from simulations import partition as module
 from simulations.partition import ClinicSplit, ClinicSummary, describe, partition
 

@@ -16,8 +16,10 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from common.data.identity import scoped_id
+from common.data.records import read_table
+from common.data.vocabulary.sites import SITES
 from common.errors import DataError, StorageError
-from common.records import SITES, read_table
 from simulations import phantom
 from simulations.phantom import PhantomSpec, cameras, plan_images, render_image, sample_traits, write_phantom
 
@@ -194,7 +196,8 @@ def test_melfed_reads_the_folder(folder: Path) -> None:
     for record, image in zip(table.records, plan, strict=True):
         assert record.image == f"images/{image.name}"
         assert (record.target, record.diagnosis) == ((1, "mel") if image.melanoma else (0, "nv"))
-        assert (record.patient_id, record.lesion_id) == (image.patient_id, image.lesion_id)
+        patient = scoped_id(record.source, image.patient_id)
+        assert (record.patient_id, record.lesion_id) == (patient, scoped_id(patient, image.lesion_id))
         assert (record.age, record.sex, record.site) == (image.age, image.sex, image.site)
         assert record.source == f"phantom_{image.camera.name}"
 

@@ -24,11 +24,11 @@ from client.privacy.plan import plan_of
 from client.private_training import PrivateTrainer
 from client.worker import shared_classifier
 from common.classifier import trainable_tensors
+from common.data.records import LesionRecord
 from common.errors import DataError, QuorumError, StudyError
 from common.histogram import ScoreHistogram
 from common.noisy_histogram import NoisyHistogram
 from common.protocol import StudyProtocol
-from common.records import LesionRecord
 from common.scoring import pick_device
 from common.study_model import build_study_classifier
 from server.outcome import Outcome

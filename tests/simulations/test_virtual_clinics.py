@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from common.errors import DataError, StudyError
 from common.protocol import DataSpec, PartitionSpec, PrivacySpec, StudyProtocol
@@ -188,3 +189,33 @@ def test_paths_mean_the_same_in_another_working_directory(
     assert virtual.summary().folder == "data"
     monkeypatch.chdir("/")
     assert len(virtual.clinics[0].load("train")) == len(virtual.clinics[0].train)
+
+
+def with_one_picture_of_two_patients(folder: Path) -> tuple[str, str]:
+    """Give a patient's picture to a patient of another source too, saved as another file."""
+    table = rows(folder)
+    one, other = table[0], next(row for row in table if row["source"] != table[0]["source"])
+    with Image.open(folder / one["image"]) as image:
+        image.save(folder / other["image"], "PNG", compress_level=1)
+    return one["image"], other["image"]
+
+
+def test_one_picture_of_two_patients_is_kept_together_without_privacy(folder: Path, tmp_path: Path) -> None:
+    images = with_one_picture_of_two_patients(folder)
+    virtual = divide(a_study(), folder, tmp_path / "cache")
+    assert [group.images for group in virtual.duplicates] == [tuple(sorted(images))]
+    parts = [part for split in virtual.splits for part in (split.train, split.validation, split.test)]
+    holding = [{virtual.records[i].image for i in part} & set(images) for part in parts]
+    assert sorted(map(len, holding))[-2:] == [0, 2]
+
+
+def test_one_picture_of_two_patients_joins_nobody_with_privacy(folder: Path, tmp_path: Path) -> None:
+    private = a_study().model_copy(
+        update={"privacy": PrivacySpec(unit="patient", epsilon=3.0, delta=1e-4, patients=20)}
+    )
+    before = divide(private, folder, tmp_path / "cache")
+    with_one_picture_of_two_patients(folder)
+    after = divide(private, folder, tmp_path / "cache")
+    assert len(after.duplicates) == 1
+    assert after.splits == before.splits
+    assert after.records == before.records

@@ -1,0 +1,383 @@
+"""Which tables and images lie below a data folder, and which image a name of a table means.
+
+An image has a POSIX path relative to the folder. One inside an HDF5 file has that file's path and its own name in it,
+as in `train-image.hdf5/ISIC_0015670`. Hidden files, masks and linked folders are passed over.
+"""
+
+import hashlib
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from common.data.containers import HDF5_SUFFIXES, members
+from common.errors import DataError
+from common.images import ImageProblem, read_file
+
+if TYPE_CHECKING:
+    from common.data.dicom import Header
+
+DICOM_SUFFIXES: Final = frozenset({".dcm", ".dicom"})
+PICTURE_SUFFIXES: Final = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".heic", ".heif"}
+)
+IMAGE_SUFFIXES: Final = PICTURE_SUFFIXES | DICOM_SUFFIXES
+"""Suffixes of files that are taken for images; what they hold is told from their content."""
+TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".tab", ".txt", ".xlsx", ".parquet"})
+MASK_ENDINGS: Final = ("_superpixels", "_segmentation")
+"""Ends of the names of masks: published beside the pictures that they belong to, and none themselves."""
+TABLE_DEPTH: Final = 2
+"""How many folder levels below the data folder tables are looked for."""
+
+_ARCHIVES: Final = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
+_COMMON: Final = frozenset({"jpg", "jpeg", "png"})
+_DICOM_MAGIC: Final = (128, b"DICM")
+_MOST_PATHS: Final = 4
+
+
+def without_suffix(image: str) -> str:
+    """The image id without the `_downsampled` that 2,074 ids of ISIC 2019 carry."""
+    return image.removesuffix("_downsampled")
+
+
+class Files:
+    """The images and tables below a folder.
+
+    Attributes:
+        root: the data folder.
+        tables: files under a suffix of `TABLE_SUFFIXES`, at most `TABLE_DEPTH` levels down.
+        images: paths of all images, sorted.
+        not_read: paths of everything else, hidden files and masks apart.
+        dicom_files: those of the images that are DICOM files by name.
+    """
+
+    def __init__(self, root: Path, strict: bool = True) -> None:
+        """List a folder.
+
+        Args:
+            root: the data folder.
+            strict: whether a damaged HDF5 file is an error; where not, it is among what is not read.
+
+        Raises:
+            DataError: the folder, or one in it, cannot be read; where `strict`, an HDF5 file.
+        """
+        self.root, self._strict = root, strict
+        self.tables: list[Path] = []
+        self.images: list[str] = []
+        self.not_read: list[str] = []
+        self.dicom_files: list[str] = []
+        self._links: set[str] = set()
+        self._here: dict[Path, str] = {}
+        for folder, _, names, links in _walk(root):
+            here = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
+            self._links.update(f"{here}{name}" for name in links)
+            for name in names:
+                stem, _, suffix = name.lower().rpartition(".")
+                if suffix not in _COMMON:
+                    self._add(folder, here, name)
+                elif not stem.endswith(MASK_ENDINGS):
+                    self.images.append(here + name)
+        self.images.sort()
+        composed = [_composed(image) for image in self.images]
+        self._paths, self._stems = _Names(composed, self.images), _Names(map(_stem, composed), self.images)
+
+    def _add(self, folder: str, here: str, name: str) -> None:
+        path, lower = f"{here}{name}", name.lower()
+        stem, dot, suffix = lower.rpartition(".")  # a Path a file is slow
+        stem, suffix = (stem, f".{suffix}") if dot else (lower, "")
+        if suffix in IMAGE_SUFFIXES:
+            if stem.endswith(MASK_ENDINGS):
+                return
+            self.images.append(path)
+            if suffix in DICOM_SUFFIXES:
+                self.dicom_files.append(path)
+        elif suffix in HDF5_SUFFIXES:
+            self._add_members(folder, path, name)
+        elif suffix in TABLE_SUFFIXES and here.count("/") <= TABLE_DEPTH:
+            self.tables.append(Path(folder, name))
+        elif _is_dicom(suffix, Path(folder, name)):
+            self.images.append(path)
+            self.dicom_files.append(path)
+        else:
+            self.not_read.append(path)
+
+    def _add_members(self, folder: str, path: str, name: str) -> None:
+        try:
+            self.images.extend(f"{path}/{member}" for member in members(Path(folder, name)))
+        except DataError:
+            if self._strict:
+                raise
+            self.not_read.append(path)
+
+    def find(self, name: str, table_folder: Path) -> str | None:
+        """The image that a table means by a name; None where there is none.
+
+        A name is a path relative to the table's folder or to the data folder, else the file name of an image with or
+        without its suffix, else the SOP instance UID in a DICOM file. Unicode forms of a name (NFC, NFD) are one name.
+        Images below the table's folder come before others.
+
+        Args:
+            name: what the table's cell says.
+            table_folder: the folder of the table, in `root` or below it.
+
+        Raises:
+            DataError: the name leads out of the data folder, or fits several files of different content. It tells both
+                the name and the paths.
+        """
+        here, same = self._relative(table_folder), _composed(name)
+        candidates = [same]
+        if "/" in same or "\\" in same or ":" in same or same == "..":
+            same = _inside(same)
+            candidates = [same]
+        if here:
+            candidates.insert(0, f"{here}{same}")
+        found: Sequence[str] = ()
+        for path in candidates:
+            found = found or self._paths.get(path)
+        if not found and "/" not in same:
+            found = self._stems.get(_stem(same)) or self._by_uid(same)
+        if not found:
+            for path in candidates if self._links else ():
+                self._refuse_links_outside(path)
+            return None
+        image = found[0] if len(found) == 1 else self._only(name, found, here)
+        if self._links:
+            self._refuse_links_outside(image)
+        return image
+
+    def named(self, table_folder: Path) -> Mapping[str, str]:
+        """The images that tables in a folder mean by a name without a suffix, where no name can mean two: as `find`.
+
+        Args:
+            table_folder: the folder of the tables, in `root` or below it.
+
+        Returns:
+            Paths by name; nothing where only `find` can tell.
+        """
+        if self._relative(table_folder) or self._links or self.dicom_files:
+            return {}
+        return self._stems.alone
+
+    def of_accession(self, number: str) -> tuple[str, ...]:
+        """The DICOM images whose header has this accession number, sorted; none where it is not there."""
+        return tuple(self._accessions.get(number.strip(), ()))
+
+    @cached_property
+    def headers(self) -> Mapping[str, "Header"]:
+        """What the DICOM files say about patient and lesion, by path; read once, kept in memory only."""
+        from common.data.dicom import read_header  # pydicom takes a while to load
+
+        return {path: read_header(self.root / path) for path in self.dicom_files}
+
+    def unlisted(self, found: Collection[str]) -> tuple[str, ...]:
+        """The images that are not among those found."""
+        return tuple(image for image in self.images if image not in found)
+
+    def unread(self, names: Iterable[str]) -> dict[str, str]:
+        """The files that are there for some names under a suffix that is not read, by name."""
+        stems = {_composed(PurePosixPath(path).stem): path for path in reversed(self.not_read)}
+        stems |= {_composed(PurePosixPath(path).name): path for path in self.not_read}
+        wanted = {name: PurePosixPath(_composed(name.replace("\\", "/"))).name for name in names}
+        found = {name: stems.get(last) or stems.get(_stem(last)) for name, last in wanted.items()}
+        return {name: path for name, path in found.items() if path is not None}
+
+    def unread_reason(self, names: Iterable[str]) -> str | None:
+        """One line on the files that `unread` finds, with their suffixes and what to do; None where there are none."""
+        if not (paths := list(self.unread(names).values())):
+            return None
+        suffixes = Counter(PurePosixPath(path).suffix.lower() or "no suffix" for path in paths)
+        listed = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common(_MOST_PATHS))
+        mend = "unpack them" if set(suffixes) <= _ARCHIVES else "convert them to JPEG or PNG"
+        return f"{len(paths)} images are there under a suffix that is not read: {listed}; {mend}"
+
+    def _relative(self, folder: Path) -> str:
+        if folder not in self._here:
+            here = folder.relative_to(self.root).as_posix()
+            self._here[folder] = "" if here == "." else _composed(f"{here}/")
+        return self._here[folder]
+
+    def _by_uid(self, name: str) -> Sequence[str]:
+        return self._uids.get(name, ()) if self.dicom_files and name.replace(".", "").isdigit() else ()
+
+    @cached_property
+    def _uids(self) -> dict[str, list[str]]:
+        return _grouped((header.sop_instance_uid, path) for path, header in self.headers.items())
+
+    @cached_property
+    def _accessions(self) -> dict[str, list[str]]:
+        return _grouped((header.accession_number, path) for path, header in self.headers.items())
+
+    def _only(self, name: str, paths: Sequence[str], here: str) -> str:
+        """The file that several of one name are copies of, the nearest of them."""
+        paths = [path for path in paths if _composed(path).startswith(here)] or paths
+        nearest, *others = sorted(paths, key=lambda path: (path.count("/"), path))
+        if others and any(not _same_content(self.root / nearest, self.root / other) for other in others):
+            listed = ", ".join([nearest, *others][:_MOST_PATHS]) + (" …" if len(paths) > _MOST_PATHS else "")
+            raise DataError(
+                f"'{name}' fits {len(paths)} files of different content ({listed}); name the path that is meant, or "
+                "move the others away"
+            )
+        return nearest
+
+    def _refuse_links_outside(self, path: str) -> None:
+        for part in (PurePosixPath(path), *PurePosixPath(path).parents):
+            if part.as_posix() not in self._links:
+                continue
+            # realpath, since Path.resolve raises where links form a circle
+            if not Path(os.path.realpath(self.root / part)).is_relative_to(os.path.realpath(self.root)):
+                raise DataError(f"'{path}' is a link out of the data folder; copy the images into it")
+
+
+def table_stamp(root: Path) -> str:
+    """Return a digest that is another one as soon as another table could be read from a folder: cheaper than that.
+
+    It is of the images' names, and of the names, sizes, times and inodes of the files that hold facts or other images:
+    tables, DICOM and HDF5 files.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    stamp = hashlib.sha256()
+    telling = TABLE_SUFFIXES | DICOM_SUFFIXES | HDF5_SUFFIXES
+    for folder, _, names, _ in _walk(root):
+        stamp.update("\0".join([folder, *names]).encode("utf-8", "surrogateescape"))
+        for name in names:
+            suffix = PurePosixPath(name).suffix.lower()
+            if suffix in telling or _may_be_dicom(suffix):
+                stamp.update(_state_of(Path(folder, name)))
+    return stamp.hexdigest()
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str], set[str]]]:
+    """Folders, their folders and their files, in the order of their names, without what is hidden; and which are links.
+
+    Linked folders are named and not entered.
+    """
+    waiting = [str(root)]
+    while waiting:
+        folder = waiting.pop()
+        folders: list[str] = []
+        names: list[str] = []
+        links: set[str] = set()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.startswith("."):
+                        continue
+                    link = entry.is_symlink()
+                    if not (Path(entry.path).is_dir() if link else entry.is_dir(follow_symlinks=False)):
+                        names.append(name)
+                    elif name.startswith("__MACOSX"):
+                        continue
+                    else:
+                        folders.append(name)
+                    if link:
+                        links.add(name)
+        except OSError as error:
+            _refuse_unreadable(error)
+        folders.sort()
+        names.sort()
+        yield folder, folders, names, links
+        waiting.extend(f"{folder}/{name}" for name in reversed(folders) if name not in links)
+
+
+class _Names:
+    """The images of each name: nearly always one, for which no list is made."""
+
+    def __init__(self, names: Iterable[str], images: Sequence[str]) -> None:
+        names = list(names)
+        self._one = dict(zip(names, images, strict=True))
+        self._more: dict[str, list[str]] = defaultdict(list)
+        if len(self._one) < len(images):
+            several = {name for name, count in Counter(names).items() if count > 1}
+            for name, image in zip(names, images, strict=True):
+                if name in several:
+                    self._more[name].append(image)
+
+    @property
+    def alone(self) -> Mapping[str, str]:
+        """The image of each name where each has one; else nothing."""
+        return {} if self._more else self._one
+
+    def get(self, name: str) -> Sequence[str]:
+        """The images of a name, in the order in which they were noted."""
+        image = self._one.get(name)
+        if image is None:
+            return ()
+        return self._more.get(name) or (image,)
+
+
+def _refuse_unreadable(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions") from error
+
+
+def _state_of(file: Path) -> bytes:
+    try:
+        found = file.stat()
+    except OSError as error:
+        _refuse_unreadable(error)
+    return f"\0{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\0".encode()
+
+
+def _composed(name: str) -> str:
+    """The name with accents composed, as every system but macOS writes it."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _stem(path: str) -> str:
+    """The image id in a path: without folders, the suffix of an image, and `_downsampled`."""
+    name = path.rpartition("/")[2]
+    stem, dot, suffix = name.rpartition(".")
+    return without_suffix(stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name)
+
+
+def _inside(name: str) -> str:
+    """A path of a table with `/` between its parts; DataError where it is none below the folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:
+        raise DataError(f"'{name}' leaves the data folder; give a path relative to it")
+    return path.as_posix()
+
+
+def _may_be_dicom(suffix: str) -> bool:
+    """Whether a file without a telling suffix may be DICOM: exports name files `IM0001` or by UID, as `1.2.840.3`."""
+    return not suffix or suffix[1:].isdigit()
+
+
+def _is_dicom(suffix: str, file: Path) -> bool:
+    if not _may_be_dicom(suffix):
+        return False
+    place, magic = _DICOM_MAGIC
+    try:
+        with file.open("rb") as opened:
+            opened.seek(place)
+            return opened.read(len(magic)) == magic
+    except OSError:
+        return False  # listed among what is not read
+
+
+def _grouped(pairs: Iterable[tuple[str | None, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key, path in pairs:
+        if key:
+            groups[key].append(path)
+    return groups
+
+
+def _same_content(first: Path, second: Path) -> bool:
+    """Whether two images are the same bytes."""
+    try:
+        if first.stat().st_size != second.stat().st_size:
+            return False
+    except NotADirectoryError:  # inside an HDF5 file
+        pass
+    except OSError as error:
+        _refuse_unreadable(error)
+    try:
+        return read_file(first) == read_file(second)
+    except ImageProblem:
+        return False

@@ -1,0 +1,96 @@
+"""Which image file each row of a table means."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from common.data.cells import read_age
+from common.data.decisions import LeftOutRow
+from common.data.files import Files
+from common.data.identity import normal_id
+from common.data.joining import refuse_duplicate
+from common.data.rows import Row
+from common.data.tables import Table
+from common.data.vocabulary.sex import read_sex
+from common.data.vocabulary.sites import read_site
+from common.errors import DataError
+
+
+class Matched:
+    """The rows of one layout by the image file they name.
+
+    Attributes:
+        found: by path of an image, the rows that name it: one where read strictly.
+        missing: rows that name no image that is there.
+        left_out: rows whose image cannot be told.
+    """
+
+    def __init__(self, files: Files, rows: Iterable[Row], strict: bool) -> None:
+        """Find the images of some rows.
+
+        Args:
+            files: what there is.
+            rows: of one layout.
+            strict: whether a row whose image cannot be told is an error.
+
+        Raises:
+            DataError: where `strict`, two rows for one image, or a name that leads out of the folder or fits several.
+        """
+        self.found: dict[str, list[Row]] = {}
+        self.missing: list[Row] = []
+        self.left_out: list[LeftOutRow] = []
+        self._files, self._strict = files, strict
+        self._dicom = frozenset(files.dicom_files)
+        self._tails: dict[str, list[str]] | None = None
+        found = self.found
+        table: Table | None = None
+        named: Mapping[str, str] = {}
+        for row in rows:
+            if row.table is not table:
+                table, named = row.table, files.named(row.table.folder)
+            try:
+                path = named.get(row.image) or files.find(row.image, row.table.folder)
+            except DataError as error:
+                if strict:
+                    raise DataError(f"{row.where}: {error}") from error
+                self.left_out.append(LeftOutRow(row.image, row.where, "cannot be used", str(error)))
+                continue
+            for image in (path,) if path is not None else self._otherwise(row):
+                told = self._with_header(row, image) if image in self._dicom else row
+                if image not in found:
+                    found[image] = [told]
+                elif strict:
+                    refuse_duplicate(told, found[image][0])
+                else:
+                    found[image].append(told)
+
+    def _otherwise(self, row: Row) -> Sequence[str]:
+        """The images of a row whose name is no file's."""
+        images: Sequence[str] = self._files.of_accession(row.image) if self._dicom else ()
+        images = images or self._by_tail(row.image)
+        if not images:
+            self.missing.append(row)
+        return images
+
+    def _by_tail(self, name: str) -> Sequence[str]:
+        """The one image whose path ends with a name's: published paths are often relative to a folder of images."""
+        if "/" not in name:
+            return ()
+        if self._tails is None:
+            self._tails = defaultdict(list)
+            for image in self._files.images:
+                self._tails["/".join(image.split("/")[-2:])].append(image)
+        hits = [path for path in self._tails.get("/".join(name.split("/")[-2:]), ()) if f"/{path}".endswith(f"/{name}")]
+        return hits if len(hits) == 1 else ()
+
+    def _with_header(self, row: Row, path: str) -> Row:
+        """The row, with what the DICOM header says where the table says nothing."""
+        header = self._files.headers[path]
+        return replace(
+            row,
+            patient=row.patient or normal_id(header.patient_id),
+            age=row.age if row.age is not None or header.age is None else read_age(header.age),
+            sex=row.sex or (read_sex(header.sex).value if header.sex else None),
+            site=row.site or (read_site(header.site).value if header.site else None),
+            image_type=row.image_type or header.image_type,
+        )

@@ -1,0 +1,1 @@
+"""What the words of tables mean: diagnoses, body sites, skin types, sexes. `docs/vocabulary.md` lists them all."""
