@@ -16,6 +16,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from common.data.identity import scoped_id
 from common.data.records import read_table
 from common.data.vocabulary.sites import SITES
 from common.errors import DataError, StorageError
@@ -195,7 +196,8 @@ def test_melfed_reads_the_folder(folder: Path) -> None:
     for record, image in zip(table.records, plan, strict=True):
         assert record.image == f"images/{image.name}"
         assert (record.target, record.diagnosis) == ((1, "mel") if image.melanoma else (0, "nv"))
-        assert (record.patient_id, record.lesion_id) == (image.patient_id, image.lesion_id)
+        assert record.patient_id == scoped_id(record.source, image.patient_id)
+        assert record.lesion_id == scoped_id(record.patient_id, image.lesion_id)
         assert (record.age, record.sex, record.site) == (image.age, image.sex, image.site)
         assert record.source == f"phantom_{image.camera.name}"
 
