@@ -20,7 +20,7 @@ from client.parts import objection, split_clinic
 from common.data.duplicates import with_duplicates
 from common.data.files import table_stamp
 from common.data.identity import normal_id, scoped_id
-from common.data.records import LesionRecord, read_table
+from common.data.records import LesionRecord, read_table, select_image_types
 from common.data.tables import short_list
 from common.errors import DataError
 from common.image_store import ImageStore
@@ -49,6 +49,7 @@ def clinic_data(config: ClinicConfig, study: StudyProtocol, progress: Progress |
     """
     own = _own_records(config, study.data.positive, strict=study.privacy is None)
     records = _taken(own, study.data.sources) if study.privacy is None else taken_each(own, study.data.sources)
+    records = select_image_types(records, study.data.image_type)
     root, size = config.data_folder.resolve(), study.data.image_size
     names = [record.image for record in records]
     store = ImageStore.build(config.cache, root, names, size, progress=progress)
@@ -103,7 +104,7 @@ def study_records(config: ClinicConfig, study: StudyProtocol) -> tuple[LesionRec
         DataError: the folder has no table, or no row is the clinic's own and the study's.
     """
     own = _own_records(config, study.data.positive, strict=study.privacy is None)
-    return _taken(own, study.data.sources)
+    return select_image_types(_taken(own, study.data.sources), study.data.image_type)
 
 
 def taken_each(records: Sequence[LesionRecord], sources: Literal["all"] | Sequence[str]) -> tuple[LesionRecord, ...]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from common.data.colour import to_srgb
+from common.data.colour import adobe_rgb_to_srgb, is_adobe_rgb, to_srgb
 from common.data.containers import read_member, split_member
 from common.data.heif import is_heif, open_heif
 from common.data.problems import PictureError
@@ -101,8 +101,8 @@ class MissingDecoder(ImageProblem):
 def decode(path: Path, size: int) -> Pixels:
     """Read an image file as a square of pixels.
 
-    The picture is turned upright by its EXIF orientation, its shorter side is brought to `size` with antialiasing
-    (Lanczos), and the centre is cut out.
+    The picture is turned upright by its EXIF orientation, its colours are converted to sRGB, its shorter side is
+    brought to `size` with antialiasing (Lanczos), and the centre is cut out.
 
     Returns:
         uint8 array of shape (size, size, 3), RGB.
@@ -192,13 +192,16 @@ def _square(source: _Source, size: int) -> Pixels:
     # JPEG can decode at a half, a quarter or an eighth: at least twice the target keeps what Lanczos needs.
     image.draft(None, (2 * size, 2 * size))
     image.load()
-    orientation = _orientation(image) if source.exif else 1  # of a loaded picture: Pillow turns TIFF by itself
+    # Of a loaded picture: Pillow turns TIFF by itself.
+    orientation, adobe = _exif(image) if source.exif else (1, False)
     plain = _without_alpha(_in_eight_bits(image) if image.mode.startswith("I") else image)
     if deep and _brightest(plain) < 1 << 4:
         raise PictureError(_LOWER_BITS)
     if {colour for _, colour in plain.getcolors(2) or ()} in _BLACK_AND_WHITE:
         raise PictureError(_MASK)
     colour = to_srgb(plain, source.profile)
+    if adobe and source.profile is None and plain.mode == "RGB":
+        colour = adobe_rgb_to_srgb(colour)
     width, height = colour.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
@@ -264,12 +267,16 @@ def _brightest(image: Image.Image) -> int:
     return int(max(np.ravel(extrema)))
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) where there is none: damaged metadata does not make the picture unusable."""
+def _exif(image: Image.Image) -> tuple[int, bool]:
+    """EXIF orientation, 1 (upright) where there is none, and whether colours are stated to be in Adobe RGB.
+
+    Damaged metadata does not make the picture unusable.
+    """
     try:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+        exif = image.getexif()
+        return int(exif.get(_EXIF_ORIENTATION, 1)), is_adobe_rgb(exif)
     except _DAMAGE:
-        return 1
+        return 1, False
 
 
 def _one_line(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from common.data.vocabulary.entities import positive_entities
 from common.errors import DataError, StudyError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+ImageType = Literal["dermoscopic", "clinical", "overview", "tbp tile", "tbp overview", "rcm"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -47,7 +48,9 @@ class DataSpec(Section):
     sources: Literal["all"] | tuple[str, ...] = Field(
         "all", description="'all', or a list of names and patterns of sources ('!PATTERN' leaves out)"
     )
-
+    image_type: Literal["all"] | tuple[ImageType, ...] = Field(
+        "all", description="'all', or a list of kinds of pictures; one whose kind the table does not say is taken"
+    )
     phantom: PhantomSection | None = Field(None, description="render synthetic lesions instead of reading a folder")
 
     @field_validator("positive")

@@ -7,7 +7,7 @@ from pathlib import Path
 from client.dataset import ClinicData
 from client.privacy.units import privacy_units
 from common.data.duplicates import DuplicateGroup, with_duplicates
-from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_sources
+from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_image_types, select_sources
 from common.data.rows import ReadOptions
 from common.errors import DataError
 from common.image_store import ImageStore, LeftOut
@@ -80,8 +80,11 @@ def divide(
     """
     # Worker processes may stand elsewhere, and "." has no name for the report.
     data, cache = data.resolve(), cache.resolve()
-    table = read_table(data, study.data.positive, options)
-    selected = select_sources(table.records, study.data.sources)
+    types = study.data.image_type
+    table = read_table(data, study.data.positive, (options or ReadOptions()).asking_for(types))
+    selected = select_image_types(select_sources(table.records, study.data.sources), types)
+    if not selected:
+        raise DataError(f"{data}: no image is of the kinds that data.image_type asks for; ask for others, or for all")
     names = [record.image for record in selected]
     store = ImageStore.build(cache, table.root, names, study.data.image_size, progress=progress)
     records = tuple(record for record in selected if record.image in store)

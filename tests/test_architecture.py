@@ -30,12 +30,30 @@ ONLY_IN = {
     | {"simulations/engine.py"},
     "ray": {"simulations/engine.py"},
     "dp_accounting": {"client/privacy/accounting.py"},
+    "pydicom": {f"common/data/{name}.py" for name in ("decode_apart", "dicom", "dicom_pixels")},
+    "h5py": {"common/data/containers.py"},
+    "pillow_heif": {"common/data/heif.py"},
+    "imagehash": {"common/data/duplicates.py"},
     "cryptography": {"client/privacy/noise.py", "client/doctor_network.py", "client/fleet_probe.py"}
     | {"common/checks_kit.py", "server/certificates.py"},
 }
 """Modules that are known to these files alone."""
 
-HEAVY = {"torch", "torchvision", "timm", "sklearn", "scipy", "plotly", "ray", "flwr", "opacus", "dp_accounting"}
+HEAVY = {
+    "pydicom",
+    "h5py",
+    "imagehash",
+    "torch",
+    "torchvision",
+    "timm",
+    "sklearn",
+    "scipy",
+    "plotly",
+    "ray",
+    "flwr",
+    "opacus",
+    "dp_accounting",
+}
 """What must not be loaded by a command that only prints its help."""
 
 LONGEST = 450

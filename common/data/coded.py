@@ -37,3 +37,16 @@ def each(function: Callable[[K], T], cells: Sequence[K | None]) -> list[T | None
     made: dict[K | None, T | None] = {cell: function(cell) for cell in set(cells) if cell is not None}
     made[None] = None
     return [made[cell] for cell in cells]
+
+
+def rows_of(columns: Sequence[Sequence[K]]) -> Sequence[tuple[K, ...]]:
+    """Return the items of several columns side by side."""
+    if not all(isinstance(column, Coded) for column in columns) or len(columns) < 2:
+        return list(zip(*columns, strict=True))
+    coded = [column for column in columns if isinstance(column, Coded)]
+    numbers = np.zeros(len(coded[0]), np.int64)
+    for column in coded:
+        numbers = numbers * len(column.values) + column.codes
+        _, firsts, codes = np.unique(numbers, return_index=True, return_inverse=True)
+        numbers = codes.astype(np.int64)  # small again, however many columns there are
+    return Coded([tuple(column[first] for column in coded) for first in firsts.tolist()], codes.astype(np.uint32))

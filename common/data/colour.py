@@ -9,6 +9,7 @@ import io
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageCms
 
 from common.data.problems import PictureError
@@ -20,7 +21,7 @@ _GRID: Final = 9
 _SPACES: Final = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 """Colour space that a profile must be of, by Pillow's mode."""
 
-# Display P3 to sRGB, both linear (CSS Color Module Level 4, section 10.10).
+# To sRGB, linear both: of Display P3 (CSS Color Module Level 4, section 10.10) and of Adobe RGB (1998, its annex C).
 _P3_TO_SRGB: Final = np.array(
     [
         [1.2249401762805598, -0.22494017628055996, 0.0],
@@ -29,6 +30,12 @@ _P3_TO_SRGB: Final = np.array(
     ],
     np.float32,
 )
+_ADOBE_TO_SRGB: Final = np.array(
+    [[1.3983557, -0.3983557, 0.0], [0.0, 1.0, 0.0], [0.0, -0.0429290, 1.0429290]], np.float32
+)
+_ADOBE_GAMMA: Final = 563 / 256
+_EXIF_IFD, _INTEROPERABILITY_IFD, _INTEROPERABILITY = 0x8769, 0xA005, 1
+_ADOBE_RGB: Final = "R03"
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -56,14 +63,31 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 def display_p3_to_srgb(image: Image.Image) -> Image.Image:
     """Convert an RGB picture that is in Display P3 without carrying its profile."""
-    linear = _LINEAR[np.asarray(image)]
-    srgb = np.clip(linear @ _P3_TO_SRGB.T, 0, 1)
-    encoded = np.where(srgb <= 0.0031308, 12.92 * srgb, 1.055 * np.maximum(srgb, 1e-6) ** (1 / 2.4) - 0.055)
-    return Image.fromarray(np.round(255 * encoded).astype(np.uint8))
+    return _converted(image, _SRGB_CURVE, _P3_TO_SRGB)
+
+
+def adobe_rgb_to_srgb(image: Image.Image) -> Image.Image:
+    """Convert an RGB picture that is in Adobe RGB (1998) without carrying its profile."""
+    return _converted(image, _ADOBE_CURVE, _ADOBE_TO_SRGB)
+
+
+def is_adobe_rgb(exif: Image.Exif) -> bool:
+    """Whether a camera says by EXIF that its picture is in Adobe RGB: such files carry no profile (DCF 2.0)."""
+    mark = exif.get_ifd(_INTEROPERABILITY_IFD).get(_INTEROPERABILITY) if exif.get_ifd(_EXIF_IFD) else None
+    return isinstance(mark, str) and mark.strip("\0 ") == _ADOBE_RGB
 
 
 _LEVELS: Final = np.arange(256) / 255
-_LINEAR: Final = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_SRGB_CURVE: Final = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(
+    np.float32
+)
+_ADOBE_CURVE: Final = (_LEVELS**_ADOBE_GAMMA).astype(np.float32)
+
+
+def _converted(image: Image.Image, curve: npt.NDArray[np.float32], matrix: npt.NDArray[np.float32]) -> Image.Image:
+    srgb = np.clip(curve[np.asarray(image)] @ matrix.T, 0, 1)
+    encoded = np.where(srgb <= 0.0031308, 12.92 * srgb, 1.055 * np.maximum(srgb, 1e-6) ** (1 / 2.4) - 0.055)
+    return Image.fromarray(np.round(255 * encoded).astype(np.uint8))
 
 
 @functools.lru_cache(maxsize=32)

@@ -27,12 +27,13 @@ PICTURE_SUFFIXES: Final = frozenset(
 IMAGE_SUFFIXES: Final = PICTURE_SUFFIXES | DICOM_SUFFIXES
 """Suffixes of files that are taken for images; what they hold is told from their content."""
 TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".tab", ".txt", ".xlsx", ".parquet"})
-MASK_ENDINGS: Final = ("_superpixels", "_segmentation", "_mask", "_lesion")
+MASK_ENDINGS: Final = ("_superpixels", "_segmentation")
 """Ends of the names of masks: published beside the pictures that they belong to, and none themselves."""
 TABLE_DEPTH: Final = 2
 """How many folder levels below the data folder tables are looked for."""
 
 _ARCHIVES: Final = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
+_COMMON: Final = frozenset({"jpg", "jpeg", "png"})
 _DICOM_MAGIC: Final = (128, b"DICM")
 _MOST_PATHS: Final = 4
 
@@ -74,7 +75,11 @@ class Files:
             here = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
             self._links.update(f"{here}{name}" for name in links)
             for name in names:
-                self._add(folder, here, name)
+                stem, _, suffix = name.lower().rpartition(".")
+                if suffix not in _COMMON:
+                    self._add(folder, here, name)
+                elif not stem.endswith(MASK_ENDINGS):
+                    self.images.append(here + name)
         self.images.sort()
         composed = [_composed(image) for image in self.images]
         self._paths, self._stems = _Names(composed, self.images), _Names(map(_stem, composed), self.images)
@@ -142,6 +147,19 @@ class Files:
         if self._links:
             self._refuse_links_outside(image)
         return image
+
+    def named(self, table_folder: Path) -> Mapping[str, str]:
+        """The images that tables in a folder mean by a name without a suffix, where no name can mean two: as `find`.
+
+        Args:
+            table_folder: the folder of the tables, in `root` or below it.
+
+        Returns:
+            Paths by name; nothing where only `find` can tell.
+        """
+        if self._relative(table_folder) or self._links or self.dicom_files:
+            return {}
+        return self._stems.alone
 
     def of_accession(self, number: str) -> tuple[str, ...]:
         """The DICOM images whose header has this accession number, sorted; none where it is not there."""
@@ -282,6 +300,11 @@ class _Names:
             for name, image in zip(names, images, strict=True):
                 if name in several:
                     self._more[name].append(image)
+
+    @property
+    def alone(self) -> Mapping[str, str]:
+        """The image of each name where each has one; else nothing."""
+        return {} if self._more else self._one
 
     def get(self, name: str) -> Sequence[str]:
         """The images of a name, in the order in which they were noted."""

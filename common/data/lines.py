@@ -6,7 +6,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from common.data.cells import is_unknown, read_age, read_binary
-from common.data.coded import each
+from common.data.coded import Coded, each, rows_of
 from common.data.columns import NAMES
 from common.data.files import without_suffix
 from common.data.identity import normal_id
@@ -154,7 +154,7 @@ class Lines:
         if len(keys) < 2:
             return self.worded(self.text("diagnosis", *keys))
         columns = [self.text("diagnosis", key) for key in keys if key in self._cells]
-        return self._levelled(list(zip(*columns, strict=True)))
+        return self._levelled(rows_of(columns))
 
     def levels(self, key: str, separator: str) -> list[Diagnosis]:
         """Return what the words of a column say together that hold several, from the coarsest to the finest."""
@@ -163,8 +163,7 @@ class Lines:
 
     def _levelled(self, levels: Sequence[tuple[str | None, ...]]) -> list[Diagnosis]:
         mapping = self.options.diagnoses
-        made = {words: read_levels(words, mapping) for words in set(levels)}
-        return [made[words] for words in levels]
+        return [found or MISSING for found in each(lambda words: read_levels(words, mapping), levels)]
 
     def worded(self, words: Sequence[str | None]) -> list[Diagnosis]:
         """Return what each word says; `MISSING` where there is none."""
@@ -247,7 +246,12 @@ class Lines:
         """Normal ids, noting how each is spelled."""
         spelled = self.text("patient_id", *keys)
         names = self._understood(normal_id, "patient_id", spelled)
-        for spelling, name in set(zip(spelled, names, strict=True)):
+        both = (
+            (spelled.values, names.values)
+            if isinstance(spelled, Coded) and isinstance(names, Coded)
+            else (spelled, names)
+        )
+        for spelling, name in set(zip(*both, strict=True)):
             if name is not None and spelling is not None:
                 self.patients.setdefault(name, set()).add(spelling)
         return names
@@ -275,7 +279,7 @@ class Lines:
         here = [key for key in keys if key in self._cells]
         if len(here) < 2:
             return self.read(read_site, "site", *here)
-        levels = list(zip(*(self.text("site", key) for key in here), strict=True))
+        levels = rows_of([self.text("site", key) for key in here])
         return self._understood(read_site_levels, "site", [cells if any(cells) else None for cells in levels])
 
     def _skin_types(self, keys: Sequence[str]) -> list[int | None]:

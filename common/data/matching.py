@@ -1,7 +1,7 @@
 """Which image file each row of a table means."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from common.data.cells import read_age
@@ -10,6 +10,7 @@ from common.data.files import Files
 from common.data.identity import normal_id
 from common.data.joining import refuse_duplicate
 from common.data.rows import Row
+from common.data.tables import Table
 from common.data.vocabulary.sex import read_sex
 from common.data.vocabulary.sites import read_site
 from common.errors import DataError
@@ -42,9 +43,13 @@ class Matched:
         self._dicom = frozenset(files.dicom_files)
         self._tails: dict[str, list[str]] | None = None
         found = self.found
+        table: Table | None = None
+        named: Mapping[str, str] = {}
         for row in rows:
+            if row.table is not table:
+                table, named = row.table, files.named(row.table.folder)
             try:
-                path = files.find(row.image, row.table.folder)
+                path = named.get(row.image) or files.find(row.image, row.table.folder)
             except DataError as error:
                 if strict:
                     raise DataError(f"{row.where}: {error}") from error

@@ -6,13 +6,13 @@ Images are found by that id, or by their path in melfed's own table, anywhere in
 
 import gc
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, make_dataclass
 from fnmatch import fnmatchcase
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Final, Literal, cast
 
 from common.data import class_folders
 from common.data.decisions import Cause, Decisions, Key, LeftOutRow, Verdict, refuse_what_is_open
@@ -64,6 +64,19 @@ class LesionRecord:
     """Fitzpatrick's, 1 to 6."""
     manipulated: str | None = None
     """What was done to the picture after it was taken, as the archive says it: `altered` or `synthetic`."""
+
+
+_Draft: Final[Any] = make_dataclass("_Draft", [item.name for item in fields(LesionRecord)], slots=True)
+
+
+def _record(*values: object) -> LesionRecord:
+    """The same as `LesionRecord(*values)` in a fifth of the time, of all fields in their order.
+
+    A frozen class sets each field by a call; one that is not, with the same slots, does not, and becomes frozen after.
+    """
+    draft = _Draft(*values)
+    draft.__class__ = LesionRecord
+    return cast(LesionRecord, draft)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +224,20 @@ def select_sources(
     if not kept:
         raise DataError(f"sources {short_list(list(sources))}: nothing is left of {short_list(known)}; take one back")
     return tuple(record for record in records if record.source in kept)
+
+
+def select_image_types(
+    records: Sequence[LesionRecord], types: Literal["all"] | Collection[str]
+) -> tuple[LesionRecord, ...]:
+    """The records of some kinds of pictures, and those whose kind the table does not say, in their order.
+
+    Args:
+        records: any records.
+        types: `"all"`, or some of `image_types.IMAGE_TYPES`.
+    """
+    if types == "all":
+        return tuple(records)
+    return tuple(record for record in records if record.image_type is None or record.image_type in types)
 
 
 def group_ids(records: Sequence[LesionRecord]) -> list[str]:
@@ -415,7 +442,7 @@ def _census(rows: Sequence[tuple[str, Row]], decisions: Decisions, options: Read
             census.left_out.append((image, row, verdict.cause, verdict.reason))
         else:
             records.append(
-                LesionRecord(
+                _record(
                     image,
                     verdict.target or 0,
                     verdict.code,

@@ -1,8 +1,8 @@
 """One line of a table about one image, before its file and its patient's other lines are known."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 from common.data.identity import scoped_id
 from common.data.vocabulary.diagnoses import Diagnosis
@@ -32,6 +32,10 @@ class ReadOptions:
     classes: Mapping[str, str] | None = None
     image_types: frozenset[str] = frozenset()
     synthetic: bool = False
+
+    def asking_for(self, types: Literal["all"] | Collection[str]) -> "ReadOptions":
+        """Return the options where a study asks for kinds of pictures: also those that are usually left out."""
+        return self if types == "all" else replace(self, image_types=self.image_types | frozenset(types))
 
 
 @dataclass(slots=True)

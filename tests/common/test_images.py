@@ -13,7 +13,7 @@ from PIL import Image
 
 from common.errors import DataError
 from common.images import MAX_PIXELS, MIN_SIDE, ImageProblem, decode, decode_bytes
-from tests.common.data.made_pictures import DISPLAY_P3, SIDE, ink_profile, rgb_profile, wrong_by
+from tests.common.data.made_pictures import ADOBE_RGB, DISPLAY_P3, SIDE, ink_profile, patches, rgb_profile, wrong_by
 from tests.common.data.test_colour import srgb_of_lab, stored_in
 
 
@@ -202,6 +202,26 @@ def test_colours_of_a_phone_are_converted(kind: str) -> None:
     assert wrong_by(decode_bytes(data, SIDE)) <= 4
     without = encode(stored_in(profile), kind, icc_profile=None, **options)
     assert wrong_by(decode_bytes(without, SIDE)) > 10
+
+
+def adobe_exif(mark: str) -> Image.Exif:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0xA001: 0xFFFF, 0xA005: {1: mark}})
+    return exif
+
+
+def test_cameras_that_work_in_adobe_rgb_are_believed() -> None:
+    """They write a mark into EXIF and no profile."""
+    profile = rgb_profile(ADOBE_RGB, 563 / 256)
+    stored = stored_in(profile)
+    options = {"quality": 98, "subsampling": 0}
+    marked = encode(stored, "JPEG", icc_profile=None, exif=adobe_exif("R03"), **options)
+    assert wrong_by(decode_bytes(marked, SIDE)) <= 4
+    assert wrong_by(decode_bytes(encode(stored, "JPEG", icc_profile=None, **options), SIDE)) > 10
+    both = encode(stored, "JPEG", icc_profile=profile, exif=adobe_exif("R03"), **options)
+    assert wrong_by(decode_bytes(both, SIDE)) <= 4
+    plain = encode(Image.fromarray(patches()), "JPEG", exif=adobe_exif("R98"), **options)
+    assert wrong_by(decode_bytes(plain, SIDE)) <= 3
 
 
 def test_palette_and_transparency_are_converted_by_the_profile_too() -> None:

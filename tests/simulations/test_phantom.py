@@ -196,8 +196,8 @@ def test_melfed_reads_the_folder(folder: Path) -> None:
     for record, image in zip(table.records, plan, strict=True):
         assert record.image == f"images/{image.name}"
         assert (record.target, record.diagnosis) == ((1, "mel") if image.melanoma else (0, "nv"))
-        assert record.patient_id == scoped_id(record.source, image.patient_id)
-        assert record.lesion_id == scoped_id(record.patient_id, image.lesion_id)
+        patient = scoped_id(record.source, image.patient_id)
+        assert (record.patient_id, record.lesion_id) == (patient, scoped_id(patient, image.lesion_id))
         assert (record.age, record.sex, record.site) == (image.age, image.sex, image.site)
         assert record.source == f"phantom_{image.camera.name}"
 

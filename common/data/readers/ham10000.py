@@ -17,6 +17,7 @@ def _read(lines: Lines) -> list[Row]:
     return lines.rows(
         diagnoses,
         image=("imageid",),
+        image_type="dermoscopic",
         site=("localization",),
         source=[f"HAM_{dataset}" if dataset else None for dataset in datasets],
     )

@@ -21,7 +21,7 @@ def _read(lines: Lines) -> list[Row]:
     for line, entities in enumerate(stated):
         if entities is None and labels[line] is not None:
             lines.problem(line, f"the label is {labels[line]!r}, and only benign, malignant, 0 or 1 is allowed")
-    return lines.rows([MISSING] * lines.count, stated, image=("imgid",))
+    return lines.rows([MISSING] * lines.count, stated, image=("imgid",), image_type="dermoscopic")
 
 
 def _meaning(label: str) -> frozenset[str] | None:

@@ -18,7 +18,8 @@ def _truth(lines: Lines) -> list[Row]:
         if values == (1, 1):
             lines.problem(line, "melanoma and seborrheic_keratosis are both 1; mend one of the two cells")
     stated = [None if value is None else (MELANOMA if value else NO_MELANOMA) for value in melanoma]
-    return lines.rows(lines.coded([names.get(values) for values in both]), stated, image=("imageid",))
+    diagnoses = lines.coded([names.get(values) for values in both])
+    return lines.rows(diagnoses, stated, image=("imageid",), image_type="dermoscopic")
 
 
 def _metadata(lines: Lines) -> list[Row]:

@@ -16,7 +16,7 @@ UNSCORED: Final = "ISIC_0035068"
 
 
 def _truth(lines: Lines) -> list[Row]:
-    return lines.rows(lines.coded(lines.one_hot(CLASSES)), image=("image",))
+    return lines.rows(lines.coded(lines.one_hot(CLASSES)), image=("image",), image_type="dermoscopic")
 
 
 def _lesions(lines: Lines) -> list[Row]:

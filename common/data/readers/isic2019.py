@@ -28,7 +28,7 @@ def _rows(lines: Lines, source: list[str | None] | None = None) -> list[Row]:
     classes = lines.one_hot(CLASSES)
     diagnoses = lines.coded([None if name == "unk" else name for name in classes])
     stated = [_NONE_OF_THEM if name == "unk" else None for name in classes]
-    return lines.rows(diagnoses, stated, image=("image",), source=source)
+    return lines.rows(diagnoses, stated, image=("image",), source=source, image_type="dermoscopic")
 
 
 def _metadata(lines: Lines) -> list[Row]:

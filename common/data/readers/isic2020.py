@@ -20,7 +20,7 @@ def _read(lines: Lines) -> list[Row]:
         elif diagnosis.reading == "undecided" and entities is not None:
             diagnoses[line] = replace(diagnosis, reading="known", could_be=entities)
     sites = ("anatomsitegeneralchallenge",)
-    return lines.rows(diagnoses, stated, image=("imagename",), age=("ageapprox",), site=sites)
+    return lines.rows(diagnoses, stated, image=("imagename",), age=("ageapprox",), site=sites, image_type="dermoscopic")
 
 
 KINDS = (

@@ -10,6 +10,7 @@ from pydicom.uid import (
 )
 
 from common.data.dicom import Header, read_header
+from common.image_store import ImageStore
 from tests.common.data.made_pictures import dicom_bytes, native
 
 
@@ -132,3 +133,16 @@ def test_values_that_break_the_standard_are_read_and_not_told(
 
 def test_a_file_that_cannot_be_opened_says_nothing(tmp_path: Path) -> None:
     assert read_header(tmp_path / "none.dcm") == Header()
+
+
+def test_nothing_of_a_header_is_cached(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.dcm").write_bytes(dicom_bytes(photograph()))
+    (tmp_path / "data" / "b.dcm").write_bytes(dicom_bytes(photograph())[:-1000])
+    store = ImageStore.build(tmp_path / "cache", tmp_path / "data", ["a.dcm", "b.dcm"], 32)
+    assert [item.image for item in store.left_out] == ["b.dcm"]
+    store.duplicates()
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    assert b"a.dcm" in kept
+    for secret in (b"Mustermann", "Müller".encode(), b"A12", b"060Y", b"Skin of back", b"1.2.9", b"Model 3"):
+        assert secret not in kept

@@ -1,7 +1,7 @@
 import csv
 import tempfile
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.data.identity import normal_id, scoped_id
-from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_sources
+from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_image_types, select_sources
 from common.data.vocabulary.sites import SITES
 from common.errors import DataError
 from tests.common.lesions import one_line, record, touch, write
@@ -270,3 +270,23 @@ def test_groups_of_a_long_chain_stay_cheap():
 )
 def test_group_kind(records, words):
     assert group_kind(records) == words
+
+
+@pytest.mark.parametrize(
+    ("types", "images"), [("all", "abc"), (("dermoscopic",), "ac"), (("clinical",), "bc"), (("rcm",), "c")]
+)
+def test_select_image_types(types, images):
+    kinds = {"a": "dermoscopic", "b": "clinical", "c": None}
+    records = [record(image, image_type=kind) for image, kind in kinds.items()]
+    assert "".join(r.image for r in select_image_types(records, types)) == images
+
+
+def test_records_of_a_table_are_like_any_others(tmp_path):
+    write(tmp_path / "t.csv", "image,target", "a.jpg,1")
+    touch(tmp_path, "a.jpg")
+    (made,) = read_table(tmp_path).records
+    same = LesionRecord(**{item.name: getattr(made, item.name) for item in fields(made)})
+    assert (type(made), made, hash(made)) == (LesionRecord, same, hash(same))
+    assert replace(made, target=0).target == 0
+    with pytest.raises(FrozenInstanceError):
+        made.target = 0
