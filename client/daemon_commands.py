@@ -98,24 +98,26 @@ def doctor(path: ConfigArgument = None, as_json: JsonOption = False, config: Con
 
     Changes nothing. Leaves with 0, or with 1 where something does not work.
     """
-    from client.doctor import examine_and_read
+    from client.data_words import read_for
+    from client.doctor import examine
     from client.doctor_table import render, render_understood
     from common.checks import exit_code, to_json
 
     here = clinic(path, config, complete=False)
     if as_json:
-        checks, understood = examine_and_read(here)
+        checks = examine(here)
         listed = json.loads(to_json(checks))
         for check in listed:
-            if check["name"] == "table" and understood is not None:
-                check["understood"] = understood.model_dump()
+            if check["name"] == "table" and (found := read_for(here, None).understood) is not None:
+                check["understood"] = found.without_names().model_dump()
         sys.stdout.write(json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
     else:
         with errors.status("examining") as line:
-            checks, understood = examine_and_read(here, lambda check: line.update(f"examined: {check.name}"))
+            checks = examine(here, lambda check: line.update(f"examined: {check.name}"))
         output.print(render(checks))
-        for table in render_understood(understood) if understood else ():
-            output.print(table)
+        if (found := read_for(here, None).understood) is not None:
+            for table in render_understood(found.without_names()):
+                output.print(table)
     raise typer.Exit(exit_code(checks))
 
 

@@ -13,20 +13,12 @@ from client.doctor_machine import machine_steps
 from client.doctor_network import SECONDS, NetworkDoctor
 from client.doctor_state import state_steps
 from common.checks import Check, examine_steps
-from common.data.understood import Understanding
 
 
 def examine(
     config: ClinicConfig, on_check: Callable[[Check], None] | None = None, seconds: float = SECONDS
 ) -> list[Check]:
-    """Return what the doctor finds, as `examine_and_read` does, without how the table was read."""
-    return examine_and_read(config, on_check, seconds)[0]
-
-
-def examine_and_read(
-    config: ClinicConfig, on_check: Callable[[Check], None] | None = None, seconds: float = SECONDS
-) -> tuple[list[Check], Understanding | None]:
-    """Return what the doctor finds, and how the table was read; nothing raises, and each check is bounded in time.
+    """Return what the doctor finds; nothing raises, and each check is bounded in time.
 
     Args:
         config: the clinic's.
@@ -36,5 +28,4 @@ def examine_and_read(
     data, network = DataDoctor(config), NetworkDoctor(config, seconds)
     machine = machine_steps(config, lambda: data.images)
     steps = chain(state_steps(config), data.steps(), machine, network.steps())
-    checks = examine_steps(steps, on_check)
-    return checks, data.understood
+    return examine_steps(steps, on_check)

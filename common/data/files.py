@@ -243,10 +243,13 @@ def table_stamp(root: Path) -> str:
     stamp = hashlib.sha256()
     telling = TABLE_SUFFIXES | DICOM_SUFFIXES | HDF5_SUFFIXES
     for folder, _, names, _ in _walk(root):
-        stamp.update("\0".join([folder, *names]).encode("utf-8", "surrogateescape"))
-        for name in names:
-            suffix = PurePosixPath(name).suffix.lower()
-            if suffix in telling or _may_be_dicom(suffix):
+        suffixes = {name: PurePosixPath(name).suffix.lower() for name in names}
+        ours = [
+            name for name, suffix in suffixes.items() if suffix in telling | IMAGE_SUFFIXES or _may_be_dicom(suffix)
+        ]
+        stamp.update("\0".join([folder, *ours]).encode("utf-8", "surrogateescape"))
+        for name in ours:
+            if suffixes[name] in telling or _may_be_dicom(suffixes[name]):
                 stamp.update(_state_of(Path(folder, name)))
     return stamp.hexdigest()
 

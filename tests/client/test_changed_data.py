@@ -84,7 +84,7 @@ def examined(config: ClinicConfig) -> Finding:
 )
 def test_every_change_of_the_table_gives_another_stamp(config: ClinicConfig, change: Callable[[Path], object]) -> None:
     before = stamp(config)
-    (config.data_folder / "notes.txt").write_text("none of ours")
+    (config.data_folder / "notes.md").write_text("none of ours")
     assert stamp(config) == before
     change(config.data_folder)
     assert stamp(config) != before
