@@ -9,7 +9,7 @@ import torch
 from common.classifier import Classifier
 from common.image_set import Images
 from common.prefix import Split
-from common.scoring import autocast, logits_of, micro_batch_size
+from common.scoring import autocast, logits_of, micro_batch_size, power_of_two
 
 Indices = npt.NDArray[np.int64]
 
@@ -63,7 +63,7 @@ class CachedInputs:
         self.split, self.features, self.device = split, features, device
         self.metadata = images.metadata if with_metadata else None
         self.views = features.shape[1]
-        self.micro_batch = max(4, CACHED_MICRO_BATCH_ELEMENTS // int(np.prod(features.shape[2:])))
+        self.micro_batch = power_of_two(CACHED_MICRO_BATCH_ELEMENTS // int(np.prod(features.shape[2:])))
 
     def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:
         """Return logits, float32 (k,)."""

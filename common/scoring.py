@@ -30,9 +30,18 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def micro_batch_size(image_size: int, device: torch.device) -> int:
-    """Return how many images of a side (pixels) suit the device at once."""
+    """Return how many images of a side (pixels) suit the device at once: a power of two."""
     pixels = CPU_MICRO_BATCH_PIXELS if device.type == "cpu" else GPU_MICRO_BATCH_PIXELS
-    return max(4, pixels // image_size**2)
+    return power_of_two(pixels // image_size**2)
+
+
+def power_of_two(most: int) -> int:
+    """Return the largest power of two that is at most so many, and at least 4.
+
+    Of other numbers of rows, kernels compute the last ones in another way than the rest, and round otherwise
+    (`client.privacy.calls`).
+    """
+    return max(4, 1 << (most.bit_length() - 1)) if most > 0 else 4
 
 
 def micro_batches(indices: npt.NDArray[np.int64], image_size: int, device: torch.device) -> list[npt.NDArray[np.int64]]:
