@@ -306,8 +306,8 @@ class ClinicWorker:
         self._step()
         images, size = self.images(part), self.study.data.image_size
         inputs = self._cached(model, part, 1) or PixelInputs(model, images, size, None, self.device)
-        private = self.study.privacy is not None
-        return probabilities(model, _Watched(inputs, self._step), len(images), one_shape=private)
+        noised = self.study.privacy is not None and self.study.privacy.evaluation == "noised"
+        return probabilities(model, _Watched(inputs, self._step), len(images), one_shape=noised)
 
     def _progress(self, images: int) -> None:
         self._step()

@@ -36,16 +36,21 @@ class _Images:
         return self.images[line]
 
 
-def rows_of_folders(root: Path, images: Sequence[str], classes: Mapping[str, str]) -> tuple[Table, list[Row]]:
+def rows_of_folders(
+    root: Path, images: Sequence[str], classes: Mapping[str, str], strict: bool = True
+) -> tuple[Table, list[Row]]:
     """Return a row for each image in a folder that is a class.
 
     Args:
         root: the data folder.
         images: paths relative to it.
         classes: by name of a folder, in any case, `0` (no melanoma), `1` (melanoma) or a code of the vocabulary.
+        strict: whether images decide about the folder. Where not, each is judged by itself: one in folders of two
+            classes has a row of each of them with a problem, and a class may have no images.
 
     Raises:
-        DataError: a class has no folder or another meaning, or an image is in folders of two classes.
+        DataError: a class has another meaning; where `strict`, also one without a folder, or an image in folders of
+            two classes.
     """
     meanings = {folded(name): _meaning(name, value) for name, value in classes.items()}
     file = _Images(root / LAYOUT, tuple(images))
@@ -53,13 +58,16 @@ def rows_of_folders(root: Path, images: Sequence[str], classes: Mapping[str, str
     rows, seen = [], set()
     for line, image in enumerate(images):
         here = {name for part in PurePosixPath(image).parts[:-1] if (name := folded(part)) in meanings}
+        problem = None
         if len(here) > 1:
-            raise DataError(f"{root}: '{image}' is in folders of two classes ({short_list(sorted(here))}); keep one")
+            problem = f"'{image}' is in folders of two classes ({short_list(sorted(here))}); keep one"
+        if strict and problem:
+            raise DataError(f"{root}: {problem}")
         for name in here:
             diagnosis, stated = meanings[name]
-            rows.append(Row(image, table, line, diagnosis, stated, source=root.name))
+            rows.append(Row(image, table, line, diagnosis, stated, source=root.name, problem=problem))
         seen |= here
-    if missing := sorted(set(meanings) - seen):
+    if strict and (missing := sorted(set(meanings) - seen)):
         raise DataError(f"{root}: no folder {short_list(missing)} with images; classes are named after folders")
     return table, rows
 

@@ -53,7 +53,10 @@ def joined(tables: Sequence[TableRows], strict: bool) -> list[Row]:
     if strict:
         return [_completed(rows, additions.get(key, [])) for key, rows in _by_key(truths, strict).items()]
     return [
-        _with_additions(row, additions.get(key, [])) for key, rows in _by_key(truths, strict).items() for row in rows
+        merged
+        for key, rows in _by_key(truths, strict).items()
+        for row in rows
+        for merged in _with_additions(row, additions.get(key, []))
     ]
 
 
@@ -141,8 +144,23 @@ def _completed(truths: Sequence[Row], additions: Sequence[Row]) -> Row:
     return _union(rows)
 
 
-def _with_additions(row: Row, additions: Sequence[Row]) -> Row:
-    """Leniently: a row of a truth with what the additions say of its image."""
+def _with_additions(row: Row, additions: Sequence[Row]) -> list[Row]:
+    """Leniently: a row of a truth with what the additions say of its image, for each patient that they name.
+
+    Additions of another patient than the truth's say nothing of it; without its own the truth stands alone.
+    """
+    facts = [each for each in additions if not each.table.has_patients]
+    owned: dict[str | None, list[Row]] = defaultdict(list)
+    for each in additions:
+        if each.table.has_patients:
+            owned[each.patient].append(each)
+    if row.patient is not None:
+        return [_added(row, [*facts, *owned.get(row.patient, ())])]
+    return [_added(row, [*facts, *own]) for own in owned.values()] or [_added(row, facts)]
+
+
+def _added(row: Row, additions: Sequence[Row]) -> Row:
+    """Leniently: one row of a truth and its additions, or all in one with a problem."""
     if not additions:
         return row
     rows = [row, *additions]

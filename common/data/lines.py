@@ -63,11 +63,7 @@ class Lines:
         self._strict = strict
         self._cells, long = table.cells()
         self.count = len(next(iter(self._cells.values()), ()))
-        columns = len(table.columns)
-        self.problems = {
-            line: f"{cells} cells below {columns} columns; put quotes around text that holds the separator"
-            for line, cells in long.items()
-        }
+        self.problems = {line: _unparted(cells, len(table.columns)) for line, cells in long.items()}
 
     def has(self, key: str) -> bool:
         """Whether the table has a column."""
@@ -304,6 +300,13 @@ class Lines:
 
     def _known(self, key: str) -> list[str | None]:
         return each(_known_text, self._cells[key])
+
+
+def _unparted(cells: int | None, columns: int) -> str:
+    """Why nobody can tell which cells a line has."""
+    if cells is None:
+        return "its quotes do not end; close them, and take ends of lines out of cells"
+    return f"{cells} cells below {columns} columns; put quotes around text that holds the separator"
 
 
 def _known_text(cell: str) -> str | None:

@@ -6,30 +6,21 @@ Images are found by that id, or by their path in melfed's own table, anywhere in
 
 import gc
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, make_dataclass
 from fnmatch import fnmatchcase
 from operator import attrgetter
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-from common.data import class_folders
 from common.data.decisions import Cause, Decisions, Key, LeftOutRow, Verdict, refuse_what_is_open
 from common.data.files import Files
-from common.data.joining import joined, resolved
+from common.data.layouts import layouts_of, opened, read_layouts, refuse_two_layouts, rows_by_image, with_images
 from common.data.matching import Matched
 from common.data.people import Namer, People, describe_people
 from common.data.rows import ReadOptions, Row
-from common.data.tables import (
-    UNREAD,
-    Table,
-    TableReport,
-    nothing_recognised,
-    open_tables,
-    read_lines,
-    short_list,
-)
+from common.data.tables import TableReport, short_list
 from common.data.vocabulary.entities import positive_entities
 from common.errors import DataError
 
@@ -151,11 +142,11 @@ def read_table(
     decisions = Decisions(positive_entities(positive), options)
     with without_collection():
         files = Files(root, strict)
-        layouts, reports, notes = _read(root, files, options, strict)
+        layouts, reports, notes = read_layouts(root, files, options, strict)
         matched = {layout: Matched(files, rows, strict) for layout, rows in layouts.items()}
         if strict:
-            matched = _with_images(root, files, matched)
-        found = _found(list(matched.values()), strict, options)
+            matched = with_images(root, files, matched)
+        found = rows_by_image(list(matched.values()), strict, options)
         rows = [(path, row) for path in sorted(found) for row in found[path]]
         census = _census(rows, decisions, options, apart=not strict)
         if strict:
@@ -193,8 +184,8 @@ def read_rows(
     options = options or ReadOptions()
     decisions = Decisions(positive_entities(positive), options)
     with without_collection():
-        layouts, _ = _layouts(_opened(tables, strict=True), options, strict=True)
-        _refuse_two_layouts(layouts)
+        layouts, _ = layouts_of(opened(tables, strict=True), options, strict=True)
+        refuse_two_layouts(layouts)
         layout, rows = next(iter(layouts.items()))
         named = [(row.image, row) for row in sorted(rows, key=attrgetter("image"))]
         census = _census(named, decisions, options, apart=False)
@@ -298,86 +289,6 @@ def _matching(known: Sequence[str], items: Sequence[str]) -> set[str]:
             raise DataError(f"source '{item}' matches none of the data; its sources are {short_list(known)}")
         matched |= hits
     return matched
-
-
-def _opened(paths: Iterable[Path], strict: bool) -> list[Table]:
-    """The tables in some files; leniently, without those that cannot be read where others can."""
-    tables: list[Table] = []
-    unreadable: DataError | None = None
-    for path in paths:
-        try:
-            tables += open_tables(path)
-        except DataError as error:
-            if strict:
-                raise
-            unreadable = error
-    if unreadable and not any(table.truth for table in tables):
-        raise unreadable
-    return tables
-
-
-def _read(
-    root: Path, files: Files, options: ReadOptions, strict: bool
-) -> tuple[dict[str, list[Row]], tuple[TableReport, ...], tuple[str, ...]]:
-    """The joined rows of each layout, how each table was understood, and what should be known."""
-    if options.classes is not None:
-        _, rows = class_folders.rows_of_folders(root, files.images, options.classes)
-        return {class_folders.LAYOUT: rows}, (), class_folders.notes_of_classes(options.classes)
-    tables = _opened(files.tables, strict)
-    if not any(table.truth for table in tables):
-        if question := class_folders.ask_for_classes(files.images):
-            raise DataError(f"{root}: no table, but {question}")
-        others = [PurePosixPath(path).name for path in files.not_read if PurePosixPath(path).suffix.lower() in UNREAD]
-        raise DataError(f"{root}: {nothing_recognised(tables, others)}")
-    layouts, reports = _layouts(tables, options, strict)
-    return layouts, reports, ()
-
-
-def _layouts(
-    tables: Sequence[Table], options: ReadOptions, strict: bool
-) -> tuple[dict[str, list[Row]], tuple[TableReport, ...]]:
-    """The joined rows of every layout whose ground truth is among the tables, and how each table was understood."""
-    names = dict.fromkeys(table.layout for table in tables if table.layout and table.truth)
-    if not names:
-        raise DataError(nothing_recognised(tables))
-    read = [(table, *read_lines(table, options, strict)) for table in tables if table.layout in names]
-    layouts = {
-        name: joined([(table, rows) for table, rows, _ in read if table.layout == name], strict) for name in names
-    }
-    return layouts, tuple(report for _, _, report in read)
-
-
-def _with_images(root: Path, files: Files, layouts: dict[str, Matched]) -> dict[str, Matched]:
-    """The one layout whose rows have images, strictly."""
-    found = {layout: matched for layout, matched in layouts.items() if matched.found}
-    if not found:
-        layout, matched = next(iter(layouts.items()))
-        names = [row.image for row in matched.missing]
-        why = files.unread_reason(names) or (
-            f"'{names[0]}' and the others are in none of its folders (links out of it are not followed); put the "
-            "images into it"
-        )
-        raise DataError(f"{root}: {len(names)} rows ({layout}) and no image file for any of them: {why}")
-    _refuse_two_layouts({layout: [rows[0] for rows in matched.found.values()] for layout, matched in found.items()})
-    return found
-
-
-def _refuse_two_layouts(layouts: Mapping[str, Sequence[Row]]) -> None:
-    """Raise a DataError where tables of more than one layout have rows: one image may be in both."""
-    if len(layouts) > 1:
-        tables = "; ".join(f"{rows[0].table.name} is {layout}" for layout, rows in layouts.items())
-        raise DataError(f"tables of {len(layouts)} layouts in one folder ({tables}); keep one of them in a folder")
-
-
-def _found(matched: Sequence[Matched], strict: bool, options: ReadOptions) -> dict[str, list[Row]]:
-    """The rows of each image; strictly there is one."""
-    found: dict[str, list[Row]] = matched[0].found
-    for part in matched[1:]:
-        for path, rows in part.found.items():
-            found[path] = [*found.get(path, ()), *rows]
-    if not strict:
-        return {path: resolved(rows, options.shared_ids) for path, rows in found.items()}
-    return found
 
 
 @dataclass(slots=True)

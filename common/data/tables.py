@@ -30,8 +30,8 @@ _WANTED_MEANINGS: Final = ("patient_id", "lesion_id")
 class TableFile(Protocol):
     """What holds the cells of a table."""
 
-    def columns(self, wanted: Sequence[int]) -> tuple[list[Cells], dict[int, int]]:
-        """Return some columns, and by index of the line how many cells too long lines have."""
+    def columns(self, wanted: Sequence[int]) -> tuple[list[Cells], Mapping[int, int | None]]:
+        """Return some columns, and by index of unusable lines how many cells they have; None: quotes do not end."""
 
     def place(self, line: int) -> str:
         """Where a line is in the file."""
@@ -77,8 +77,8 @@ class Table:
         """The name of a column as it is written."""
         return self.columns[self.keys[key]]
 
-    def cells(self) -> tuple[dict[str, Cells], dict[int, int]]:
-        """Return the cells of the columns that the kind reads, by key, and the lines with too many cells."""
+    def cells(self) -> tuple[dict[str, Cells], Mapping[int, int | None]]:
+        """Return the cells of the columns that the kind reads, by key, and unusable lines as `TableFile.columns`."""
         own = (*self.kind.columns, *self.kind.optional) if self.kind else ()
         wanted = dict.fromkeys((*own, *_NEAR_KEYS))
         keys = [key for key in wanted if key in self.keys]
@@ -150,8 +150,12 @@ def read_lines(table: Table, options: ReadOptions, strict: bool) -> tuple[list[R
     return rows, TableReport(table.name, table.kind.layout, dict(lines.used), questions, unread, lines.patients)
 
 
-def open_tables(path: Path) -> list[Table]:
+def open_tables(path: Path, strict: bool = True) -> list[Table]:
     """Look at the columns of a file; a workbook has a table a sheet that holds something.
+
+    Args:
+        path: the file.
+        strict: whether cells may hold ends of lines; where not, each line of a text file is read by itself alone.
 
     Raises:
         DataError: the file cannot be read.
@@ -163,7 +167,7 @@ def open_tables(path: Path) -> list[Table]:
     if suffix in PARQUET:
         parquet = ParquetFile.open(path)
         return [Table(path, path.name, parquet.header, _kind(parquet.header), parquet)]
-    text = TextFile.open(path)
+    text = TextFile.open(path, apart=not strict)
     bare = next((kind for kind in KINDS if kind.reads(text.header)), None)
     if bare:
         return [Table(path, path.name, bare.columns, bare, text.without_header())]

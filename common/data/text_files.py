@@ -1,9 +1,13 @@
-"""Tables as text: encodings, separators, quotes. Only what the first line says decides how the others are read."""
+"""Tables as text: encodings, separators, quotes. Only what the first line says decides how the others are read.
+
+Quotes may hold ends of lines, so one line whose quotes never end takes the following ones into its last cell. Where no
+row may change what becomes of another (`apart`), each line is a row by itself: one with such quotes cannot be used.
+"""
 
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +50,7 @@ class TextFile:
         header: the cells of the first line that holds any.
         before: physical lines above the first that is no header.
         plain: whether it looks like UTF-8 with line feeds.
+        apart: whether each line is a row by itself, whatever quotes it holds.
     """
 
     path: Path
@@ -53,10 +58,15 @@ class TextFile:
     header: tuple[str, ...]
     before: int
     plain: bool = False
+    apart: bool = False
 
     @classmethod
-    def open(cls, path: Path) -> "TextFile":
+    def open(cls, path: Path, apart: bool = False) -> "TextFile":
         """Look at the first line of a file.
+
+        Args:
+            path: the file.
+            apart: whether each line below the header is a row by itself.
 
         Raises:
             DataError: the file cannot be read.
@@ -70,11 +80,11 @@ class TextFile:
         separator, skipped = _said_separator(text)
         body = text.split("\n", skipped)[-1]
         if PH2_SEPARATOR in body.split("\n", 1)[0]:
-            return cls(path, PH2_SEPARATOR, _ph2_cells(body.split("\n", 1)[0]), skipped + 1)
+            return cls(path, PH2_SEPARATOR, _ph2_cells(body.split("\n", 1)[0]), skipped + 1, apart=apart)
         separator = separator or _separator_of(body)
         header, lines = _first_cells(body, separator)
         plain = not start.startswith(tuple(mark for mark, _ in _MARKS[1:])) and b"\0" not in start and b"\n" in start
-        return cls(path, separator, header, skipped + lines, plain)
+        return cls(path, separator, header, skipped + lines, plain, apart)
 
     @cached_property
     def text(self) -> str:
@@ -88,7 +98,7 @@ class TextFile:
         """Return the same file where its first line is no header but cells."""
         return replace(self, before=self.before - 1)
 
-    def columns(self, wanted: Sequence[int]) -> tuple[list[Cells], dict[int, int]]:
+    def columns(self, wanted: Sequence[int]) -> tuple[list[Cells], Mapping[int, int | None]]:
         """Return the cells of some columns below the header, and the lines that have too many cells.
 
         Args:
@@ -96,10 +106,12 @@ class TextFile:
 
         Returns:
             A list a column, of equal lengths, a blank line included as a line of nothing; and by index of the line how
-            many cells it has, for lines with more than the header.
+            many cells it has, for lines with more than the header; None for lines `apart` whose quotes do not end.
         """
         if self.separator == PH2_SEPARATOR or not wanted:
             return self._exact(self._body, wanted)
+        if self.apart:
+            return self._line_by_line(self._body, wanted)
         fast = self._fast(self.path, self.before, wanted) if self.plain else None
         if fast is None and (body := self._body):
             fast = self._fast(io.BytesIO(body.encode("utf-8", "replace")), 0, wanted)
@@ -110,7 +122,9 @@ class TextFile:
         return f"line {self._numbers[line]}"
 
     @cached_property
-    def _numbers(self) -> list[int]:
+    def _numbers(self) -> Sequence[int]:
+        if self.apart and self.separator != PH2_SEPARATOR:
+            return range(self.before + 1, self.before + 2 + self._body.count("\n"))
         return [self.before + number for number, _ in _records(self._body, self.separator)]
 
     @property
@@ -134,6 +148,24 @@ class TextFile:
         except (pl.exceptions.PolarsError, OSError):
             return None
         return _lists(frame, wanted)
+
+    def _line_by_line(self, body: str, wanted: Sequence[int]) -> tuple[list[Cells], dict[int, int | None]]:
+        """The columns where no line can reach into another."""
+        if body and '"' not in body:
+            fast = self._fast(io.BytesIO(body.encode("utf-8", "replace")), 0, wanted)
+            if fast is not None:
+                return fast, {}
+        columns: list[Cells] = [[] for _ in wanted]
+        unusable: dict[int, int | None] = {}
+        for number, line in enumerate(body.removesuffix("\n").split("\n") if body else ()):
+            cells, ended = _cells_of_line(line, self.separator)
+            if not ended:
+                unusable[number] = None
+            elif len(cells) > len(self.header) and any(cell.strip() for cell in cells[len(self.header) :]):
+                unusable[number] = len(cells)
+            for column, index in zip(columns, wanted, strict=True):
+                column.append((cells[index] or None) if index < len(cells) else None)
+        return columns, unusable
 
     def _exact(self, body: str, wanted: Sequence[int]) -> tuple[list[Cells], dict[int, int]]:
         """The columns as the csv module reads them, which minds neither stray quotes nor lines of other lengths."""
@@ -204,6 +236,17 @@ def _records(body: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator)
     for cells in reader:
         yield reader.line_num, cells
+
+
+def _cells_of_line(line: str, separator: str) -> tuple[list[str], bool]:
+    """The cells of a line by itself, and whether its quotes began in it and ended in it."""
+    if '"' not in line:
+        return line.split(separator), True
+    csv.field_size_limit(max(_LONGEST_CELL, len(line) + 2))
+    reader = csv.reader((f"{line}\n", "\n"), delimiter=separator)
+    cells = next(reader)
+    # An open quote takes the empty line too; where a cell of several lines ends, quotes are odd.
+    return cells, reader.line_num == 1 and line.count('"') % 2 == 0
 
 
 def _ph2_cells(line: str) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ from client.servicer import Servicer
 from client.state_folders import prepare_worker
 from client.worker import ClinicWorker
 from common.audit_log import AuditLog
+from common.data.identity import scoped_id
 from common.data.records import LesionRecord
 from common.errors import ServiceError
 from common.protocol import StudyProtocol
@@ -231,8 +232,11 @@ def patients(
             break
         name = f"{start}-{number}"
         record = replace(like, image=name, patient_id=name, lesion_id=name, dup_group=None)
-        # By the image of an image's own name: that is what a unit of one image is called by.
-        named = unit_of(replace(record, image=f"{name}-0.png"), unit)
+        # As the clinic will read it: ids are of their source, a lesion's of its patient, and a unit of one image is
+        # called by that image's own name.
+        person = scoped_id(record.source, name)
+        read = replace(record, image=f"{name}-0.png", patient_id=person, lesion_id=scoped_id(person, name))
+        named = unit_of(read, unit)
         if part is None or part_of(str(named), CLINIC, study.partition, key) == part:
             found.append(record)
     return found

@@ -154,7 +154,7 @@ def test_probabilities_are_those_of_scoring_whatever_the_micro_batches(
     monkeypatch.setattr(scoring, "CPU_MICRO_BATCH_PIXELS", 5 * SIZE**2)
     monkeypatch.setattr(inputs_module, "CACHED_MICRO_BATCH_ELEMENTS", 7 * 11)
     pixels, cached = pixel_inputs(model, images), cached_inputs(model, images, cache)
-    assert (pixels.micro_batch, cached.micro_batch) == (5, 7)
+    assert (pixels.micro_batch, cached.micro_batch) == (4, 4)
     for inputs in (pixels, cached):
         model.train()
         found = probabilities(model, inputs, len(images))

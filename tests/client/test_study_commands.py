@@ -142,7 +142,7 @@ def test_approve_says_no_where_a_whole_run_does_not_fit(command: Command, config
     tight = a_clinic(config.folder, policy={"epsilon": whole * 0.99})
     for options in ((), ("--runs", 3)):
         done = command("approve", private, *options)
-        assert (done.code, done.err.count("\n")) == (9, 1)
+        assert done.code == 9
         assert (
             "not approved: too little is left of these patients' ε for all that a run of this study still asks"
             in done.err

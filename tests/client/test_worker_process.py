@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from client.approvals import approve, revoke
 from client.config import ClinicConfig, read_clinic
+from client.parts import simulation_key
 from client.privacy.ledger import verify
 from client.rpc import RemoteWorker
 from client.worker import ClinicWorker
@@ -28,6 +29,7 @@ from common.audit_log import read_log, verify_log
 from common.classifier import trainable_tensors
 from common.errors import DeclinedError, ServiceError
 from common.protocol import StudyProtocol
+from common.seeds import seed_for
 from common.tensors import Tensors
 from simulations.virtual_clinics import VirtualClinics
 from tests.client.small import CPU, small_model, small_study
@@ -88,12 +90,22 @@ def config(phantom: Path) -> Iterator[ClinicConfig]:
             f"health_port: {free_port()}\nmetrics_port: {free_port()}\n"
             f"policy: {{epsilon: 5000, noise_multiplier: 0.5, non_private: true, studies: []}}\n"
         )
-        yield read_clinic(path)
+        config = read_clinic(path)
+        # The secret that a simulation of seed 0 has: the clinic's images are divided as its virtual twin's.
+        secret = config.ledger.with_suffix(".key")
+        secret.parent.mkdir(mode=0o700, parents=True)
+        secret.write_bytes(simulation_key(seed_for(0, "partition")))
+        secret.chmod(0o600)
+        yield config
 
 
 @pytest.fixture
 def tensors() -> Tensors:
     return trainable_tensors(small_model(STUDY))
+
+
+COUNTED = ("reserved", "spent", "released")
+"""Of the charge for a run's counts, which comes first."""
 
 
 def remote(config: ClinicConfig, study: StudyProtocol, seconds: float = 60.0) -> RemoteWorker:
@@ -120,18 +132,20 @@ def test_a_clinic_answers_as_its_virtual_twin_does(
         with pytest.raises(DeclinedError, match="not approved here"):
             remote(config, STUDY).describe()
         approve(config, STUDY.digest, "tester")
-        described = remote(config, STUDY).describe()
-        assert (described.clinic, described.counts) == ("phantom_north", twin.describe().counts)
+        described = remote(config, STUDY).describe("run")
+        assert (described.clinic, described.counts) == ("phantom_north", twin.describe("run").counts)
         assert (described.budget, described.approved) == (None, (STUDY.digest,))
         for number in (1, 2):
             started = time.monotonic()
             reply = remote(config, STUDY).train(tensors, number, STUDY.digest, "run")
-            overhead = time.monotonic() - started - reply.seconds
+            asked = time.monotonic() - started
+            started = time.monotonic()
             expected = twin.train(tensors, number, STUDY.digest, "run")
+            alone = time.monotonic() - started
             assert all((reply.tensors[name] == tensor).all() for name, tensor in expected.tensors.items())
             assert reply.loss == expected.loss
-        sys.stdout.write(f"\nwarm second round: {overhead * 1000:.0f} ms beside {reply.seconds * 1000:.0f} ms\n")
-        assert overhead < 1
+        sys.stdout.write(f"\nwarm second round: {asked * 1000:.0f} ms, in this process {alone * 1000:.0f} ms\n")
+        assert asked - alone < 1
         scored = remote(config, STUDY).evaluate(reply.tensors, STUDY.digest, "run")
         assert scored["test"].to_lists() == twin.evaluate(reply.tensors, STUDY.digest, "run")["test"].to_lists()
         revoke(config, STUDY.digest[:8], "tester")
@@ -182,18 +196,18 @@ def test_a_worker_killed_in_private_training_costs_no_message_and_no_budget_twic
     try:
         with ThreadPoolExecutor(1) as pool:
             reply = pool.submit(remote(config, PRIVATE, 120).train, tensors, 1, PRIVATE.digest, "run")
-            until(lambda: config.ledger.exists() and '"reserved"' in config.ledger.read_text())
+            until(lambda: config.ledger.exists() and '"training"' in config.ledger.read_text())
             processes[0].end()
-            assert [row.status for row in verify(config.ledger).rows] == ["reserved"]
+            assert [row.status for row in verify(config.ledger).rows] == [*COUNTED, "reserved"]
             processes.append(Process(config))
             first = reply.result(60)
-        assert [row.status for row in verify(config.ledger).rows] == ["reserved", "spent", "released"]
+        assert [row.status for row in verify(config.ledger).rows] == [*COUNTED, "reserved", "spent", "released"]
         processes[1].end()
         processes.append(Process(config))
         again = remote(config, PRIVATE).train(tensors, 1, PRIVATE.digest, "run")
         assert all((again.tensors[name] == tensor).all() for name, tensor in first.tensors.items())
         assert again.account == first.account
-        assert len(verify(config.ledger).rows) == 3
+        assert len(verify(config.ledger).rows) == 6
         with urllib.request.urlopen(f"http://127.0.0.1:{config.file.metrics_port}/metrics", timeout=5) as page:
             assert "melfed_epsilon" not in page.read().decode(), "tell.budget is false"
     finally:

@@ -51,7 +51,7 @@ def test_an_unmentioned_key_has_its_default(tmp_path: Path) -> None:
         ("privacy: {unt: patient, epsilon: 1}", 1, "privacy.unt", "did you mean privacy.unit?"),
         ("resources: {zzz: 1}", 1, "resources.zzz", "known here: cpus, gpus"),
         ("1: a", 1, "1", "known here: data, federation, model, name, partition, privacy, protocol, resources, seed, "),
-        ("data:\n  2020-01-01: a", 2, "data.2020-01-01", "known here: image_size, phantom, positive, sources"),
+        ("data:\n  2020-01-01: a", 2, "data.2020-01-01", "known here: image_size, image_type, phantom, p"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, line: int, unknown: str, nearest: str) -> None:

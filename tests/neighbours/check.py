@@ -141,7 +141,7 @@ def neighbours(
     """
     worlds: list[World] = []
     for name, patients in (("without", crowd), ("with", (one, *crowd))):
-        world = World(first=worlds[0] if worlds else None, one=f"patient:{one.name}", free=free)
+        world = World(first=worlds[0] if worlds else None, one=one.unit, free=free)
         with coupled(world, quick=quick):
             config = write_clinic(folder / name, patients, **sections)
             kit(config)

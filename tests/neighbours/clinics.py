@@ -13,6 +13,7 @@ from PIL import Image
 from client.config import ClinicConfig, read_clinic
 from client.parts import Part, part_of
 from client.state_folders import prepare_worker
+from common.data.identity import normal_id, scoped_id
 from common.protocol import PartitionSpec
 
 SIZE = 32
@@ -72,6 +73,11 @@ class Patient:
     name: str
     pictures: tuple[Picture, ...]
 
+    @property
+    def unit(self) -> str:
+        """The unit that the patient is: an id is its source's own, in the one form of all its spellings."""
+        return f"patient:{scoped_id(self.pictures[0].cells['source'], normal_id(self.name) or '')}"
+
 
 def patient(name: str, looks: Sequence[int], *targets: int, **cells: str) -> Patient:
     """Return a patient with a picture for each look; targets in their order, the last one for all that follow."""
@@ -95,8 +101,8 @@ def crowd(size: int, seed: int = 0) -> tuple[Patient, ...]:
 
 def in_part(part: Part, make: Callable[[str], Patient], first: str = "X", spec: PartitionSpec = SPEC) -> Patient:
     """Return a patient whose id puts it into a part, and begins with some letters."""
-    names = (f"{first}{number}" for number in range(1000))
-    return make(next(name for name in names if part_of(f"patient:{name}", NAME, spec, SECRET) == part))
+    candidates = (make(f"{first}{number}") for number in range(1000))
+    return next(who for who in candidates if part_of(who.unit, NAME, spec, SECRET) == part)
 
 
 def renamed(who: Patient, **cells: str) -> Patient:

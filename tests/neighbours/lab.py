@@ -55,7 +55,7 @@ class Lab:
         one: Patient,
         kit: Callable[[ClinicConfig], None] = lambda _: None,
     ) -> None:
-        self.study, self.one = study, f"patient:{one.name}"
+        self.study, self.one = study, one.unit
         self.workers: dict[str, ClinicWorker] = {}
         for name, patients in (("without", crowd), ("with", (one, *crowd)), ("alone", (one,))):
             with coupled(World(free=True)):

@@ -49,7 +49,7 @@ def training_crowd(units: int, spec: PartitionSpec = SPEC) -> tuple[Patient, ...
     """Return the smallest crowd of which so many patients are in the training part."""
     for size in itertools.count(units):
         patients = crowd(size)
-        if sum(part_of(f"patient:{who.name}", NAME, spec, SECRET) == "train" for who in patients) == units:
+        if sum(part_of(who.unit, NAME, spec, SECRET) == "train" for who in patients) == units:
             return patients
     raise AssertionError
 
@@ -57,4 +57,4 @@ def training_crowd(units: int, spec: PartitionSpec = SPEC) -> tuple[Patient, ...
 def bystanders(count: int, spec: PartitionSpec = SPEC) -> tuple[Patient, ...]:
     """Return patients none of whom is in the training part."""
     everyone = crowd(10 * count + 20)
-    return tuple(who for who in everyone if part_of(f"patient:{who.name}", NAME, spec, SECRET) != "train")[:count]
+    return tuple(who for who in everyone if part_of(who.unit, NAME, spec, SECRET) != "train")[:count]

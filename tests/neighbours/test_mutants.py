@@ -18,9 +18,7 @@ CROWD = training_crowd(CELL + CELL // 2 - 1)
 """One patient fewer than those that round to two cells."""
 ONE = in_part("train", lambda name: patient(name, [7], 1), first="A")
 """By name before all others, as whoever counts patients sees at once."""
-IMAGES = sum(
-    len(who.pictures) for who in (*CROWD, ONE) if part_of(f"patient:{who.name}", NAME, SPEC, SECRET) == "train"
-)
+IMAGES = sum(len(who.pictures) for who in (*CROWD, ONE) if part_of(who.unit, NAME, SPEC, SECRET) == "train")
 
 
 def whole(folder: Path) -> Neighbours:
