@@ -171,6 +171,3 @@ SITUATIONS: dict[str, Callable[[Part], Situation]] = {
     )
 }
 """By name."""
-
-ROW_BY_ROW = frozenset({"only_patient", "unknown_diagnosis", "unusable_rows", "names_anothers_picture", "leads_out"})
-"""Those that ask for a table of which each row is judged by itself (`strict` of the table's reader)."""

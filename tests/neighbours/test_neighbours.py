@@ -1,6 +1,5 @@
 """Whoever sees everything that a clinic sends cannot tell whether one patient was there, but for what noise covers."""
 
-import inspect
 import tempfile
 from pathlib import Path
 
@@ -10,14 +9,13 @@ from hypothesis import strategies as st
 
 from client.dataset import PARTS
 from client.parts import Part
-from common.data.records import read_table
 from common.protocol import StudyProtocol
 from common.tensors import Tensors
 from tests.neighbours.check import Neighbours, neighbours
 from tests.neighbours.hostile import Genome, build, genomes
 from tests.neighbours.models import ordinary
 from tests.neighbours.questions import model_of, whole_study
-from tests.neighbours.situations import ROW_BY_ROW, SITUATIONS, Situation
+from tests.neighbours.situations import SITUATIONS, Situation
 from tests.neighbours.studies import study_of
 
 RELEASES = 13
@@ -31,16 +29,7 @@ def ask_all(folder: Path, situation: Situation, study: StudyProtocol, models: li
     return asked
 
 
-NOT_YET = pytest.mark.xfail(
-    "strict" not in inspect.signature(read_table).parameters,
-    reason="tables are not read row by row yet, and refused for what is in them",
-    strict=True,
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=NOT_YET) if name in ROW_BY_ROW else name for name in SITUATIONS]
-)
+@pytest.mark.parametrize("name", SITUATIONS)
 def test_whoever_the_patient_is(name: str, tmp_path: Path) -> None:
     situation = SITUATIONS[name]("train")
     study = study_of(**situation.study)
@@ -70,7 +59,7 @@ def studies(draw: st.DrawFn) -> dict[str, dict[str, object]]:
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(
-    name=st.sampled_from([name for name in SITUATIONS if name not in ROW_BY_ROW]),
+    name=st.sampled_from(list(SITUATIONS)),
     part=st.sampled_from(PARTS),
     sections=studies(),
     data=st.data(),

@@ -38,7 +38,6 @@ def of_others(table: LesionTable) -> tuple[LesionRecord, ...]:
         ["9.jpg,1,X,back,here,and,more"],
         ["9.jpg,1,X,back"],
         ["", "9.jpg,\0,X\r8.jpg,1,X,,here"],
-        ['9.jpg,1,X,"' + "long " * 4_000_000 + '",here'],
     ],
 )
 def test_no_line_reaches_into_another(tmp_path: Path, lines: list[str]) -> None:
@@ -79,17 +78,6 @@ def test_what_else_a_file_holds_changes_no_line(tmp_path_factory: pytest.TempPat
     assert len(found[0][0]) == len(lines)
 
 
-METADATA = "isic_id,patient_id,lesion_id,age_approx,sex,anatom_site_general,image_type"
-
-
-def added(root: Path, *lines: str) -> dict[tuple[str, str | None], LesionRecord]:
-    """Read a ground truth without patients, and an addition with these lines."""
-    touch(root, "ISIC_0000001.jpg", "ISIC_0000002.jpg")
-    write(root / "truth.csv", "image,MEL,NV", "ISIC_0000001,1,0", "ISIC_0000002,0,1")
-    write(root / "more.csv", "image,patient_id,age,sex", *lines)
-    return {(record.image, record.patient_id): record for record in read_table(root, strict=False).records}
-
-
 def test_folders_are_not_refused_for_one_image(tmp_path: Path) -> None:
     touch(tmp_path, "mel/0.jpg", "nv/1.jpg", "mel/nv/2.jpg")
     options = ReadOptions(classes={"mel": "1", "nv": "0", "bcc": "bcc"})
@@ -98,3 +86,29 @@ def test_folders_are_not_refused_for_one_image(tmp_path: Path) -> None:
     table = read_table(tmp_path, options=options, strict=False)
     assert [(record.image, record.target) for record in table.records] == [("mel/0.jpg", 1), ("nv/1.jpg", 0)]
     assert {row.image for row in table.left_out} == {"mel/nv/2.jpg"}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["ISIC_0000001,IP_0000009,70,male,1"],
+        ["ISIC_0000001,IP_0000009,70,male,1", "ISIC_0000002,IP_0000009,20,female,1"],
+        ["ISIC_0000001,IP_0000009,70,male,1,and,more"],
+        ["ISIC_0000001,,70,male,1"],
+        ['ISIC_0000002,IP_0000009,70,"male,1'],
+    ],
+)
+def test_what_is_added_of_one_patient_changes_no_other(tmp_path: Path, lines: list[str]) -> None:
+    touch(tmp_path, "ISIC_0000001.jpg", "ISIC_0000002.jpg")
+    write(tmp_path / "truth.csv", "isic_id,malignant", "ISIC_0000001,0", "ISIC_0000002,0")
+    header = "isic_id,patient_id,age_approx,sex,tbp_lv_A"
+    others = ("ISIC_0000001,IP_0000001,50,male,1", "ISIC_0000002,IP_0000002,60,female,1")
+
+    def of_others(*more: str) -> list[LesionRecord]:
+        write(tmp_path / "metadata.csv", header, *more)
+        found = read_table(tmp_path, strict=False).records
+        return [record for record in found if record.patient_id in ("ip_0000001", "ip_0000002")]
+
+    without = of_others(*others)
+    assert [record.age for record in without] == [50, 60]
+    assert of_others(*lines, *others) == of_others(*others, *lines) == without

@@ -105,6 +105,7 @@ def test_one_private_round_of_each_part_of_a_pretrained_network(
     assert all(np.isfinite(tensor).all() for tensor in outcome.models[""].values())
     assert not np.array_equal(outcome.models[""]["head.weight"], before["head.weight"])
     for clinic in virtual.clinics:
-        (charge,) = charges(verify(folder.ledgers / f"{clinic.name}.jsonl").rows)
+        counts, charge = charges(verify(folder.ledgers / f"{clinic.name}.jsonl").rows)
+        assert (counts["purpose"], counts["status"]) == ("counts", "released")
         assert (charge["purpose"], charge["steps"], charge["status"]) == ("training", 1, "released")
         assert 7.5 < charge["epsilon"] <= 8.0
