@@ -147,7 +147,7 @@ def _completed(truths: Sequence[Row], additions: Sequence[Row]) -> Row:
 def _with_additions(row: Row, additions: Sequence[Row]) -> list[Row]:
     """Leniently: a row of a truth with what the additions say of its image, for each patient that they name.
 
-    Additions of another patient than the truth's say nothing of it; without its own the truth stands alone.
+    Additions of another patient than the truth's, or of nobody where somebody is named, say nothing of it.
     """
     facts = [each for each in additions if not each.table.has_patients]
     owned: dict[str | None, list[Row]] = defaultdict(list)
@@ -156,7 +156,8 @@ def _with_additions(row: Row, additions: Sequence[Row]) -> list[Row]:
             owned[each.patient].append(each)
     if row.patient is not None:
         return [_added(row, [*facts, *owned.get(row.patient, ())])]
-    return [_added(row, [*facts, *own]) for own in owned.values()] or [_added(row, facts)]
+    nobodys = owned.pop(None, [])
+    return [_added(row, [*facts, *own]) for own in owned.values()] or [_added(row, [*facts, *nobodys])]
 
 
 def _added(row: Row, additions: Sequence[Row]) -> Row:
