@@ -21,7 +21,7 @@ from simulations.audit.bound import lower_bound, provable
 from simulations.audit.statistics import Observation, Statistic, choose
 from simulations.audit.worlds import Scenario, scenarios
 
-LOOKS: Final = 10
+LOOKS: Final = 6
 """Trials of each world and scenario that only look; as many again of the best two scenarios."""
 FINALISTS: Final = 2
 FEWEST_TRIALS, TRIALS_A_CHANCE = 120, 12
