@@ -11,6 +11,10 @@ from common.evaluation_noise import EVALUATION_SHARE, LARGEST_MULTIPLIER, evalua
 from common.protocol import PrivacySpec, StudyProtocol
 
 
+LARGEST_TOLD = 700.0
+"""Largest ε that the accountant tells from infinity."""
+
+
 @dataclass(frozen=True)
 class PrivacyPlan:
     """The mechanisms of a study, the same at every clinic.
@@ -79,8 +83,11 @@ def _others(evaluation: Mechanism | None, releases: int, counts: Mechanism) -> l
 
 def _counts(total: float, delta: float) -> Mechanism:
     """Return the mechanism of a run's counts, by the ε that the whole run may spend."""
-    if not 0 < total < math.inf:
-        return Mechanism(1.0, 0.0 if total else FAINTEST, 1)
+    if total == math.inf:
+        return Mechanism(1.0, 0.0, 1)
+    if not 0 < total < LARGEST_TOLD:
+        # Nothing is to be had; or so much that the accountant tells it from infinity no more.
+        return Mechanism(1.0, FAINTEST, 1)
     # σ of the one Gaussian mechanism that would spend it all is 1/μ.
     whole = noise_multiplier(total, delta, 1.0, 1)
     return Mechanism(1.0, min(whole / math.sqrt(COUNTS_SHARE), FAINTEST), 1)

@@ -88,7 +88,8 @@ class HostileWorker(WorkerServicer):
         return self.workers[study.digest]
 
     def Describe(self, request: pb.Question, _context: grpc.ServicerContext) -> pb.DescribeReply:
-        return pb.DescribeReply(description=wire.pack_description(self._worker(request).describe()))
+        described = self._worker(request).describe(request.run, not request.without_counts)
+        return pb.DescribeReply(description=wire.pack_description(described))
 
     def Train(self, request_iterator: Iterator[pb.QuestionPart], context: grpc.ServicerContext) -> Iterator[Any]:
         question, sent = _asked(request_iterator)

@@ -102,7 +102,8 @@ def test_each_clinic_is_charged_once_for_all_that_left_it(killed: tuple[Path, di
         # What was paid for before the kill is given again afterwards: three charges of each kind, and no fourth.
         for status in ("reserved", "spent", "released"):
             charged = [(row["purpose"], row["round"]) for row in rows if row["status"] == status]
-            assert charged == [(purpose, number) for number in (1, 2, 3) for purpose in ("training", "evaluation")]
+            rounds = [(purpose, number) for number in (1, 2, 3) for purpose in ("training", "evaluation")]
+            assert charged == [("counts", 0), *rounds]
         assert {(row["run"], row["unit"], row["delta"]) for row in rows} == {(identity, "patient", DELTA)}
         whole = before.get(name, "")
         assert (run / "ledgers" / f"{name}.jsonl").read_text().startswith(whole[: whole.rfind("\n") + 1])
@@ -134,7 +135,7 @@ def test_epsilon_is_that_of_the_rows_and_within_the_studys(killed: tuple[Path, d
 def test_the_clinics_command_reads_the_runs_ledgers(killed: tuple[Path, dict[str, str], str], place: Place) -> None:
     run, _, _ = killed
     lines = [json.loads(line) for line in place.run(CLIENT, "ledger", "export", run).splitlines()]
-    assert len(lines) == 3 * 6
+    assert len(lines) == 3 * 7
     assert {line["ledger"] for line in lines} == set(CLINICS)
     keys = {"study", "run", "round", "unit", "sampling_rate", "noise_multiplier", "steps", "status", "epsilon", "delta"}
     assert all(keys <= line.keys() for line in lines)
