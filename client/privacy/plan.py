@@ -10,7 +10,6 @@ from common.errors import StudyError
 from common.evaluation_noise import EVALUATION_SHARE, LARGEST_MULTIPLIER, evaluations
 from common.protocol import PrivacySpec, StudyProtocol
 
-
 LARGEST_TOLD = 700.0
 """Largest ε that the accountant tells from infinity."""
 

@@ -61,7 +61,6 @@ def audited(folder: Path, study: StudyProtocol, trials: int, looks: int) -> Worl
         ("refusals_by_data", "kind", 1.0, 40, 3),
         ("rounded_counts", "counts", 1.0, 40, 3),
         ("infinite_norm", "exact zeros", 1.0, 40, 3),
-        ("split_by_counts", "", 3.0, 120, 6),
     ],
 )
 def test_each_hole_put_back_is_seen(
