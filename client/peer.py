@@ -147,9 +147,10 @@ class Door:
                 if uid in self.users:
                     self._pass_on(connection)
                 else:
+                    # Written down first: whoever reads the refusal may look for it at once.
+                    self.refused(uid, pid)
                     with contextlib.suppress(OSError):
                         connection.sendall(REFUSAL)
-                    self.refused(uid, pid)
         finally:
             self._places.release()
 
