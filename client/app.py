@@ -15,10 +15,9 @@ from flwr.clientapp import ClientApp
 from client.answers import Account, Worker, melfed_version
 from client.rpc import RemoteWorker
 from common.errors import DeclinedError, MelfedError, StudyError
+from common.messages import MESSAGE_VERSION
 from common.tensors import PACKED, TensorError, from_array, to_array
 
-PROTOCOL = 1
-"""Version of the requests that this messenger understands."""
 CLOCK_SECONDS = 300.0
 """By how much two clocks may differ: Flower takes no signature of a clock that is further off."""
 
@@ -69,7 +68,7 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
 def deployed_app(socket: Path) -> ClientApp:
     """Return the ClientApp of a deployed clinic, whose worker answers on a Unix socket.
 
-    A request must say `protocol` 1 and bring its `study`; how long Flower keeps it is the worker's deadline.
+    A request must say `protocol` (`MESSAGE_VERSION`) and bring its `study`; how long Flower keeps it is the worker's deadline.
     """
     return make_app(lambda context, message: _remote(socket, context, message))
 
@@ -77,9 +76,9 @@ def deployed_app(socket: Path) -> ClientApp:
 def _remote(socket: Path, context: Context, message: Message) -> RemoteWorker:
     request = message.content.config_records.get("request", ConfigRecord())
     spoken = request.get("protocol")
-    if spoken != PROTOCOL:
+    if spoken != MESSAGE_VERSION:
         says = f"protocol {spoken!r}" if spoken is not None else "a protocol without a version"
-        raise StudyError(f"the coordinator speaks {says}, this clinic {PROTOCOL}; update melfed")
+        raise StudyError(f"the coordinator speaks {says}, this clinic {MESSAGE_VERSION}; update melfed")
     study = request.get("study")
     if not isinstance(study, str):
         raise StudyError("the request brings no study; update melfed at the coordinator")

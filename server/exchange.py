@@ -12,11 +12,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageTy
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from common.messages import MESSAGE_VERSION
 from common.protocol import StudyProtocol
 from common.tensors import PACKED, TensorError, Tensors, from_array, to_array
 
-PROTOCOL = 1
-"""Version of what server and clinics say to each other."""
 MAX_REASON = 300
 ATTEMPTS = 3
 """So often may a ClientApp raise before its clinic has failed."""
@@ -97,7 +96,7 @@ def request(
     """
     told = study.model_copy(update={"model": study.model.model_copy(update={"weights": None})})
     words = {"digest": study.digest, "run": run, "study": told.model_dump_json()}
-    numbers = {"round": round_number, "protocol": PROTOCOL, "counts": counts}
+    numbers = {"round": round_number, "protocol": MESSAGE_VERSION, "counts": counts}
     content = RecordDict({"request": ConfigRecord({**numbers, **words})})
     if tensors is not None:
         content["tensors"] = ArrayRecord({PACKED: Array(to_array(tensors))})

@@ -348,8 +348,8 @@ def test_a_deployed_app_asks_the_worker_on_its_socket(clinic: tuple[Path, Clinic
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"protocol": 2}, "the coordinator speaks protocol 2, this clinic 1; update melfed"),
-        ({"protocol": None}, "the coordinator speaks a protocol without a version, this clinic 1; update melfed"),
+        ({"protocol": 1}, "the coordinator speaks protocol 1, this clinic 2; update melfed"),
+        ({"protocol": None}, "the coordinator speaks a protocol without a version, this clinic 2; update melfed"),
         ({"study": None}, "the request brings no study; update melfed at the coordinator"),
         ({"study": 3}, "the request brings no study; update melfed at the coordinator"),
     ],
