@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from client.parts import simulation_key
+from common.seeds import seed_for
 from tests.e2e.place import CLIENT, SERVER, SIM
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -60,6 +62,8 @@ def processes() -> Iterator[tuple[int, str]]:
 class Federation:
     """A coordinator and its clinics below one folder.
 
+    Each clinic divides its images as the virtual clinic of its name does in a simulation of a study of seed 0.
+
     Args:
         folder: empty; everything is written below it.
         lesions: a data folder whose sources are the clinics' names.
@@ -93,6 +97,7 @@ class Federation:
         self.gate = gate or self.ports["edge"]
         self._provision()
         for name in clinics:
+            self._divide_as_simulated(name)
             # As a virtual clinic: with other numbers of threads, sums are rounded in another order.
             self.configure(name, {"resources": {"threads": 1}})
             self.configure(name, {"policy": {"studies": [], "epsilon": 20, "noise_multiplier": 0.1, **(policy or {})}})
@@ -132,6 +137,13 @@ class Federation:
 
     def _provision(self) -> None:
         self.run(SERVER, "provision", self.consortium(self.clinics), "--out", self.folder / "kits")
+
+    def _divide_as_simulated(self, clinic: str) -> None:
+        """Give a clinic the secret that a simulation of seed 0 has, so that both divide its images alike."""
+        secret = self.kit(clinic) / "state" / "worker" / "ledger.key"
+        secret.parent.mkdir(mode=0o700, parents=True)
+        secret.write_bytes(simulation_key(seed_for(0, "partition")))
+        secret.chmod(0o600)
 
     def configure(self, clinic: str, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Change keys of a clinic's clinic.yaml."""

@@ -279,8 +279,9 @@ def charged(charges: list[dict[str, Any]]) -> list[tuple[str, int]]:
     return [(charge["purpose"], charge["round"]) for charge in charges]
 
 
-WHOLE = [("training", 1), ("evaluation", 1), ("training", 2), ("evaluation", 2), ("training", 3), ("evaluation", 3)]
-"""What three rounds are charged: each round's model is validated with the next round's request, the last in the end."""
+WHOLE = [("counts", 0), *((purpose, number) for number in (1, 2, 3) for purpose in ("training", "evaluation"))]
+"""What three rounds are charged: the counts once, before them; each round's model is validated with the next round's
+request, the last in the end."""
 
 
 @pytest.fixture(scope="module")

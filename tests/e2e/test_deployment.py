@@ -16,10 +16,8 @@ import pytest
 import safetensors.numpy
 import torch
 
-from client.parts import simulation_key
 from common.classifier import build_trunk
 from common.data.records import read_table
-from common.seeds import seed_for
 from tests.e2e.federation import Federation, needs_nginx
 from tests.e2e.place import SERVER
 
@@ -70,14 +68,6 @@ def real_lesions(data: Path, folder: Path) -> Path:
     return folder
 
 
-def divided_as_simulated(kit: Path) -> None:
-    """Give a clinic the secret that a simulation of seed 0 has, so that both divide its images alike."""
-    secret = kit / "state" / "worker" / "ledger.key"
-    secret.parent.mkdir(mode=0o700, parents=True)
-    secret.write_bytes(simulation_key(seed_for(0, "partition")))
-    secret.chmod(0o600)
-
-
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Federation]:
     folder = tmp_path_factory.mktemp("deployed")
@@ -95,8 +85,6 @@ def federation(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixture
     clinics = tuple(sorted({record.source for record in read_table(lesions).records}))
     policy = {"non_private": True, "unit": "lesion"}
     place = Federation(folder, lesions, clinics, policy, weights=(weights,))
-    for clinic in clinics:
-        divided_as_simulated(place.kit(clinic))
     try:
         place.start_all()
         yield place
