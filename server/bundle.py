@@ -10,9 +10,7 @@ import io
 import zipfile
 
 from common.errors import ServerConfigError
-
-MESSAGES = 1
-"""Version of the messages between server and clinics (the key `protocol` of every request)."""
+from common.messages import MESSAGE_VERSION
 
 SERVER_APP, CLIENT_APP = "server.deployed:app", "client.deployed:app"
 
@@ -21,7 +19,7 @@ _PROJECT = "pyproject.toml"
 _TEXT = f"""\
 [project]
 name = "melfed"
-version = "{MESSAGES}.0.0"
+version = "{MESSAGE_VERSION}.0.0"
 description = "Federated learning of a melanoma classifier: the apps installed at each side, by name"
 license = {{ text = "Apache-2.0" }}
 dependencies = []

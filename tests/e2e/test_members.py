@@ -15,7 +15,7 @@ import pytest
 import client
 import common
 from client.answers import melfed_version
-from client.app import PROTOCOL
+from common.messages import MESSAGE_VERSION
 from tests.e2e.federation import Federation, needs_nginx, until
 from tests.e2e.place import SERVER, SIM
 
@@ -107,10 +107,10 @@ def another_version(folder: Path, protocol: int) -> Path:
     for package in (client, common):
         source = Path(str(package.__file__)).parent
         shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-    app = folder / "client" / "app.py"
-    words = app.read_text()
-    assert words.count(f"\nPROTOCOL = {PROTOCOL}\n") == 1
-    app.write_text(words.replace(f"\nPROTOCOL = {PROTOCOL}\n", f"\nPROTOCOL = {protocol}\n"))
+    module = folder / "common" / "messages.py"
+    words = module.read_text()
+    assert words.count(f"\nMESSAGE_VERSION = {MESSAGE_VERSION}\n") == 1
+    module.write_text(words.replace(f"\nMESSAGE_VERSION = {MESSAGE_VERSION}\n", f"\nMESSAGE_VERSION = {protocol}\n"))
     about = folder / f"melfed-{OLD}.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: melfed\nVersion: {OLD}\n")
@@ -143,7 +143,7 @@ def test_a_clinic_joins_late_leaves_and_comes_back_with_old_versions(
     assert all(row["answered"] == sorted(STEADY) for row in federation.rounds("open"))
 
     # It joins late, and its version is another, which speaks the same protocol.
-    monkeypatch.setitem(federation.environment, "PYTHONPATH", str(another_version(tmp_path / "other", PROTOCOL)))
+    monkeypatch.setitem(federation.environment, "PYTHONPATH", str(another_version(tmp_path / "other", MESSAGE_VERSION)))
     federation.start_clinic(GUEST)
     until("it joins", lambda: federation.told(2018, run=run, clinic=GUEST))
     assert all(row["answered"] == sorted(CLINICS) for row in federation.more_rounds("open"))
@@ -156,10 +156,12 @@ def test_a_clinic_joins_late_leaves_and_comes_back_with_old_versions(
         assert (row["answered"], row["failed"]) == (sorted(STEADY), {GUEST: "offline"})
 
     # It comes back with a version that speaks another protocol.
-    monkeypatch.setitem(federation.environment, "PYTHONPATH", str(another_version(tmp_path / "old", PROTOCOL - 1)))
+    monkeypatch.setitem(
+        federation.environment, "PYTHONPATH", str(another_version(tmp_path / "old", MESSAGE_VERSION - 1))
+    )
     federation.start_clinic(GUEST)
     until("it is turned away", lambda: federation.told(2007, run=run, clinic=GUEST))
-    reason = f"the coordinator speaks protocol {PROTOCOL}, this clinic {PROTOCOL - 1}; update melfed"
+    reason = f"the coordinator speaks protocol {MESSAGE_VERSION}, this clinic {MESSAGE_VERSION - 1}; update melfed"
     for row in federation.more_rounds("open"):
         assert (row["answered"], row["failed"]) == (sorted(STEADY), {GUEST: reason})
     assert len(federation.told(2019, run=run, clinic=GUEST, version=OLD)) == 1
