@@ -68,7 +68,8 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
 def deployed_app(socket: Path) -> ClientApp:
     """Return the ClientApp of a deployed clinic, whose worker answers on a Unix socket.
 
-    A request must say `protocol` (`MESSAGE_VERSION`) and bring its `study`; how long Flower keeps it is the worker's deadline.
+    A request must say its `protocol` (`MESSAGE_VERSION`) and bring its `study`; how long Flower keeps it is the
+    worker's deadline.
     """
     return make_app(lambda context, message: _remote(socket, context, message))
 

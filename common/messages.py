@@ -1,4 +1,4 @@
-"""What both ends of a message between coordinator and clinic agree on (`server.exchange` asks, `client.app` answers)."""
+"""What both ends of a message between coordinator and clinic agree on."""
 
 MESSAGE_VERSION = 2
 """Version of the requests and answers; either side refuses another. 2: a clinic is first asked whether it can end the

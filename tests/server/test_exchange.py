@@ -66,7 +66,8 @@ def test_each_node_gets_the_request_and_its_answer_comes_back() -> None:
         assert message.metadata.ttl > 5, "a message must outlive the deadline"
         request_ = dict(message.content.config_records["request"])
         assert StudyProtocol.model_validate_json(str(request_.pop("study"))) == STUDY
-        assert request_ == {"round": 3, "protocol": MESSAGE_VERSION, "digest": STUDY.digest, "run": "run", "counts": True}
+        numbers = {"round": 3, "protocol": MESSAGE_VERSION, "counts": True}
+        assert request_ == {**numbers, "digest": STUDY.digest, "run": "run"}
         np.testing.assert_array_equal(held(message.content.array_records["tensors"])["w"], np.ones((2, 3)))
     assert grid.sent[0].content is grid.sent[1].content, "a model is in memory once, not once a clinic"
 
