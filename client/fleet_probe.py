@@ -12,6 +12,8 @@ import ssl
 import sys
 from collections.abc import Sequence
 
+from common.flower_pins import check_flower
+
 REGISTERED, UNKNOWN_KEY, INCOMPATIBLE = 2003, 2004, 1001
 """Flower's codes (`flwr.supercore.error.ApiErrorCode`), 1.41."""
 
@@ -34,8 +36,10 @@ def probe(host: str, port: int, authority: str, certificate: str, key: str, node
         OSError: a file cannot be read.
         ValueError: a file does not hold what it should.
         httpx.HTTPError: there is no connection.
+        ServiceError: Flower is another one.
     """
     os.environ.update({"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"})
+    check_flower("doctor")
     import httpx
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_ssh_private_key

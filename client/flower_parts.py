@@ -1,13 +1,11 @@
-"""What the clinic's Flower processes need before Flower is loaded: its environment, a secret, and the right version."""
+"""What the clinic's Flower processes need before Flower is loaded: its environment, and a secret."""
 
 import contextlib
 import hashlib
-import importlib
-import inspect
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,30 +14,6 @@ from client.config import ClinicConfig, read_apps, without_folder
 from common.audit_log import AuditLog, configure_logging
 from common.errors import DeclinedError, PolicyError, ServiceError
 from common.events import Event
-
-FLOWER = "1.41.0"
-"""The version whose parts melfed replaces."""
-
-
-def check_flower(parts: Mapping[str, str]) -> None:
-    """Compare Flower's parts with those that melfed was made for.
-
-    Args:
-        parts: SHA-256 (16 digits) of the source of each, by `module:name`.
-
-    Raises:
-        ServiceError: naming the first that differs.
-    """
-    for reference, expected in parts.items():
-        module, _, name = reference.partition(":")
-        try:
-            source = inspect.getsource(getattr(importlib.import_module(module), name))
-        except (ImportError, AttributeError, OSError, TypeError):
-            source = ""
-        if hashlib.sha256(source.encode()).hexdigest()[:16] != expected:
-            raise ServiceError(
-                f"Flower's {reference} is not the one that melfed was made for; install flwr=={FLOWER} and start again"
-            )
 
 
 def prepare(config: ClinicConfig) -> Path:

@@ -20,8 +20,9 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from client.config import ClinicConfig
-from client.flower_parts import check_bundle, check_flower, log_plainly, prepare, quick_pulls
+from client.flower_parts import check_bundle, log_plainly, prepare, quick_pulls
 from common.errors import ServiceError
+from common.flower_pins import check_flower
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message
@@ -31,19 +32,6 @@ if TYPE_CHECKING:
     from flwr.supercore.retry import RetryInvoker
     from flwr.supercore.run import Run
     from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
-
-RELIED_ON = {
-    "flwr.supercore.heartbeat:HeartbeatSender": "27714c8e35121c84",
-    "flwr.supercore.inflatable.inflatable_utils:pull_and_inflate_object_from_tree": "139811483a15e4a6",
-    "flwr.supercore.retry.retry_invoker:RetryInvoker": "c07ea29e28e98adf",
-    "flwr.supercore.superexec.executor.types:ExecutionSpec": "a52aad6399c9a5ec",
-    "flwr.supercore.superexec.executor.types:Executor": "c6d3173df690f03e",
-    "flwr.supercore.superexec.run_superexec:run_superexec": "d11f4e7fbc8f0b12",
-    "flwr.supernode.runtime.run_clientapp:pull_task_input": "5607a23e1673ee87",
-    "flwr.supernode.runtime.run_clientapp:push_message": "07cb512c93e065a9",
-    "flwr.supernode.runtime.run_clientapp:run_clientapp": "6ce09559f3a2f5dc",
-}
-"""Flower's parts that this file replaces or calls, and SHA-256 (16 digits) of their source."""
 
 OWN_APP = "client.deployed:app"
 """The ClientApp of melfed's own bundle, installed here: nothing of the bundle itself is run."""
@@ -311,7 +299,7 @@ def main(config: ClinicConfig) -> int:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
-    check_flower(RELIED_ON)
+    check_flower("messenger")
     # The package holds a function of the module's name.
     flower: Any
     heartbeat: Any

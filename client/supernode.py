@@ -2,8 +2,7 @@
 
 Flower has no settings for any of this, so parts of it are replaced here: the client certificate, quick polls, a return
 right after a crash, patience with a broken line, and an end to work that nobody waits for any more. Each part that is
-replaced or relied on is compared with the one that this was written for (`RELIED_ON`), so that another version of
-Flower is refused rather than half adapted.
+replaced or relied on is compared with the one that this was written for (`common.flower_pins`).
 """
 
 import importlib
@@ -16,27 +15,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from client.config import ClinicConfig
-from client.flower_parts import check_bundle, check_flower, log_plainly, prepare, quick_pulls
+from client.flower_parts import check_bundle, log_plainly, prepare, quick_pulls
 from common.audit_log import AuditLog
 from common.errors import ServiceError
-
-RELIED_ON = {
-    "flwr.common.constant:Status": "0fab628959108604",
-    "flwr.supercore.heartbeat:HeartbeatSender": "27714c8e35121c84",
-    "flwr.supercore.inflatable.inflatable_utils:pull_objects": "31bb2de46b450e6a",
-    "flwr.supercore.protobuf.client:ProtobufClient": "e2206492f910555f",
-    "flwr.supercore.retry.http_retry:make_simple_http_retry_invoker": "49e12326a4b17e26",
-    "flwr.supercore.retry.retry_invoker:RetryInvoker": "c07ea29e28e98adf",
-    "flwr.supernode.cli.flower_supernode:flower_supernode": "e263e10452076b00",
-    "flwr.supernode.fleet_http_client:FleetHttpClient": "9f33ca6d39a8f428",
-    "flwr.supernode.fleet_http_connection:http_request_response": "b80ca36779c2657f",
-    "flwr.supernode.nodestate.in_memory_nodestate:InMemoryNodeState": "ed77fee39416de33",
-    "flwr.supernode.start_client_internal:_insert_message": "a0c6f4605e993f04",
-    "flwr.supernode.start_client_internal:_pull_and_store_message": "eaf5d0e36dc34e4c",
-    "flwr.supernode.start_client_internal:_push_messages": "00bb86faffdec114",
-    "flwr.supernode.start_client_internal:start_client_internal": "9e89a6eb68fbec68",
-}
-"""Flower's parts that this file replaces or calls, and SHA-256 (16 digits) of their source."""
+from common.flower_pins import check_flower
 
 _NOT_OURS = "the messenger's user may not read it; give it to that user (chown), mode 0600"
 
@@ -74,7 +56,7 @@ def address(config: ClinicConfig) -> str:
 
 def adapt(config: ClinicConfig, context: ssl.SSLContext) -> None:
     """Put melfed's parts in the place of Flower's, in this process. Raises ServiceError for another Flower."""
-    check_flower(RELIED_ON)
+    check_flower("SuperNode")
     from flwr.supercore.retry import exponential
 
     from client.carrier import Carrier

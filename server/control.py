@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from common.errors import ServiceError
+from common.flower_pins import check_flower
 from server.certificates import key_header
 from server.clinics import ClinicRecord
 from server.config import ServerConfig
@@ -70,6 +71,7 @@ class Control:
 
     def __init__(self, config: ServerConfig, seconds: float = SECONDS) -> None:
         become_quiet(config)
+        check_flower("control")
         from flwr.supercore.control import ControlHttpClient
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 

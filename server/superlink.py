@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from common.children import ALLOCATOR
 from common.errors import RunError, ServerConfigError
+from common.flower_pins import check_flower
 from common.supervised import VARIABLE
 from server.bundle import bundle_digest
 from server.config import ServerConfig
@@ -119,6 +120,7 @@ def superlink_arguments(config: ServerConfig) -> list[str]:
 def run_superlink(config: ServerConfig) -> None:
     """Be the SuperLink until this process is ended."""
     become_quiet(config)
+    check_flower("SuperLink")
     from importlib import import_module
 
     import uvicorn
@@ -350,6 +352,7 @@ def _outliving_environment() -> dict[str, str]:
 def run_superexec(config: ServerConfig) -> None:
     """Be the superexec until this process is ended."""
     become_quiet(config)
+    check_flower("superexec")
     from importlib import import_module
 
     _reconnect_soon()
@@ -374,6 +377,7 @@ def run_serverapp(config: ServerConfig, token: str, daemon: int) -> None:
         daemon: process id; when it ends, so does this one.
     """
     become_quiet(config)
+    check_flower("ServerApp")
     from queue import Queue
 
     from flwr.superlink.runtime import run_serverapp as flower

@@ -17,15 +17,10 @@ import pytest
 
 from client import messenger
 from client.config import ClinicConfig
-from client.flower_parts import check_flower
 from client.messenger import Bundles, Forks
 from common.errors import DeclinedError
 from server.bundle import build_bundle, bundle_digest
 from tests.client.superlink import REPOSITORY, bundle, free_port, until, write_kit
-
-
-def test_flower_is_the_one_that_this_was_written_for() -> None:
-    check_flower(messenger.RELIED_ON)
 
 
 @pytest.fixture(scope="module")

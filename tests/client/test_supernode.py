@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from client import supernode
-from client.flower_parts import check_flower, prepare
+from client.flower_parts import prepare
 from common.errors import ServiceError
 from tests.client.superlink import Stack, answers, bundle, free_port, stack, until, write_kit
 
@@ -27,18 +27,6 @@ from tests.client.superlink import Stack, answers, bundle, free_port, stack, unt
 @pytest.fixture
 def kit(tmp_path: Path) -> Any:
     return write_kit(tmp_path, [], free_port())
-
-
-def test_flower_is_the_one_that_this_was_written_for() -> None:
-    check_flower(supernode.RELIED_ON)
-
-
-@pytest.mark.parametrize(
-    "change", [("flwr.supernode.start_client_internal:_push_messages", "0" * 16), ("flwr.x:y", "")]
-)
-def test_another_flower_is_refused_by_name(change: tuple[str, str]) -> None:
-    with pytest.raises(ServiceError, match=change[0]):
-        check_flower(dict([change]))
 
 
 def test_environment_and_secret(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
