@@ -111,7 +111,8 @@ class TableReport:
         table: its name.
         layout: the layout that it was taken for.
         used: by name of a column as it is written, what it was taken for.
-        questions: one line for each column that is not read and may be meant for something that was not found.
+        questions: one line for each column that is not read and may be meant for something that was not found, and for
+            ids that a spreadsheet may have changed.
         unread: by what a column holds, the words in it that were not understood, with their counts. In
             `patient_id` they are marks of "not known".
         patients: by normal id of a patient, how it is spelled.
@@ -145,7 +146,7 @@ def read_lines(table: Table, options: ReadOptions, strict: bool) -> tuple[list[R
     questions = tuple(
         f"{table.name}: the column {name} is not read; if it is the {meaning}, call it so"
         for name, meaning in near_names(table.columns, lines.used, missing)
-    )
+    ) + tuple(lines.doubts)
     unread = {meaning: dict(counts.most_common()) for meaning, counts in lines.unread.items()}
     return rows, TableReport(table.name, table.kind.layout, dict(lines.used), questions, unread, lines.patients)
 
