@@ -2,6 +2,11 @@
 
 An image has a POSIX path relative to the folder. One inside an HDF5 file has that file's path and its own name in it,
 as in `train-image.hdf5/ISIC_0015670`. Hidden files, masks and linked folders are passed over.
+
+A path, and a file name below a folder that is called as the row's own patient, mean one file whatever else lies in the
+folder. Any other name is looked for in all folders, so a file of another content under the same name makes it mean
+nothing: the one thing in which a file can decide about a row of another patient. Strictly it is refused, with the
+paths, before anybody trains; of a folder that has changed since, such rows are left out.
 """
 
 import hashlib
@@ -14,6 +19,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from common.data.containers import HDF5_SUFFIXES, members
+from common.data.identity import normal_id
 from common.errors import DataError
 from common.images import ImageProblem, read_file
 
@@ -112,16 +118,18 @@ class Files:
                 raise
             self.not_read.append(path)
 
-    def find(self, name: str, table_folder: Path) -> str | None:
+    def find(self, name: str, table_folder: Path, patient: str | None = None) -> str | None:
         """The image that a table means by a name; None where there is none.
 
-        A name is a path relative to the table's folder or to the data folder, else the file name of an image with or
-        without its suffix, else the SOP instance UID in a DICOM file. Unicode forms of a name (NFC, NFD) are one name.
-        Images below the table's folder come before others.
+        A name is a path relative to the table's folder or to the data folder, else the end of such a path or the file
+        name of an image, with its suffix or else without, else the SOP instance UID in a DICOM file. Unicode forms of a
+        name (NFC, NFD) are one name. Of several images, those below the table's folder come first, and of those the
+        ones in a folder that is called as the patient.
 
         Args:
             name: what the table's cell says.
             table_folder: the folder of the table, in `root` or below it.
+            patient: the normal id of the row's patient, where it is known.
 
         Raises:
             DataError: the name leads out of the data folder, or fits several files of different content. It tells both
@@ -137,13 +145,12 @@ class Files:
         found: Sequence[str] = ()
         for path in candidates:
             found = found or self._paths.get(path)
-        if not found and "/" not in same:
-            found = self._stems.get(_stem(same)) or self._by_uid(same)
+        found = found or self._by_name(same, here) or self._by_uid(same)
         if not found:
             for path in candidates if self._links else ():
                 self._refuse_links_outside(path)
             return None
-        image = found[0] if len(found) == 1 else self._only(name, found, here)
+        image = found[0] if len(found) == 1 else self._only(name, found, here, patient)
         if self._links:
             self._refuse_links_outside(image)
         return image
@@ -199,6 +206,20 @@ class Files:
             self._here[folder] = "" if here == "." else _composed(f"{here}/")
         return self._here[folder]
 
+    def _by_name(self, name: str, here: str) -> Sequence[str]:
+        """The images whose path ends with a name's, whose suffix may be another one where its own is not there.
+
+        Published paths are often relative to a folder of images.
+        """
+        folder, _, last = name.rpartition("/")
+        found = self._stems.get(_stem(last))
+        if folder:
+            found = [image for image in found if f"/{_folder(image)}".endswith(f"/{folder}")]
+            found = [image for image in found if _folder(image) in (f"{here}{folder}", folder)] or found
+        if len(found) > 1 and f".{last.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES:
+            found = [image for image in found if _composed(image).rpartition("/")[2] == last] or found
+        return found
+
     def _by_uid(self, name: str) -> Sequence[str]:
         return self._uids.get(name, ()) if self.dicom_files and name.replace(".", "").isdigit() else ()
 
@@ -210,15 +231,18 @@ class Files:
     def _accessions(self) -> dict[str, list[str]]:
         return _grouped((header.accession_number, path) for path, header in self.headers.items())
 
-    def _only(self, name: str, paths: Sequence[str], here: str) -> str:
+    def _only(self, name: str, paths: Sequence[str], here: str, patient: str | None) -> str:
         """The file that several of one name are copies of, the nearest of them."""
         paths = [path for path in paths if _composed(path).startswith(here)] or paths
+        if patient is not None:
+            own = [path for path in paths if any(normal_id(part) == patient for part in path.split("/")[:-1])]
+            paths = own or paths
         nearest, *others = sorted(paths, key=lambda path: (path.count("/"), path))
         if others and any(not _same_content(self.root / nearest, self.root / other) for other in others):
             listed = ", ".join([nearest, *others][:_MOST_PATHS]) + (" …" if len(paths) > _MOST_PATHS else "")
             raise DataError(
-                f"'{name}' fits {len(paths)} files of different content ({listed}); name the path that is meant, or "
-                "move the others away"
+                f"'{name}' fits {len(paths)} files of different content ({listed}); write the path that is meant into "
+                "the table, or move the others away"
             )
         return nearest
 
@@ -336,6 +360,10 @@ def _stem(path: str) -> str:
     name = path.rpartition("/")[2]
     stem, dot, suffix = name.rpartition(".")
     return without_suffix(stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name)
+
+
+def _folder(image: str) -> str:
+    return _composed(image).rpartition("/")[0]
 
 
 def _inside(name: str) -> str:

@@ -169,9 +169,9 @@ def open_tables(path: Path, strict: bool = True) -> list[Table]:
         parquet = ParquetFile.open(path)
         return [Table(path, path.name, parquet.header, _kind(parquet.header), parquet)]
     text = TextFile.open(path, apart=not strict)
-    bare = next((kind for kind in KINDS if kind.reads(text.header)), None)
-    if bare:
-        return [Table(path, path.name, bare.columns, bare, text.without_header())]
+    lines = TextFile.first_lines(path)
+    if bare := next((kind for kind in KINDS if kind.headerless and kind.reads(lines)), None):
+        return [Table(path, path.name, bare.columns, bare, text.without_header(bare.columns))]
     return [Table(path, path.name, text.header, _kind(text.header), text)]
 
 

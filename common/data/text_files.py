@@ -71,11 +71,7 @@ class TextFile:
         Raises:
             DataError: the file cannot be read.
         """
-        try:
-            with path.open("rb") as file:
-                start = file.read(_FIRST_BYTES)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); mend it or move it away") from error
+        start = _beginning(path)
         text = _unified(decoded(start))
         separator, skipped = _said_separator(text)
         body = text.split("\n", skipped)[-1]
@@ -94,9 +90,19 @@ class TextFile:
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read ({error.strerror}); mend it or move it away") from error
 
-    def without_header(self) -> "TextFile":
-        """Return the same file where its first line is no header but cells."""
-        return replace(self, before=self.before - 1)
+    @classmethod
+    def first_lines(cls, path: Path) -> list[list[str]]:
+        """The cells of the lines at the beginning of a file with commas, blank lines left out.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        text = _unified(decoded(_beginning(path)))
+        return [line.split(",") for line in text.split("\n") if line.strip()]
+
+    def without_header(self, columns: Sequence[str]) -> "TextFile":
+        """Return the same file where its first line is no header but cells, with commas between them."""
+        return replace(self, before=self.before - 1, header=tuple(columns), separator=",")
 
     def columns(self, wanted: Sequence[int]) -> tuple[list[Cells], Mapping[int, int | None]]:
         """Return the cells of some columns below the header, and the lines that have too many cells.
@@ -177,6 +183,14 @@ class TextFile:
             for column, index in zip(columns, wanted, strict=True):
                 column.append((cells[index] or None) if index < len(cells) else None)
         return columns, long
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_FIRST_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); mend it or move it away") from error
 
 
 def decoded(data: bytes) -> str:
