@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import repeat
+from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from common.data.cells import LONGEST, is_unknown, read_age, read_binary, too_long
 from common.data.coded import Coded, each, rows_of
 from common.data.columns import NAMES
-from common.data.files import without_suffix
+from common.data.files import without_suffixes
 from common.data.identity import doubt, normal_id
 from common.data.image_types import read_image_type, read_manipulation
 from common.data.rows import ReadOptions, Row
@@ -229,28 +229,31 @@ class Lines:
         images = self._images(image)
         types = self._types(image_type)
         sexes: list[str | None] = self.read(read_sex, "sex", *sex)
-        rows = [
-            Row(*cells)
-            for cells in zip(
-                images,
-                repeat(self.table),
-                range(self.count),
-                diagnosis,
-                stated or repeat(None),
-                self._patients(patient_id),
-                self._ids("lesion_id", lesion_id)[1],
-                self.text("dup_group"),
-                self.read(read_age, "age", *age),
-                sexes,
-                self._sites(site),
-                source if source is not None else self.text("source"),
-                types,
-                self._skin_types(skin_type),
-                each(read_manipulation, self.text("manipulated")),
-                strict=False,
+        rows = list(
+            starmap(
+                Row,
+                zip(
+                    images,
+                    repeat(self.table),
+                    range(self.count),
+                    diagnosis,
+                    stated or repeat(None),
+                    self._patients(patient_id),
+                    self._ids("lesion_id", lesion_id)[1],
+                    self.text("dup_group"),
+                    self.read(read_age, "age", *age),
+                    sexes,
+                    self._sites(site),
+                    source if source is not None else self.text("source"),
+                    types,
+                    self._skin_types(skin_type),
+                    each(read_manipulation, self.text("manipulated")),
+                    strict=False,
+                ),
             )
-            if cells[0] is not None
-        ]
+        )
+        if None in images:
+            rows = [row for row in rows if row.image is not None]
         if self.problems:
             for row in rows:
                 row.problem = self.problems.get(row.line)
@@ -286,7 +289,8 @@ class Lines:
         """The name of the image in each line; None in lines of nothing, and a problem where only it is missing."""
         here = [key for key in keys if key in self._cells] or self._near("image")
         self.used.update((self.table.written(key), "image") for key in here)
-        names = [without_suffix(cell.strip()) or None if cell else None for cell in self._cells[here[0]]]
+        cells = without_suffixes([cell.strip() if cell else "" for cell in self._cells[here[0]]])
+        names: list[str | None] = [cell or None for cell in cells]
         for key in here[1:]:
             others = self._cells[key]
             names = [name or (other and other.strip()) or None for name, other in zip(names, others, strict=True)]

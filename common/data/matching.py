@@ -46,8 +46,11 @@ class Matched:
         for row in rows:
             if row.table is not table:
                 table, named = row.table, files.named(row.table.folder)
+            if (path := named.get(row.image)) is not None and path not in found:
+                found[path] = [row]
+                continue
             try:
-                path = named.get(row.image) or files.find(row.image, row.table.folder, row.patient)
+                path = path or files.find(row.image, row.table.folder, row.patient)
             except DataError as error:
                 if strict:
                     raise DataError(f"{row.where}: {error}") from error

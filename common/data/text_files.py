@@ -36,7 +36,7 @@ _MARKS: Final = (
 _FIRST_BYTES: Final = 1 << 16
 _LONGEST_CELL: Final = 1 << 24
 _SAMPLE: Final = 2048
-_FEW: Final = 512
+_FEW: Final = 1024
 _SEPARATOR_LINE: Final = re.compile(r"\"?sep=(.)\"?", re.IGNORECASE)
 
 
