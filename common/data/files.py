@@ -89,11 +89,12 @@ class Files:
         for folder, _, names, links in _walk(root):
             here = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
             self._links.update(f"{here}{name}" for name in links)
-            common = [name for name in names if name.endswith(_COMMON)]
-            if len(common) < len(names):
-                for name in names:
-                    if not name.endswith(_COMMON):
-                        self._add(folder, here, name)
+            common: list[str] = []
+            for name in names:
+                if name.endswith(_COMMON):
+                    common.append(name)
+                else:
+                    self._add(folder, here, name)
             if any(mask in _one_text(common) for mask in MASK_ENDINGS):
                 common = [name for name in common if not name.endswith(_COMMON_MASKS)]
             self.images += [here + name for name in common] if here else common

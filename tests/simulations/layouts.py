@@ -160,7 +160,9 @@ def isic2017(folder: Path) -> None:
         lambda each: f"{each.isic},{float(each.melanoma)},0.0",
     )
     table(
-        folder / "metadata.csv", "image_id,age_approximate,sex", lambda each: f"{each.isic},{each.age or 'unknown'},male"
+        folder / "metadata.csv",
+        "image_id,age_approximate,sex",
+        lambda each: f"{each.isic},{each.age or 'unknown'},male",
     )
     isic_images(folder)
 
@@ -308,7 +310,11 @@ def milk10k(folder: Path) -> None:
     )
     paint(
         folder,
-        [f"images/IL_{each.number:07d}/{kinds[kind]}{each.number:06d}.jpg" for each in LESIONS_OF_ALL for kind in kinds],
+        [
+            f"images/IL_{each.number:07d}/{kinds[kind]}{each.number:06d}.jpg"
+            for each in LESIONS_OF_ALL
+            for kind in kinds
+        ],
     )
 
 

@@ -220,6 +220,6 @@ def test_a_name_that_fits_files_of_two_is_left_out_and_told(tmp_path):
     assert [(left.cause, "a/x.jpg, b/x.jpg" in left.reason) for left in both.left_out] == [("cannot be used", True)] * 2
     with pytest.raises(DataError, match=r"t.csv, line 3: a second row for 'x', with another patient"):
         read_table(tmp_path / "2")
+    write(tmp_path / "2/t.csv", "image,target,patient_id,source", "x,0,P1,A")
     with pytest.raises(DataError, match=r"t.csv, line 2: 'x' fits 2 files of different content .a/x.jpg, b/x.jpg."):
-        write(tmp_path / "2/t.csv", "image,target,patient_id,source", "x,0,P1,A")
         read_table(tmp_path / "2")
