@@ -268,7 +268,7 @@ def _records(body: str, separator: str) -> Iterator[tuple[int, list[str]]]:
         table = (line for line in body.split("\n"))
         yield from ((n, list(_ph2_cells(line))) for n, line in enumerate(table, 1) if line.lstrip().startswith("||"))
         return
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(max(_LONGEST_CELL, len(body) + 2))
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator)
     for cells in reader:
         yield reader.line_num, cells

@@ -156,7 +156,8 @@ def main() -> None:
         return
     for reading in readings:
         print(
-            f"{reading.cpu_seconds:8.2f} s, {reading.alone:.2f} s without Python's start  {reading.rows} rows ({reading.table}), {reading.version}"
+            f"{reading.cpu_seconds:8.2f} s, {reading.alone:.2f} s without Python's start, "
+            f"{reading.rows} rows ({reading.table}), {reading.version}"
         )
     if options.against:
         whole = readings[2].cpu_seconds / readings[1].cpu_seconds
