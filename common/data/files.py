@@ -11,7 +11,6 @@ paths, before anybody trains; of a folder that has changed since, such rows are 
 
 import hashlib
 import os
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -20,18 +19,23 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from common.data.containers import HDF5_SUFFIXES, members
 from common.data.identity import normal_id
+from common.data.image_names import (
+    COMMON,
+    DICOM_SUFFIXES,
+    IMAGE_SUFFIXES,
+    Names,
+    composed,
+    folder_of,
+    one_text,
+    stem_of,
+    stems_of,
+)
 from common.errors import DataError
 from common.images import ImageProblem, read_file
 
 if TYPE_CHECKING:
     from common.data.dicom import Header
 
-DICOM_SUFFIXES: Final = frozenset({".dcm", ".dicom"})
-PICTURE_SUFFIXES: Final = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".heic", ".heif"}
-)
-IMAGE_SUFFIXES: Final = PICTURE_SUFFIXES | DICOM_SUFFIXES
-"""Suffixes of files that are taken for images; what they hold is told from their content."""
 TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".tab", ".txt", ".xlsx", ".parquet"})
 MASK_ENDINGS: Final = ("_superpixels", "_segmentation")
 """Ends of the names of masks: published beside the pictures that they belong to, and none themselves."""
@@ -39,23 +43,9 @@ TABLE_DEPTH: Final = 2
 """How many folder levels below the data folder tables are looked for."""
 
 _ARCHIVES: Final = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
-_COMMON: Final = (".jpg", ".jpeg", ".png")
-_COMMON_MASKS: Final = tuple(f"{end}{suffix}" for end in MASK_ENDINGS for suffix in _COMMON)
-_DOWNSAMPLED: Final = "_downsampled"
+_COMMON_MASKS: Final = tuple(f"{end}{suffix}" for end in MASK_ENDINGS for suffix in COMMON)
 _DICOM_MAGIC: Final = (128, b"DICM")
 _MOST_PATHS: Final = 4
-
-
-def without_suffix(image: str) -> str:
-    """The image id without the `_downsampled` that 2,074 ids of ISIC 2019 carry."""
-    return image.removesuffix(_DOWNSAMPLED)
-
-
-def without_suffixes(images: Sequence[str]) -> Sequence[str]:
-    """Return many ids as `without_suffix` returns one."""
-    if _DOWNSAMPLED in _one_text(images):
-        return [image.removesuffix(_DOWNSAMPLED) for image in images]
-    return images
 
 
 class Files:
@@ -91,26 +81,26 @@ class Files:
             self._links.update(f"{here}{name}" for name in links)
             common: list[str] = []
             for name in names:
-                if name.endswith(_COMMON):
+                if name.endswith(COMMON):
                     common.append(name)
                 else:
                     self._add(folder, here, name)
-            if any(mask in _one_text(common) for mask in MASK_ENDINGS):
+            if any(mask in one_text(common) for mask in MASK_ENDINGS):
                 common = [name for name in common if not name.endswith(_COMMON_MASKS)]
             self.images += [here + name for name in common] if here else common
         self.images.sort()
 
     @cached_property
     def _composed_images(self) -> Sequence[str]:
-        return self.images if _one_text(self.images).isascii() else [_composed(image) for image in self.images]
+        return self.images if one_text(self.images).isascii() else [composed(image) for image in self.images]
 
     @cached_property
-    def _paths(self) -> "_Names":
-        return _Names(self._composed_images, self.images)
+    def _paths(self) -> "Names":
+        return Names(self._composed_images, self.images)
 
     @cached_property
-    def _stems(self) -> "_Names":
-        return _Names(_stems_of(self._composed_images), self.images)
+    def _stems(self) -> "Names":
+        return Names(stems_of(self._composed_images), self.images)
 
     def _add(self, folder: str, here: str, name: str) -> None:
         path, lower = f"{here}{name}", name.lower()
@@ -157,7 +147,7 @@ class Files:
             DataError: the name leads out of the data folder, or fits several files of different content. It tells both
                 the name and the paths.
         """
-        here, same = self._relative(table_folder), _composed(name)
+        here, same = self._relative(table_folder), composed(name)
         candidates = [same]
         if "/" in same or "\\" in same or ":" in same or same == "..":
             same = _inside(same)
@@ -207,10 +197,10 @@ class Files:
 
     def unread(self, names: Iterable[str]) -> dict[str, str]:
         """The files that are there for some names under a suffix that is not read, by name."""
-        stems = {_composed(PurePosixPath(path).stem): path for path in reversed(self.not_read)}
-        stems |= {_composed(PurePosixPath(path).name): path for path in self.not_read}
-        wanted = {name: PurePosixPath(_composed(name.replace("\\", "/"))).name for name in names}
-        found = {name: stems.get(last) or stems.get(_stem(last)) for name, last in wanted.items()}
+        stems = {composed(PurePosixPath(path).stem): path for path in reversed(self.not_read)}
+        stems |= {composed(PurePosixPath(path).name): path for path in self.not_read}
+        wanted = {name: PurePosixPath(composed(name.replace("\\", "/"))).name for name in names}
+        found = {name: stems.get(last) or stems.get(stem_of(last)) for name, last in wanted.items()}
         return {name: path for name, path in found.items() if path is not None}
 
     def unread_reason(self, names: Iterable[str]) -> str | None:
@@ -225,7 +215,7 @@ class Files:
     def _relative(self, folder: Path) -> str:
         if folder not in self._here:
             here = folder.relative_to(self.root).as_posix()
-            self._here[folder] = "" if here == "." else _composed(f"{here}/")
+            self._here[folder] = "" if here == "." else composed(f"{here}/")
         return self._here[folder]
 
     def _by_name(self, name: str, here: str) -> Sequence[str]:
@@ -234,12 +224,12 @@ class Files:
         Published paths are often relative to a folder of images.
         """
         folder, _, last = name.rpartition("/")
-        found = self._stems.get(_stem(last))
+        found = self._stems.get(stem_of(last))
         if folder:
-            found = [image for image in found if f"/{_folder(image)}".endswith(f"/{folder}")]
-            found = [image for image in found if _folder(image) in (f"{here}{folder}", folder)] or found
+            found = [image for image in found if f"/{folder_of(image)}".endswith(f"/{folder}")]
+            found = [image for image in found if folder_of(image) in (f"{here}{folder}", folder)] or found
         if len(found) > 1 and f".{last.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES:
-            found = [image for image in found if _composed(image).rpartition("/")[2] == last] or found
+            found = [image for image in found if composed(image).rpartition("/")[2] == last] or found
         return found
 
     def _by_uid(self, name: str) -> Sequence[str]:
@@ -255,7 +245,7 @@ class Files:
 
     def _only(self, name: str, paths: Sequence[str], here: str, patient: str | None) -> str:
         """The file that several of one name are copies of, the nearest of them."""
-        paths = [path for path in paths if _composed(path).startswith(here)] or paths
+        paths = [path for path in paths if composed(path).startswith(here)] or paths
         if patient is not None:
             own = [path for path in paths if any(normal_id(part) == patient for part in path.split("/")[:-1])]
             paths = own or paths
@@ -337,32 +327,6 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str], set[str]]]:
         waiting.extend(f"{folder}/{name}" for name in reversed(folders) if name not in links)
 
 
-class _Names:
-    """The images of each name: nearly always one, for which no list is made."""
-
-    def __init__(self, names: Iterable[str], images: Sequence[str]) -> None:
-        names = list(names)
-        self._one = dict(zip(names, images, strict=True))
-        self._more: dict[str, list[str]] = defaultdict(list)
-        if len(self._one) < len(images):
-            several = {name for name, count in Counter(names).items() if count > 1}
-            for name, image in zip(names, images, strict=True):
-                if name in several:
-                    self._more[name].append(image)
-
-    @property
-    def alone(self) -> Mapping[str, str]:
-        """The image of each name where each has one; else nothing."""
-        return {} if self._more else self._one
-
-    def get(self, name: str) -> Sequence[str]:
-        """The images of a name, in the order in which they were noted."""
-        image = self._one.get(name)
-        if image is None:
-            return ()
-        return self._more.get(name) or (image,)
-
-
 def _refuse_unreadable(error: OSError) -> NoReturn:
     raise DataError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions") from error
 
@@ -373,38 +337,6 @@ def _state_of(file: Path) -> bytes:
     except OSError as error:
         _refuse_unreadable(error)
     return f"\0{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\0".encode()
-
-
-def _composed(name: str) -> str:
-    """The name with accents composed, as every system but macOS writes it."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def _stem(path: str) -> str:
-    """The image id in a path: without folders, the suffix of an image, and `_downsampled`."""
-    name = path.rpartition("/")[2]
-    stem, dot, suffix = name.rpartition(".")
-    return without_suffix(stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name)
-
-
-def _stems_of(paths: Sequence[str]) -> Sequence[str]:
-    """The same of many paths: a call for each takes a while."""
-    text, suffix = _one_text(paths), _COMMON[0]
-    if text.count(f"{suffix}\0") < len(paths):
-        return [_stem(path) for path in paths]
-    stems = text.replace(f"{suffix}\0", "\0").split("\0")[:-1]
-    if "/" in text:
-        stems = [stem.rpartition("/")[2] for stem in stems]
-    return without_suffixes(stems)
-
-
-def _one_text(names: Sequence[str]) -> str:
-    """Names of files with a sign behind each that none of them can hold: searched faster than one by one."""
-    return "\0".join([*names, ""])
-
-
-def _folder(image: str) -> str:
-    return _composed(image).rpartition("/")[0]
 
 
 def _inside(name: str) -> str:

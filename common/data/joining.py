@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Final, NoReturn
 
-from common.data.files import IMAGE_SUFFIXES
+from common.data.image_names import IMAGE_SUFFIXES
 from common.data.rows import Row
 from common.data.tables import Table
 from common.data.vocabulary.diagnoses import combine

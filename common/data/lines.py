@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from common.data.cells import LONGEST, is_unknown, read_age, read_binary, too_long
 from common.data.coded import Coded, each, rows_of
 from common.data.columns import NAMES
-from common.data.files import without_suffixes
 from common.data.identity import doubt, normal_id
+from common.data.image_names import without_suffixes
 from common.data.image_types import read_image_type, read_manipulation
 from common.data.rows import ReadOptions, Row
 from common.data.text_files import Cells
