@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from common.data.duplicates import DuplicateGroup, find_duplicates, signature
 from common.data.records import LesionRecord, group_ids, group_kind
 from common.data.rows import ReadOptions
-from common.data.understood import Understanding, read_to_show, understand
+from common.data.understood import Part, Understanding, counted, read_to_show, understand
 from common.images import ImageProblem, decode_bytes, read_file
 
 _CHECK_SIZE = 64
@@ -24,11 +22,7 @@ more."""
 _COLUMNS = ("diagnosis", "patient_id", "lesion_id", "age", "sex", "site")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SourceCount(_Part):
+class SourceCount(Part):
     """One clinic or data set; patients and lesions are those with a known id."""
 
     name: str
@@ -39,7 +33,7 @@ class SourceCount(_Part):
     groups: int
 
 
-class Ages(_Part):
+class Ages(Part):
     """Ages in years over images; None where none is known."""
 
     known: int
@@ -50,14 +44,14 @@ class Ages(_Part):
     """Images by decade, `0-9`, `10-19` and so on, in order."""
 
 
-class UnreadableFile(_Part):
+class UnreadableFile(Part):
     """An image that cannot be decoded, and why."""
 
     image: str
     reason: str
 
 
-class SamePicture(_Part):
+class SamePicture(Part):
     """Images that are one picture: the same bytes, or the same photograph saved anew (`common.data.duplicates`)."""
 
     images: list[str]
@@ -69,7 +63,7 @@ class SamePicture(_Part):
     """Whether the same picture is labelled both ways."""
 
 
-class Inventory(_Part):
+class Inventory(Part):
     """All that `inspect` finds; counts are of images that have both a row and a file."""
 
     folder: str
@@ -136,9 +130,9 @@ def inspect(
         groups_by=group_kind(records),
         sources=_sources(records, groups),
         ages=_ages([record.age for record in records if record.age is not None]),
-        sexes=_counts(record.sex for record in records),
-        sites=_counts(record.site for record in records),
-        diagnoses=_counts(record.diagnosis for record in records),
+        sexes=counted(record.sex for record in records),
+        sites=counted(record.site for record in records),
+        diagnoses=counted(record.diagnosis for record in records),
         missing_values={name: sum(getattr(record, name) is None for record in records) for name in _COLUMNS},
         rows_without_image=list(table.missing),
         images_without_row=list(table.unlisted),
@@ -240,12 +234,6 @@ def _ages(ages: Sequence[float]) -> Ages:
         maximum=max(ages, default=None),
         decades={f"{10 * decade}-{10 * decade + 9}": decades[decade] for decade in sorted(decades)},
     )
-
-
-def _counts(values: Iterable[str | None]) -> dict[str, int]:
-    """Counts of what is known, the most frequent first."""
-    counts = Counter(value for value in values if value is not None)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _distinct(values: Iterable[str | None]) -> int:

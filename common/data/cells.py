@@ -2,8 +2,11 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
+
+from common.data.coded import Coded
 
 OLDEST: Final = 120
 """Years; above, an age is a year of birth, a code for "not known" (999), or MIMIC's 300 for those over 89."""
@@ -13,14 +16,23 @@ _UNKNOWN: Final = frozenset(
         *("", "unknown", "unk", "nan", "na", "n/a", "n.a.", "none", "null", "nil", "-", "--", "?", ".", "nat", "<na>"),
         *("#n/a", "#nv", "#n/d", "missing", "not available", "not known", "tbd", "undefined"),
         *("unbekannt", "k.a.", "k. a.", "keine angabe", "inconnu", "desconocido", "desconhecido", "sconosciuto"),
-        *("onbekend", "okänd", "ukendt", "ukjent"),
+        *("onbekend", "okänd", "ukendt", "ukjent", "niet bekend", "n.v.t.", "geen", "niet beschikbaar"),
+        *("nicht bekannt", "nicht verfügbar", "ohne angabe", "o.a.", "o. a.", "n.v.", "entfällt", "leer", "(null)"),
+        *("non connu", "non connue", "non disponible", "non renseigné", "non renseignée", "sans objet", "n.c."),
+        *("no disponible", "no consta", "sin datos", "sin dato", "non disponibile", "non noto", "n.d.", "n/d"),
+        *("não informado", "não disponível", "sem dados", "ignorado", "\\n", "na_character_"),
+        *("#value!", "#ref!", "#name?", "#div/0!", "#null!", "#num!", "#wert!", "#bezug!", "#zahl!", "#valeur!"),
+        *("#valor!", "#valore!", "#waarde!"),
     }
 )
+
+LONGEST: Final = 4096
+"""Characters of a cell that is read: a longer one holds a file, a letter, or lines whose quotes do not end."""
 
 _LONG: Final = 64
 
 _AGE: Final = re.compile(
-    r"[<>≤≥~≈=+]*\s*0*(\d+(?:[.,]\d+)?)\s*\+?\s*"
+    r"[<>≤≥~≈=+]*\s*(\d+(?:[.,]\d+)?)\s*\+?\s*"
     r"(y|yr|yrs|year|years|years old|yo|y/o|j|jahr|jahre|jahren|a|an|ans|año|años|anni|anos|jaar|år|let|lat)?\.?"
 )
 _DICOM_AGE: Final = re.compile(r"(\d{1,3})([dwm])")
@@ -40,6 +52,14 @@ def is_unknown(text: str) -> bool:
     (True, False)
     """
     return len(text) < _LONG and folded(text) in _UNKNOWN
+
+
+def too_long(cells: Sequence[str | None]) -> list[int]:
+    """Return the indices of cells that are longer than `LONGEST`."""
+    different = cells.values if isinstance(cells, Coded) else cells
+    if max(map(len, filter(None, different)), default=0) <= LONGEST:
+        return []
+    return [index for index, cell in enumerate(cells) if cell is not None and len(cell) > LONGEST]
 
 
 @lru_cache(maxsize=1 << 12)

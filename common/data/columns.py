@@ -10,6 +10,9 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("image", "imageid", "imagename", "imagefile", "imagepath", "imagefilename", "img", "imgid", "imgname"),
         *("file", "filename", "filepath", "path", "photo", "picture", "bild", "bildname", "bilddatei", "datei"),
         *("dateiname", "imagen", "immagine", "fichier", "afbeelding", "sopinstanceuid", "accessionnumber"),
+        *("bilddateiname", "bildid", "bildpfad", "foto", "fotodatei", "nomfichier", "nomdufichier", "nomimage"),
+        *("archivo", "nombrearchivo", "nombredearchivo", "idimagen", "imagenid", "nomefile", "idimmagine"),
+        *("arquivo", "nomearquivo", "nomedoarquivo", "ficheiro", "imagem", "idimagem", "bestand", "bestandsnaam"),
     ),
     "patient_id": (
         *("patientid", "patient", "patid", "patno", "patnr", "patientno", "patientnr", "patientnumber", "patientnum"),
@@ -18,6 +21,11 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("hospitalnumber", "nhsnumber", "patienten", "patientenid", "patientennr", "patientennummer"),
         *("patientennummern", "patientenkennung", "patnummer", "pseudonym", "fallpatient", "idpaciente", "paciente"),
         *("pacienteid", "idpaziente", "paziente", "pazienteid", "numeropatient", "nopatient", "patientnummer"),
+        *("patientencode", "patientenkode", "patientenschlussel", "patientenpseudonym", "pseudonymid"),
+        *("numerodepatient", "numpatient", "codepatient", "identifiantpatient", "identifiantdupatient", "ipp"),
+        *("codigopaciente", "codigodepaciente", "numeropaciente", "numerodepaciente", "nhc", "iddopaciente"),
+        *("numerohistoriaclinica", "numerodehistoriaclinica", "codicepaziente", "numeropaziente", "prontuario"),
+        *("codigodopaciente", "numerodopaciente", "numerodoprontuario"),
     ),
     "lesion_id": (
         *("lesionid", "lesion", "lesionno", "lesionnr", "lesionnumber", "lesionidentifier", "idlesion", "moleid"),
@@ -32,30 +40,45 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
             "lasionid",
             "lesionnummer",
         ),
-        *("idlesione", "lesioneid", "lesionpatientid"),
+        *("idlesione", "lesioneid", "lesionpatientid", "laesionsnummer", "lasionsnummer", "lasionsid", "lasionnr"),
+        *("numerolesion", "numerodelesion", "codelesion", "codigolesion", "lesione", "numerolesione", "lesao"),
+        *("idlesao", "lesaoid", "numerolesao", "numerodalesao", "laesie", "laesieid", "laesienummer"),
     ),
     "diagnosis": (
         *("diagnosis", "dx", "diagnose", "diagnostic", "diagnostico", "diagnosi", "diagnosename", "diagnosistext"),
         *("finaldiagnosis", "histology", "histologicaldiagnosis", "histopathology", "histodiagnosis", "histologie"),
         *("pathology", "pathologicaldiagnosis", "finding", "befund", "icd10", "icd", "icdcode", "icd10code"),
         *("icdo3", "icdo", "morphology", "snomed", "disease", "condition"),
+        *("enddiagnose", "hauptdiagnose", "histologischediagnose", "histologischerbefund", "diagnosticfinal"),
+        *("diagnostichistologique", "diagnosticofinal", "diagnosticohistologico", "histologia", "diagnosifinale"),
+        *("diagnosiistologica", "istologia", "histopatologia", "anatomiapatologica", "einddiagnose"),
     ),
     "dup_group": ("dupgroup", "duplicategroup"),
     "age": (
         *("age", "ageapprox", "ageapproximate", "patientage", "patientsage", "ageyears", "ageatdiagnosis", "alter"),
-        *("patientenalter", "alterjahre", "edad", "eta", "idade", "leeftijd", "ageans", "alder"),
+        *("patientenalter", "alterjahre", "edad", "eta", "idade", "leeftijd", "ageans", "alder", "alterinjahren"),
+        *("agepatient", "agedupatient", "edadpaciente", "edaddelpaciente", "etapaziente", "idadepaciente"),
     ),
-    "sex": ("sex", "gender", "patientsex", "patientssex", "geschlecht", "sexe", "sexo", "sesso", "geslacht", "kon"),
+    "sex": (
+        *("sex", "gender", "patientsex", "patientssex", "geschlecht", "sexe", "sexo", "sesso", "geslacht", "kon"),
+        *("genre", "genero", "genere"),
+    ),
     "site": (
         *("site", "anatomsitegeneral", "localization", "localisation", "location", "bodysite", "bodypart", "region"),
         *("anatomicsite", "anatomicalsite", "anatomsite", "bodypartexamined", "lokalisation", "korperstelle"),
-        *("localizacion", "localizzazione", "localizacao", "lokalisatie"),
+        *("localizacion", "localizzazione", "localizacao", "lokalisatie", "koerperstelle", "korperregion"),
+        *("koerperregion", "siteanatomique", "sitecorporel", "localizacionanatomica", "sede", "sedeanatomica"),
+        *("localizacaoanatomica", "regiaoanatomica", "lichaamsdeel", "locatie"),
     ),
-    "source": ("source", "clinic", "center", "centre", "hospital", "institution", "dataset", "klinik", "zentrum"),
+    "source": (
+        *("source", "clinic", "center", "centre", "hospital", "institution", "dataset", "klinik", "zentrum"),
+        *("krankenhaus", "standort", "einrichtung", "hopital", "etablissement", "centro", "clinica", "ospedale"),
+        *("instituicao", "ziekenhuis", "kliniek", "centrum"),
+    ),
     "image_type": ("imagetype", "modality", "imagemodality", "bildtyp"),
     "skin_type": (
         *("skintype", "fitzpatrick", "fitzpatrickskintype", "fitzpatricktype", "fitzpatrickscale", "fitspatrick"),
-        *("fototyp", "phototype", "hauttyp", "fototipo"),
+        *("fototyp", "phototype", "hauttyp", "fototipo", "huidtype", "tipodepiel", "tipodepele", "tipodipelle"),
     ),
     "monk": ("monk", "monkskintone", "monkscale", "mst"),
     "skin_tone_class": ("skintoneclass",),
@@ -73,6 +96,8 @@ _ABOUT: Final = ("age", "sex", "gender", "name", "birth", "alter", "geschlecht",
 """Words of columns that tell something of a patient or lesion, rather than who or which it is."""
 
 _NEAR: Final = 0.84
+_LONGEST: Final = 128
+"""Characters by which names are told apart: no column is called longer than that."""
 
 
 def column_key(name: str) -> str:
@@ -81,7 +106,7 @@ def column_key(name: str) -> str:
     >>> column_key("Patienten-ID"), column_key("PatientID"), column_key("patient_id")
     ('patientenid', 'patientid', 'patientid')
     """
-    split = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
+    split = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name[:_LONGEST]).casefold())
     return "".join(character for character in split if character.isalnum())
 
 

@@ -20,6 +20,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial, read_preamble
 
+from common.data.cells import LONGEST
+
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", module=r"pydicom\b")
@@ -177,7 +179,8 @@ def _text(dataset: Any, keyword: str) -> str | None:
     value = dataset.get(keyword)
     if value is None or isinstance(value, (list, tuple)):
         return None
-    return str(value).strip(" \0") or None
+    text = str(value).strip(" \0")
+    return text if 0 < len(text) <= LONGEST else None  # the standard allows 64 characters
 
 
 def _some(texts: Iterable[str | None]) -> str | None:

@@ -2,11 +2,15 @@
 
 An image has a POSIX path relative to the folder. One inside an HDF5 file has that file's path and its own name in it,
 as in `train-image.hdf5/ISIC_0015670`. Hidden files, masks and linked folders are passed over.
+
+A path, and a file name below a folder that is called as the row's own patient, mean one file whatever else lies in the
+folder. Any other name is looked for in all folders, so a file of another content under the same name makes it mean
+nothing: the one thing in which a file can decide about a row of another patient. Strictly it is refused, with the
+paths, before anybody trains; of a folder that has changed since, such rows are left out.
 """
 
 import hashlib
 import os
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -14,18 +18,24 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from common.data.containers import HDF5_SUFFIXES, members
+from common.data.identity import normal_id
+from common.data.image_names import (
+    COMMON,
+    DICOM_SUFFIXES,
+    IMAGE_SUFFIXES,
+    Names,
+    composed,
+    folder_of,
+    one_text,
+    stem_of,
+    stems_of,
+)
 from common.errors import DataError
 from common.images import ImageProblem, read_file
 
 if TYPE_CHECKING:
     from common.data.dicom import Header
 
-DICOM_SUFFIXES: Final = frozenset({".dcm", ".dicom"})
-PICTURE_SUFFIXES: Final = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".heic", ".heif"}
-)
-IMAGE_SUFFIXES: Final = PICTURE_SUFFIXES | DICOM_SUFFIXES
-"""Suffixes of files that are taken for images; what they hold is told from their content."""
 TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".tab", ".txt", ".xlsx", ".parquet"})
 MASK_ENDINGS: Final = ("_superpixels", "_segmentation")
 """Ends of the names of masks: published beside the pictures that they belong to, and none themselves."""
@@ -33,14 +43,9 @@ TABLE_DEPTH: Final = 2
 """How many folder levels below the data folder tables are looked for."""
 
 _ARCHIVES: Final = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
-_COMMON: Final = frozenset({"jpg", "jpeg", "png"})
+_COMMON_MASKS: Final = tuple(f"{end}{suffix}" for end in MASK_ENDINGS for suffix in COMMON)
 _DICOM_MAGIC: Final = (128, b"DICM")
 _MOST_PATHS: Final = 4
-
-
-def without_suffix(image: str) -> str:
-    """The image id without the `_downsampled` that 2,074 ids of ISIC 2019 carry."""
-    return image.removesuffix("_downsampled")
 
 
 class Files:
@@ -74,15 +79,28 @@ class Files:
         for folder, _, names, links in _walk(root):
             here = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
             self._links.update(f"{here}{name}" for name in links)
+            common: list[str] = []
             for name in names:
-                stem, _, suffix = name.lower().rpartition(".")
-                if suffix not in _COMMON:
+                if name.endswith(COMMON):
+                    common.append(name)
+                else:
                     self._add(folder, here, name)
-                elif not stem.endswith(MASK_ENDINGS):
-                    self.images.append(here + name)
+            if any(mask in one_text(common) for mask in MASK_ENDINGS):
+                common = [name for name in common if not name.endswith(_COMMON_MASKS)]
+            self.images += [here + name for name in common] if here else common
         self.images.sort()
-        composed = [_composed(image) for image in self.images]
-        self._paths, self._stems = _Names(composed, self.images), _Names(map(_stem, composed), self.images)
+
+    @cached_property
+    def _composed_images(self) -> Sequence[str]:
+        return self.images if one_text(self.images).isascii() else [composed(image) for image in self.images]
+
+    @cached_property
+    def _paths(self) -> "Names":
+        return Names(self._composed_images, self.images)
+
+    @cached_property
+    def _stems(self) -> "Names":
+        return Names(stems_of(self._composed_images), self.images)
 
     def _add(self, folder: str, here: str, name: str) -> None:
         path, lower = f"{here}{name}", name.lower()
@@ -112,22 +130,24 @@ class Files:
                 raise
             self.not_read.append(path)
 
-    def find(self, name: str, table_folder: Path) -> str | None:
+    def find(self, name: str, table_folder: Path, patient: str | None = None) -> str | None:
         """The image that a table means by a name; None where there is none.
 
-        A name is a path relative to the table's folder or to the data folder, else the file name of an image with or
-        without its suffix, else the SOP instance UID in a DICOM file. Unicode forms of a name (NFC, NFD) are one name.
-        Images below the table's folder come before others.
+        A name is a path relative to the table's folder or to the data folder, else the end of such a path or the file
+        name of an image, with its suffix or else without, else the SOP instance UID in a DICOM file. Unicode forms of a
+        name (NFC, NFD) are one name. Of several images, those below the table's folder come first, and of those the
+        ones in a folder that is called as the patient.
 
         Args:
             name: what the table's cell says.
             table_folder: the folder of the table, in `root` or below it.
+            patient: the normal id of the row's patient, where it is known.
 
         Raises:
             DataError: the name leads out of the data folder, or fits several files of different content. It tells both
                 the name and the paths.
         """
-        here, same = self._relative(table_folder), _composed(name)
+        here, same = self._relative(table_folder), composed(name)
         candidates = [same]
         if "/" in same or "\\" in same or ":" in same or same == "..":
             same = _inside(same)
@@ -137,13 +157,12 @@ class Files:
         found: Sequence[str] = ()
         for path in candidates:
             found = found or self._paths.get(path)
-        if not found and "/" not in same:
-            found = self._stems.get(_stem(same)) or self._by_uid(same)
+        found = found or self._by_name(same, here) or self._by_uid(same)
         if not found:
             for path in candidates if self._links else ():
                 self._refuse_links_outside(path)
             return None
-        image = found[0] if len(found) == 1 else self._only(name, found, here)
+        image = found[0] if len(found) == 1 else self._only(name, found, here, patient)
         if self._links:
             self._refuse_links_outside(image)
         return image
@@ -178,10 +197,10 @@ class Files:
 
     def unread(self, names: Iterable[str]) -> dict[str, str]:
         """The files that are there for some names under a suffix that is not read, by name."""
-        stems = {_composed(PurePosixPath(path).stem): path for path in reversed(self.not_read)}
-        stems |= {_composed(PurePosixPath(path).name): path for path in self.not_read}
-        wanted = {name: PurePosixPath(_composed(name.replace("\\", "/"))).name for name in names}
-        found = {name: stems.get(last) or stems.get(_stem(last)) for name, last in wanted.items()}
+        stems = {composed(PurePosixPath(path).stem): path for path in reversed(self.not_read)}
+        stems |= {composed(PurePosixPath(path).name): path for path in self.not_read}
+        wanted = {name: PurePosixPath(composed(name.replace("\\", "/"))).name for name in names}
+        found = {name: stems.get(last) or stems.get(stem_of(last)) for name, last in wanted.items()}
         return {name: path for name, path in found.items() if path is not None}
 
     def unread_reason(self, names: Iterable[str]) -> str | None:
@@ -196,8 +215,22 @@ class Files:
     def _relative(self, folder: Path) -> str:
         if folder not in self._here:
             here = folder.relative_to(self.root).as_posix()
-            self._here[folder] = "" if here == "." else _composed(f"{here}/")
+            self._here[folder] = "" if here == "." else composed(f"{here}/")
         return self._here[folder]
+
+    def _by_name(self, name: str, here: str) -> Sequence[str]:
+        """The images whose path ends with a name's, whose suffix may be another one where its own is not there.
+
+        Published paths are often relative to a folder of images.
+        """
+        folder, _, last = name.rpartition("/")
+        found = self._stems.get(stem_of(last))
+        if folder:
+            found = [image for image in found if f"/{folder_of(image)}".endswith(f"/{folder}")]
+            found = [image for image in found if folder_of(image) in (f"{here}{folder}", folder)] or found
+        if len(found) > 1 and f".{last.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES:
+            found = [image for image in found if composed(image).rpartition("/")[2] == last] or found
+        return found
 
     def _by_uid(self, name: str) -> Sequence[str]:
         return self._uids.get(name, ()) if self.dicom_files and name.replace(".", "").isdigit() else ()
@@ -210,15 +243,18 @@ class Files:
     def _accessions(self) -> dict[str, list[str]]:
         return _grouped((header.accession_number, path) for path, header in self.headers.items())
 
-    def _only(self, name: str, paths: Sequence[str], here: str) -> str:
+    def _only(self, name: str, paths: Sequence[str], here: str, patient: str | None) -> str:
         """The file that several of one name are copies of, the nearest of them."""
-        paths = [path for path in paths if _composed(path).startswith(here)] or paths
+        paths = [path for path in paths if composed(path).startswith(here)] or paths
+        if patient is not None:
+            own = [path for path in paths if any(normal_id(part) == patient for part in path.split("/")[:-1])]
+            paths = own or paths
         nearest, *others = sorted(paths, key=lambda path: (path.count("/"), path))
         if others and any(not _same_content(self.root / nearest, self.root / other) for other in others):
             listed = ", ".join([nearest, *others][:_MOST_PATHS]) + (" …" if len(paths) > _MOST_PATHS else "")
             raise DataError(
-                f"'{name}' fits {len(paths)} files of different content ({listed}); name the path that is meant, or "
-                "move the others away"
+                f"'{name}' fits {len(paths)} files of different content ({listed}); write the path that is meant into "
+                "the table, or move the others away"
             )
         return nearest
 
@@ -269,7 +305,10 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str], set[str]]]:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     name = entry.name
-                    if name.startswith("."):
+                    if name[0] == ".":
+                        continue
+                    if entry.is_file(follow_symlinks=False):
+                        names.append(name)
                         continue
                     link = entry.is_symlink()
                     if not (Path(entry.path).is_dir() if link else entry.is_dir(follow_symlinks=False)):
@@ -288,32 +327,6 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str], set[str]]]:
         waiting.extend(f"{folder}/{name}" for name in reversed(folders) if name not in links)
 
 
-class _Names:
-    """The images of each name: nearly always one, for which no list is made."""
-
-    def __init__(self, names: Iterable[str], images: Sequence[str]) -> None:
-        names = list(names)
-        self._one = dict(zip(names, images, strict=True))
-        self._more: dict[str, list[str]] = defaultdict(list)
-        if len(self._one) < len(images):
-            several = {name for name, count in Counter(names).items() if count > 1}
-            for name, image in zip(names, images, strict=True):
-                if name in several:
-                    self._more[name].append(image)
-
-    @property
-    def alone(self) -> Mapping[str, str]:
-        """The image of each name where each has one; else nothing."""
-        return {} if self._more else self._one
-
-    def get(self, name: str) -> Sequence[str]:
-        """The images of a name, in the order in which they were noted."""
-        image = self._one.get(name)
-        if image is None:
-            return ()
-        return self._more.get(name) or (image,)
-
-
 def _refuse_unreadable(error: OSError) -> NoReturn:
     raise DataError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions") from error
 
@@ -324,18 +337,6 @@ def _state_of(file: Path) -> bytes:
     except OSError as error:
         _refuse_unreadable(error)
     return f"\0{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\0".encode()
-
-
-def _composed(name: str) -> str:
-    """The name with accents composed, as every system but macOS writes it."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def _stem(path: str) -> str:
-    """The image id in a path: without folders, the suffix of an image, and `_downsampled`."""
-    name = path.rpartition("/")[2]
-    stem, dot, suffix = name.rpartition(".")
-    return without_suffix(stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name)
 
 
 def _inside(name: str) -> str:

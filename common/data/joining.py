@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Final, NoReturn
 
-from common.data.files import IMAGE_SUFFIXES
+from common.data.image_names import IMAGE_SUFFIXES
 from common.data.rows import Row
 from common.data.tables import Table
 from common.data.vocabulary.diagnoses import combine
@@ -205,23 +205,30 @@ def _union(rows: Sequence[Row]) -> Row:
 
 def _of_lesions(tables: Sequence[TableRows], strict: bool) -> list[TableRows]:
     """Truths whose rows are of lesions, with a row for each image that an addition names of the lesion."""
-    truths: dict[str, list[Row]] = defaultdict(list)
+    truths: dict[str | None, list[Row]] = defaultdict(list)
     for table, rows in tables:
         if table.kind is not None and table.kind.role == "lesion truth":
             for row in rows:
-                truths[row.lesion or ""].append(row)
+                truths[row.lesion].append(row)
     if not truths:
         return []
     if strict:
-        for same in truths.values():
-            if len(same) > 1:
+        for lesion, same in truths.items():
+            if lesion is not None and len(same) > 1:
                 refuse_duplicate(same[1], same[0])
     images = [
-        (table, [_with_lesion(row, truths[row.lesion]) for row in rows if row.lesion in truths])
+        (table, [_with_lesion(row, own) for row in rows if (own := _of_its_patient(row, truths.get(row.lesion, ())))])
         for table, rows in tables
         if not table.truth
     ]
     return [(table, rows) for table, rows in images if rows]
+
+
+def _of_its_patient(image: Row, truths: Sequence[Row]) -> list[Row]:
+    """What is said of the image's lesion: of its own patient, or where no patients are named, of whoever has it."""
+    if image.lesion is None:
+        return []
+    return [truth for truth in truths if not truth.table.has_patients or truth.patient == image.patient]
 
 
 def _with_lesion(image: Row, truths: Sequence[Row]) -> Row:

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import repeat
+from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from common.data.cells import is_unknown, read_age, read_binary
+from common.data.cells import LONGEST, is_unknown, read_age, read_binary, too_long
 from common.data.coded import Coded, each, rows_of
 from common.data.columns import NAMES
-from common.data.files import without_suffix
-from common.data.identity import normal_id
+from common.data.identity import doubt, normal_id
+from common.data.image_names import without_suffixes
 from common.data.image_types import read_image_type, read_manipulation
 from common.data.rows import ReadOptions, Row
 from common.data.text_files import Cells
@@ -39,6 +39,8 @@ _ASKED: Final = frozenset({"patient_id", "lesion_id", "diagnosis"})
 """Where two columns may both be meant, a person decides."""
 
 _NAMES_SHOWN: Final = 4
+_BEGINNING: Final = 40
+"""Characters that are kept of a cell that is too long."""
 _SKIN_SCALES: Final = {"monk": read_monk, "skin_tone_class": read_milk10k, "ita": read_ita}
 
 
@@ -52,6 +54,7 @@ class Lines:
         used: by name of a column as it is written, what it was taken for.
         unread: by what a column holds, the words in it that nobody understood, with their counts.
         patients: by normal id of a patient, how it is spelled.
+        doubts: what may be wrong with ids, a line each, with how many.
     """
 
     def __init__(self, table: "Table", options: ReadOptions, strict: bool) -> None:
@@ -60,10 +63,25 @@ class Lines:
         self.used: dict[str, str] = {}
         self.unread: dict[str, Counter[str]] = {}
         self.patients: dict[str, set[str]] = {}
+        self.doubts: list[str] = []
         self._strict = strict
         self._cells, long = table.cells()
         self.count = len(next(iter(self._cells.values()), ()))
         self.problems = {line: _unparted(cells, len(table.columns)) for line, cells in long.items()}
+        for key, cells in self._cells.items():
+            if lines := too_long(cells):
+                self._cells[key] = self._shortened(key, list(cells), lines)
+
+    def _shortened(self, key: str, cells: Cells, lines: Sequence[int]) -> Cells:
+        """Cells of which none is long enough to keep anybody waiting; the lines of those that were have a problem."""
+        name = self.table.written(key)
+        for line in lines:
+            cell = cells[line] or ""
+            self.problem(
+                line, f"the column {name} holds a cell of {len(cell):,} characters; give it at most {LONGEST:,}"
+            )
+            cells[line] = f"{cell[:_BEGINNING].strip()}…"
+        return cells
 
     def has(self, key: str) -> bool:
         """Whether the table has a column."""
@@ -211,28 +229,31 @@ class Lines:
         images = self._images(image)
         types = self._types(image_type)
         sexes: list[str | None] = self.read(read_sex, "sex", *sex)
-        rows = [
-            Row(*cells)
-            for cells in zip(
-                images,
-                repeat(self.table),
-                range(self.count),
-                diagnosis,
-                stated or repeat(None),
-                self._patients(patient_id),
-                self.read(normal_id, "lesion_id", *lesion_id),
-                self.text("dup_group"),
-                self.read(read_age, "age", *age),
-                sexes,
-                self._sites(site),
-                source if source is not None else self.text("source"),
-                types,
-                self._skin_types(skin_type),
-                each(read_manipulation, self.text("manipulated")),
-                strict=False,
+        rows = list(
+            starmap(
+                Row,
+                zip(
+                    images,
+                    repeat(self.table),
+                    range(self.count),
+                    diagnosis,
+                    stated or repeat(None),
+                    self._patients(patient_id),
+                    self._ids("lesion_id", lesion_id)[1],
+                    self.text("dup_group"),
+                    self.read(read_age, "age", *age),
+                    sexes,
+                    self._sites(site),
+                    source if source is not None else self.text("source"),
+                    types,
+                    self._skin_types(skin_type),
+                    each(read_manipulation, self.text("manipulated")),
+                    strict=False,
+                ),
             )
-            if cells[0] is not None
-        ]
+        )
+        if None in images:
+            rows = [row for row in rows if row.image is not None]
         if self.problems:
             for row in rows:
                 row.problem = self.problems.get(row.line)
@@ -240,8 +261,7 @@ class Lines:
 
     def _patients(self, keys: Sequence[str]) -> list[str | None]:
         """Normal ids, noting how each is spelled."""
-        spelled = self.text("patient_id", *keys)
-        names = self._understood(normal_id, "patient_id", spelled)
+        spelled, names = self._ids("patient_id", keys)
         both = (
             (spelled.values, names.values)
             if isinstance(spelled, Coded) and isinstance(names, Coded)
@@ -252,11 +272,25 @@ class Lines:
                 self.patients.setdefault(name, set()).add(spelling)
         return names
 
+    def _ids(self, meaning: str, keys: Sequence[str]) -> tuple[list[str | None], list[str | None]]:
+        """Ids as they are written and normal ones, noting those that a spreadsheet may have changed."""
+        spelled = self.text(meaning, *keys)
+        names = self._understood(normal_id, meaning, spelled)
+        different = spelled.values if isinstance(spelled, Coded) else set(spelled)
+        if doubtful := {cell: text for cell in different if cell is not None and (text := doubt(cell)) is not None}:
+            counts = Counter(doubtful[cell] for cell in spelled if cell in doubtful)
+            self.doubts += [
+                f"{self.table.name}: {count} cells of {meaning} are {text}; export the column as text"
+                for text, count in counts.most_common()
+            ]
+        return spelled, names
+
     def _images(self, keys: Sequence[str]) -> list[str | None]:
         """The name of the image in each line; None in lines of nothing, and a problem where only it is missing."""
         here = [key for key in keys if key in self._cells] or self._near("image")
         self.used.update((self.table.written(key), "image") for key in here)
-        names = [without_suffix(cell.strip()) or None if cell else None for cell in self._cells[here[0]]]
+        cells = without_suffixes([cell.strip() if cell else "" for cell in self._cells[here[0]]])
+        names: list[str | None] = [cell or None for cell in cells]
         for key in here[1:]:
             others = self._cells[key]
             names = [name or (other and other.strip()) or None for name, other in zip(names, others, strict=True)]

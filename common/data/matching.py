@@ -1,6 +1,5 @@
 """Which image file each row of a table means."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -41,15 +40,17 @@ class Matched:
         self.left_out: list[LeftOutRow] = []
         self._files, self._strict = files, strict
         self._dicom = frozenset(files.dicom_files)
-        self._tails: dict[str, list[str]] | None = None
         found = self.found
         table: Table | None = None
         named: Mapping[str, str] = {}
         for row in rows:
             if row.table is not table:
                 table, named = row.table, files.named(row.table.folder)
+            if (path := named.get(row.image)) is not None and path not in found:
+                found[path] = [row]
+                continue
             try:
-                path = named.get(row.image) or files.find(row.image, row.table.folder)
+                path = path or files.find(row.image, row.table.folder, row.patient)
             except DataError as error:
                 if strict:
                     raise DataError(f"{row.where}: {error}") from error
@@ -67,21 +68,9 @@ class Matched:
     def _otherwise(self, row: Row) -> Sequence[str]:
         """The images of a row whose name is no file's."""
         images: Sequence[str] = self._files.of_accession(row.image) if self._dicom else ()
-        images = images or self._by_tail(row.image)
         if not images:
             self.missing.append(row)
         return images
-
-    def _by_tail(self, name: str) -> Sequence[str]:
-        """The one image whose path ends with a name's: published paths are often relative to a folder of images."""
-        if "/" not in name:
-            return ()
-        if self._tails is None:
-            self._tails = defaultdict(list)
-            for image in self._files.images:
-                self._tails["/".join(image.split("/")[-2:])].append(image)
-        hits = [path for path in self._tails.get("/".join(name.split("/")[-2:]), ()) if f"/{path}".endswith(f"/{name}")]
-        return hits if len(hits) == 1 else ()
 
     def _with_header(self, row: Row, path: str) -> Row:
         """The row, with what the DICOM header says where the table says nothing."""

@@ -46,14 +46,19 @@ class Namer:
         """
         self._shared, self._apart = shared, apart
         self._owners: dict[str, set[str]] = defaultdict(set)
-        self._patients: dict[tuple[int, str | None, str], str | None] = {}
+        self._alone: dict[tuple[int, str | None, str | None], tuple[str | None, None, None]] = {}
         for _, row in rows if not apart else ():
             if row.lesion is not None and row.patient is not None and not row.table.has_unique_lesion(row.lesion):
                 self._owners[self._lesion_alone(row)].add(row.lesion_id(shared, apart) or "")
 
     def names(self, row: Row) -> tuple[str | None, str | None, str | None]:
         """Return the names of a row's patient, lesion and duplicate group."""
-        patient = self._patient(row) if row.patient is not None else None
+        if row.lesion is None and row.dup_group is None:
+            key = (id(row.table), row.source, row.patient)
+            if (names := self._alone.get(key)) is None:
+                names = self._alone[key] = row.patient_id(self._shared), None, None
+            return names
+        patient = row.patient_id(self._shared)
         lesion = row.lesion_id(self._shared, self._apart) if row.lesion is not None else None
         if lesion is not None and patient is None:
             owners = self._owners.get(lesion, ())
@@ -61,12 +66,6 @@ class Namer:
         if self._apart and (patient or lesion):
             return patient, lesion, None
         return patient, lesion, row.dup_group
-
-    def _patient(self, row: Row) -> str | None:
-        key = (id(row.table), row.source, row.patient or "")
-        if key not in self._patients:
-            self._patients[key] = row.patient_id(self._shared)
-        return self._patients[key]
 
     def _lesion_alone(self, row: Row) -> str:
         """The name that the row's lesion would have if its patient were not known."""
@@ -80,15 +79,15 @@ def describe_people(rows: Sequence[tuple[str, Row]], reports: Sequence[TableRepo
     """Return what people should know about the patients and lesions of some rows by their images."""
     sources: dict[str, set[str]] = defaultdict(set)
     patients: dict[tuple[str, bool], set[str]] = defaultdict(set)
-    for _, row in rows:
-        if row.patient is None or (row.lesion is None and row.table.has_unique_patient(row.patient)):
+    for table, source, patient, lesion in {(row.table, row.source, row.patient, row.lesion) for _, row in rows}:
+        if patient is None:
             continue
-        if not row.table.has_unique_patient(row.patient):
-            sources[row.patient].add(row.source or row.table.default_source)
-        if row.lesion is not None:
-            unique = row.table.has_unique_lesion(row.lesion)
-            place = "" if unique else f"{row.source or row.table.default_source}\0"
-            patients[place + row.lesion, unique].add(row.patient)
+        if not table.has_unique_patient(patient):
+            sources[patient].add(source or table.default_source)
+        if lesion is not None:
+            unique = table.has_unique_lesion(lesion)
+            place = "" if unique else f"{source or table.default_source}\0"
+            patients[place + lesion, unique].add(patient)
     several = [unique for (_, unique), owners in patients.items() if len(owners) > 1]
     spellings: dict[str, set[str]] = defaultdict(set)
     nobody: Counter[str] = Counter()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from fnmatch import fnmatchcase
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from common.data.decisions import Cause, Decisions, Key, LeftOutRow, Verdict, refuse_what_is_open
 from common.data.files import Files
@@ -67,7 +67,8 @@ def _record(*values: object) -> LesionRecord:
     """
     draft = _Draft(*values)
     draft.__class__ = LesionRecord
-    return cast(LesionRecord, draft)
+    record: LesionRecord = draft
+    return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ def read_table(
         if strict:
             matched = with_images(root, files, matched)
         found = rows_by_image(list(matched.values()), strict, options)
-        rows = [(path, row) for path in sorted(found) for row in found[path]]
+        rows = [(path, row) for path in files.images if path in found for row in found[path]]
         census = _census(rows, decisions, options, apart=not strict)
         if strict:
             refuse_what_is_open(((row, cause, reason) for _, row, cause, reason in census.left_out), positive)
@@ -382,4 +383,8 @@ def without_collection() -> Iterator[None]:
         yield
     finally:
         if on:
+            if gc.get_freeze_count() == 0:
+                # What was made becomes old without a look at each: the next collection is of what comes after.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()

@@ -111,7 +111,8 @@ class TableReport:
         table: its name.
         layout: the layout that it was taken for.
         used: by name of a column as it is written, what it was taken for.
-        questions: one line for each column that is not read and may be meant for something that was not found.
+        questions: one line for each column that is not read and may be meant for something that was not found, and for
+            ids that a spreadsheet may have changed.
         unread: by what a column holds, the words in it that were not understood, with their counts. In
             `patient_id` they are marks of "not known".
         patients: by normal id of a patient, how it is spelled.
@@ -145,7 +146,7 @@ def read_lines(table: Table, options: ReadOptions, strict: bool) -> tuple[list[R
     questions = tuple(
         f"{table.name}: the column {name} is not read; if it is the {meaning}, call it so"
         for name, meaning in near_names(table.columns, lines.used, missing)
-    )
+    ) + tuple(lines.doubts)
     unread = {meaning: dict(counts.most_common()) for meaning, counts in lines.unread.items()}
     return rows, TableReport(table.name, table.kind.layout, dict(lines.used), questions, unread, lines.patients)
 
@@ -168,9 +169,9 @@ def open_tables(path: Path, strict: bool = True) -> list[Table]:
         parquet = ParquetFile.open(path)
         return [Table(path, path.name, parquet.header, _kind(parquet.header), parquet)]
     text = TextFile.open(path, apart=not strict)
-    bare = next((kind for kind in KINDS if kind.reads(text.header)), None)
-    if bare:
-        return [Table(path, path.name, bare.columns, bare, text.without_header())]
+    lines = TextFile.first_lines(path)
+    if bare := next((kind for kind in KINDS if kind.headerless and kind.reads(lines)), None):
+        return [Table(path, path.name, bare.columns, bare, text.without_header(bare.columns))]
     return [Table(path, path.name, text.header, _kind(text.header), text)]
 
 

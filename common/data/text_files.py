@@ -8,10 +8,11 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from common.data.coded import Coded
 from common.errors import DataError
@@ -35,8 +36,9 @@ _MARKS: Final = (
 )
 _FIRST_BYTES: Final = 1 << 16
 _LONGEST_CELL: Final = 1 << 24
+_PART: Final = 1 << 20
 _SAMPLE: Final = 2048
-_FEW: Final = 512
+_FEW: Final = 1024
 _SEPARATOR_LINE: Final = re.compile(r"\"?sep=(.)\"?", re.IGNORECASE)
 
 
@@ -71,11 +73,7 @@ class TextFile:
         Raises:
             DataError: the file cannot be read.
         """
-        try:
-            with path.open("rb") as file:
-                start = file.read(_FIRST_BYTES)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); mend it or move it away") from error
+        start = _beginning(path)
         text = _unified(decoded(start))
         separator, skipped = _said_separator(text)
         body = text.split("\n", skipped)[-1]
@@ -89,14 +87,22 @@ class TextFile:
     @cached_property
     def text(self) -> str:
         """All of the file, with line feeds between its lines."""
-        try:
-            return _unified(decoded(self.path.read_bytes()))
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be read ({error.strerror}); mend it or move it away") from error
+        with _opened(self.path) as file:
+            return _unified(decoded(file.read()))
 
-    def without_header(self) -> "TextFile":
-        """Return the same file where its first line is no header but cells."""
-        return replace(self, before=self.before - 1)
+    @classmethod
+    def first_lines(cls, path: Path) -> list[list[str]]:
+        """The cells of the lines at the beginning of a file with commas, blank lines left out.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        text = _unified(decoded(_beginning(path)))
+        return [line.split(",") for line in text.split("\n") if line.strip()]
+
+    def without_header(self, columns: Sequence[str]) -> "TextFile":
+        """Return the same file where its first line is no header but cells, with commas between them."""
+        return replace(self, before=self.before - 1, header=tuple(columns), separator=",")
 
     def columns(self, wanted: Sequence[int]) -> tuple[list[Cells], Mapping[int, int | None]]:
         """Return the cells of some columns below the header, and the lines that have too many cells.
@@ -113,9 +119,13 @@ class TextFile:
         if self.apart:
             return self._line_by_line(self._body, wanted)
         fast = self._fast(self.path, self.before, wanted) if self.plain else None
+        below = _line_feeds(self.path) - self.before if fast is not None else 0
         if fast is None and (body := self._body):
             fast = self._fast(io.BytesIO(body.encode("utf-8", "replace")), 0, wanted)
-        return (fast, {}) if fast is not None else self._exact(self._body, wanted)
+            below = body.count("\n")
+        if fast is None or len(fast[0]) < below:  # a line reaches into the next one
+            return self._exact(self._body, wanted)
+        return fast, {}
 
     def place(self, line: int) -> str:
         """Where a line of `columns` ends in the file, as a text editor counts."""
@@ -167,16 +177,42 @@ class TextFile:
                 column.append((cells[index] or None) if index < len(cells) else None)
         return columns, unusable
 
-    def _exact(self, body: str, wanted: Sequence[int]) -> tuple[list[Cells], dict[int, int]]:
-        """The columns as the csv module reads them, which minds neither stray quotes nor lines of other lengths."""
+    def _exact(self, body: str, wanted: Sequence[int]) -> tuple[list[Cells], dict[int, int | None]]:
+        """The columns as the csv module reads them, which minds neither stray quotes nor lines of other lengths.
+
+        A stray quote that takes in the lines below it is minded: they would be gone without a word.
+        """
         columns: list[Cells] = [[] for _ in wanted]
-        long: dict[int, int] = {}
-        for number, (_, cells) in enumerate(_records(body, self.separator)):
-            if any(cell.strip() for cell in cells[len(self.header) :]):
+        long: dict[int, int | None] = {}
+        lines, start = body.split("\n"), 0
+        for number, (end, cells) in enumerate(_records(body, self.separator)):
+            if end > start + 1 and not _ends_well(lines[start:end], self.separator):
+                long[number] = None
+            elif any(cell.strip() for cell in cells[len(self.header) :]):
                 long[number] = len(cells)
+            start = end
             for column, index in zip(columns, wanted, strict=True):
                 column.append((cells[index] or None) if index < len(cells) else None)
         return columns, long
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); mend it or move it away") from error
+
+
+def _beginning(path: Path) -> bytes:
+    with _opened(path) as file:
+        return file.read(_FIRST_BYTES)
+
+
+def _line_feeds(path: Path) -> int:
+    with _opened(path) as file:
+        return sum(part.count(b"\n") for part in iter(partial(file.read, _PART), b""))
 
 
 def decoded(data: bytes) -> str:
@@ -232,10 +268,21 @@ def _records(body: str, separator: str) -> Iterator[tuple[int, list[str]]]:
         table = (line for line in body.split("\n"))
         yield from ((n, list(_ph2_cells(line))) for n, line in enumerate(table, 1) if line.lstrip().startswith("||"))
         return
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(max(_LONGEST_CELL, len(body) + 2))
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator)
     for cells in reader:
         yield reader.line_num, cells
+
+
+def _ends_well(lines: Sequence[str], separator: str) -> bool:
+    """Whether quotes that hold ends of lines are closed, and followed by a separator or the end of a line."""
+    if separator == PH2_SEPARATOR:
+        return True
+    try:
+        list(csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True))
+    except csv.Error:
+        return False
+    return True
 
 
 def _cells_of_line(line: str, separator: str) -> tuple[list[str], bool]:

@@ -5,7 +5,7 @@ none of it leaves the clinic.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -26,11 +26,13 @@ FEW: Final = 10
 """With fewer images than this nothing is called improbable."""
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Of a description for people: immutable, without unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ColumnUse(_Part):
+class ColumnUse(Part):
     """A column and what it was taken for."""
 
     table: str
@@ -38,7 +40,7 @@ class ColumnUse(_Part):
     meaning: str
 
 
-class WordUse(_Part):
+class WordUse(Part):
     """A diagnosis as it is written, its class, and how many rows have it."""
 
     word: str
@@ -49,7 +51,7 @@ class WordUse(_Part):
     rows: int
 
 
-class SourcePatients(_Part):
+class SourcePatients(Part):
     """The patients of one source."""
 
     source: str
@@ -61,7 +63,7 @@ class SourcePatients(_Part):
     """Share of the images with a known patient that the one with most images has."""
 
 
-class LeftOutCount(_Part):
+class LeftOutCount(Part):
     """Rows that no record was made of, by cause."""
 
     cause: str
@@ -69,7 +71,7 @@ class LeftOutCount(_Part):
     examples: list[str]
 
 
-class Understanding(_Part):
+class Understanding(Part):
     """How tables were read; see the module."""
 
     layout: str
@@ -171,9 +173,9 @@ def understand(
         not_known=dict(people.nobody) if people else {},
         shared_lesions=people.shared_lesions if people else 0,
         renumbered_lesions=people.renumbered_lesions if people else 0,
-        image_types=_counts(record.image_type for record in records),
-        skin_types=_counts(str(record.skin_type) if record.skin_type else None for record in records),
-        manipulated=_counts(record.manipulated for record in records),
+        image_types=counted(record.image_type for record in records),
+        skin_types=counted(str(record.skin_type) if record.skin_type else None for record in records),
+        manipulated=counted(record.manipulated for record in records),
         left_out=_left_out(table, unknown),
         questions=[question for report in table.tables for question in report.questions],
         notes=list(table.notes),
@@ -271,7 +273,8 @@ def _left_out(table: LesionTable, unknown: UnknownWords | None) -> list[LeftOutC
     ]
 
 
-def _counts(values: Iterator[str | None]) -> dict[str, int]:
+def counted(values: Iterable[str | None]) -> dict[str, int]:
+    """Counts of what is known, the most frequent first."""
     counts = Counter(value for value in values if value is not None)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 

@@ -68,10 +68,16 @@ class TableKind:
         """Whether a table with these columns is of the kind."""
         return self.matches(keys) if self.matches else keys >= set(self.columns)
 
-    def reads(self, cells: Sequence[str]) -> bool:
-        """Whether a first line holds cells of the kind, and no header."""
-        return (
-            bool(self.headerless)
-            and len(cells) == len(self.headerless)
-            and all(pattern.fullmatch(cell) for pattern, cell in zip(self.headerless, cells, strict=True))
+    def reads(self, lines: Sequence[Sequence[str]]) -> bool:
+        """Whether the first lines of a file hold cells of the kind, and no header.
+
+        The first one names an image, and any of them is whole: no line decides by itself what the others are, but for
+        a first one that does not even name an image.
+        """
+        if not lines or not self.headerless or not self.headerless[0].fullmatch(lines[0][0].strip()):
+            return False
+        return any(
+            len(cells) == len(self.headerless)
+            and all(pattern.fullmatch(cell.strip()) for pattern, cell in zip(self.headerless, cells, strict=True))
+            for cells in lines
         )

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit
 
+CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6)
+"""Bytes to be changed: where, as a share of the file, and to what."""
 COLOURS = (
     *((206, 155, 136), (120, 70, 50), (230, 90, 80), (30, 30, 90)),
     *((250, 240, 230), (90, 160, 90), (60, 40, 30), (200, 200, 200)),
@@ -19,6 +22,14 @@ COLOURS = (
 SIDE = 64
 PATCH = (SIDE // 2, SIDE // 4)
 APP0 = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+
+
+def damaged(data: bytes, changes: list[tuple[float, int]], power: int, start: int = 0) -> bytes:
+    """A file with changed bytes behind a place; the higher the power, the more of them in its headers."""
+    spoilt = bytearray(data)
+    for place, value in changes:
+        spoilt[start + int(place**power * (len(data) - start))] = value
+    return bytes(spoilt)
 
 
 def patches() -> np.ndarray:

@@ -18,6 +18,35 @@ def test_near_names_of_patients(tmp_path, name):
     assert {record.patient_id for record in records} == {"a:p7"}
 
 
+@pytest.mark.parametrize(
+    ("meaning", "names"),
+    [
+        ("patient_id", "Patienten-Code; Patientenschlüssel; Numéro de patient; Identifiant du patient; IPP; NHC"),
+        ("patient_id", "Código de paciente; Número paciente; Codice paziente; Número do paciente; Prontuário"),
+        ("patient_id", "Patiëntnummer; Patiënt-ID; ＰａｔｉｅｎｔＩＤ; patient\u00adid; Patient\u00a0ID"),
+        ("lesion_id", "Läsions-Nummer; Numéro de lésion; Número lesión; Lesione; Lesão; Laesie-ID"),
+        (
+            "diagnosis",
+            "Histologische Diagnose; Diagnostic histologique; Diagnóstico; Diagnosi istologica; Einddiagnose",
+        ),
+        ("age", "Alter in Jahren; Âge; Edad; Età; Idade; Leeftijd"),
+        ("sex", "Geschlecht; Sexe; Genre; Sexo; Género; Sesso; Genere; Geslacht"),
+        ("site", "Körperstelle; Koerperregion; Site anatomique; Localización anatómica; Sede; Lichaamsdeel"),
+        ("source", "Krankenhaus; Hôpital; Clínica; Ospedale; Instituição; Ziekenhuis"),
+        ("image", "Bild-ID; Nom du fichier; Archivo; Nome file; Arquivo; Bestandsnaam"),
+    ],
+)
+def test_columns_in_seven_languages(meaning, names):
+    for name in names.split(";"):
+        key = column_key(name)
+        assert key in NAMES[meaning], name
+
+
+def test_a_name_is_of_one_meaning():
+    keys = [key for keys in NAMES.values() for key in keys]
+    assert len(keys) == len(set(keys))
+
+
 @pytest.mark.parametrize("name", ["Patientenkürzel", "patient_hash", "my_patient_no_2", "patient_idd", "Subject code"])
 def test_names_that_may_be_meant_are_asked_about(tmp_path, name):
     write(tmp_path / "t.csv", f"image,target,{name},patient_age", "a.jpg,0,P7,50", "b.jpg,1,P7,50")

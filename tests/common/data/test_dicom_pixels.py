@@ -25,9 +25,11 @@ from pydicom.uid import (
 from common.images import ImageProblem, decode_bytes
 from tests.common.data.made_pictures import (
     APP0,
+    CHANGES,
     DISPLAY_P3,
     SIDE,
     adobe,
+    damaged,
     dataset,
     dicom_bytes,
     encapsulated,
@@ -314,15 +316,12 @@ SECRET = "Mustermann"
 @settings(deadline=None, max_examples=80)
 @given(
     kind=st.sampled_from(sorted(ENCODED)),
-    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
+    changes=CHANGES,
 )
 @pytest.mark.filterwarnings("ignore")
 def test_damage_never_ends_in_anything_but_a_problem(kind: str, changes: list[tuple[float, int]]) -> None:
-    data = bytearray(ENCODED[kind])
-    for place, value in changes:
-        data[132 + int(place**3 * (len(data) - 132))] = value  # headers more often than pixels
     with contextlib.suppress(ImageProblem):
-        assert decode_bytes(bytes(data), 32).shape == (32, 32, 3)
+        assert decode_bytes(damaged(ENCODED[kind], changes, 3, start=132), 32).shape == (32, 32, 3)
 
 
 def test_no_attribute_is_told(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:

@@ -64,11 +64,51 @@ def test_one_name_of_several_files(tmp_path: Path) -> None:
     put(tmp_path, "a/x.jpg", "b/x.jpg")
     files = Files(tmp_path)
     with pytest.raises(
-        DataError, match=r"^'x' fits 2 files of different content \(a/x\.jpg, b/x\.jpg\); name the path"
+        DataError, match=r"^'x' fits 2 files of different content \(a/x\.jpg, b/x\.jpg\); write the path"
     ):
         files.find("x", tmp_path)
     assert files.find("b/x.jpg", tmp_path) == "b/x.jpg"
     assert files.find("x", tmp_path / "b") == "b/x.jpg"  # a table speaks of its own folder
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("a/x", "a/x.jpg"),  # a path without its suffix
+        ("b/x", "deep/b/x.jpg"),  # the end of a path
+        ("b/x.jpg", "deep/b/x.jpg"),
+        ("x.png", "c/x.png"),  # the only one of this suffix
+        ("deep/b/x.jpeg", "deep/b/x.jpg"),  # converted since
+        ("d/x", None),
+    ],
+)
+def test_a_folder_or_a_suffix_tells_files_of_one_name_apart(tmp_path: Path, name: str, found: str | None) -> None:
+    put(tmp_path, "a/x.jpg", content=b"1")
+    put(tmp_path, "deep/b/x.jpg", content=b"2")
+    put(tmp_path, "c/x.png", content=b"3")
+    assert Files(tmp_path).find(name, tmp_path) == found
+
+
+def test_the_end_of_a_path_that_several_have_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "a/s/x.jpg", content=b"1")
+    put(tmp_path, "b/s/x.jpg", content=b"2")
+    with pytest.raises(DataError, match=r"^'s/x' fits 2 files of different content \(a/s/x\.jpg, b/s/x\.jpg\)"):
+        Files(tmp_path).find("s/x", tmp_path)
+    put(tmp_path, "s/x.jpg", content=b"3")
+    assert Files(tmp_path).find("s/x", tmp_path) == "s/x.jpg"
+
+
+@pytest.mark.parametrize(
+    ("patient", "found"), [("p7", "images/P7/x.jpg"), ("8", "images/008/x.jpg"), ("9", None), (None, None)]
+)
+def test_a_folder_called_as_the_patient(tmp_path: Path, patient: str | None, found: str | None) -> None:
+    for number, folder in enumerate(("P7", "008", "other")):
+        put(tmp_path, f"images/{folder}/x.jpg", content=bytes([number]))
+    if found is None:
+        with pytest.raises(DataError, match="fits 3 files"):
+            Files(tmp_path).find("x", tmp_path, patient)
+    else:
+        assert Files(tmp_path).find("x", tmp_path, patient) == found
 
 
 def test_copies_of_one_file_are_one(tmp_path: Path) -> None:

@@ -186,3 +186,40 @@ def test_additions_that_contradict_each_other(tmp_path):
         read_table(tmp_path)
     with pytest.raises(DataError, match=r"m.csv, line 3: a second row for 'A'"):
         read_rows([tmp_path / "m.csv", tmp_path / "gt.csv"])
+
+
+def files_of_two(folders: tuple[str, str], names: tuple[str, str], tmp_path: Path) -> tuple[LesionTable, LesionTable]:
+    """What is read of two patients whose files have one stem and different content, and of the first one alone."""
+    tables = []
+    for count in (2, 1):
+        root = tmp_path / str(count)
+        lines = []
+        for patient in range(count):
+            path = root / folders[patient] / "x.jpg"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(bytes([patient]))
+            lines.append(f"{names[patient]},0,P{patient},A")
+        write(root / "t.csv", "image,target,patient_id,source", *lines)
+        tables.append(read_table(root, strict=False))
+    return tables[0], tables[1]
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [(("P0", "P1"), ("x", "x")), (("P0", "P1"), ("x.jpg", "x.jpg")), (("a", "b"), ("a/x", "b/x"))],
+)
+def test_a_file_of_the_same_name_in_another_patients_folder_changes_nothing(folders, names, tmp_path):
+    both, alone = files_of_two(folders, names, tmp_path)
+    assert [record for record in both.records if record.patient_id == "a:p0"] == list(alone.records)
+    assert len(both.records) == 2
+
+
+def test_a_name_that_fits_files_of_two_is_left_out_and_told(tmp_path):
+    both, alone = files_of_two(("a", "b"), ("x", "x"), tmp_path)
+    assert (len(both.records), len(alone.records)) == (0, 1)
+    assert [(left.cause, "a/x.jpg, b/x.jpg" in left.reason) for left in both.left_out] == [("cannot be used", True)] * 2
+    with pytest.raises(DataError, match=r"t.csv, line 3: a second row for 'x', with another patient"):
+        read_table(tmp_path / "2")
+    write(tmp_path / "2/t.csv", "image,target,patient_id,source", "x,0,P1,A")
+    with pytest.raises(DataError, match=r"t.csv, line 2: 'x' fits 2 files of different content .a/x.jpg, b/x.jpg."):
+        read_table(tmp_path / "2")

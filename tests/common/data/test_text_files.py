@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from common.data.records import read_rows
 from common.data.text_files import TextFile
 from common.errors import DataError
+from tests.common.lesions import write
 
 LINES = [["image", "target", "source"], ["a", "1", "Zürich, Süd"], ["b", "0", 'the "old" one']]
 
@@ -79,3 +80,25 @@ def test_both_ways_of_reading_give_the_same(tmp_path_factory, cells):
 def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         TextFile.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "line"),
+    [
+        (['a.jpg,0,"5 mm', "b.jpg,1,x", "c.jpg,0,y"], 4),  # to the end of the file
+        (['a.jpg,0,"5 mm', "b.jpg,1,x", 'c.jpg,0,"6 mm', "d.jpg,1,z"], 4),  # to the next stray quote
+    ],
+)
+def test_a_stray_quote_does_not_take_rows_away_in_silence(tmp_path, lines, line):
+    path = write(tmp_path / "t.csv", "image,target,note", *lines)
+    with pytest.raises(DataError, match=rf"t.csv, line {line}: its quotes do not end; close them"):
+        read_rows([path])
+
+
+def test_cells_of_several_lines_and_stray_quotes_within_a_line_are_read(tmp_path):
+    path = write(
+        tmp_path / "t.csv", "image,note,target", 'a.jpg,"two', 'lines, ""quoted""",0', 'b.jpg,"5" mm,1', 'c.jpg,6" x,0'
+    )
+    assert [(record.image, record.target) for record in read_rows([path])[1]] == [
+        ("a.jpg", 0), ("b.jpg", 1), ("c.jpg", 0)
+    ]  # fmt: skip

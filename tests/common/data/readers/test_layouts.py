@@ -35,6 +35,20 @@ def test_isic2016_test_part_and_other_labels(tmp_path):
         read_rows([table])
 
 
+def test_isic2016_without_a_header_is_not_recognised_by_its_first_line_alone(tmp_path):
+    table = write(tmp_path / "gt.csv", "ISIC_0000000,perhaps", "ISIC_0000002,malignant", "ISIC_0000003,benign")
+    with pytest.raises(DataError, match=r"gt\.csv, line 1: the label is 'perhaps'"):
+        read_rows([table])
+    touch(tmp_path, *(f"ISIC_000000{number}.jpg" for number in (0, 2, 3)))
+    found = read_table(tmp_path, strict=False)
+    assert [(record.image, record.target) for record in found.records] == [
+        ("ISIC_0000002.jpg", 1), ("ISIC_0000003.jpg", 0)
+    ]  # fmt: skip
+    write(table, "id,label", "ISIC_0000002,malignant")  # not said to be of ISIC 2016: no melanoma follows
+    with pytest.raises(DataError, match="no table with known columns"):
+        read_table(tmp_path, strict=False)
+
+
 def test_isic2018_says_which_image_official_figures_leave_out(tmp_path):
     write(tmp_path / "gt.csv", "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC", "ISIC_0035068,0,1,0,0,0,0,0", "A,1,0,0,0,0,0,0")
     touch(tmp_path, "ISIC_0035068.jpg", "A.jpg")
@@ -149,6 +163,20 @@ def test_milk10k_has_its_truth_by_lesion_and_two_pictures_of_each(tmp_path):
         ("I1c", 1, "il_1", "clinical", "head/neck", 70, "altered"),
         ("I1d", 1, "il_1", "dermoscopic", "head/neck", 70, "altered"),
     ]  # what is MAL_OTH may hide a melanoma, as long as no supplement says what it is
+
+
+@pytest.mark.parametrize(
+    ("second", "theirs"), [("IL_1,P2,0,0,0,0,0,0,0,0,1,0,0", 0), ("IL_1,P2,0,0,0,0,0,0,0,2,0,0,0", None)]
+)
+def test_a_lesions_truth_is_of_its_own_patient_where_patients_are_named(tmp_path, second, theirs):
+    truth = f"lesion_id,patient_id,{MILK.partition(',')[2]}"
+    write(tmp_path / "gt.csv", truth, "IL_1,P1,0,0,0,0,0,0,0,1,0,0,0", second)
+    columns = f"patient_id,{MILK_IMAGES}"
+    line = "P{0},IL_1,dermoscopic,A{0},MILK,CC,altered,70,male,5,head_neck_face"
+    write(tmp_path / "m.csv", columns, line.format(1), line.format(2))
+    touch(tmp_path, "A1.jpg", "A2.jpg")
+    found = {record.image: record.target for record in read_table(tmp_path, strict=False).records}
+    assert (found["A1.jpg"], found.get("A2.jpg")) == (1, theirs)
 
 
 def test_milk10k_with_its_supplement_tells_collisions_from_other_cancers(tmp_path):
