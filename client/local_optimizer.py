@@ -81,7 +81,7 @@ class LocalOptimizer:
 
 
 def learning_rate(study: StudyProtocol, place: Place) -> float:
-    """Return the learning rate of a step: the schedule over all rounds, times the warm-up over the run's first steps."""
+    """Return the learning rate of a step: the schedule over all rounds, times the warm-up over the first steps."""
     spec = study.training
     position = (place.round_number - 1 + (place.step + 0.5) / place.steps) / study.federation.rounds
     warmup = min(1.0, (place.before + place.step + 1) / (spec.warmup_steps + 1))

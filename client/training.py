@@ -13,9 +13,10 @@ from client.local_optimizer import LocalOptimizer, Place
 from common.classifier import Classifier
 from common.errors import StudyError
 from common.image_set import Images
-from common.protocol import StudyProtocol, TrainingSpec
+from common.protocol import StudyProtocol
 from common.scoring import Progress
 from common.seeds import seed_for
+from common.step_plan import planned_steps, stretch
 
 
 @dataclass(frozen=True)
@@ -94,25 +95,13 @@ class Trainer:
         return total
 
 
-def planned_steps(images: int, spec: TrainingSpec, rounds: int) -> int:
-    """Return how many optimiser steps whoever has so many images takes in the first `rounds` rounds of a study."""
-    stretches = (_stretch(images, spec.local_epochs, number) for number in range(1, rounds + 1))
-    return sum(-(-(last - first) // spec.batch_size) for first, last in stretches)
-
-
-def _stretch(images: int, epochs: float, round_number: int) -> tuple[int, int]:
-    """Return the first visit of a round, and the first after it, counted over the run; a round has at least one."""
-    first, last = round((round_number - 1) * epochs * images), round(round_number * epochs * images)
-    return first, max(last, first + 1)
-
-
 def round_visits(images: int, epochs: float, round_number: int, seed: int, clinic: str) -> npt.NDArray[np.int64]:
     """Return the indices of the images that a round visits, in order, shape (visits,); at least one.
 
     Passes over the images follow each other, each in a random order of its own, and rounds cut them into stretches of
     `epochs` passes: with 0.25, four rounds visit every image once.
     """
-    first, last = _stretch(images, epochs, round_number)
+    first, last = stretch(images, epochs, round_number)
     passes = [
         np.random.default_rng(seed_for(seed, "order", clinic, number)).permutation(images)
         for number in range(first // images, (last - 1) // images + 1)

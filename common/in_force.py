@@ -1,10 +1,10 @@
 """Which keys of a study have an effect, by what its other keys say.
 
-A key that somebody states and nothing reads is a mistake of theirs: they would compare two studies that are the same one.
-`refuse_idle` names the first. A key that is not in `RULES` is read in every study.
+A key that somebody states and nothing reads is a mistake of theirs: they would compare two studies that are one and the
+same. `refuse_idle` names the first. A key that is not in `RULES` is read in every study.
 
-In the baselines (`federation.mode` central and local) the keys of a federation are judged as in the federated study: the
-same file is run in each mode to be compared, and the report says which keys the mode leaves without effect.
+In the baselines (`federation.mode` central and local) the keys of a federation are judged as in the federated study:
+the same file is run in each mode to be compared, and the report says which keys the mode leaves without effect.
 """
 
 import json
@@ -168,8 +168,8 @@ def refuse_idle(study: StudyProtocol, stated: Callable[[str], bool], place: Call
 def in_force(study: StudyProtocol) -> dict[str, Any]:
     """Return the study's content to write down: what follows from other keys as it is in force, without idle defaults.
 
-    Idle keys that are not at their default stay: they are in the digest. Of a study whose recipe has not chosen yet it is
-    what the author stated, since what is stated the recipe leaves alone.
+    Idle keys that are not at their default stay: they are in the digest. Of a study whose recipe has not chosen yet it
+    is what the author stated, since what is stated the recipe leaves alone.
     """
     if study.privacy is not None and study.privacy.recipe == "auto":
         return study.model_dump(mode="json", exclude_unset=True)

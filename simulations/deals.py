@@ -1,16 +1,16 @@
 """How groups are dealt out to virtual clinics: the schemes of `partition.by` but `source`.
 
 The partitioners of flwr-datasets deal out rows, and would have to be wrapped in a table of groups, with `datasets` and
-PyArrow behind it, for the few lines of NumPy that the sampling takes; they are therefore written here. A scheme draws from
-the generator that it is given, and from nothing else.
+PyArrow behind it, for the few lines of NumPy that the sampling takes; they are therefore written here. A scheme draws
+from the generator that it is given, and from nothing else.
 
 - `iid`: groups are shuffled and dealt out in turn.
 - `label_dirichlet`: of the groups with a positive image, and of those without, each clinic receives a share drawn from
   Dir(α, …, α) (Yurochkin et al. 2019, arXiv 1905.12022). A small α skews labels, and sizes too.
 - `size_dirichlet`: each clinic receives a share of all groups drawn from Dir(α, …, α) (Li et al. 2021,
   arXiv 2102.02079), whatever their labels.
-- `size_zipf`, `size_linear`, `size_square`, `size_exponential`: the k-th clinic's share of all groups is proportional to
-  k^-α, k, k² and e^k, whatever their labels; the last three are those of the partitioners of flwr-datasets.
+- `size_zipf`, `size_linear`, `size_square`, `size_exponential`: the k-th clinic's share of all groups is proportional
+  to k^-α, k, k² and e^k, whatever their labels; the last three are those of the partitioners of flwr-datasets.
 - `pathological`: each clinic has groups of `classes` classes, and the groups of a class are divided evenly among the
   clinics that have it (McMahan et al. 2017, arXiv 1602.05629; "#C = k" of Li et al. 2021). A class is a diagnosis, not
   what the study counts as positive, of which there are but two; see `class_of`.
@@ -118,7 +118,7 @@ def _holders(classes: int, clinics: int, each: int, generator: np.random.Generat
 
 
 def by_shares(count: int, shares: NDArray[np.float64], generator: np.random.Generator) -> Owners:
-    """Return the owners, 0 to clinics - 1, of `count` groups in random order, by each one's share; shares add up to 1."""
+    """Return the owners, 0 to clinics - 1, of `count` groups in random order; the clinics' shares add up to 1."""
     borders = np.rint(np.cumsum(shares)[:-1] * count)
     return generator.permutation(np.searchsorted(borders, np.arange(count), side="right"))
 

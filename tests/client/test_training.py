@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import common.scoring
 from client.local_optimizer import schedule_factor
-from client.training import Trainer, planned_steps, round_visits
+from client.training import Trainer, round_visits
 from common.augment import to_input
 from common.backbones import BACKBONES
 from common.classifier import Classifier, encode_metadata, load_trainable, trainable_tensors
@@ -212,7 +212,6 @@ def test_an_optimiser_without_state_is_restored_too(images: Images) -> None:
     assert state == {}
     other = Trainer(small_model(study), study, CPU)
     other.optimizer.restore(state)
-    assert other.optimizer.steps == trainer.optimizer.steps == math.ceil(len(images) / 8)
     other.train(images, "north", 2)
 
 
@@ -303,7 +302,7 @@ def test_the_learning_rate_follows_schedule_and_warm_up(images: Images, monkeypa
 
 
 def test_a_clinic_of_one_step_a_round_reaches_the_stated_rate_as_a_baseline_does(images: Images) -> None:
-    """Six rounds of one step each, and a warm-up of three steps: begun anew every round, the rate stayed at a quarter."""
+    """Six rounds of one step each, a warm-up of three steps: begun anew every round, the rate stayed at a quarter."""
     training = {"learning_rate": 0.5, "warmup_steps": 3, "optimizer": "sgd", "momentum": 0.0, "batch_size": len(images)}
     study = small_study(training=training, federation={"rounds": 6})
     baseline = Trainer(without_dropout(small_model(study)), study, CPU)
@@ -319,13 +318,6 @@ def test_a_clinic_of_one_step_a_round_reaches_the_stated_rate_as_a_baseline_does
     # Without momentum an optimiser that is kept and one that is begun anew take the same steps, to the last bit.
     for one, two in zip(clinic.parameters(), baseline.model.parameters(), strict=True):
         assert torch.equal(one, two)
-
-
-@given(st.integers(1, 40), st.sampled_from([0.01, 0.1, 1 / 3, 1.0, 2.5]), st.integers(0, 9), st.integers(1, 16))
-def test_planned_steps_are_the_steps_that_rounds_take(images: int, epochs: float, rounds: int, batch: int) -> None:
-    spec = small_study(training={"local_epochs": epochs, "batch_size": batch}).training
-    taken = [math.ceil(len(round_visits(images, epochs, number, 0, "a")) / batch) for number in range(1, rounds + 1)]
-    assert planned_steps(images, spec, rounds) == sum(taken)
 
 
 @given(
