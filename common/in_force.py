@@ -178,7 +178,8 @@ def in_force(study: StudyProtocol) -> dict[str, Any]:
     for path, value in study.followed().items():
         section, key = path.split(".")
         content[section][key] = value
-        default[section][key] = StudyProtocol().followed()[path]
+        # What it would be if it were left out.
+        default[section][key] = study.with_changes(section, **{key: None}).followed()[path]
     for path in idle_keys(study):
         section, key = path.split(".")
         if section != "privacy" and content[section][key] == default[section][key]:

@@ -219,3 +219,17 @@ def test_one_picture_of_two_patients_joins_nobody_with_privacy(folder: Path, tmp
     assert len(after.duplicates) == 1
     assert after.splits == before.splits
     assert after.records == before.records
+
+
+def test_metadata_that_no_image_has_are_refused_and_those_of_one_are_enough(folder: Path, tmp_path: Path) -> None:
+    study = a_study().with_changes("model", metadata=True)
+    assert divide(study, folder, tmp_path / "cache").clinics
+    table = [{**row, "age": "", "sex": "", "site": ""} for row in rows(folder)]
+    rewrite(folder, table)
+    said = refusal(study, folder, tmp_path / "cache")
+    assert said.startswith(
+        f"{folder}: no image has an age, a sex or a site, so model.metadata: true would have no effec"
+    )
+    assert divide(a_study(), folder, tmp_path / "cache").clinics
+    rewrite(folder, [{**table[0], "sex": "male"}, *table[1:]])
+    assert divide(study, folder, tmp_path / "cache").clinics
