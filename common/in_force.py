@@ -172,7 +172,7 @@ def in_force(study: StudyProtocol) -> dict[str, Any]:
     is what the author stated, since what is stated the recipe leaves alone.
     """
     if study.privacy is not None and study.privacy.recipe == "auto":
-        return study.model_dump(mode="json", exclude_unset=True)
+        return {"protocol": study.protocol, **study.model_dump(mode="json", exclude_unset=True)}
     content: dict[str, Any] = study.model_dump(mode="json")
     default = StudyProtocol().model_dump(mode="json")
     for path, value in study.followed().items():

@@ -2,7 +2,7 @@
 
 The loops see the same images in the same order: order and pixels come from melfed (`common.seeds`, `to_input`). All
 that follows is written out here: loss, learning rate of each step, local optimiser, the pull of FedProx, and what the
-server makes of the clinics' models. Both sides are computed in single precision; they are apart by less than `TOLERANCE`
+server makes of the models. Both sides are computed in single precision; they are apart by less than `TOLERANCE`
 of the way from where both began. Seen: nothing at all in the baselines, 4e-6 in federations, whose clinics run kernels
 that add in another order and whose server, here, is one of double precision.
 """
