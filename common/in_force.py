@@ -4,7 +4,8 @@ A key that somebody states and nothing reads is a mistake of theirs: they would 
 same. `refuse_idle` names the first. A key that is not in `RULES` is read in every study.
 
 In the baselines (`federation.mode` central and local) the keys of a federation are judged as in the federated study:
-the same file is run in each mode to be compared, and the report says which keys the mode leaves without effect.
+the same file is run in each mode to be compared, and the report says which keys the mode leaves without effect. So it
+is where a command's `--set` changes the key that decides, and the file states one that went with its own choice.
 """
 
 import json
@@ -144,24 +145,28 @@ def idle_keys(study: StudyProtocol) -> frozenset[str]:
     return frozenset(baseline).union(key for key, _ in idle(study))
 
 
-def refuse_idle(study: StudyProtocol, stated: Callable[[str], bool], place: Callable[[str], str]) -> None:
+def refuse_idle(
+    study: StudyProtocol, stated: Callable[[str], bool], changed: Callable[[str], bool], place: Callable[[str], str]
+) -> None:
     """Refuse a study that states a key which nothing reads.
 
     Args:
         study: resolved: what its recipe leaves open is chosen.
         stated: whether the author wrote the key.
+        changed: whether a command changed it.
         place: where, as FILE:LINE.
 
     Raises:
         StudyError: in one line: where, which key, why it has no effect, what to do.
     """
     for key, rule in idle(study):
-        if stated(key):
-            changed = [name for name in rule.because if value_of(study, name) is not _ABSENT]
-            found = [f"{name} is {_shown(value_of(study, name))}" for name in changed]
+        switched = any(map(changed, rule.because)) and not changed(key)
+        if stated(key) and not switched:
+            decide = [name for name in rule.because if value_of(study, name) is not _ABSENT]
+            found = [f"{name} is {_shown(value_of(study, name))}" for name in decide]
             raise StudyError(
                 f"{place(key)}: {key} would have no effect: it is for {rule.readers} alone, and "
-                f"{' and '.join(found)}; leave it out, or change {' or '.join(changed)}"
+                f"{' and '.join(found)}; leave it out, or change {' or '.join(decide)}"
             )
 
 

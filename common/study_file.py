@@ -34,7 +34,10 @@ def read_study(path: Path, overrides: Sequence[str] = (), seed: int | None = Non
             parts = tuple(key.split("."))
             return next((places[parts[:n]] for n in range(len(parts), 0, -1) if parts[:n] in places), str(path))
 
-        refuse_idle(resolve(study)[0], lambda key: stated_in(content, key), place)
+        def changed(key: str) -> bool:
+            return place(key).startswith("--set ")
+
+        refuse_idle(resolve(study)[0], lambda key: stated_in(content, key), changed, place)
     return study
 
 

@@ -279,8 +279,19 @@ def test_what_the_recipe_chooses_decides_what_is_read(tmp_path: Path) -> None:
     private = "privacy: {unit: patient, epsilon: 3}\nfederation: {server_momentum: 0.5}\ntraining: {momentum: 0.5}"
     path = written(tmp_path, private)
     assert read_study(path)
+    path.write_text(private.replace("{server_momentum", "{algorithm: fedavg, server_momentum"), encoding="utf-8")
     with pytest.raises(StudyError, match=r"2: federation.server_momentum .* federation.algorithm is fedavg;"):
-        read_study(path, ["federation.algorithm=fedavg"])
+        read_study(path)
+
+
+def test_what_a_command_leaves_idle_of_a_file_is_no_error_of_its_author(tmp_path: Path) -> None:
+    """`--set training.optimizer=adamw` on a file with sgd and its momentum, to compare the two."""
+    path = written(tmp_path, "training: {optimizer: sgd, momentum: 0.5}\nfederation: {rounds: 3}")
+    study = read_study(path, ["training.optimizer=adamw"])
+    assert idle_values(study) == {"training.momentum": 0.5}
+    with pytest.raises(StudyError, match=r"^--set training.momentum=0.7: training.momentum would have no effect"):
+        read_study(path, ["training.optimizer=adamw", "training.momentum=0.7"])
+    assert read_study(path, ["privacy={unit: patient, epsilon: 3}", "training.optimizer=adam"])
 
 
 @pytest.mark.parametrize("mode", ["central", "local"])
@@ -294,8 +305,9 @@ def test_the_same_file_is_run_in_each_mode_and_what_the_mode_leaves_idle_is_told
         "federation.server_momentum": 0.5,
         "resources.cpus": 2.0,
     }
+    wrong = written(tmp_path, text.replace("fedavgm", "fedavg"))
     with pytest.raises(StudyError, match=r"federation.server_momentum would have no effect"):
-        read_study(path, [f"federation.mode={mode}", "federation.algorithm=fedavg"])
+        read_study(wrong, [f"federation.mode={mode}"])
 
 
 def test_no_rule_is_about_a_key_that_there_is_not() -> None:
