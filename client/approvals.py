@@ -20,7 +20,7 @@ from common.errors import PolicyError, StorageError, StudyError
 from common.events import Event
 from common.protocol import Digest, StudyProtocol
 from common.recipe import resolve
-from common.study_file import read_study, study_yaml
+from common.study_file import recorded_study, study_yaml
 
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _PART_OF_DIGEST = re.compile(r"^[0-9a-f]{4,64}$")
@@ -89,7 +89,7 @@ def study_to_approve(config: ClinicConfig, study_file_or_digest: str | Path) -> 
         if _PART_OF_DIGEST.match(text.lower()):
             raise StudyError(f"{text}: a part of a digest; give all 64 digits, or the study's YAML file")
         raise StudyError(f"{text}: no such file; give the study's YAML file, or all 64 digits of its digest")
-    study = resolve(read_study(path / "study.yaml" if path.is_dir() else path))[0]
+    study = resolve(recorded_study(path / "study.yaml" if path.is_dir() else path))[0]
     if study.federation.mode != "federated":
         raise StudyError(f"{path}: federation.mode is {study.federation.mode}: clinics run federated studies alone")
     if study.data.phantom is not None:
@@ -154,7 +154,7 @@ def approved(config: ClinicConfig) -> tuple[Approval, ...]:
 def approved_study(config: ClinicConfig, digest: str) -> StudyProtocol | None:
     """Return an approved study; None where its digest alone was approved. Raises StudyError where it is damaged."""
     path = config.approvals / f"{digest}.yaml"
-    return read_study(path) if path.is_file() else None
+    return recorded_study(path) if path.is_file() else None
 
 
 def earlier_versions(config: ClinicConfig, study: StudyProtocol) -> tuple[str, ...]:

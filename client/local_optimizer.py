@@ -1,12 +1,35 @@
-"""One clinic's optimiser: the study's learning rate over time, the pull towards the global model, and the step."""
+"""One clinic's optimiser: the study's learning rate over time, the pull towards the global model, and the step.
+
+The learning rate of a step follows from the study and the step's place in the run (`Place`), and from nothing that a
+process remembers: whoever is killed, joins late or misses rounds goes on at the rate that the run has reached, and a
+baseline, which keeps its optimiser, has the same rates as clinics, which begin a new one every round.
+"""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from common.protocol import StudyProtocol, TrainingSpec
 from common.tensors import Tensors
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the run a step is.
+
+    Attributes:
+        round_number: 1-based.
+        step: 0-based, within the round.
+        steps: of the round.
+        before: of all rounds before it, as the study plans them for this clinic: those that it missed count too.
+    """
+
+    round_number: int
+    step: int
+    steps: int
+    before: int
 
 
 class LocalOptimizer:
@@ -16,27 +39,16 @@ class LocalOptimizer:
         self.parameters = parameters
         self.study = study
         self.optimizer = _optimizer(parameters, study.training)
-        self.steps = 0
         self.anchor: list[torch.Tensor] | None = None
         # A baseline has no global model to stay close to.
         if study.federation.algorithm == "fedprox" and study.federation.mode == "federated":
             self.anchor = [p.detach().clone() for p in parameters]
 
-    def step(self, round_number: int, step: int, steps: int) -> None:
-        """Take one step.
-
-        Args:
-            round_number: 1-based.
-            step: 0-based, within the round.
-            steps: of the round; with the study's number of rounds they place the step on the schedule.
-        """
-        spec = self.study.training
-        position = (round_number - 1 + (step + 0.5) / steps) / self.study.federation.rounds
-        # Clinics keep no optimiser between rounds, and Adam's first steps, without a second moment yet, move every
-        # weight by the full learning rate: without the warm-up they undo what was learnt.
-        warmup = min(1.0, (self.steps + 1) / (spec.warmup_steps + 1))
+    def step(self, place: Place) -> None:
+        """Take one step, at the learning rate of its place in the run."""
+        spec, rate = self.study.training, learning_rate(self.study, place)
         for group in self.optimizer.param_groups:
-            group["lr"] = spec.learning_rate * schedule_factor(spec.schedule, position) * warmup
+            group["lr"] = rate
         if self.anchor is not None:
             for parameter, origin in zip(self.parameters, self.anchor, strict=True):
                 if parameter.grad is not None:
@@ -44,7 +56,6 @@ class LocalOptimizer:
         if spec.gradient_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, spec.gradient_norm)
         self.optimizer.step()
-        self.steps += 1
 
     def zero_grad(self) -> None:
         """Forget the gradients of the last step."""
@@ -53,24 +64,28 @@ class LocalOptimizer:
     def state(self) -> Tensors:
         """Return the optimiser's state as named tensors, for a checkpoint."""
         state = self.optimizer.state_dict()["state"]
-        tensors = {
+        return {
             f"{index}/{key}": torch.as_tensor(value).detach().cpu().numpy().astype(np.float32)
             for index, entry in state.items()
             for key, value in entry.items()
             if value is not None
         }
-        return {**tensors, "steps": np.array([self.steps], np.float32)}
 
     def restore(self, tensors: Tensors) -> None:
         """Put back what `state` returned."""
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
-            if name == "steps":
-                self.steps = int(tensor[0])
-                continue
             index, key = name.split("/")
             state.setdefault(int(index), {})[key] = torch.from_numpy(tensor.copy())
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+def learning_rate(study: StudyProtocol, place: Place) -> float:
+    """Return the learning rate of a step: the schedule over all rounds, times the warm-up over the first steps."""
+    spec = study.training
+    position = (place.round_number - 1 + (place.step + 0.5) / place.steps) / study.federation.rounds
+    warmup = min(1.0, (place.before + place.step + 1) / (spec.warmup_steps + 1))
+    return spec.learning_rate * schedule_factor(spec.schedule, position) * warmup
 
 
 def schedule_factor(schedule: str, position: float) -> float:

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from client.inputs import Inputs
-from client.local_optimizer import LocalOptimizer
+from client.local_optimizer import LocalOptimizer, Place
 from client.privacy.calls import calls, rows_of_call
 from client.privacy.gradients import Clipping, PrivateGradients
 from client.privacy.noise import NoiseSource, clipped_sum_std
@@ -128,7 +128,8 @@ class PrivateTrainer:
                     # At every step, whoever was drawn: work that is called off ends as soon without any patient.
                     on_progress(done)
                 self._release(gradients.sums, noise_multiplier, self.privacy.sampling_rate * expected_units)
-                self.optimizer.step(round_number, step, self.privacy.steps)
+                steps = self.privacy.steps
+                self.optimizer.step(Place(round_number, step, steps, (round_number - 1) * steps))
         self._make_finite()
         return PrivateResult(self.privacy.steps)
 

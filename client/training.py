@@ -9,13 +9,14 @@ import torch
 from torch.nn import functional as F
 
 from client.inputs import Inputs, PixelInputs
-from client.local_optimizer import LocalOptimizer
+from client.local_optimizer import LocalOptimizer, Place
 from common.classifier import Classifier
 from common.errors import StudyError
 from common.image_set import Images
 from common.protocol import StudyProtocol
 from common.scoring import Progress
 from common.seeds import seed_for
+from common.step_plan import planned_steps, stretch
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Trainer:
         Args:
             images: what to learn from.
             clinic: names the random streams.
-            round_number: 1-based; with the study's number of rounds it places the steps on the learning-rate schedule,
-                and with `local_epochs` it says which part of which pass is next.
+            round_number: 1-based; it places the steps in the run, and so on the learning-rate schedule, and with
+                `local_epochs` it says which part of which pass is next.
             on_progress: called with the number of image visits so far.
             inputs: how the network is run on these images; None: on their pixels.
 
@@ -65,11 +66,12 @@ class Trainer:
         size = self.study.data.image_size
         run = inputs or PixelInputs(self.model, images, size, generator if spec.augment else None, self.device)
         total, done = 0.0, 0
+        before = planned_steps(len(images), spec, round_number - 1)
         self.model.train()
         for step, start in enumerate(starts):
             batch = visits[start : start + spec.batch_size]
             total += self._backward(run, images, batch) * len(batch)
-            self.optimizer.step(round_number, step, len(starts))
+            self.optimizer.step(Place(round_number, step, len(starts), before))
             done += len(batch)
             if on_progress:
                 on_progress(done)
@@ -99,8 +101,7 @@ def round_visits(images: int, epochs: float, round_number: int, seed: int, clini
     Passes over the images follow each other, each in a random order of its own, and rounds cut them into stretches of
     `epochs` passes: with 0.25, four rounds visit every image once.
     """
-    first, last = round((round_number - 1) * epochs * images), round(round_number * epochs * images)
-    last = max(last, first + 1)
+    first, last = stretch(images, epochs, round_number)
     passes = [
         np.random.default_rng(seed_for(seed, "order", clinic, number)).permutation(images)
         for number in range(first // images, (last - 1) // images + 1)

@@ -55,7 +55,7 @@ class BackboneSpec:
     pools_in_classifier: bool = False
     """Whether the classifier also averages over positions, so that it is replaced by an average."""
     dropout: float = 0.0
-    """Dropout that belongs to the architecture; a study can only ask for more."""
+    """Dropout before the head that belongs to the architecture; a study that states one has its own instead."""
 
 
 _TORCHVISION: Final = "torchvision.models:"

@@ -53,7 +53,7 @@ class ModelChoices(Protocol):
         """Whether age, sex and site are joined before the head."""
 
     @property
-    def dropout(self) -> float:
+    def dropout_rate(self) -> float:
         """Dropout before the head."""
 
     @property
@@ -206,7 +206,6 @@ def build_classifier(model: ModelChoices, *, seed: int, state: Mapping[str, Tens
         StudyError: there is no such backbone, or `state` is given where it is not wanted, or the reverse.
         WeightsError: the state is of another backbone.
     """
-    spec = backbone_spec(model.backbone)
     if model.pretrained != (state is not None):
         given = "weights were given" if state is not None else "no weights were given"
         raise StudyError(f"model.pretrained is {str(model.pretrained).lower()}, but {given}; change one of the two")
@@ -216,8 +215,8 @@ def build_classifier(model: ModelChoices, *, seed: int, state: Mapping[str, Tens
             replace_batch_norms(trunk, group_norm)
         else:
             trunk = _pretrained_trunk(model.backbone, state)
-        dropout = max(model.dropout, spec.dropout)
-        classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=dropout, neck=model.neck)
+        rate = model.dropout_rate
+        classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=rate, neck=model.neck)
     set_trainable(classifier, model.train)
     return classifier
 
@@ -236,12 +235,11 @@ def saved_classifier(model: ModelChoices, tensors: Mapping[str, Tensor]) -> Clas
         StudyError: there is no such backbone.
         WeightsError: the tensors are of another network.
     """
-    spec = backbone_spec(model.backbone)
     with torch.device("meta"):
         trunk = build_trunk(model.backbone, pretrained=model.pretrained)
         replace_batch_norms(trunk, FrozenStatisticsNorm if model.pretrained else group_norm)
-        dropout = max(model.dropout, spec.dropout)
-        classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=dropout, neck=model.neck)
+        rate = model.dropout_rate
+        classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=rate, neck=model.neck)
     classifier.to_empty(device="cpu")
     own = classifier.state_dict()
     if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in tensors.items()}:
@@ -268,14 +266,13 @@ def warm_classifier(model: ModelChoices, *, seed: int, tensors: Mapping[str, Ten
         StudyError: there is no such backbone.
         WeightsError: the other network's trunk is not this one's.
     """
-    spec = backbone_spec(model.backbone)
     with torch.device("meta"):
         trunk = build_trunk(model.backbone, pretrained=model.pretrained)
         replace_batch_norms(trunk, FrozenStatisticsNorm if model.pretrained else group_norm)
     trunk.to_empty(device="cpu")
     with _seeded(seed):
-        dropout = max(model.dropout, spec.dropout)
-        classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=dropout, neck=model.neck)
+        rate = model.dropout_rate
+        classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=rate, neck=model.neck)
     own = classifier.state_dict()
     fitting = {name for name, value in own.items() if name in tensors and tensors[name].shape == value.shape}
     trunks = [{name for name in names if name.startswith("trunk.")} for names in (own, tensors, fitting)]

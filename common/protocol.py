@@ -7,6 +7,7 @@ line numbers in its errors, is in `common.study_file`.
 import hashlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -70,15 +71,44 @@ class DataSpec(Section):
         return value
 
 
+PartitionScheme = Literal[
+    "source",
+    "iid",
+    "label_dirichlet",
+    "size_dirichlet",
+    "pathological",
+    "size_zipf",
+    "size_linear",
+    "size_square",
+    "size_exponential",
+]
+
+
 class PartitionSpec(Section):
     """How a data folder becomes virtual clinics (simulation only)."""
 
-    by: Literal["source", "iid", "label_dirichlet", "size_dirichlet"] = Field("source", description="how to divide")
+    by: PartitionScheme = Field("source", description="how to divide")
     clinics: int | None = Field(None, ge=1, le=10_000, description="number of clinics; null: all sources, else 4")
-    alpha: float = Field(0.5, gt=0, le=1e6, description="Dirichlet concentration; small is skewed")
+    alpha: float = Field(
+        0.5,
+        gt=0,
+        le=1e6,
+        description="of the Dirichlet schemes, concentration (small is skewed); of size_zipf, exponent",
+    )
+    classes: int | None = Field(
+        None, ge=1, le=1000, description="of pathological: how many diagnoses a clinic has; null for all other schemes"
+    )
     validation: Fraction = Field(0.1, description="fraction of each clinic's groups for validation")
     test: Fraction = Field(0.2, description="fraction of each clinic's groups for testing")
-    minimum_images: int = Field(20, ge=2, le=1_000_000, description="training images under which a clinic is refused")
+    minimum_images: int = Field(20, ge=1, le=1_000_000, description="training images under which a clinic is refused")
+
+    @model_validator(mode="after")
+    def _pathological_has_classes(self) -> Self:
+        if self.by == "pathological" and self.classes is None:
+            raise ValueError("by pathological needs classes, how many diagnoses a clinic has, for example 2")
+        if self.by != "pathological" and self.classes is not None:
+            raise ValueError(f"classes is of by pathological alone, and by is {self.by}; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Self:
@@ -94,7 +124,12 @@ class ModelSpec(Section):
     pretrained: bool = Field(True, description="start from ImageNet weights")
     train: Literal["head", "affine", "last_block", "full"] = Field("full", description="which parameters learn")
     metadata: bool = Field(False, description="join age, sex and site before the head")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the head")
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="dropout before the head; null: the backbone's own, 0.4 of simple_cnn, 0 of others",
+    )
     neck: int | None = Field(
         None,
         ge=1,
@@ -105,6 +140,11 @@ class ModelSpec(Section):
         None, description="file or folder of weights, or a finished run as a warm start; null: looked for (README)"
     )
     weights_sha256: Digest | None = Field(None, description="SHA-256 of the weights file; null: fixed at the first run")
+
+    @property
+    def dropout_rate(self) -> float:
+        """Dropout that is in force."""
+        return BACKBONES[self.backbone].dropout if self.dropout is None else self.dropout
 
     @field_validator("backbone")
     @classmethod
@@ -133,7 +173,10 @@ class TrainingSpec(Section):
         "constant", description="shape of the learning rate over all rounds"
     )
     warmup_steps: int = Field(
-        5, ge=0, le=100_000, description="steps of a new optimiser over which the learning rate rises from 0"
+        5,
+        ge=0,
+        le=100_000,
+        description="first steps of the run, at each clinic, over which the learning rate rises from 0",
     )
     gradient_norm: float | None = Field(
         1.0, gt=0, le=1e6, description="largest norm of a step's gradient, longer ones are shortened; null: no limit"
@@ -148,19 +191,31 @@ class TrainingSpec(Section):
     augment: bool = Field(True, description="flips, quarter turns, mild colour")
 
 
+Algorithm = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi"]
+
+SERVER_LEARNING_RATES: Mapping[Algorithm, float] = MappingProxyType(
+    {"fedavg": 1.0, "fedprox": 1.0, "fedavgm": 1.0, "fedadam": 0.01, "fedyogi": 0.01}
+)
+"""Where the study states none. An adaptive step has about the length of the rate in every value of the model, however
+small the clinics' changes are: 1 ruins any network. Reddi et al. (arXiv 2003.00295) find 10^-2 to 10^-1 best with
+τ = 10^-3 for most of their tasks; the smaller is taken here."""
+
+
 class FederationSpec(Section):
     """How clinics train together."""
 
     mode: Literal["federated", "central", "local"] = Field("federated", description="central and local: baselines")
     rounds: int = Field(5, ge=1, le=100_000, description="rounds; for the baselines, stretches of local_epochs")
-    algorithm: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi"] = Field(
-        "fedavg", description="aggregation"
-    )
+    algorithm: Algorithm = Field("fedavg", description="aggregation")
     proximal_mu: float = Field(0.01, ge=0, le=1000, description="of fedprox")
-    server_learning_rate: float = Field(1.0, gt=0, le=100, description="of fedavgm, fedadam, fedyogi")
+    server_learning_rate: float | None = Field(
+        None, gt=0, le=100, description="of fedavgm, fedadam, fedyogi; null: 1 of fedavgm, 0.01 of the others"
+    )
     server_momentum: float = Field(0.9, ge=0, lt=1, description="of fedavgm; beta 1 of fedadam and fedyogi")
     server_beta2: float = Field(0.99, ge=0, lt=1, description="of fedadam and fedyogi")
-    server_tau: float = Field(1e-3, gt=0, le=10, description="adaptivity floor of fedadam and fedyogi")
+    server_tau: float = Field(
+        1e-3, gt=0, le=10, description="τ of fedadam and fedyogi: floor of a step's divisor; its square is the first v"
+    )
     cohort: float = Field(1.0, gt=0, le=1, description="fraction of the clinics asked each round")
     quorum: float = Field(1.0, gt=0, le=1, description="fraction of the asked clinics that must answer")
     validate_every: int = Field(1, ge=1, le=100_000, description="rounds between two validations")
@@ -193,6 +248,11 @@ class FederationSpec(Section):
     robust_byzantine: int = Field(
         1, ge=0, le=1000, description="of krum and multi_krum: how many updates may be false; 2 f + 3 are needed"
     )
+
+    @property
+    def server_rate(self) -> float:
+        """The server's learning rate that is in force; 1 where the algorithm has none."""
+        return SERVER_LEARNING_RATES[self.algorithm] if self.server_learning_rate is None else self.server_learning_rate
 
 
 class PrivacySpec(Section):
@@ -270,10 +330,24 @@ class StudyProtocol(Section):
     def canonical(self) -> str:
         """Return the canonical JSON that the digest is taken of.
 
-        The path of the weights is left out: it differs between machines, and their SHA-256 is in.
+        The path of the weights is left out: it differs between machines, and their SHA-256 is in. What is null because
+        it follows from another key stands as it is in force. `partition.classes` is left out where it is null, so that
+        studies of before it was there keep their digests.
         """
         content = self.model_dump(mode="json", exclude={"resources": True, "model": {"weights"}})
+        for path, value in self.followed().items():
+            section, key = path.split(".")
+            content[section][key] = value
+        if self.partition.classes is None:
+            del content["partition"]["classes"]
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+    def followed(self) -> dict[str, float]:
+        """Return the values in force of the keys that follow from another key where they are null, by key path."""
+        return {
+            "model.dropout": self.model.dropout_rate,
+            "federation.server_learning_rate": self.federation.server_rate,
+        }
 
     @property
     def digest(self) -> str:

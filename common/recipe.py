@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from common.in_force import idle_keys
 from common.protocol import PrivacySpec, StudyProtocol, require_current
 
 AFFINE_FROM, FULL_FROM = 30_000.0, 300_000.0
@@ -46,11 +47,19 @@ def resolve(study: StudyProtocol) -> tuple[StudyProtocol, tuple[Choice, ...]]:
     if privacy is None or privacy.recipe == "manual":
         return study, ()
     choices = tuple(choice for choice in _choices(study, privacy) if not _stated(study, choice.key))
+    # A choice that nothing reads, because of what the study states, is none.
+    idle = idle_keys(_with(study, choices))
+    choices = tuple(choice for choice in choices if choice.key not in idle)
+    return _with(study, choices), choices
+
+
+def _with(study: StudyProtocol, choices: tuple[Choice, ...]) -> StudyProtocol:
+    """Return the study with these choices written out."""
     sections: dict[str, dict[str, Any]] = {"privacy": {"recipe": "manual"}}
     for choice in choices:
         section, key = choice.key.split(".")
         sections.setdefault(section, {})[key] = choice.value
-    return study.with_sections(sections), choices
+    return study.with_sections(sections)
 
 
 def _stated(study: StudyProtocol, key: str) -> bool:

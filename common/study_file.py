@@ -7,14 +7,16 @@ from typing import Any
 import yaml
 
 from common.errors import StudyError
-from common.protocol import StudyProtocol
-from common.yaml_file import Dumper, Form, KeyPath, Loader, model_keys, one_line
+from common.in_force import in_force, refuse_idle, stated_in
+from common.protocol import CURRENT, StudyProtocol
+from common.recipe import resolve
+from common.yaml_file import Dumper, Form, KeyPath, Loader, Places, model_keys, one_line
 
 _STUDY = Form(StudyProtocol, "study", "'name:' and 'model:'", StudyError)
 
 
 def read_study(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> StudyProtocol:
-    """Read a study from a YAML file.
+    """Read a study from the YAML file that its author wrote.
 
     Args:
         path: the YAML file.
@@ -22,8 +24,32 @@ def read_study(path: Path, overrides: Sequence[str] = (), seed: int | None = Non
         seed: replaces the study's seed.
 
     Raises:
-        StudyError: in one line, with file, line and key of what is wrong and what is allowed.
+        StudyError: in one line, with file, line and key of what is wrong and what is allowed; also where a key is
+            stated that nothing would read (`common.in_force`).
     """
+    study, content, places = _read(path, overrides, seed)
+    if study.protocol == CURRENT:
+
+        def place(key: str) -> str:
+            parts = tuple(key.split("."))
+            return next((places[parts[:n]] for n in range(len(parts), 0, -1) if parts[:n] in places), str(path))
+
+        def changed(key: str) -> bool:
+            return place(key).startswith("--set ")
+
+        refuse_idle(resolve(study)[0], lambda key: stated_in(content, key), changed, place)
+    return study
+
+
+def recorded_study(path: Path) -> StudyProtocol:
+    """Read a study as a run or an approval keeps it, where any key may stand. Raises StudyError as `read_study`."""
+    return _read(path)[0]
+
+
+def _read(
+    path: Path, overrides: Sequence[str] = (), seed: int | None = None
+) -> tuple[StudyProtocol, dict[str, Any], Places]:
+    """Return a study, its content as stated, and where each key path stands."""
     content, places = _STUDY.read(path)
     if content.get("protocol") == 1 and isinstance(content.get("privacy"), dict):
         # The one key that version 1 alone had: a run of melfed 0.1 can still be looked at.
@@ -35,12 +61,12 @@ def read_study(path: Path, overrides: Sequence[str] = (), seed: int | None = Non
     if seed is not None:
         content["seed"] = seed
         places[("seed",)] = f"--seed {seed}"
-    return _STUDY.validate(content, places, str(path))
+    return _STUDY.validate(content, places, str(path)), content, places
 
 
 def study_yaml(study: StudyProtocol) -> str:
-    """Return a study as YAML that `read_study` reads back to the same digest."""
-    text: str = yaml.dump(study.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+    """Return a study as YAML that `recorded_study` reads back to the same digest: the keys that are in force."""
+    text: str = yaml.dump(in_force(study), Dumper=Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 

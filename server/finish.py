@@ -14,6 +14,7 @@ from server.outcome import Outcome
 from server.privacy_summary import summarise_privacy
 from server.report import write_report
 from server.run_folder import RunFolder
+from server.soundness import planned_steps, warnings_of
 from server.summary import AT_CLINICS, DataSummary, PublicData, RunSummary
 
 
@@ -58,7 +59,10 @@ def finish(folder: RunFolder, done: Finished) -> RunSummary:
     study, outcome = done.study, done.outcome
     summary = summarise(study, folder, done.data, outcome, done.seconds, done.device)
     privacy = summarise_privacy(study, outcome.accounts, outcome.clinics, done.choices, done.warnings)
-    summary = summary.model_copy(update={"privacy": privacy, "public": public_data(study, done.weights_dir)})
+    steps = planned_steps(study, outcome.clinics)
+    told = {"steps": steps, "warnings": warnings_of(study, summary.rounds, steps)}
+    public = public_data(study, done.weights_dir)
+    summary = summary.model_copy(update={"privacy": privacy, "public": public, **told})
     folder.write_outcome(outcome)
     folder.write_summary(summary)
     write_report(folder)

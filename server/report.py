@@ -21,7 +21,7 @@ from common.metrics import EvaluationMetrics, Interval
 from common.noisy_histogram import Histogram, histogram_from_lists, pooled
 from common.protocol import StudyProtocol
 from common.study_file import study_yaml
-from server import count_words, figures, report_words
+from server import count_words, figures, report_steps, report_words
 from server.markup import Markup, element, join
 from server.report_parts import columns, facts, notice, panel, table
 from server.report_privacy import privacy_notice, privacy_section
@@ -91,7 +91,7 @@ def page(summary: RunSummary, study: StudyProtocol, test: Mapping[str, Histogram
             _clinic_table(summary),
             figures.forest(summary.clinics, summary.test, noised_unit(summary)),
         ],
-        "training": _training(summary),
+        "training": _training(summary, study),
         "curves": [_curves_note(summary), _curves(summary, test)],
         "data": _data(summary, study),
         "study": _study(summary, study),
@@ -136,6 +136,7 @@ def _header(summary: RunSummary, sections: Sequence[str]) -> Markup:
         element("h1", element("bdi", summary.study.name)),
         element("p", f"{report_words.MODES[summary.mode]}. {capital(clinics)}, {rounds}.", class_="lead"),
         notice(report_words.SYNTHETIC, warning=True) if summary.data.synthetic else "",
+        *(notice(f"Warning: {line}.", warning=True) for line in summary.warnings),
         privacy_notice(summary.privacy) if summary.privacy else "",
         notice(report_words.NOTICE),
         element("nav", element("ul", *links), aria_label="Sections"),
@@ -274,13 +275,15 @@ def _metric_cell(interval: Interval, reason: str | None) -> Markup:
     return element("td", value_of(interval), element("small", limits.replace(" to ", "–")), why)
 
 
-def _training(summary: RunSummary) -> list[Markup]:
+def _training(summary: RunSummary, study: StudyProtocol) -> list[Markup]:
     if not summary.rounds:
         return [element("p", "No round is on record.")]
     drawn = [figures.validation_figure(summary.rounds)]
     if _has_losses(summary):
         drawn.insert(0, figures.loss_figure(summary.rounds))
-    return [element("div", *drawn, class_="figures"), _round_table(summary)]
+    steps = report_steps.steps(summary, study)
+    told = [panel(facts(steps), below=True)] if steps else []
+    return [element("div", *drawn, class_="figures"), *told, _round_table(summary)]
 
 
 def _has_losses(summary: RunSummary) -> bool:
@@ -399,6 +402,7 @@ def _study(summary: RunSummary, study: StudyProtocol) -> list[Markup]:
         *((("Initial weights", initial_weights(summary.public)),) if summary.public else ()),
         ("Device", summary.device),
         ("Time", duration(summary.seconds)),
+        *((("Without effect", idle),) if (idle := report_steps.idle(study)) else ()),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary.versions.items())),
     ]
     yaml = element("pre", element("code", study_yaml(study)), tabindex=0, role="region", aria_label="Study as YAML")

@@ -1,9 +1,10 @@
 """Robust aggregation: means that a few false updates, whatever they hold, cannot lead astray.
 
 Trimmed mean and median: Yin et al., "Byzantine-robust distributed learning" (arXiv 1803.01498). Krum and Multi-Krum:
-Blanchard et al., "Machine learning with adversaries" (arXiv 1703.02757). They need all updates of a round at once:
-memory is O(clinics × model), where the weighted mean needs O(model). Beyond that they work on `BLOCK` values of each
-update at a time. They are tested against Flower's strategies of the same names.
+Blanchard et al., "Machine learning with adversaries" (arXiv 1703.02757). In all of them clinics weigh the same,
+whatever number of images they claim. They need all updates of a round at once: memory is O(clinics × model), where the
+weighted mean needs O(model). Beyond that they work on `BLOCK` values of each update at a time. They are tested against
+Flower's strategies of the same names, given updates of equal weight.
 
 How many false updates they stand, of n: Krum and Multi-Krum f; the median fewer than n / 2; the trimmed mean as many as
 it leaves out at either end, which is one at least. A round with fewer than `replies_needed` updates fails.

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from common.errors import RunError, StorageError
 from common.files import write_text
 from common.protocol import CURRENT, StudyProtocol
-from common.study_file import read_study, study_yaml
+from common.study_file import recorded_study, study_yaml
 from server.outcome import Outcome
 from server.summary import RunSummary
 
@@ -120,7 +120,7 @@ class RunFolder:
 
     def study(self) -> StudyProtocol:
         """Return the run's study, with its weights' digest fixed."""
-        return read_study(self.path / "study.yaml")
+        return recorded_study(self.path / "study.yaml")
 
     def made_by(self, digest: str, study: StudyProtocol) -> bool:
         """Tell whether a digest in one of the run's files is that of its study.

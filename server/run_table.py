@@ -26,10 +26,10 @@ def undefined(summary: "RunSummary") -> list[str]:
 
 
 def notes(summary: "RunSummary") -> list[str]:
-    """Return what to know about the table: why metrics are undefined, and how a private run's numbers came about."""
+    """Return what to know about the table: why metrics are undefined, how private numbers came about, and warnings."""
     from server.count_words import told
 
-    return [*undefined(summary), *filter(None, [told(summary)])]
+    return [*undefined(summary), *filter(None, [told(summary)]), *(f"warning: {line}" for line in summary.warnings)]
 
 
 def summary_table(summary: "RunSummary") -> "Table":

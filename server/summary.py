@@ -162,7 +162,11 @@ class PrivacySummary(_Row):
 
 
 class RunSummary(_Row):
-    """All of a finished run."""
+    """All of a finished run.
+
+    `warnings` say why its numbers are not to be trusted. `steps` are the optimiser steps of the whole run, as the study
+    plans them, by clinic; those of the central baseline are under `all`.
+    """
 
     melfed: str
     study: StudyIdentity
@@ -173,6 +177,8 @@ class RunSummary(_Row):
     privacy: PrivacySummary | None
     public: PublicData | None = None
     rounds: tuple[RoundSummary, ...]
+    warnings: tuple[str, ...] = ()
+    steps: dict[str, int] = {}
     seconds: float
     versions: dict[str, str]
     device: str

@@ -79,6 +79,7 @@ def run(
 ) -> None:
     """Train a study over virtual clinics and write a run folder with a report."""
     from common.data.read_options import read_options
+    from common.in_force import idle_values
     from common.recipe import resolve
     from simulations.progress import RunProgress, print_choices
 
@@ -93,6 +94,9 @@ def run(
     virtual = _divide(protocol, data, cache, read_options(diagnoses, shared_ids, classes))
     of_clinic = _policies(policies, [split.name for split in virtual.splits])
     print_choices(choices)
+    if idle := idle_values(protocol):
+        named = ", ".join(f"{key} ({value})" for key, value in idle.items())
+        errors.print(f"note: without effect in this run: {named}", style="yellow")
     from simulations.run import privacy_warnings, simulate
 
     for warning in privacy_warnings(protocol, virtual):

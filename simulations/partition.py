@@ -1,14 +1,13 @@
 """Virtual clinics: a table of lesion records divided among clinics, and each clinic's share into its parts.
 
-Whatever the scheme, what is dealt out are whole groups (`client.parts`), so that no group crosses two clinics. The
-partitioners of flwr-datasets deal out rows, and would have to be wrapped in a table of groups, with `datasets` and
-PyArrow behind it, for the few lines of NumPy that the sampling takes; it is therefore written here.
+Whatever the scheme, what is dealt out are whole groups (`client.parts`), so that no group crosses two clinics. How
+groups are dealt is in `simulations.deals`.
 
 Everything follows from the seed, the records and the scheme. The order of the table's rows has no influence. Each
 clinic's share is then divided as a real clinic divides its images.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from common.data.records import LesionRecord, group_ids
 from common.errors import DataError, StudyError
 from common.protocol import PartitionSpec
 from common.seeds import seed_for
+from simulations.deals import DEALS, Dealt, class_of
 
 __all__ = ["ClinicSplit", "ClinicSummary", "PartSummary", "describe", "partition"]
 
@@ -51,9 +51,6 @@ class ClinicSummary(BaseModel):
     test: PartSummary
 
 
-_Deal = Callable[[NDArray[np.bool_], int, float, np.random.Generator], NDArray[np.intp]]
-
-
 def partition(
     records: Sequence[LesionRecord], spec: PartitionSpec, seed: int, unit: Unit | None = None
 ) -> tuple[ClinicSplit, ...]:
@@ -61,14 +58,11 @@ def partition(
 
     - `source`: every source is a clinic, or the `clinics` largest are. A group with images of several sources belongs
       to the one with most of them.
-    - `iid`: groups are shuffled and dealt out in turn.
-    - `label_dirichlet`: of the groups with a positive image, and of those without, each clinic receives a share drawn
-      from Dir(α, …, α) (Yurochkin et al. 2019, arXiv 1905.12022). A small α skews labels, and sizes too.
-    - `size_dirichlet`: each clinic receives a share of all groups drawn from Dir(α, …, α) (Li et al. 2021,
-      arXiv 2102.02079), whatever their labels.
+    - all others: `simulations.deals`.
 
-    Random divisions that leave a clinic with too little are drawn again, at most `DRAWS` times in all. Within a clinic
-    `client.parts.split_clinic` divides.
+    Random divisions that leave a clinic with too little are drawn again, at most `DRAWS` times in all. How little that
+    is the study says (`minimum_images`); a clinic may have one class alone. Within a clinic `client.parts.split_clinic`
+    divides.
 
     Args:
         records: the usable images; their names must be unique.
@@ -80,7 +74,7 @@ def partition(
         The clinics, ordered by name for `source`, else `clinic_1`, `clinic_2`, and so on.
 
     Raises:
-        StudyError: more clinics are asked for than there are sources.
+        StudyError: more clinics are asked for than there are sources, or the classes do not go into the clinics.
         DataError: a clinic would have too few images for a study without privacy. In a private one nothing hangs on
             how many there are.
     """
@@ -97,18 +91,28 @@ def partition(
                 "or use partition.by iid"
             )
         return outcome
-    deal: _Deal = {"iid": _in_turn, "label_dirichlet": _skew_labels, "size_dirichlet": _skew_sizes}[spec.by]
     clinics = spec.clinics or DEFAULT_CLINICS
-    positive = np.array([group.positive for group in groups], dtype=np.bool_)
+    dealt = Dealt(
+        np.array([group.positive for group in groups], dtype=np.bool_),
+        [class_of([records[index] for index in group.indices]) for group in groups],
+    )
     generator = np.random.default_rng(seed_for(seed, "partition", spec.by))
-    outcome = ""
+    outcome, most = "", 0
     for _ in range(DRAWS):
-        owners = deal(positive, clinics, spec.alpha, generator)
-        outcome = _split_all(_by_owner(groups, owners, clinics), records, spec, seed, unit)
+        owners = DEALS[spec.by](dealt, clinics, spec, generator)
+        divided = _by_owner(groups, owners, clinics)
+        outcome = _split_all(divided, records, spec, seed, unit)
         if not isinstance(outcome, str):
             return outcome
-    fewer = f"ask for fewer clinics (partition.clinics, now {clinics}) or lower partition.minimum_images"
-    remedy = fewer if spec.by == "iid" else f"raise partition.alpha (now {spec.alpha:g}), {fewer}"
+        most = max(most, _fewest(divided, records, spec, seed))
+    fewer = f"ask for fewer clinics (partition.clinics, now {clinics})"
+    if most:
+        fewer += f" or lower partition.minimum_images ({most} would do)"
+    remedy = fewer
+    if spec.by.endswith("_dirichlet"):
+        remedy = f"raise partition.alpha (now {spec.alpha:g}), {fewer}"
+    elif spec.by == "size_zipf":
+        remedy = f"lower partition.alpha (now {spec.alpha:g}), {fewer}"
     raise DataError(f"{outcome}, in the last of {DRAWS} draws: {remedy}")
 
 
@@ -157,32 +161,12 @@ def _by_owner(groups: Sequence[Group], owners: NDArray[np.intp], clinics: int) -
     return members
 
 
-def _in_turn(
-    positive: NDArray[np.bool_], clinics: int, _alpha: float, generator: np.random.Generator
-) -> NDArray[np.intp]:
-    return generator.permutation(np.arange(len(positive)) % clinics)
-
-
-def _skew_labels(
-    positive: NDArray[np.bool_], clinics: int, alpha: float, generator: np.random.Generator
-) -> NDArray[np.intp]:
-    owners = np.empty(len(positive), dtype=np.intp)
-    for label in (False, True):
-        owners[positive == label] = _by_shares(int(np.sum(positive == label)), clinics, alpha, generator)
-    return owners
-
-
-def _skew_sizes(
-    positive: NDArray[np.bool_], clinics: int, alpha: float, generator: np.random.Generator
-) -> NDArray[np.intp]:
-    return _by_shares(len(positive), clinics, alpha, generator)
-
-
-def _by_shares(count: int, clinics: int, alpha: float, generator: np.random.Generator) -> NDArray[np.intp]:
-    """Owners, 0 to clinics - 1, of `count` groups in random order; how many each has is drawn from Dir(alpha, …)."""
-    shares = generator.dirichlet(np.full(clinics, alpha))
-    borders = np.rint(np.cumsum(shares)[:-1] * count)
-    return generator.permutation(np.searchsorted(borders, np.arange(count), side="right"))
+def _fewest(
+    clinics: Mapping[str, Sequence[Group]], records: Sequence[LesionRecord], spec: PartitionSpec, seed: int
+) -> int:
+    """Return how many training images the clinic with the fewest would have."""
+    splits = _split_all(clinics, records, spec.model_copy(update={"minimum_images": 0}), seed, None)
+    return min(len(split.train) for split in splits if isinstance(split, ClinicSplit))
 
 
 def _split_all(

@@ -95,6 +95,8 @@ def divide(
     if study.privacy is None:  # with privacy, nobody's group may follow from another's pictures
         records = with_duplicates(records, duplicates)
     _need_both_classes(records, study.data.positive, data)
+    if study.model.metadata:
+        _need_metadata(records, data)
     unit = study.privacy.unit if study.privacy else None
     if unit is not None:
         privacy_units(records, unit)
@@ -115,6 +117,14 @@ def _need_both_classes(records: Sequence[LesionRecord], positive: Sequence[str],
         f"{data}: of {len(records)} images {which} positive (data.positive: {', '.join(positive)}; diagnoses there: "
         f"{found}); choose other data.sources or data.positive"
     )
+
+
+def _need_metadata(records: Sequence[LesionRecord], data: Path) -> None:
+    if not any(record.age is not None or record.sex or record.site for record in records):
+        raise DataError(
+            f"{data}: no image has an age, a sex or a site, so model.metadata: true would have no effect; leave it "
+            "out, or give the table such a column (melfed-sim data shows what was understood)"
+        )
 
 
 def _clinic(split: ClinicSplit, records: tuple[LesionRecord, ...], root: Path, cache: Path, size: int) -> ClinicData:

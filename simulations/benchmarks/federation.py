@@ -31,7 +31,7 @@ def measure(repeats: int) -> dict[str, Any]:
     from common.classifier import trainable_tensors
     from common.image_store import default_cache
     from common.protocol import PhantomSection
-    from common.study_file import read_study
+    from common.study_file import recorded_study
     from common.study_model import build_study_classifier
     from simulations.run import simulate
     from simulations.virtual_clinics import divide, phantom_folder
@@ -39,7 +39,7 @@ def measure(repeats: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "study.yaml").write_text(STUDY)
-        study = read_study(folder / "study.yaml")
+        study = recorded_study(folder / "study.yaml")
         section = study.data.phantom or PhantomSection()
         virtual = divide(study, phantom_folder(study, section, default_cache()), default_cache())
         times: dict[str, list[float]] = {"federated": [], "central": [], "start": []}

@@ -419,7 +419,9 @@ def run(folder, images, views=1, **more):
 
 folder, root, names = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 store = ImageStore.open(folder / "pixels", root, names, 32)
-choices = SimpleNamespace(backbone="simple_cnn", pretrained=False, train="head", metadata=False, dropout=0, neck=None)
+choices = SimpleNamespace(
+    backbone="simple_cnn", pretrained=False, train="head", metadata=False, dropout_rate=0, neck=None
+)
 model = build_classifier(choices, seed=1, state=None)
 images, some = (Images(tuple(SimpleNamespace(image=n) for n in part), store) for part in (names, names[:5]))
 common.scoring.CPU_MICRO_BATCH_PIXELS = 1

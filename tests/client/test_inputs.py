@@ -172,3 +172,15 @@ def test_micro_batches_hold_some_rows_even_of_large_activations(images: Images) 
         features = np.broadcast_to(np.float32(0), (len(images), 2, elements))
         inputs = CachedInputs(parts, features, images, False, CPU)
         assert (inputs.micro_batch, inputs.views) == (expected, 2)
+
+
+def test_dropout_before_the_head_is_drawn_on_stored_features_too(images: Images, cache: FeatureCache) -> None:
+    model = ready(public_model(), "head").train()
+    inputs, chosen = cached_inputs(model, images, cache), np.arange(8)
+    with torch.no_grad():
+        plain = inputs.logits(chosen)
+        assert torch.equal(plain, inputs.logits(chosen))
+        model.dropout.p = 0.5
+        assert not torch.equal(inputs.logits(chosen), inputs.logits(chosen))
+        model.eval()
+        assert torch.equal(plain, inputs.logits(chosen))

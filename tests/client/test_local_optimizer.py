@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.local_optimizer import LocalOptimizer, schedule_factor
+from client.local_optimizer import LocalOptimizer, Place, learning_rate, schedule_factor
 from common.protocol import StudyProtocol
 from tests.client.small import small_study
 
@@ -18,10 +18,12 @@ def parameters(*values: float) -> list[torch.nn.Parameter]:
     return [torch.nn.Parameter(torch.full((2,), value)) for value in values]
 
 
-def step(optimizer: LocalOptimizer, gradients: Iterable[float], round_number: int = 1, number: int = 0) -> None:
+def step(
+    optimizer: LocalOptimizer, gradients: Iterable[float], round_number: int = 1, number: int = 0, before: int = 0
+) -> None:
     for parameter, gradient in zip(optimizer.parameters, gradients, strict=True):
         parameter.grad = torch.full((2,), gradient)
-    optimizer.step(round_number, number, 4)
+    optimizer.step(Place(round_number, number, 4, before))
 
 
 def plain(federation: dict[str, object] | None = None, **training: object) -> StudyProtocol:
@@ -75,15 +77,34 @@ def test_the_rate_of_a_step_is_that_of_its_place_in_the_run(schedule: str) -> No
         assert parameter.tolist() == pytest.approx([-rate] * 2, rel=1e-6)
 
 
-def test_the_rate_rises_over_the_first_steps_of_an_optimiser() -> None:
-    (parameter,) = weights = parameters(0.0)
-    optimizer = LocalOptimizer(weights, plain(warmup_steps=3))
+def test_the_rate_rises_over_the_first_steps_of_the_run() -> None:
     moved = []
-    for round_number in (3, 4, 5, 6, 7):
-        before = parameter.detach().clone()
-        step(optimizer, [1.0], round_number)
-        moved.append(float((before - parameter.detach())[0]))
+    for before in range(5):
+        # A clinic begins a new optimiser each round: here every round is of one step.
+        (parameter,) = weights = parameters(0.0)
+        step(LocalOptimizer(weights, plain(warmup_steps=3)), [1.0], before + 1, before=before)
+        moved.append(-float(parameter.detach()[0]))
     assert moved == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5])
+
+
+@given(
+    schedule=st.sampled_from(["constant", "cosine", "one_cycle"]),
+    warmup=st.integers(0, 30),
+    rounds=st.integers(1, 8),
+    steps=st.integers(1, 6),
+)
+def test_the_rate_is_that_of_the_step_of_the_run_however_rounds_cut_it(
+    schedule: str, warmup: int, rounds: int, steps: int
+) -> None:
+    study = plain({"rounds": rounds}, schedule=schedule, warmup_steps=warmup)
+    whole = plain({"rounds": 1}, schedule=schedule, warmup_steps=warmup)
+    rates = [
+        learning_rate(study, Place(number, step, steps, (number - 1) * steps))
+        for number in range(1, rounds + 1)
+        for step in range(steps)
+    ]
+    of_one_round = [learning_rate(whole, Place(1, step, rounds * steps, 0)) for step in range(rounds * steps)]
+    assert rates == pytest.approx(of_one_round)
 
 
 # What a step does.
@@ -115,7 +136,7 @@ def test_fedprox_leaves_parameters_without_a_gradient_alone() -> None:
     with torch.no_grad():
         weights[1].add_(1)
     weights[0].grad = torch.ones(2)
-    optimizer.step(1, 0, 1)
+    optimizer.step(Place(1, 0, 1, 0))
     assert weights[1].tolist() == [3.0, 3.0]
 
 
@@ -160,5 +181,5 @@ def test_a_state_is_float32_and_names_its_parameter() -> None:
     optimizer = LocalOptimizer(parameters(1.0, 2.0), plain(optimizer="adam"))
     step(optimizer, (1.0, 1.0))
     state = optimizer.state()
-    assert state.keys() == {"steps", *(f"{i}/{key}" for i in (0, 1) for key in ("step", "exp_avg", "exp_avg_sq"))}
+    assert state.keys() == {f"{i}/{key}" for i in (0, 1) for key in ("step", "exp_avg", "exp_avg_sq")}
     assert all(tensor.dtype == np.float32 for tensor in state.values())

@@ -19,7 +19,7 @@ class Choices:
     pretrained: bool = False
     train: Part = "full"
     metadata: bool = False
-    dropout: float = 0.0
+    dropout_rate: float = 0.0
     neck: int | None = None
 
 

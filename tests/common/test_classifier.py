@@ -19,6 +19,7 @@ from common.data.records import LesionRecord
 from common.data.vocabulary.sites import SITES
 from common.errors import StudyError, WeightsError
 from common.norms import FrozenStatisticsNorm
+from common.protocol import ModelSpec
 from common.tensors import TensorError
 from tests.common.networks import Choices, count, images, library_model, plain_state, with_random_head
 
@@ -89,13 +90,19 @@ def test_pretrained_build_leaves_the_global_generator(mobilenet: dict[str, Tenso
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("backbone", "asked", "wanted"), [("simple_cnn", 0.0, 0.4), ("simple_cnn", 0.6, 0.6)])
-def test_dropout_is_at_least_the_architectures(backbone: str, asked: float, wanted: float) -> None:
-    model = with_random_head(build_classifier(Choices(backbone, dropout=asked), seed=0, state=None))
-    assert model.dropout.p == wanted
+@pytest.mark.parametrize(
+    ("backbone", "asked", "wanted"),
+    [("simple_cnn", None, 0.4), ("simple_cnn", 0.0, 0.0), ("simple_cnn", 0.6, 0.6), ("resnet18", None, 0.0)],
+)
+def test_dropout_is_what_the_study_states_else_the_architectures(
+    backbone: str, asked: float | None, wanted: float
+) -> None:
+    choices = ModelSpec(backbone=backbone, pretrained=False, dropout=asked)
+    model = with_random_head(build_classifier(choices, seed=0, state=None))
+    assert model.dropout.p == choices.dropout_rate == wanted
     torch.manual_seed(0)
     batch = images(1).expand(8, -1, -1, -1)
-    assert len(model.train()(batch).unique()) > 1
+    assert (len(model.train()(batch).unique()) > 1) == (wanted > 0)
     assert model.eval()(batch).std() < 1e-6
 
 

@@ -139,7 +139,9 @@ def test_another_value_is_known_of_every_key_that_the_recipe_governs() -> None:
 @settings(deadline=None, max_examples=50)
 def test_stated_keys_are_kept_and_all_others_are_chosen(keys: set[str]) -> None:
     study, choices = resolve(stating(keys))
-    assert {choice.key for choice in choices} == OTHER.keys() - keys
+    # Adam has no momentum, so there is none to choose.
+    idle = {"training.momentum"} if "training.optimizer" in keys else set()
+    assert {choice.key for choice in choices} == OTHER.keys() - keys - idle
     for key in keys:
         assert value(study, key) == OTHER[key]
 

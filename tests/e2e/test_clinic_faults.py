@@ -54,7 +54,7 @@ privacy: null
 PRIVATE = """\
 name: {name}
 data: {{image_size: 48}}
-partition: {{by: source, minimum_images: 4}}
+partition: {{by: source}}
 model: {{backbone: simple_cnn, pretrained: false}}
 training: {{optimizer: sgd, learning_rate: 0.1, warmup_steps: 0, augment: false}}
 federation: {{rounds: 3, quorum: {quorum}, deadline_seconds: 900}}

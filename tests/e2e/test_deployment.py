@@ -34,8 +34,9 @@ model: {backbone: squeezenet1_1, pretrained: true}
 training: {optimizer: sgd, learning_rate: 0.01, warmup_steps: 0, batch_size: 16}
 federation: {rounds: 2, deadline_seconds: 300}
 """
-PRIVATE = """\
-privacy: {unit: lesion, epsilon: 8, delta: 1.0e-5, recipe: manual}
+PRIVATE = f"""\
+{STUDY.replace("minimum_images: 4, ", "").replace(", batch_size: 16", "")}\
+privacy: {{unit: lesion, epsilon: 8, delta: 1.0e-5, recipe: manual}}
 """
 
 
@@ -122,7 +123,7 @@ def test_without_noise_the_model_is_that_of_the_simulation_bit_for_bit(federatio
 
 
 def test_a_private_study_is_paid_for_at_the_clinics_as_in_the_simulation(federation: Federation) -> None:
-    sealed, run = trained(federation, STUDY + PRIVATE, "private")
+    sealed, run = trained(federation, PRIVATE, "private")
     simulated = federation.simulate(sealed, "private-simulated")
     ours, theirs = (json.loads((path / "summary.json").read_text())["privacy"] for path in (run, simulated))
     assert 0 < ours["epsilon_spent"] <= 8

@@ -47,7 +47,7 @@ privacy: null
 PRIVATE = """\
 name: private
 data: {image_size: 48}
-partition: {by: source, minimum_images: 4}
+partition: {by: source}
 model: {backbone: simple_cnn, pretrained: false}
 training: {optimizer: sgd, learning_rate: 0.1, warmup_steps: 0, augment: false}
 federation: {rounds: 2, quorum: 1.0, deadline_seconds: 300}

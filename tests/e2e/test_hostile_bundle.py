@@ -51,7 +51,7 @@ EPSILON = 8.0
 STUDY = """\
 name: agreed
 data: {image_size: 48}
-partition: {by: source, minimum_images: 4}
+partition: {by: source}
 model: {backbone: simple_cnn, pretrained: false}
 training: {optimizer: sgd, learning_rate: 0.1, warmup_steps: 0, augment: false}
 federation: {rounds: 1, deadline_seconds: 300}

@@ -33,7 +33,7 @@ data: {{image_size: 48}}
 partition: {{by: source, minimum_images: 4}}
 model: {{backbone: simple_cnn, pretrained: false}}
 training: {{optimizer: sgd, learning_rate: 0.01, warmup_steps: 0, augment: false}}
-federation: {{rounds: {rounds}, quorum: {quorum}, deadline_seconds: {deadline}, grace_seconds: 2, validate_every: 1000}}
+federation: {{rounds: {rounds}, quorum: {quorum}, deadline_seconds: {deadline}{grace}, validate_every: 1000}}
 privacy: null
 """
 
@@ -46,7 +46,8 @@ class Members(Federation):
     ) -> Path:
         """Seal a study that these clinics have approved."""
         study, sealed = self.folder / f"{name}.yaml", self.folder / f"{name}-sealed.yaml"
-        study.write_text(STUDY.format(name=name, rounds=rounds, quorum=quorum, deadline=deadline))
+        grace = ", grace_seconds: 2" if quorum < 1 else ""
+        study.write_text(STUDY.format(name=name, rounds=rounds, quorum=quorum, deadline=deadline, grace=grace))
         self.run(SERVER, "study", study, "--out", sealed)
         for clinic in clinics:
             self.clinic(clinic, "approve", sealed)

@@ -36,7 +36,7 @@ data: {image_size: 48}
 partition: {by: source, minimum_images: 4}
 model: {backbone: simple_cnn, pretrained: false}
 training: {optimizer: sgd, learning_rate: 0.01, warmup_steps: 0, augment: false, batch_size: 4, local_epochs: 40}
-federation: {rounds: 3, quorum: 1.0, deadline_seconds: 3600, grace_seconds: 1}
+federation: {rounds: 3, quorum: 1.0, deadline_seconds: 3600}
 privacy: null
 """
 QUICK = f"""\
@@ -51,7 +51,7 @@ privacy: null
 PRIVATE = """\
 name: private
 data: {image_size: 48}
-partition: {by: source, minimum_images: 4}
+partition: {by: source}
 model: {backbone: simple_cnn, pretrained: false}
 training: {optimizer: sgd, learning_rate: 0.1, warmup_steps: 0, augment: false}
 federation: {rounds: 3, quorum: 1.0, deadline_seconds: 3600}

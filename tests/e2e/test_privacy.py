@@ -20,7 +20,7 @@ CLINICS = ["phantom_east", "phantom_north", "phantom_south"]
 STUDY = f"""\
 name: private
 data: {{image_size: 32, phantom: {{images: 150, clinics: 3, melanoma_rate: 0.4}}}}
-partition: {{minimum_images: 4}}
+partition: {{by: source}}
 model: {{backbone: simple_cnn, pretrained: false}}
 training: {{optimizer: sgd, learning_rate: 0.1, warmup_steps: 0, augment: false}}
 federation: {{rounds: 3}}
@@ -41,7 +41,7 @@ federation: {{mode: central, rounds: 1}}
 PRIVATE = f"""\
 name: on-top
 data: {DATA}
-partition: {{minimum_images: 4}}
+partition: {{by: source}}
 model: {{{MODEL}, weights: public}}
 federation: {{rounds: 2, quorum: 0.5}}
 privacy: {{unit: patient, epsilon: 3.0, delta: 0.1, evaluation: public}}

@@ -34,17 +34,19 @@ ROUNDS = 5
 STUDY = """\
 name: {name}
 data: {{image_size: 48}}
-partition: {{by: source, minimum_images: 4}}
+partition: {{by: source{floor}}}
 model: {{backbone: simple_cnn, pretrained: false}}
-training: {{{training}, optimizer: sgd, learning_rate: 0.05, warmup_steps: 0, augment: false}}
+training: {{{training}optimizer: sgd, learning_rate: 0.05, warmup_steps: 0, augment: false}}
 federation: {{rounds: {rounds}, deadline_seconds: 600}}
 privacy: {privacy}
 """
-LONG = STUDY.format(name="long", training="batch_size: 8, local_epochs: 250", rounds=1, privacy="null")
-OPEN = STUDY.format(name="open", training="batch_size: 8, local_epochs: 60", rounds=ROUNDS, privacy="null")
+FEW = {"floor": ", minimum_images: 4"}
+LONG = STUDY.format(name="long", training="batch_size: 8, local_epochs: 250, ", **FEW, rounds=1, privacy="null")
+OPEN = STUDY.format(name="open", training="batch_size: 8, local_epochs: 60, ", **FEW, rounds=ROUNDS, privacy="null")
 PRIVATE = STUDY.format(
     name="private",
-    training="batch_size: 8",
+    training="",
+    floor="",
     rounds=4,
     privacy="{unit: patient, epsilon: 8, delta: 1e-5, recipe: manual, sampling_rate: 0.5, steps: 20}",
 )

@@ -207,8 +207,17 @@ def test_fedavgm_is_flowers() -> None:
     assert_same(ours("fedavgm"), flowers(FedAvgM(server_learning_rate=RATE, server_momentum=BETA1)))
 
 
-def test_fedyogi_is_flowers() -> None:
-    assert_same(ours("fedyogi"), flowers(FedYogi(eta=RATE, beta_1=BETA1, beta_2=BETA2, tau=TAU)))
+def started(strategy: FedYogi | FedAdam) -> FedYogi | FedAdam:
+    """Flower's second moment starts at zero, the paper's at τ² or above."""
+    strategy.v_t = {name: np.full(shape, TAU**2, np.float32) for name, shape in SHAPES.items()}
+    return strategy
+
+
+def test_fedyogi_is_flowers_started_at_tau_squared() -> None:
+    arguments = {"eta": RATE, "beta_1": BETA1, "beta_2": BETA2, "tau": TAU}
+    assert_same(ours("fedyogi"), flowers(started(FedYogi(**arguments))))
+    with pytest.raises(AssertionError):
+        assert_same(ours("fedyogi"), flowers(FedYogi(**arguments)))
 
 
 class UncorrectedFedAdam(FedAdam):
@@ -220,30 +229,23 @@ class UncorrectedFedAdam(FedAdam):
         return super().aggregate_train(server_round, replies)
 
 
-def test_fedadam_is_flowers_less_its_bias_correction() -> None:
+def test_fedadam_is_flowers_less_its_bias_correction_started_at_tau_squared() -> None:
     arguments = {"eta": RATE, "beta_1": BETA1, "beta_2": BETA2, "tau": TAU}
-    assert_same(ours("fedadam"), flowers(UncorrectedFedAdam(**arguments)))
-    with pytest.raises(AssertionError):
-        assert_same(ours("fedadam"), flowers(FedAdam(**arguments)))
+    assert_same(ours("fedadam"), flowers(started(UncorrectedFedAdam(**arguments))))
+    for other in (started(FedAdam(**arguments)), UncorrectedFedAdam(**arguments)):
+        with pytest.raises(AssertionError):
+            assert_same(ours("fedadam"), flowers(other))
 
 
 @pytest.mark.parametrize("algorithm", ["fedadam", "fedyogi"])
-def test_adaptive_steps_are_a_plain_loop_of_the_paper(algorithm: str) -> None:
-    model = {name: tensor.astype(np.float64) for name, tensor in first_model().items()}
-    momentum = {name: np.zeros(shape) for name, shape in SHAPES.items()}
-    second = {name: np.zeros(shape) for name, shape in SHAPES.items()}
-    loop = []
-    for mean in means():
-        for name in SHAPES:
-            delta = mean[name] - model[name]
-            momentum[name] = BETA1 * momentum[name] + (1 - BETA1) * delta
-            if algorithm == "fedadam":
-                second[name] = BETA2 * second[name] + (1 - BETA2) * delta**2
-            else:
-                second[name] -= (1 - BETA2) * delta**2 * np.sign(second[name] - delta**2)
-            model[name] = model[name] + RATE * momentum[name] / (np.sqrt(second[name]) + TAU)
-        loop.append(dict(model))
-    assert_same(ours(algorithm), loop)
+def test_where_nothing_is_stated_a_small_change_is_a_small_step(algorithm: str) -> None:
+    """At a rate of 1 a change of 0.01 was a step of 0.5."""
+    model, mean = {"x": np.zeros(3, np.float32)}, {"x": np.full(3, 0.01, np.float32)}
+    moved = ServerOptimizer(FederationSpec(algorithm=algorithm)).step(model, mean)["x"]
+    # m = 0.1 Δ, v = 0.99 τ² + 0.01 Δ² (FedYogi: τ² + 0.01 Δ²), τ = 10^-3.
+    second = {"fedadam": 0.99e-6 + 1e-6, "fedyogi": 1e-6 + 1e-6}[algorithm]
+    assert moved.tolist() == pytest.approx([0.01 * 1e-3 / (second**0.5 + 1e-3)] * 3, rel=1e-4)
+    assert 0.003 < moved[0] < 0.01
 
 
 @pytest.mark.parametrize("algorithm", ["fedavgm", "fedadam", "fedyogi"])

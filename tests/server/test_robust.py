@@ -45,8 +45,8 @@ def aggregated(kind: str, held: Sequence[Tensors], images: Sequence[float] | Non
     return mean.mean()
 
 
-def flowers(held: Sequence[Tensors], images: Sequence[int] | None = None) -> list[tuple[list[np.ndarray], int]]:
-    return [(list(update.values()), images[i] if images else 10) for i, update in enumerate(held)]
+def flowers(held: Sequence[Tensors]) -> list[tuple[list[np.ndarray], int]]:
+    return [(list(update.values()), 10) for update in held]
 
 
 def assert_close(left: Tensors, right: Sequence[np.ndarray]) -> None:
@@ -101,10 +101,26 @@ def test_krum_and_multi_krum_choose_what_flowers_choose(byzantine: int, more: in
     (chosen,) = select_multikrum(contents, num_malicious_nodes=byzantine, num_nodes_to_select=1)
     found = aggregated("krum", held, images, robust_byzantine=byzantine)
     assert_equal(found, held[next(i for i, content in enumerate(contents) if content is chosen)])
-    assert_close(found, aggregate_krum(flowers(held, images), byzantine, 0))
+    assert_close(found, aggregate_krum(flowers(held), byzantine, 0))
     found = aggregated("multi_krum", held, images, robust_byzantine=byzantine)
-    assert_close(found, aggregate_krum(flowers(held, images), byzantine, n - byzantine))
+    assert_close(found, aggregate_krum(flowers(held), byzantine, n - byzantine))
     assert len(select_multikrum(contents, byzantine, n - byzantine)) == n - byzantine
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    kind=st.sampled_from(ROBUST),
+    images=st.lists(st.integers(1, 10**6), min_size=5, max_size=9),
+    seed=st.integers(0, 99),
+)
+def test_in_a_robust_mean_clinics_weigh_the_same(kind: str, images: list[int], seed: int) -> None:
+    held = updates(len(images), seed)
+    assert_equal(aggregated(kind, held, images), aggregated(kind, held, [1] * len(images)))
+
+
+def test_the_clinics_that_multi_krum_keeps_weigh_the_same_whatever_they_claim() -> None:
+    held = [{"x": np.array([value], np.float32)} for value in (1, 2, 3, 4)]
+    assert aggregated("multi_krum", held, [10, 1, 1, 1], robust_byzantine=0)["x"].tolist() == [2.5]
 
 
 def test_distances_are_flowers() -> None:

@@ -1,8 +1,9 @@
 """Partitions: whole groups, every image once, the same from the same seed, refused with numbers."""
 
 import random
-from collections import defaultdict
-from collections.abc import Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from common.data.records import LesionRecord, group_ids, read_table
 from common.errors import DataError, StudyError
 from common.protocol import PartitionSpec
 from simulations import partition as module
+from simulations.deals import by_shares, class_of
 from simulations.partition import ClinicSplit, ClinicSummary, describe, partition
 
 PARTS = ("train", "validation", "test")
-SCHEMES = ("source", "iid", "label_dirichlet", "size_dirichlet")
+SIZES = ("size_zipf", "size_linear", "size_square", "size_exponential")
+SCHEMES = ("source", "iid", "label_dirichlet", "size_dirichlet", "pathological", *SIZES)
 
 
 def record(image: str, **values: Any) -> LesionRecord:
@@ -42,7 +46,8 @@ def single_images(source: str, negative: int, positive: int) -> list[LesionRecor
 
 
 def spec(by: str, **values: Any) -> PartitionSpec:
-    return PartitionSpec(by=by, **({"minimum_images": 2} | values))
+    needed = {"classes": 1} if by == "pathological" else {}
+    return PartitionSpec(by=by, **({"minimum_images": 2} | needed | values))
 
 
 def places(splits: Sequence[ClinicSplit]) -> dict[int, tuple[str, str]]:
@@ -112,7 +117,7 @@ def test_every_image_once_and_no_group_crosses(
         splits = partition(records, chosen, seed)
     except DataError:
         # A strongly skewed draw over so few groups; the refusals have tests of their own.
-        assume(by in ("source", "iid"))
+        assume(by in ("source", "iid", "pathological", "size_linear"))
         raise
     assert_nothing_crosses(records, splits)
     if clinics is None or by != "source":
@@ -125,7 +130,7 @@ def test_every_image_once_and_no_group_crosses(
 def test_same_seed_same_division_whatever_the_order_of_rows(
     records: list[LesionRecord], by: str, seed: int, shuffle: random.Random
 ) -> None:
-    chosen = spec(by, clinics=2, alpha=5.0)
+    chosen = spec(by, clinics=2, alpha=0.5 if by in SIZES else 5.0)
     first = partition(records, chosen, seed)
     assert partition(records, chosen, seed) == first
     other = records[:]
@@ -136,7 +141,7 @@ def test_same_seed_same_division_whatever_the_order_of_rows(
 @pytest.mark.parametrize("by", SCHEMES)
 def test_another_seed_another_division(by: str) -> None:
     records = single_images("east", 60, 20) + single_images("north", 60, 20)
-    one, two = (partition(records, spec(by, clinics=2, alpha=10.0), seed) for seed in (1, 2))
+    one, two = (partition(records, spec(by, clinics=2, alpha=0.5 if by in SIZES else 10.0), seed) for seed in (1, 2))
     assert named(records, one) != named(records, two)
 
 
@@ -207,11 +212,118 @@ def test_small_alpha_skews_and_large_alpha_evens() -> None:
     assert label_sizes > 0.1
 
 
+@pytest.mark.parametrize(
+    ("by", "alpha", "size"),
+    [
+        ("size_zipf", 1.0, lambda rank: 1 / rank),
+        ("size_zipf", 2.0, lambda rank: rank**-2.0),
+        ("size_linear", 0.5, lambda rank: rank),
+        ("size_square", 0.5, lambda rank: rank**2),
+        ("size_exponential", 0.5, np.exp),
+    ],
+)
+def test_sizes_follow_the_number_of_the_clinic(by: str, alpha: float, size: Callable[[np.ndarray], np.ndarray]) -> None:
+    records = single_images("east", 700, 300)
+    wanted = size(np.arange(1, 6, dtype=float))
+    found, positive = shares(records, partition(records, spec(by, alpha=alpha, clinics=5, minimum_images=1), 0))
+    # Borders between clinics are rounded to whole groups.
+    assert found == pytest.approx(wanted / wanted.sum(), abs=1.001 / 1000)
+    assert max(abs(share - 0.3) for share, of_all in zip(positive, found, strict=True) if of_all > 0.1) < 0.15
+
+
+def test_exponential_sizes_of_many_clinics_are_numbers() -> None:
+    records = single_images("east", 700, 300)
+    with pytest.raises(DataError, match="'clinic_1' would have 0 training images"):
+        partition(records, spec("size_exponential", clinics=1000), 0)
+
+
+def diagnosed(**counts: int) -> list[LesionRecord]:
+    return [
+        record(f"{name}_{number}.jpg", diagnosis=name, target=int(name == "mel"))
+        for name, count in counts.items()
+        for number in range(count)
+    ]
+
+
+@given(
+    counts=st.lists(st.integers(30, 80), min_size=2, max_size=6),
+    clinics=st.integers(2, 6),
+    each=st.integers(1, 4),
+    seed=st.integers(0, 2**40),
+)
+@settings(deadline=None, max_examples=60)
+def test_pathological_clinics_have_so_many_classes_each_and_no_class_is_lost(
+    counts: list[int], clinics: int, each: int, seed: int
+) -> None:
+    assume(each <= len(counts) <= clinics * each)
+    names = ["mel", "nv", "bcc", "ak", "bkl", "df"][: len(counts)]
+    records = diagnosed(**dict(zip(names, counts, strict=True)))
+    splits = partition(records, spec("pathological", clinics=clinics, classes=each, minimum_images=1), seed)
+    found = places(splits)
+    assert len(found) == len(records)
+    where = [Counter(found[i][0] for i, row in enumerate(records) if row.diagnosis == name) for name in names]
+    assert Counter(clinic for has in where for clinic in has) == {split.name: each for split in splits}
+    # A class is divided evenly, and classes are at as many clinics as others, or one more.
+    assert all(max(has.values()) - min(has.values()) <= 1 for has in where)
+    assert max(map(len, where)) - min(map(len, where)) <= 1
+
+
+def test_pathological_classes_that_do_not_go_into_the_clinics_are_refused() -> None:
+    records = diagnosed(mel=30, nv=30, bcc=30)
+    with pytest.raises(StudyError, match=r"^partition.classes is 4, but there are 3 classes \(bcc, mel, nv\); ask for"):
+        partition(records, spec("pathological", classes=4), 0)
+    with pytest.raises(StudyError, match=r"^2 clinics of 1 classes have no room for 3 \(bcc, mel, nv\): raise"):
+        partition(records, spec("pathological", clinics=2, classes=1), 0)
+
+
+def test_the_class_of_a_group_is_the_diagnosis_of_most_of_its_positive_images_or_of_most() -> None:
+    def row(diagnosis: str | None, target: int = 0) -> LesionRecord:
+        return record("a.jpg", diagnosis=diagnosis, target=target)
+
+    assert class_of([row("nv"), row("nv"), row("mel", 1)]) == "mel"
+    assert class_of([row("nv"), row("bcc"), row("nv")]) == "nv"
+    assert class_of([row("nv"), row("bcc")]) == "bcc"
+    assert (class_of([row(None)]), class_of([row(None, 1)])) == ("negative", "positive")
+
+
+def test_pathological_is_stated_with_its_classes_and_they_with_it() -> None:
+    with pytest.raises(ValidationError, match="by pathological needs classes"):
+        PartitionSpec(by="pathological")
+    with pytest.raises(ValidationError, match="classes is of by pathological alone, and by is iid"):
+        PartitionSpec(by="iid", classes=2)
+
+
+def test_strongly_skewed_labels_are_drawn_and_a_clinic_may_have_one_class() -> None:
+    """Six clinics at α = 0.1: nine in ten clinics of so few images lack a class; how few is the study's choice."""
+    records = single_images("east", 450, 150)
+    one_class = 0
+    for seed in range(30):
+        splits = partition(records, spec("label_dirichlet", alpha=0.1, clinics=6, minimum_images=1), seed)
+        one_class += sum(len({records[index].target for index in split.train}) == 1 for split in splits)
+    assert one_class > 60
+
+
+def test_a_refusal_tells_the_minimum_that_would_do() -> None:
+    records = single_images("east", 225, 75)
+    chosen = spec("label_dirichlet", alpha=0.1, clinics=6, minimum_images=20)
+    with pytest.raises(DataError) as refused:
+        partition(records, chosen, 0)
+    found = re.search(r"lower partition.minimum_images \((\d+) would do\)", str(refused.value))
+    assert found
+    assert 0 < int(found[1]) < 20
+    splits = partition(records, chosen.model_copy(update={"minimum_images": int(found[1])}), 0)
+    assert min(len(split.train) for split in splits) == int(found[1])
+
+
 def test_dirichlet_shares_have_the_mean_and_variance_of_the_distribution() -> None:
     alpha, clinics = 2.0, 4
     generator = np.random.default_rng(0)
     drawn = np.array(
-        [np.bincount(module._by_shares(1000, clinics, alpha, generator), minlength=clinics) / 1000 for _ in range(2000)]
+        [
+            np.bincount(by_shares(1000, generator.dirichlet(np.full(clinics, alpha)), generator), minlength=clinics)
+            / 1000
+            for _ in range(2000)
+        ]
     )
     # A component of Dir(α, …, α) over K is Beta(α, (K - 1)α): mean 1/K, variance (K - 1) / (K² (Kα + 1)).
     variance = (clinics - 1) / (clinics**2 * (clinics * alpha + 1))

@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from common.classifier import trainable_tensors
 from common.errors import DataError, StudyError
+from common.noisy_histogram import pooled
+from common.noisy_metrics import metrics_of
 from common.protocol import DataSpec, PartitionSpec, PrivacySpec, StudyProtocol
+from common.study_model import build_study_classifier
+from server.report_words import hint
+from server.run_folder import RunFolder
 from simulations.phantom import SYNTHETIC_NOTICE
 from simulations.virtual_clinics import VirtualClinics, divide
+from tests.client.small import small_study
+from tests.in_process import federate_here
 
 
 def a_study(**data: object) -> StudyProtocol:
@@ -219,3 +227,34 @@ def test_one_picture_of_two_patients_joins_nobody_with_privacy(folder: Path, tmp
     assert len(after.duplicates) == 1
     assert after.splits == before.splits
     assert after.records == before.records
+
+
+def test_metadata_that_no_image_has_are_refused_and_those_of_one_are_enough(folder: Path, tmp_path: Path) -> None:
+    study = a_study().with_changes("model", metadata=True)
+    assert divide(study, folder, tmp_path / "cache").clinics
+    table = [{**row, "age": "", "sex": "", "site": ""} for row in rows(folder)]
+    rewrite(folder, table)
+    said = refusal(study, folder, tmp_path / "cache")
+    assert said.startswith(
+        f"{folder}: no image has an age, a sex or a site, so model.metadata: true would have no effec"
+    )
+    assert divide(a_study(), folder, tmp_path / "cache").clinics
+    rewrite(folder, [{**table[0], "sex": "male"}, *table[1:]])
+    assert divide(study, folder, tmp_path / "cache").clinics
+
+
+def test_a_clinic_of_one_class_trains_and_its_own_metrics_are_undefined(phantom: Path, tmp_path: Path) -> None:
+    """Patients with a melanoma are at one clinic, with their other images, and all others at the other."""
+    spec = PartitionSpec(by="pathological", classes=1, clinics=2, minimum_images=1, test=0.3)
+    study = small_study(partition=spec.model_dump())
+    virtual = divide(study, phantom, tmp_path / "cache")
+    targets = {clinic.name: {record.target for record in clinic.train} for clinic in virtual.clinics}
+    (one_sided,) = (name for name, found in targets.items() if found == {0})
+    outcome = federate_here(study, virtual.clinics, RunFolder.create(tmp_path / "run", study))
+    start = trainable_tensors(build_study_classifier(study))
+    assert any((tensor != start[name]).any() for name, tensor in outcome.models[""].items())
+    (event, *_) = (event for event in RunFolder.open(tmp_path / "run").events() if event["event"] == "round")
+    assert event["answered"] == sorted(targets)
+    metrics = metrics_of(outcome.test[one_sided])
+    assert (metrics.auroc.value, hint(metrics)) == (None, "no melanoma in test")
+    assert metrics_of(pooled(outcome.test.values())).auroc.value is not None

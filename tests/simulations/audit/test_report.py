@@ -12,7 +12,7 @@ from tests.simulations.test_cli import Command, melfed_sim  # noqa: F401 (a fixt
 STUDY = """\
 name: small
 data: {image_size: 32}
-partition: {minimum_images: 4}
+partition: {by: source}
 model: {backbone: squeezenet1_1, pretrained: false}
 training: {optimizer: sgd, learning_rate: 0.01, augment: false}
 federation: {rounds: 1}
@@ -54,5 +54,5 @@ def test_a_refuted_claim_leaves_with_code_12(
 
 
 def test_a_study_without_privacy_is_refused(melfed_sim: Command, command: tuple[object, ...]) -> None:  # noqa: F811
-    code, _, err = melfed_sim(*command, "--set", "privacy=null")
+    code, _, err = melfed_sim(*command, "--set", "privacy=null", "--set", "partition.minimum_images=4")
     assert (code, "privacy" in err) == (3, True)
