@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from common.data.links import Links
 from common.data.records import LesionRecord
 from common.image_set import Images
 from common.image_store import ImageStore
@@ -20,7 +21,7 @@ class ClinicData:
     """Where a clinic's images are and which belong to which part. Small enough to be sent to another process.
 
     `population` is everything that the clinic has, whatever a study takes of it; empty where that is the parts
-    themselves (simulation).
+    themselves (simulation). `links` says which symbolic links of the folder are followed.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ClinicData:
     validation: tuple[LesionRecord, ...]
     test: tuple[LesionRecord, ...]
     population: tuple[LesionRecord, ...] = ()
+    links: Links = "inside"
 
     def load(self, part: Part) -> Images:
         """Return one part with its decoded images (the cache must hold them)."""
@@ -41,7 +43,9 @@ def load_part(clinics: Sequence[ClinicData], part: Part) -> Images:
     """Return one part of clinics that share a data folder and a cache, in the clinics' order."""
     records: tuple[LesionRecord, ...] = tuple(record for clinic in clinics for record in getattr(clinic, part))
     place = clinics[0]
-    store = ImageStore.open(place.cache, place.root, [record.image for record in records], place.image_size)
+    store = ImageStore.open(
+        place.cache, place.root, [record.image for record in records], place.image_size, place.links
+    )
     return Images(records, store)
 
 

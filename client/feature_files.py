@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import StorageError
+from common.memory import no_memory
 
 Features = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.void]
@@ -246,6 +247,8 @@ def _storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if reason := no_memory(error):
+            raise StorageError(f"feature cache {folder}: cannot be mapped: {reason}") from error
         reason = error.strerror or str(error)
         advice = "free some space, or set MELFED_CACHE elsewhere"
         raise StorageError(f"feature cache {folder}: {reason}; {advice}") from error

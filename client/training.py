@@ -58,10 +58,10 @@ class Trainer:
         Raises:
             StudyError: the loss has grown beyond all numbers.
         """
-        spec = self.study.training
-        generator = torch.Generator().manual_seed(seed_for(self.study.seed, "augment", clinic, round_number))
-        torch.manual_seed(seed_for(self.study.seed, "dropout", clinic, round_number))
-        visits = round_visits(len(images), spec.local_epochs, round_number, self.study.seed, clinic)
+        spec, seed = self.study.training, self.study.seed_of("training")
+        generator = torch.Generator().manual_seed(seed_for(seed, "augment", clinic, round_number))
+        torch.manual_seed(seed_for(seed, "dropout", clinic, round_number))
+        visits = round_visits(len(images), spec.local_epochs, round_number, seed, clinic)
         starts = range(0, len(visits), spec.batch_size)
         size = self.study.data.image_size
         run = inputs or PixelInputs(self.model, images, size, generator if spec.augment else None, self.device)

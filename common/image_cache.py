@@ -27,6 +27,7 @@ import numpy as np
 
 from common.errors import StorageError
 from common.images import DECODER_VERSION, Pixels
+from common.memory import no_memory
 
 LOCK_SECONDS: Final = 600.0
 """How long a build waits for another process that builds the same cache."""
@@ -216,6 +217,8 @@ def storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if reason := no_memory(error):
+            raise StorageError(f"image cache {folder}: cannot be mapped: {reason}") from error
         reason = error.strerror or str(error)
         raise StorageError(f"image cache {folder}: {reason}; free some space, or set MELFED_CACHE elsewhere") from error
     except sqlite3.Error as error:

@@ -18,6 +18,7 @@ import numpy as np
 
 from common.data.containers import split_member
 from common.data.duplicates import DuplicateGroup, find_duplicates, signature
+from common.data.links import LinkRule, Links
 from common.errors import DataError
 from common.image_cache import CacheBuilder, ImageCache, Outcome, Reading, Stamp
 from common.images import MAX_FILE_BYTES, TOO_LARGE, ImageProblem, MissingDecoder, Pixels, decode_bytes, read_file
@@ -86,7 +87,7 @@ class ImageStore:
         self._pixels = cache.records(max(slots.values(), default=-1) + 1)
 
     @classmethod
-    def open(cls, cache: Path, root: Path, images: Sequence[str], size: int) -> "ImageStore":
+    def open(cls, cache: Path, root: Path, images: Sequence[str], size: int, links: Links = "inside") -> "ImageStore":
         """Open a store whose images were all decoded before; nothing is hashed, files are only looked at.
 
         Args:
@@ -94,12 +95,13 @@ class ImageStore:
             root: the data folder.
             images: POSIX paths relative to `root`.
             size: side of the decoded squares in pixels.
+            links: which symbolic links are followed (`common.data.links`).
 
         Raises:
             DataError: the data folder is missing, or an image is new or changed since the cache was built.
             StorageError: the cache cannot be read.
         """
-        survey = _survey(cache, root, images, size)
+        survey = _survey(cache, root, images, size, links)
         if survey.pending:
             raise DataError(
                 f"{root}: {len(survey.pending)} of {len(survey.images)} images are not in the cache {cache} "
@@ -117,6 +119,7 @@ class ImageStore:
         *,
         workers: int | None = None,
         progress: Progress | None = None,
+        links: Links = "inside",
     ) -> "ImageStore":
         """Decode the images that the cache does not hold yet, in threads, and open the store.
 
@@ -127,13 +130,13 @@ class ImageStore:
             DataError: the data folder is missing.
             StorageError: the cache cannot be written, or another process has been building it for `LOCK_SECONDS`.
         """
-        survey = _survey(cache, root, images, size)
+        survey = _survey(cache, root, images, size, links)
         if survey.pending or survey.unreadable:
             with survey.cache.building() as builder:
                 # Another process may have done it while this one waited.
-                survey = _survey(cache, root, images, size)
+                survey = _survey(cache, root, images, size, links)
                 _decode_all(survey, builder, workers or min(os.cpu_count() or 1, _MOST_WORKERS), progress)
-            survey = _survey(cache, root, images, size)
+            survey = _survey(cache, root, images, size, links)
         return cls._of(survey)
 
     @classmethod
@@ -185,14 +188,17 @@ class ImageStore:
         return find_duplicates(digests, {image: known[digest] for image, digest in digests.items()})
 
 
-def _survey(cache: Path, root: Path, images: Sequence[str], size: int) -> _Survey:
+def _survey(cache: Path, root: Path, images: Sequence[str], size: int, links: Links) -> _Survey:
     real_root = os.path.realpath(root)
     if not Path(real_root).is_dir():
         raise DataError(f"{root}: no such data folder")
     names = tuple(dict.fromkeys(images))
-    files, unusable = _find_files(real_root, names)
+    files, unusable = _find_files(real_root, names, LinkRule(real_root, links))
     store = ImageCache(cache, size)
-    known = store.outcomes(real_root)
+    known = dict(store.outcomes(real_root))
+    inside = f"{real_root.rstrip('/')}/"
+    for folder in {os.path.split(file.path)[0] for file in files if not file.path.startswith(inside)}:
+        known |= store.outcomes(folder)
     outcomes: dict[str, Outcome] = {}
     pending: list[_File] = []
     for file in files:
@@ -206,7 +212,7 @@ def _survey(cache: Path, root: Path, images: Sequence[str], size: int) -> _Surve
     return _Survey(store, names, outcomes, unusable, pending, unreadable)
 
 
-def _find_files(root: str, images: Sequence[str]) -> tuple[list[_File], dict[str, str]]:
+def _find_files(root: str, images: Sequence[str], rule: LinkRule) -> tuple[list[_File], dict[str, str]]:
     """The images that are regular files inside the root, or lie in one, and the reason for each that is not.
 
     The folder of an image is resolved once for all images in it: ten thousand calls of realpath would take longer
@@ -230,7 +236,7 @@ def _find_files(root: str, images: Sequence[str]) -> tuple[list[_File], dict[str
         except (OSError, ValueError) as error:
             unusable[image] = f"cannot be read: {getattr(error, 'strerror', None) or error}"
             continue
-        if not path.startswith(inside):
+        if not path.startswith(inside) and rule.refusal(path):
             unusable[image] = "leads out of the data folder"
         elif not stat.S_ISREG(status.st_mode):
             unusable[image] = "not a file"

@@ -19,6 +19,9 @@ from common.errors import DataError, StudyError
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 ImageType = Literal["dermoscopic", "clinical", "overview", "tbp tile", "tbp overview", "rcm"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+SEEDED = ("partition", "model", "training")
+"""Sections that may have a seed of their own."""
 
 
 CURRENT = 2
@@ -101,6 +104,7 @@ class PartitionSpec(Section):
     validation: Fraction = Field(0.1, description="fraction of each clinic's groups for validation")
     test: Fraction = Field(0.2, description="fraction of each clinic's groups for testing")
     minimum_images: int = Field(20, ge=1, le=1_000_000, description="training images under which a clinic is refused")
+    seed: Seed | None = Field(None, description="of who is in which clinic and part; null: the study's")
 
     @model_validator(mode="after")
     def _pathological_has_classes(self) -> Self:
@@ -140,6 +144,7 @@ class ModelSpec(Section):
         None, description="file or folder of weights, or a finished run as a warm start; null: looked for (README)"
     )
     weights_sha256: Digest | None = Field(None, description="SHA-256 of the weights file; null: fixed at the first run")
+    seed: Seed | None = Field(None, description="of the initial values of what is not pretrained; null: the study's")
 
     @property
     def dropout_rate(self) -> float:
@@ -189,6 +194,9 @@ class TrainingSpec(Section):
     )
     positive_weight: float = Field(1.0, gt=0, le=1000, description="weight of a melanoma in the loss")
     augment: bool = Field(True, description="flips, quarter turns, mild colour")
+    seed: Seed | None = Field(
+        None, description="of the order of images, augmentation, dropout and cohorts; null: the study's"
+    )
 
 
 Algorithm = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi"]
@@ -302,7 +310,12 @@ class ResourcesSpec(Section):
     """What one virtual clinic may use in simulation; outside the digest, since it does not change what is learnt."""
 
     cpus: float = Field(1.0, gt=0, le=1024, description="CPU cores a clinic")
-    gpus: float = Field(0.0, ge=0, le=64, description="GPUs a clinic; fractions share one")
+    gpus: float | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="GPUs a clinic, fractions share one; 0: the CPU; null: shares of what is here (a cluster: 0)",
+    )
 
 
 class StudyProtocol(Section):
@@ -317,7 +330,9 @@ class StudyProtocol(Section):
     federation: FederationSpec = FederationSpec()
     privacy: PrivacySpec | None = Field(None, description="differential privacy; null: none")
     resources: ResourcesSpec = ResourcesSpec()
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random but privacy noise")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="of all that is random but privacy noise; sections may have own ones"
+    )
 
     @model_validator(mode="after")
     def _privacy_is_federated(self) -> Self:
@@ -331,8 +346,8 @@ class StudyProtocol(Section):
         """Return the canonical JSON that the digest is taken of.
 
         The path of the weights is left out: it differs between machines, and their SHA-256 is in. What is null because
-        it follows from another key stands as it is in force. `partition.classes` is left out where it is null, so that
-        studies of before it was there keep their digests.
+        it follows from another key stands as it is in force. Where they are null, `partition.classes` and the seeds of
+        sections are left out: a study without one is the same study as before there were such keys.
         """
         content = self.model_dump(mode="json", exclude={"resources": True, "model": {"weights"}})
         for path, value in self.followed().items():
@@ -340,6 +355,9 @@ class StudyProtocol(Section):
             content[section][key] = value
         if self.partition.classes is None:
             del content["partition"]["classes"]
+        for section in SEEDED:
+            if content[section]["seed"] is None:
+                del content[section]["seed"]
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
     def followed(self) -> dict[str, float]:
@@ -353,6 +371,11 @@ class StudyProtocol(Section):
     def digest(self) -> str:
         """SHA-256 of the canonical document, 64 hexadecimal digits."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    def seed_of(self, section: Literal["partition", "model", "training"]) -> int:
+        """Return the seed of a section's random streams: its own where it states one, else the study's."""
+        own: int | None = getattr(self, section).seed
+        return self.seed if own is None else own
 
     def with_changes(self, section: str, **changes: Any) -> "StudyProtocol":
         """Return a copy with keys of one section replaced (validated again)."""

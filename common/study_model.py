@@ -49,7 +49,7 @@ def located(study: StudyProtocol, weights_dir: Path | None = None) -> StudyProto
 
 def build_study_classifier(study: StudyProtocol, weights_dir: Path | None = None) -> Classifier:
     """Return the study's network as it stands before the first round, on the CPU. Raises WeightsError."""
-    seed = seed_for(study.seed, "model")
+    seed = seed_for(study.seed_of("model"), "model")
     plain = study.model.model_copy(update={"neck": None})
     if not study.model.pretrained:
         return build_classifier(plain, seed=seed, state=None)

@@ -1,5 +1,6 @@
 """Named tensors that cross a boundary: what they must look like, and how they are kept in files."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from common.files import atomic_write
 
 PACKED = "safetensors"
 """Name of the one array of a record of tensors."""
+CONTENT = "content_sha256"
+"""In a file's header: SHA-256 of all else that is in it (files of melfed 0.1 have none)."""
 Array = npt.NDArray[np.float32]
 Tensors = dict[str, Array]
 
@@ -52,7 +55,7 @@ def shapes(tensors: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, tuple[in
 
 
 def save_tensors(path: Path, tensors: Mapping[str, npt.NDArray[np.generic]], metadata: Mapping[str, object]) -> None:
-    """Write tensors as safetensors, atomically.
+    """Write tensors as safetensors, atomically, with a SHA-256 of their content and of the metadata.
 
     Args:
         path: the file.
@@ -64,6 +67,7 @@ def save_tensors(path: Path, tensors: Mapping[str, npt.NDArray[np.generic]], met
     """
     header = {key: json.dumps(value, allow_nan=False) for key, value in metadata.items()}
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    header[CONTENT] = _content_sha256(contiguous, header)
     content = safetensors.numpy.save(contiguous, header)
     with atomic_write(path) as file:
         file.write(content)
@@ -106,13 +110,27 @@ def load_tensors(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[s
     """Read tensors and metadata written by `save_tensors`.
 
     Raises:
-        RunError: the file is missing or not a whole safetensors file.
+        RunError: the file is missing, not a whole safetensors file, or holds other than what was written.
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (no iteration there)
+            header = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iteration there)
+        written = header.pop(CONTENT, None)
+        if written is not None and written != _content_sha256(tensors, header):
+            raise RunError(f"{path}: damaged: it holds other than what was written; bring it back from a backup")
+        return tensors, {key: json.loads(value) for key, value in header.items()}
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path}: not a whole safetensors file: {error}") from None
+
+
+def _content_sha256(tensors: Mapping[str, npt.NDArray[np.generic]], header: Mapping[str, str]) -> str:
+    """Return a SHA-256 over names, types, shapes and values of tensors, and over a header (64 hexadecimal digits)."""
+    named = sorted(tensors.items())
+    head = json.dumps([sorted(header.items()), [(name, array.dtype.str, array.shape) for name, array in named]])
+    digest = hashlib.sha256(f"{len(head)}:{head}".encode("utf-8", "surrogatepass"))
+    for _, array in named:
+        digest.update(array.tobytes())
+    return digest.hexdigest()

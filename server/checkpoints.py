@@ -1,6 +1,7 @@
 """Checkpoints: the global model and the server optimiser after each round, so that a run can go on from there."""
 
 import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,8 +44,16 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def last_checkpoint(folder: Path, digest: str) -> Checkpoint | None:
+def last_checkpoint(
+    folder: Path, digest: str, parents: Collection[str] = (), told: Callable[[str], None] | None = None
+) -> Checkpoint | None:
     """Return the newest whole checkpoint, or None.
+
+    Args:
+        folder: of the checkpoints.
+        digest: of the study.
+        parents: digests of the shorter studies that the run has gone on from; what they left counts as the study's.
+        told: is called with a line where a newer checkpoint than the returned one is damaged.
 
     Raises:
         RunError: the newest is of another study, there are checkpoints but none is whole, or the folder is missing.
@@ -58,8 +67,10 @@ def last_checkpoint(folder: Path, digest: str) -> Checkpoint | None:
         except RunError as error:
             problems.append(str(error))
             continue
-        if metadata.get("digest") != digest:
+        if metadata.get("digest") not in {digest, *parents}:
             raise RunError(f"{path}: of study {str(metadata.get('digest'))[:12]}, not {digest[:12]}")
+        if problems and told is not None:
+            told(f"{problems[0]}; going on from the one before")
         parts = (_under(prefix, tensors) for prefix in ("model/", "optimizer/", "average/"))
         return Checkpoint(int(str(metadata["round"])), digest, *parts)
     if problems:

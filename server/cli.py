@@ -1,5 +1,6 @@
 """The coordinator's command, `melfed-server`."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,9 @@ app = typer.Typer(
 
 Run = Annotated[
     Path, typer.Argument(help="RUN: the run's folder, or, at the server, the run's name.", show_default=False)
+]
+Clinic = Annotated[
+    str | None, typer.Option(help="Whose model, of a local baseline, which has one a clinic.", show_default=False)
 ]
 
 
@@ -52,15 +56,23 @@ def evaluate(
     shared_ids: Annotated[
         bool, typer.Option("--shared-ids", help="Equal ids of patients in several sources are one person's.")
     ] = False,
+    clinic: Clinic = None,
+    links: Annotated[
+        str,
+        typer.Option(
+            metavar="inside|own|any",
+            help="Symbolic links of the folder that are followed: own: within its file system; any: out of it too.",
+        ),
+    ] = "inside",
 ) -> None:
     """Score a run's final model on every image of a labelled folder."""
     from common.data.read_options import read_options
     from common.image_store import default_cache
     from server.evaluation import evaluate_run
 
-    options = read_options(diagnoses, shared_ids)
+    options = read_options(diagnoses, shared_ids, links=links)
     with Bar("decoding and scoring") as progress:
-        evaluation = evaluate_run(_folder(run), data, cache or default_cache(), progress, options)
+        evaluation = evaluate_run(_folder(run), data, cache or default_cache(), progress, options, clinic)
     for item in evaluation.left_out:
         errors.print(f"left out {item.image}: {item.reason}", markup=False)
     if evaluation.trained_on:
@@ -77,19 +89,27 @@ def evaluate(
 def predict(
     run: Run,
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print a JSON object an image: image, logit, probability, problem; all digits."),
+    ] = False,
+    clinic: Clinic = None,
 ) -> None:
     """Print the probability of melanoma for each image, a line each: probability, tab, file."""
     from server.evaluation import predict as predict_images
 
-    predictions = predict_images(_folder(run), images)
+    predictions = predict_images(_folder(run), images, clinic)
     errors.print(NOTICE, style="yellow")
     failed = False
     for prediction in predictions:
         if prediction.probability is None:
             failed = True
             errors.print(f"error: {prediction.image}: {prediction.problem}", style="red", markup=False)
-        else:
+        elif not as_json:
             sys.stdout.write(f"{prediction.probability:.4f}\t{prediction.image}\n")
+    if as_json:
+        rows = [{**vars(prediction), "image": str(prediction.image)} for prediction in predictions]
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     if failed:
         raise typer.Exit(DataError.exit_code)
 

@@ -41,7 +41,12 @@ def summarise(
     clinics = tuple(_clinic(study, name, counts, outcome) for name, counts in outcome.clinics.items())
     return RunSummary(
         melfed=version("melfed"),
-        study=StudyIdentity(name=study.name, digest=study.digest),
+        study=StudyIdentity(
+            name=study.name,
+            digest=study.digest,
+            parents=tuple(parent.digest for parent in folder.parents()),
+            keys=study.model_dump(mode="json", exclude={"model": {"weights"}}),
+        ),
         mode=study.federation.mode,
         data=data,
         test=metrics_of(pooled(outcome.test.values())),
@@ -74,7 +79,8 @@ def _rounds(folder: RunFolder) -> tuple[RoundSummary, ...]:
         for event in events
         if event["event"] == "validation"
     }
-    rows = [{k: v for k, v in event.items() if k != "event"} for event in events if event["event"] == "round"]
+    left_out = {"event", "clinics"}  # clinic by clinic it is in clinic_rounds.csv
+    rows = [{k: v for k, v in event.items() if k not in left_out} for event in events if event["event"] == "round"]
     return tuple(RoundSummary.model_validate({**row, "validation": validations.get(row["round"])}) for row in rows)
 
 
@@ -97,25 +103,41 @@ def public_data(study: StudyProtocol, weights_dir: Path | None = None) -> Public
     return PublicData.model_validate(metadata["data"]) if metadata else None
 
 
-def load_model(folder: RunFolder) -> tuple[StudyProtocol, Classifier]:
+def load_model(folder: RunFolder, clinic: str | None = None) -> tuple[StudyProtocol, Classifier]:
     """Return a run's study and final model.
 
+    Args:
+        folder: of the run.
+        clinic: whose model, of a `local` baseline.
+
     Raises:
-        RunError: the run has not finished, is a `local` baseline, or its model is of another study.
+        RunError: the run has not finished, a clinic is to be named, or none, or the model is damaged or of another
+            study.
     """
     study = folder.study()
-    if study.federation.mode == "local":
-        raise RunError(f"{folder.path}: a local baseline has a model a clinic, not one; use a federated or central run")
-    if not folder.model.exists():
-        raise RunError(f"{folder.path}: the run has not finished (no model.safetensors); go on with --resume")
-    arrays, metadata = load_tensors(folder.model)
+    path = _model_path(folder, study.federation.mode == "local", clinic)
+    arrays, metadata = load_tensors(path)
     if not folder.made_by(str(metadata.get("study")), study):
-        raise RunError(f"{folder.model}: made by study {str(metadata.get('study'))[:12]}, not {study.digest[:12]}")
+        raise RunError(f"{path}: made by study {str(metadata.get('study'))[:12]}, not {study.digest[:12]}")
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
         return study, saved_classifier(study.model, tensors)
     except WeightsError as error:
-        raise RunError(f"{folder.model}: {error}; the file is damaged") from None
+        raise RunError(f"{path}: {error}; the file is damaged") from None
+
+
+def _model_path(folder: RunFolder, local: bool, clinic: str | None) -> Path:
+    """Return the file of a run's one model, or of a clinic's."""
+    found = folder.models_of_clinics() if local else {}
+    if local and found and clinic not in found:
+        which = f"no clinic {clinic!r}" if clinic else "a local baseline has a model a clinic"
+        raise RunError(f"{folder.path}: {which}; name one with --clinic: {', '.join(found)}")
+    if not local and clinic is not None:
+        raise RunError(f"{folder.path}: the run has one model of all clinics; leave out --clinic")
+    path = found.get(clinic or "", folder.model)
+    if not path.exists():
+        raise RunError(f"{folder.path}: the run has not finished (no {path.name}); go on with --resume")
+    return path
 
 
 @dataclass(frozen=True)
@@ -134,7 +156,12 @@ class Evaluation:
 
 
 def evaluate_run(
-    run: Path, data: Path, cache: Path, progress: Progress | None = None, options: ReadOptions | None = None
+    run: Path,
+    data: Path,
+    cache: Path,
+    progress: Progress | None = None,
+    options: ReadOptions | None = None,
+    clinic: str | None = None,
 ) -> Evaluation:
     """Score a run's final model on every usable image of a labelled folder.
 
@@ -144,16 +171,22 @@ def evaluate_run(
         cache: where decoded images are kept.
         progress: called with (done, total) images, first while they are decoded and then while they are scored.
         options: what a person says about the folder that its tables do not say.
+        clinic: whose model, of a `local` baseline.
 
     Raises:
-        RunError: no finished run there.
+        RunError: no finished run there, or none of that clinic.
         DataError: no labelled, usable images there.
     """
     folder = RunFolder.open(run)
-    study, model = load_model(folder)
+    study, model = load_model(folder, clinic)
     table = read_table(data, study.data.positive, options)
     store = ImageStore.build(
-        cache, root=table.root, images=[r.image for r in table.records], size=study.data.image_size, progress=progress
+        cache,
+        root=table.root,
+        images=[r.image for r in table.records],
+        size=study.data.image_size,
+        progress=progress,
+        links=options.links if options else "inside",
     )
     images = Images(tuple(record for record in table.records if record.image in store), store)
     if not len(images):
@@ -176,20 +209,27 @@ def evaluate_run(
 
 @dataclass(frozen=True)
 class Prediction:
-    """The probability of a positive for one image, or why there is none."""
+    """The score of one image, as logit and as probability of a positive, or why there is none."""
 
     image: Path
     probability: float | None
     problem: str | None = None
+    logit: float | None = None
 
 
-def predict(run: Path, images: Sequence[Path]) -> list[Prediction]:
-    """Return a probability for each image file.
+def predict(run: Path, images: Sequence[Path], clinic: str | None = None) -> list[Prediction]:
+    """Return a score for each image file.
+
+    Args:
+        run: a finished run's folder.
+        images: files.
+        clinic: whose model, of a `local` baseline.
 
     Raises:
-        RunError: no finished run there, or its model needs age, sex and site, which a picture does not carry.
+        RunError: no finished run there, none of that clinic, or its model needs age, sex and site, which a picture does
+            not carry.
     """
-    study, model = load_model(RunFolder.open(run))
+    study, model = load_model(RunFolder.open(run), clinic)
     if study.model.metadata:
         raise RunError(f"{run}: its model needs age, sex and site; use melfed-server evaluate with a table")
     return [_predict(model, path, study) for path in images]
@@ -204,4 +244,5 @@ def _predict(model: Classifier, path: Path, study: StudyProtocol) -> Prediction:
         return Prediction(path, None, problem.reason)
     with torch.inference_mode(), autocast(device):
         inputs = to_input(pixels[None], backbone.mean, backbone.std, None, device)
-        return Prediction(path, float(torch.sigmoid(model.to(device).eval()(inputs).double())))
+        logit = model.to(device).eval()(inputs).double()
+    return Prediction(path, float(torch.sigmoid(logit)), logit=float(logit))

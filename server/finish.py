@@ -8,6 +8,7 @@ from urllib.parse import quote
 from common.classifier import Classifier, load_trainable
 from common.protocol import StudyProtocol
 from common.recipe import Choice
+from server.clinic_rounds import write_clinic_rounds
 from server.counts import Counts, counted, totals
 from server.evaluation import public_data, save_model, summarise
 from server.outcome import Outcome
@@ -66,6 +67,8 @@ def finish(folder: RunFolder, done: Finished) -> RunSummary:
     folder.write_outcome(outcome)
     folder.write_summary(summary)
     write_report(folder)
+    write_clinic_rounds(folder)
+    folder.write_sums()
     return summary
 
 

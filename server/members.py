@@ -159,7 +159,7 @@ class Members:
         size = robust.cohort_size(self.study.federation, len(names))
         if size == len(names):
             return names
-        generator = np.random.default_rng(seed_for(self.study.seed, "cohort", number))
+        generator = np.random.default_rng(seed_for(self.study.seed_of("training"), "cohort", number))
         chosen = generator.choice(len(names), size=size, replace=False)
         return [names[i] for i in sorted(int(c) for c in chosen)]
 

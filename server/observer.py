@@ -1,9 +1,12 @@
 """Whoever wants to know how a run goes: the command line draws progress with it."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from server.counts import Counts
+
+_log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
@@ -20,6 +23,9 @@ class Observer(Protocol):
 
     def replied(self, clinic: str, error: str | None, declined: bool = False) -> None:
         """A clinic answered, or did not: `error` says why, and `declined` that its own policy forbids it."""
+
+    def noticed(self, text: str) -> None:
+        """Something is to be known that stops nothing, in one line; called from any thread."""
 
     def waiting(self) -> None:
         """Called many times a second while the run waits."""
@@ -45,6 +51,10 @@ class Silent:
 
     def replied(self, clinic: str, error: str | None, declined: bool = False) -> None:
         """See `Observer`."""
+
+    def noticed(self, text: str) -> None:
+        """See `Observer`; the process's own log has it."""
+        _log.warning("%s", text)
 
     def waiting(self) -> None:
         """See `Observer`."""

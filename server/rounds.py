@@ -20,7 +20,7 @@ from common.protocol import StudyProtocol
 from common.tensors import Tensors, check_tensors, shapes
 from server import exchange
 from server.aggregation import RoundMean, ServerOptimizer, tail_average
-from server.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
+from server.checkpoints import Checkpoint, save_checkpoint
 from server.conduct import Conduct, standing
 from server.exchange import Channel
 from server.intake import USELESS, Update
@@ -28,6 +28,7 @@ from server.members import Absent, Asking, Members
 from server.observer import Observer
 from server.outcome import Outcome
 from server.pending import Pending
+from server.resumed import find_state
 from server.run_folder import RunFolder
 from server.run_state import change_state
 
@@ -37,17 +38,21 @@ class _Training:
     """What a round's replies add up to."""
 
     mean: RoundMean
+    private: bool
     absent: Absent = field(default_factory=Absent)
     answered: list[str] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    validation: list[Histogram] = field(default_factory=list)
+    validation: dict[str, Histogram] = field(default_factory=dict)
+    clinics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
 
     def add(self, name: str, update: Update) -> None:
         """Add one clinic's update."""
         if update.validation is not None:
-            self.validation.append(update.validation)
+            self.validation[name] = update.validation
+        loss = None if self.private else update.loss
+        self.clinics[name] = {"train_loss": loss, "weight": update.weight, "bytes_up": update.size}
         self.mean.add(name, update.tensors, update.weight)
         self.losses.append(update.loss * update.weight)
         self.bytes_up += update.size
@@ -91,7 +96,7 @@ class Rounds:
 
     def _begin(self) -> Checkpoint:
         """Return the state to go on from."""
-        state = last_checkpoint(self.folder.checkpoints, self.study.digest)
+        state = find_state(self.folder, self.study.digest, self.observer.noticed, first=0)
         if state is None:
             state = Checkpoint(0, self.study.digest, self.initial, {})
             save_checkpoint(self.folder.checkpoints, state)
@@ -106,7 +111,7 @@ class Rounds:
     def _round(self, grid: Channel, number: int, state: Checkpoint) -> Checkpoint:
         """Train one round; return the state after it, checkpointed."""
         started = monotonic()
-        total = _Training(RoundMean(self.study.federation, state.model))
+        total = _Training(RoundMean(self.study.federation, state.model), self.study.privacy is not None)
         cohort = self._collect(grid, number, state.model, total)
         self.members.need_quorum(len(total.answered), len(cohort), total.absent)
         if total.validation:
@@ -129,6 +134,7 @@ class Rounds:
                 "answered": sorted(total.answered),
                 "failed": failed,
                 "declined": declined,
+                "clinics": dict(sorted(total.clinics.items())),
             }
         )
         after = Checkpoint(number, self.study.digest, model, optimizer.state, average)
@@ -167,7 +173,7 @@ class Rounds:
             try:
                 update = self.members.intake.update(reply, number, self.members.counts[name], model)
                 # Before it is kept: what the sum cannot hold would end this process, and every one that goes on.
-                pooled([*total.validation, *([update.validation] if update.validation else [])])
+                pooled([*total.validation.values(), *([update.validation] if update.validation else [])])
             except USELESS as error:
                 total.bytes_up += reply.size
                 total.absent.note(name, reply, error)
@@ -229,10 +235,9 @@ class Rounds:
                     "begin a new run with a lower training.learning_rate or federation.server_learning_rate"
                 )
 
-    def _record_validation(self, number: int, validation: list[Histogram]) -> None:
+    def _record_validation(self, number: int, validation: dict[str, Histogram]) -> None:
         if number >= 1:
-            histogram = pooled(validation).to_lists()
-            self.folder.append({"event": "validation", "round": number, "histogram": histogram})
+            self.folder.append_validation(number, pooled(validation.values()), validation)
 
     def _evaluate(self, grid: Channel, model: Tensors) -> Outcome:
         """Have every clinic evaluate the final model."""
@@ -246,19 +251,19 @@ class Rounds:
         self._note_absent(absent, set(clinics) - set(asked.values()))
         content = exchange.request(rounds, self.study, self.members.intake.run, model)
         test: dict[str, Histogram] = {}
-        validation: list[Histogram] = []
+        validation: dict[str, Histogram] = {}
         asking = Asking(members, members.needed(len(clinics)))
         for reply in members.ask(grid, exchange.EVALUATE, asked, content, asking):
             name = asked[reply.node]
             try:
                 evaluation = members.intake.evaluation(reply, rounds, members.counts[name])
                 pooled([*test.values(), evaluation.test])
-                pooled([*validation, evaluation.validation])
+                pooled([*validation.values(), evaluation.validation])
             except USELESS as error:
                 absent.note(name, reply, error)
             else:
                 test[name] = evaluation.test
-                validation.append(evaluation.validation)
+                validation[name] = evaluation.validation
                 asking.answered += 1
                 if evaluation.account is not None:
                     members.accounts[name] = evaluation.account

@@ -172,8 +172,8 @@ def _new(
         raise RunError(f"--out {name}: a name has letters, digits, dots, hyphens; runs are below {config.runs}")
     _tell_who_has_not_approved(config, names, protocol.digest)
     _tell_who_is_trusted(protocol)
-    folder = queue_run(config.runs / name, protocol, names, choices)
-    errors.print(f"run {name}: study {protocol.name} {protocol.digest}, clinics: {', '.join(names)}")
+    folder = queue_run(config.runs / name, protocol, names, choices, fresh=out is None)
+    errors.print(f"run {folder.path.name}: study {protocol.name} {protocol.digest}, clinics: {', '.join(names)}")
     return folder
 
 

@@ -1,26 +1,43 @@
 """A run's folder: `study.yaml`, `metrics.jsonl`, `checkpoints/`, `model.safetensors`, `summary.json`, `report.html`."""
 
+import hashlib
+import itertools
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from common.errors import RunError, StorageError
 from common.files import write_text
-from common.protocol import CURRENT, StudyProtocol
+from common.protocol import CURRENT, Digest, Section, StudyProtocol
 from common.study_file import recorded_study, study_yaml
 from server.outcome import Outcome
 from server.summary import RunSummary
 
+if TYPE_CHECKING:
+    from common.noisy_histogram import Histogram
+
 Event = Mapping[str, Any]
+SUMS = "SHA256SUMS"
 _IDENTITY = re.compile(r"[0-9a-f]{16}")
+
+
+class Parent(Section):
+    """A shorter study whose rounds a run has gone on from."""
+
+    digest: Digest
+    rounds: int
+
+
+_PARENTS = TypeAdapter(tuple[Parent, ...])
 
 
 @dataclass(frozen=True)
@@ -30,21 +47,20 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, study: StudyProtocol) -> "RunFolder":
+    def create(cls, path: Path, study: StudyProtocol, *, fresh: bool = False) -> "RunFolder":
         """Make a new run folder.
+
+        Args:
+            path: of the folder.
+            study: what is run.
+            fresh: where something stands at `path` already, take the first free one of `path-2`, `path-3` and so on:
+                for a name that nobody chose, such as a time.
 
         Raises:
             RunError: something stands at `path` already.
             StorageError: it cannot be written.
         """
-        if path.exists() or path.is_symlink():
-            raise RunError(f"{path}: exists; choose another --out, or go on with --resume {path}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir(mode=0o700)
-            (path / "checkpoints").mkdir(mode=0o700)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be made: {error.strerror}") from None
+        path = _make(path, fresh)
         try:
             write_text(path / "run-id", secrets.token_hex(8) + "\n")
             write_text(path / "study.yaml", study_yaml(study))
@@ -59,6 +75,20 @@ class RunFolder:
         if not (path / "study.yaml").is_file():
             raise RunError(f"{path}: not a run folder (it has no study.yaml)")
         return cls(path)
+
+    def parents(self) -> "tuple[Parent, ...]":
+        """Return the shorter studies that the run has gone on from, the oldest first. Raises RunError."""
+        path = self.path / "parents.json"
+        if not path.exists():
+            return ()
+        try:
+            return _PARENTS.validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            raise RunError(f"{path}: damaged; bring it back from a backup") from None
+
+    def write_parents(self, parents: "Sequence[Parent]") -> None:
+        """Write down from which shorter studies the run has gone on."""
+        write_text(self.path / "parents.json", _PARENTS.dump_json(tuple(parents), indent=1).decode() + "\n")
 
     @property
     def identity(self) -> str:
@@ -100,6 +130,11 @@ class RunFolder:
     def model(self) -> Path:
         """The final model."""
         return self.path / "model.safetensors"
+
+    def models_of_clinics(self) -> dict[str, Path]:
+        """Return the final model of each clinic, where each has one (`local` baseline), by the clinic's name."""
+        files = sorted(self.path.glob("model-*.safetensors"))
+        return {unquote(path.name.removeprefix("model-").removesuffix(".safetensors")): path for path in files}
 
     @property
     def report(self) -> Path:
@@ -168,6 +203,16 @@ class RunFolder:
         kept = [event for event in self.events() if event["round"] <= limits.get(event["event"], -1)]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in kept))
 
+    def append_validation(
+        self, round_number: int, together: "Histogram", of_clinics: "Mapping[str, Histogram]"
+    ) -> None:
+        """Add how the model after a round does on the clinics' validation parts: pooled, and each by itself."""
+        from common.noisy_metrics import metrics_of
+
+        of_each = {name: metrics_of(found).model_dump(mode="json") for name, found in sorted(of_clinics.items())}
+        histogram = together.to_lists()
+        self.append({"event": "validation", "round": round_number, "histogram": histogram, "clinics": of_each})
+
     def write_outcome(self, outcome: Outcome) -> None:
         """Add each clinic's test histogram to the events: the report's curves are drawn from them."""
         for name, histogram in outcome.test.items():
@@ -178,13 +223,60 @@ class RunFolder:
         write_text(self.path / "summary.json", summary.model_dump_json(indent=2) + "\n")
 
     def summary(self) -> RunSummary:
-        """Return the run's summary. Raises RunError where the run has not finished."""
+        """Return the run's summary. Raises RunError where the run has not finished, or the file was changed since."""
         path = self.path / "summary.json"
         try:
-            return RunSummary.model_validate_json(path.read_text(encoding="utf-8"))
+            content = path.read_bytes()
+            if self._sums().get(path.name, expected := hashlib.sha256(content).hexdigest()) != expected:
+                raise RunError(f"{path}: not what the run wrote (see {SUMS}); bring it back from a backup")
+            return RunSummary.model_validate_json(content)
         except FileNotFoundError:
             raise RunError(f"{self.path}: the run has not finished; go on with --resume {self.path}") from None
         except ValidationError as error:
             raise RunError(f"{path}: not a run summary: {error.errors()[0]['msg']}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RunError(f"{path}: cannot be read: {error}") from None
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+
+    def write_sums(self) -> None:
+        """Write `SHA256SUMS` over a finished run's files, for `sha256sum --check`."""
+        files = sorted(path for path in self.path.iterdir() if path.name in _FINAL or _is_model(path))
+        lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
+        write_text(self.path / SUMS, "".join(lines))
+
+    def _sums(self) -> dict[str, str]:
+        """Return the digests of a finished run's files by name; empty where they were never written."""
+        path = self.path / SUMS
+        if not path.exists():
+            return {}
+        rows = (line.partition("  ") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+        return {name: digest for digest, _, name in rows}
+
+
+_FINAL = frozenset(
+    {"study.yaml", "summary.json", "metrics.jsonl", "report.html", "partition.json", "run-id", "clinic_rounds.csv"}
+)
+
+
+def _is_model(path: Path) -> bool:
+    return path.name.startswith("model") and path.suffix == ".safetensors"
+
+
+def _make(path: Path, fresh: bool) -> Path:
+    """Make the folder of a run, with its folder of checkpoints."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be made: {error.strerror}") from None
+    for number in itertools.count(1):
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            candidate.mkdir(mode=0o700)
+            (candidate / "checkpoints").mkdir(mode=0o700)
+        except FileExistsError:
+            if not fresh:
+                raise RunError(f"{path}: exists; choose another --out, or go on with --resume {path}") from None
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be made: {error.strerror}") from None
+        else:
+            return candidate
+    raise AssertionError  # it counts for ever

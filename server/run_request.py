@@ -35,18 +35,27 @@ class RunRequest(Section):
         return tuple(Choice(row.key, row.value, row.reason) for row in self.recipe)
 
 
-def queue_run(path: Path, study: StudyProtocol, clinics: Sequence[str], choices: Sequence[Choice]) -> RunFolder:
+def queue_run(
+    path: Path, study: StudyProtocol, clinics: Sequence[str], choices: Sequence[Choice], *, fresh: bool = False
+) -> RunFolder:
     """Make the folder of a deployed run; the daemon, which looks for such folders, then starts it.
+
+    Args:
+        path: of the folder.
+        study: sealed.
+        clinics: names of those that take part.
+        choices: what the recipe chose.
+        fresh: as `RunFolder.create`.
 
     Raises:
         RunError: something stands at `path` already.
         StorageError: it cannot be written.
     """
     recipe = tuple(Chosen(key=choice.key, value=_scalar(choice.value), reason=choice.reason) for choice in choices)
-    folder = RunFolder.create(path, study)
-    write_text(path / NAME, RunRequest(clinics=tuple(clinics), recipe=recipe).model_dump_json(indent=1) + "\n")
+    folder = RunFolder.create(path, study, fresh=fresh)
+    write_text(folder.path / NAME, RunRequest(clinics=tuple(clinics), recipe=recipe).model_dump_json(indent=1) + "\n")
     # Last: from now on the daemon sees the run.
-    write_state(path, RunState())
+    write_state(folder.path, RunState())
     return folder
 
 

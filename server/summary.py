@@ -15,10 +15,17 @@ class _Row(BaseModel):
 
 
 class StudyIdentity(_Row):
-    """Which study was run."""
+    """Which study was run.
+
+    Attributes:
+        parents: digests of the shorter studies that the run has gone on from, the oldest first.
+        keys: all keys of the study with their values, but for the path of the weights; empty in runs of melfed 0.1.
+    """
 
     name: str
     digest: str
+    parents: tuple[str, ...] = ()
+    keys: dict[str, Any] = {}
 
 
 class LeftOutImage(_Row):

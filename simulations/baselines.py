@@ -19,10 +19,11 @@ from common.histogram import ScoreHistogram
 from common.protocol import StudyProtocol, validates
 from common.scoring import score
 from common.tensors import Tensors
-from server.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
+from server.checkpoints import Checkpoint, save_checkpoint
 from server.counts import Counts
 from server.observer import Observer
 from server.outcome import Outcome
+from server.resumed import find_state
 from server.run_folder import RunFolder
 from simulations.neck import with_neck
 
@@ -45,7 +46,7 @@ class Baseline:
             StudyError: the training loss has grown beyond all numbers.
         """
         rounds = self.study.federation.rounds
-        state = last_checkpoint(folder.checkpoints, self.study.digest)
+        state = find_state(folder, self.study.digest, observer.noticed, first=1)
         if state is not None:
             self._restore(state)
         first = state.round + 1 if state else 1
@@ -79,15 +80,19 @@ class Baseline:
         started = monotonic()
         observer.round_started(number, [clinic.name for clinic in self.clinics])
         total, images = 0.0, 0
+        of_clinics: dict[str, dict[str, float | None]] = {}
         for learner in self.learners.values():
-            total += learner.train(number, observer) * len(learner.images)
+            loss = learner.train(number, observer)
+            total += loss * len(learner.images)
             images += len(learner.images)
+            if learner.name:
+                of_clinics[learner.name] = {"train_loss": loss, "weight": len(learner.images), "bytes_up": 0}
             for clinic in learner.clinics:
                 observer.replied(clinic.name, None)
         self._validate(number, folder)
         seconds, names = monotonic() - started, [clinic.name for clinic in self.clinics]
         row = {"event": "round", "round": number, "train_loss": total / images, "seconds": seconds}
-        folder.append({**row, "bytes_up": 0, "bytes_down": 0, "answered": names, "failed": {}})
+        folder.append({**row, "bytes_up": 0, "bytes_down": 0, "answered": names, "failed": {}, "clinics": of_clinics})
         models, optimizers = self._states()
         save_checkpoint(folder.checkpoints, Checkpoint(number, self.study.digest, models, optimizers))
         observer.round_finished(number, total / images, seconds)
@@ -96,9 +101,9 @@ class Baseline:
         """Record how the models after a round do on the validation parts, where the study asks for it."""
         if not validates(self.study, number):
             return
-        parts = (learner.evaluate(c, "validation") for learner in self.learners.values() for c in learner.clinics)
-        histogram = sum(parts, ScoreHistogram.empty())
-        folder.append({"event": "validation", "round": number, "histogram": histogram.to_lists()})
+        learners = self.learners.values()
+        parts = {c.name: learner.evaluate(c, "validation") for learner in learners for c in learner.clinics}
+        folder.append_validation(number, sum(parts.values(), ScoreHistogram.empty()), parts)
 
     def _states(self) -> tuple[Tensors, Tensors]:
         models: Tensors = {}

@@ -47,6 +47,13 @@ Classes = Annotated[
         metavar="FOLDER=CODE,...", help="What the images of folders show where no table says it.", show_default=False
     ),
 ]
+Links = Annotated[
+    str,
+    typer.Option(
+        metavar="inside|own|any",
+        help="Symbolic links of the folder that are followed: own: within its file system; any: out of it too.",
+    ),
+]
 
 
 @app.callback()
@@ -76,6 +83,15 @@ def run(
     diagnoses: Diagnoses = [],  # noqa: B006 (typer copies it)
     shared_ids: SharedIds = False,
     classes: Classes = None,
+    links: Links = "inside",
+    predictions: Annotated[
+        bool | None,
+        typer.Option(
+            "--predictions/--no-predictions",
+            help="Write the score of each test image.",
+            show_default="yes, but not for a private study",
+        ),
+    ] = None,
 ) -> None:
     """Train a study over virtual clinics and write a run folder with a report."""
     from common.data.read_options import read_options
@@ -84,38 +100,41 @@ def run(
     from simulations.progress import RunProgress, print_choices
 
     protocol, choices = resolve(_read(study, overrides, seed))
-    folder = resume or out
+    folder, fresh = resume or out, False
     if resume and out:
         raise StudyError("--out and --resume exclude each other; --resume names the folder to go on with")
     if folder is None:
+        fresh = True
         folder = Path("runs") / f"{protocol.name}-{datetime.now(UTC).astimezone():%Y%m%d-%H%M%S}"
     if policies and protocol.federation.mode != "federated":
         raise StudyError(f"--policy: no clinic decides in a {protocol.federation.mode} baseline; leave it out")
-    virtual = _divide(protocol, data, cache, read_options(diagnoses, shared_ids, classes))
+    virtual = _divide(protocol, data, cache, read_options(diagnoses, shared_ids, classes, links))
     of_clinic = _policies(policies, [split.name for split in virtual.splits])
     print_choices(choices)
     if idle := idle_values(protocol):
         named = ", ".join(f"{key} ({value})" for key, value in idle.items())
         errors.print(f"note: without effect in this run: {named}", style="yellow")
-    from simulations.run import privacy_warnings, simulate
+    from simulations.run import privacy_warnings, run_study
 
     for warning in privacy_warnings(protocol, virtual):
         errors.print(f"warning: {warning}", style="yellow")
     images = {clinic.name: _passes(protocol) * len(clinic.train) for clinic in virtual.clinics}
     with RunProgress(images) as observer:
-        summary = simulate(
+        made, summary = run_study(
             protocol,
             virtual,
             folder,
             observer,
             resume=resume is not None,
+            fresh=fresh,
             weights_dir=weights_dir,
             ray_address=ray_address,
             policies=of_clinic,
             choices=choices,
+            predictions=predictions,
         )
-    _print_summary(summary, folder)
-    output.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
+    _print_summary(summary, made.path)
+    output.print(f"report: {made.report}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -129,6 +148,7 @@ def partition(
     diagnoses: Diagnoses = [],  # noqa: B006 (typer copies it)
     shared_ids: SharedIds = False,
     classes: Classes = None,
+    links: Links = "inside",
 ) -> None:
     """Show the virtual clinics that a study would make, without training."""
     from rich.table import Table
@@ -137,7 +157,7 @@ def partition(
     from common.data.records import group_kind
     from simulations.partition import describe
 
-    virtual = _divide(_read(study, overrides, seed), data, cache, read_options(diagnoses, shared_ids, classes))
+    virtual = _divide(_read(study, overrides, seed), data, cache, read_options(diagnoses, shared_ids, classes, links))
     clinics = describe(virtual.records, virtual.splits)
     if as_json:
         sys.stdout.write(json.dumps([clinic.model_dump() for clinic in clinics], indent=2) + "\n")
@@ -172,6 +192,7 @@ def audit(
     diagnoses: Diagnoses = [],  # noqa: B006 (typer copies it)
     shared_ids: SharedIds = False,
     classes: Classes = None,
+    links: Links = "inside",
 ) -> None:
     """Test a private study's ε at the door of a clinic's worker, as a hostile coordinator would.
 
@@ -184,7 +205,7 @@ def audit(
     from simulations.progress import print_choices
 
     protocol, choices = resolve(_read(study, overrides, seed))
-    virtual = _divide(protocol, data, cache, read_options(diagnoses, shared_ids, classes))
+    virtual = _divide(protocol, data, cache, read_options(diagnoses, shared_ids, classes, links))
     print_choices(choices)
     with Bar("rounds with canaries") as rounds, Bar("trials of two worlds") as trials:
         found = audit_study(
@@ -217,6 +238,7 @@ def data(
     diagnoses: Diagnoses = [],  # noqa: B006 (typer copies it)
     shared_ids: SharedIds = False,
     classes: Classes = None,
+    links: Links = "inside",
 ) -> None:
     """Show what a folder of images holds, and how its tables were read.
 
@@ -228,7 +250,7 @@ def data(
     from simulations.inventory_table import inventory_tables
 
     with Bar("reading images") as progress:
-        inventory = inspect(folder, progress, read_options(diagnoses, shared_ids, classes))
+        inventory = inspect(folder, progress, read_options(diagnoses, shared_ids, classes, links))
     if as_json:
         sys.stdout.write(inventory.model_dump_json(indent=2) + "\n")
     else:

@@ -9,10 +9,9 @@ import logging
 import math
 import os
 import pickle
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from time import monotonic
@@ -25,9 +24,11 @@ from client.policy import ClinicPolicy
 from common.errors import RunError, StudyError
 from common.protocol import StudyProtocol
 from common.tensors import Tensors
+from common.yaml_file import one_line
 from server.observer import Observer
 from server.outcome import Outcome
 from server.run_folder import RunFolder
+from simulations.workspace import VARIABLE, workspace
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message
@@ -81,14 +82,14 @@ def federate(
     Raises:
         QuorumError, StorageError, RunError: as `server.rounds.Rounds.conduct`.
     """
+    gpus = gpus_of(simulation.study, len(simulation.clinics), ray_address)
+    simulation = replace(simulation, study=simulation.study.with_changes("resources", gpus=gpus))
     # A cluster's machines share the run's folder, not this machine's temporary one.
-    parent = str(folder.path) if ray_address else None
-    with tempfile.TemporaryDirectory(prefix="melfed-", dir=parent) as name, _environment(Path(name)):
-        workspace = Path(name)
-        (workspace / "progress").mkdir()
-        (workspace / "simulation.pickle").write_bytes(pickle.dumps(simulation))
-        observer.watch(lambda: _read_progress(workspace / "progress"))
-        return _simulate(simulation, workspace, folder, initial, observer, ray_address)
+    with workspace(folder.path.resolve() if ray_address else None) as place, _environment(place):
+        (place / "progress").mkdir()
+        (place / "simulation.pickle").write_bytes(pickle.dumps(simulation))
+        observer.watch(lambda: _read_progress(place / "progress"))
+        return _simulate(simulation, place, folder, initial, observer, ray_address)
 
 
 def _simulate(
@@ -103,11 +104,12 @@ def _simulate(
 
     from client import app as client_app
     from server import app as server_app
-    from server.conduct import Conduct
+    from server.conduct import Conduct, StoppedError
     from server.rounds import Rounds
+    from simulations.actors import replaced_backend
 
     _silence()
-    study, stop = simulation.study, threading.Event()
+    study, stop, ended = simulation.study, threading.Event(), threading.Event()
     rounds = Rounds(study, folder, initial, Conduct(len(simulation.clinics), stop), observer)
     failure: list[Exception] = []
 
@@ -117,21 +119,40 @@ def _simulate(
             rounds.conduct(grid)
         except Exception as error:  # noqa: BLE001 (raised again below)
             failure.append(error)
+        finally:
+            ended.set()
 
-    try:
-        run_simulation(
-            server_app=server_app.make_app(conduct),
-            client_app=client_app.make_app(WorkerOfPartition(workspace)),
-            num_supernodes=len(simulation.clinics),
-            backend_config=_backend(study, len(simulation.clinics), workspace, ray_address),
-        )
-    finally:
-        stop.set()
-    if failure:
+    def told(partition: int, reason: str) -> None:
+        observer.noticed(f"clinic {simulation.clinics[partition].name}: {reason}")
+
+    crash = ""
+    with replaced_backend(told, ended, down=stop):
+        try:
+            run_simulation(
+                server_app=server_app.make_app(conduct),
+                client_app=client_app.make_app(WorkerOfPartition(workspace)),
+                num_supernodes=len(simulation.clinics),
+                backend_config=_backend(study, len(simulation.clinics), workspace, ray_address),
+            )
+        except RuntimeError as error:
+            crash = one_line(_first_cause(error))
+        finally:
+            stop.set()
+    if failure and isinstance(failure[0], StoppedError):
+        crash = "one of its processes has ended: killed, or out of memory"
+    elif failure:
         raise failure[0]
+    if crash:
+        raise RunError(f"{folder.path}: Ray could not go on ({crash}); go on with --resume {folder.path}")
     if rounds.outcome is None:
         raise RunError(f"{folder.path}: the simulation engine stopped early; go on with --resume {folder.path}")
     return rounds.outcome
+
+
+def _first_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True)
@@ -159,10 +180,13 @@ def _worker(workspace: Path, partition: int) -> "ClinicWorker":
     from client.worker import ClinicWorker
 
     simulation = _simulation(workspace)
-    torch.set_num_threads(max(1, math.floor(simulation.study.resources.cpus)))
+    resources = simulation.study.resources
+    torch.set_num_threads(max(1, math.floor(resources.cpus)))
     data = simulation.clinics[partition]
     report = _Report(workspace / "progress" / str(partition), data.name)
-    return ClinicWorker(data, simulation.study, on_progress=report, safe=simulation.safe(data.name))
+    # Ray hides no GPU from a process that asked for none, and all of them would meet on the first.
+    device = torch.device("cpu") if resources.gpus == 0 else None
+    return ClinicWorker(data, simulation.study, device=device, on_progress=report, safe=simulation.safe(data.name))
 
 
 class _Report:
@@ -196,7 +220,20 @@ def _backend(study: StudyProtocol, clinics: int, workspace: Path, ray_address: s
         # No more worker processes than clinics.
         init["num_cpus"] = max(1, min(os.cpu_count() or 1, math.ceil(resources.cpus * clinics)))
         init["_temp_dir"] = str(workspace / "ray")
-    return {"client_resources": {"num_cpus": resources.cpus, "num_gpus": resources.gpus}, "init_args": init}
+    return {"client_resources": {"num_cpus": resources.cpus, "num_gpus": resources.gpus or 0.0}, "init_args": init}
+
+
+def gpus_of(study: StudyProtocol, clinics: int, ray_address: str | None) -> float:
+    """Return how many GPUs a clinic's process gets: as the study says, else an equal share of what this machine has."""
+    if study.resources.gpus is not None or ray_address:
+        return study.resources.gpus or 0.0
+    import torch
+
+    found = torch.cuda.device_count()
+    at_a_time = min(clinics, max(1, math.floor((os.cpu_count() or 1) / study.resources.cpus)))
+    # Ray counts in ten thousandths, and more than one GPU only in whole numbers.
+    share = found / at_a_time
+    return float(math.floor(share)) if share >= 1 else math.floor(share * 10_000) / 10_000
 
 
 def check_resources(study: StudyProtocol, ray_address: str | None) -> None:
@@ -206,7 +243,7 @@ def check_resources(study: StudyProtocol, ray_address: str | None) -> None:
     cpus = os.cpu_count() or 1
     if study.resources.cpus > cpus:
         raise StudyError(f"resources.cpus is {study.resources.cpus:g}, but this machine has {cpus}; ask for less")
-    if study.resources.gpus > 0:
+    if study.resources.gpus:
         import torch
 
         gpus = torch.cuda.device_count()
@@ -224,7 +261,7 @@ def _environment(workspace: Path) -> Iterator[None]:
     home = workspace / "home"
     home.mkdir()
     (home / "ray_bootstrap_config.yaml").write_text(LOCAL_CLUSTER)
-    changes = {**QUIET, "FLWR_HOME": str(workspace / "flwr"), "HOME": str(home)}
+    changes = {**QUIET, "FLWR_HOME": str(workspace / "flwr"), "HOME": str(home), VARIABLE: str(workspace)}
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

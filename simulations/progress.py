@@ -80,6 +80,10 @@ class RunProgress:
             errors.print(f"clinic {clinic}: {error}", style="yellow", markup=False)
         self.waiting()
 
+    def noticed(self, text: str) -> None:
+        """See `server.observer.Observer`."""
+        errors.print(text, style="yellow", markup=False)
+
     def waiting(self) -> None:
         """See `server.observer.Observer`."""
         if self._round is None or not self._progress.live.is_started:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import TypedDict, Unpack
 
 from client.policy import ClinicPolicy
 from client.privacy.accounting import delta_warning
@@ -22,7 +23,9 @@ from server.robust import clinics_needed
 from server.run_folder import RunFolder
 from server.summary import PublicData, RunSummary
 from simulations.baselines import Baseline
-from simulations.engine import Simulation, check_resources, federate
+from simulations.engine import Simulation, check_resources, federate, gpus_of
+from simulations.longer import check_longer, go_on_longer
+from simulations.predictions import NAME, write_predictions
 from simulations.virtual_clinics import VirtualClinics
 
 
@@ -31,25 +34,49 @@ def simulate(
     virtual: VirtualClinics,
     out: Path,
     observer: Observer,
-    *,
-    resume: bool = False,
-    weights_dir: Path | None = None,
-    ray_address: str | None = None,
-    policies: Mapping[str, ClinicPolicy] | None = None,
-    choices: Sequence[Choice] = (),
+    **options: "Unpack[Options]",
 ) -> RunSummary:
-    """Run a study over virtual clinics and write its folder.
+    """Run a study over virtual clinics and write its folder; see `run_study`."""
+    return run_study(study, virtual, out, observer, **options)[1]
+
+
+class Options(TypedDict, total=False):
+    """How a study is run.
+
+    Attributes:
+        resume: go on from the last checkpoint, with a longer study where that is sound (`simulations.longer`).
+        fresh: the folder's name was chosen by nobody: where it is taken, take one like it.
+        weights_dir: where pretrained weights are looked for first.
+        ray_address: of a running Ray cluster.
+        policies: by clinic; "*" stands for all clinics without one of their own.
+        choices: what `privacy.recipe: auto` chose, for the report.
+        predictions: write the score of every test image; None: where the study has no privacy.
+    """
+
+    resume: bool
+    fresh: bool
+    weights_dir: Path | None
+    ray_address: str | None
+    policies: Mapping[str, ClinicPolicy] | None
+    choices: Sequence[Choice]
+    predictions: bool | None
+
+
+def run_study(
+    study: StudyProtocol,
+    virtual: VirtualClinics,
+    out: Path,
+    observer: Observer,
+    **options: Unpack[Options],
+) -> tuple[RunFolder, RunSummary]:
+    """Run a study over virtual clinics and write its folder; return that and the summary.
 
     Args:
         study: what to run; its `federation.mode` chooses federation or a baseline.
         virtual: the clinics.
         out: the run folder: new, or with `resume` the one of an interrupted run of the same study and data.
         observer: is told how the run goes.
-        resume: go on from the last checkpoint.
-        weights_dir: where pretrained weights are looked for first.
-        ray_address: of a running Ray cluster.
-        policies: by clinic; "*" stands for all clinics without one of their own.
-        choices: what `privacy.recipe: auto` chose, for the report.
+        options: see `Options`.
 
     Raises:
         RunError: the folder exists, or with `resume` is of another study or data, or finished already.
@@ -57,49 +84,60 @@ def simulate(
         QuorumError, StorageError, StudyError: as `simulations.engine.federate`.
     """
     started = monotonic()
-    if study.federation.mode == "federated":
+    ray_address, weights_dir = options.get("ray_address"), options.get("weights_dir")
+    federated = study.federation.mode == "federated"
+    if federated:
         check_resources(study, ray_address)
         clinics_needed(study.federation, len(virtual.clinics))
     study, chosen = resolve(study)
-    choices, warnings = choices or chosen, privacy_warnings(study, virtual)
+    choices, warnings = options.get("choices") or chosen, privacy_warnings(study, virtual)
     study = seal(study, weights_dir)
     model = build_study_classifier(study, weights_dir)
-    folder = _reopen(out, study, virtual) if resume else _create(out, study, virtual)
-    device = pick_device()
-    if study.federation.mode == "federated":
-        simulation = Simulation(located(study, weights_dir), virtual.clinics, folder.ledgers, policies or {})
+    resume, fresh = options.get("resume", False), options.get("fresh", False)
+    folder = _reopen(out, study, virtual) if resume else _create(out, study, virtual, fresh)
+    gpus = gpus_of(study, len(virtual.clinics), ray_address) if federated else 1
+    device = pick_device(None if gpus else "cpu")
+    if federated:
+        policies = options.get("policies") or {}
+        simulation = Simulation(located(study, weights_dir), virtual.clinics, folder.ledgers, policies)
         outcome = federate(simulation, folder, trainable_tensors(model), observer, ray_address)
     else:
         baseline = Baseline(study, virtual.clinics, model, device)
         outcome, model = baseline.train(folder, observer), baseline.finished()
+    predictions = options.get("predictions")
+    if study.privacy is None if predictions is None else predictions:
+        write_predictions(folder.path / NAME, study, virtual.clinics, model, outcome.models, device)
     sources = tuple(sorted({record.source for record in virtual.records}))
     used = PublicData(study=study.name, digest=study.digest, images=len(virtual.records), sources=sources)
     seconds = monotonic() - started
     done = Finished(
         study, model, outcome, virtual.summary(), used, seconds, str(device), choices, warnings, weights_dir
     )
-    return finish(folder, done)
+    return folder, finish(folder, done)
 
 
-def _create(out: Path, study: StudyProtocol, virtual: VirtualClinics) -> RunFolder:
-    folder = RunFolder.create(out, study)
+def _create(out: Path, study: StudyProtocol, virtual: VirtualClinics, fresh: bool) -> RunFolder:
+    folder = RunFolder.create(out, study, fresh=fresh)
     write_text(folder.partition, _partition_text(virtual))
     return folder
 
 
 def _reopen(out: Path, study: StudyProtocol, virtual: VirtualClinics) -> RunFolder:
     folder = RunFolder.open(out)
-    theirs = folder.study().digest
-    if theirs != study.digest:
-        raise RunError(f"{out}: a run of study {theirs[:12]}, not {study.digest[:12]}; resume with the same study")
-    if (folder.path / "summary.json").exists():
-        raise RunError(f"{out}: the run has finished already; its report is {folder.report}")
+    same = folder.study().digest == study.digest
+    if same and (folder.path / "summary.json").exists():
+        more = "" if study.privacy else "; for more rounds, add --set federation.rounds=N"
+        raise RunError(f"{out}: the run has finished already; its report is {folder.report}{more}")
+    if not same:
+        check_longer(folder, study)
     partition = folder.partition
     if not partition.exists():
         # The run was killed while its folder was made.
         write_text(partition, _partition_text(virtual))
     if partition.read_text(encoding="utf-8") != _partition_text(virtual):
         raise RunError(f"{out}: the data folder gives other clinics than when the run began; resume with the same data")
+    if not same:
+        go_on_longer(folder, study)
     return folder
 
 

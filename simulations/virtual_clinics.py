@@ -7,6 +7,7 @@ from pathlib import Path
 from client.dataset import ClinicData
 from client.privacy.units import privacy_units
 from common.data.duplicates import DuplicateGroup, with_duplicates
+from common.data.links import Links
 from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_image_types, select_sources
 from common.data.rows import ReadOptions
 from common.errors import DataError
@@ -81,12 +82,13 @@ def divide(
     # Worker processes may stand elsewhere, and "." has no name for the report.
     data, cache = data.resolve(), cache.resolve()
     types = study.data.image_type
-    table = read_table(data, study.data.positive, (options or ReadOptions()).asking_for(types))
+    options = (options or ReadOptions()).asking_for(types)
+    table = read_table(data, study.data.positive, options)
     selected = select_image_types(select_sources(table.records, study.data.sources), types)
     if not selected:
         raise DataError(f"{data}: no image is of the kinds that data.image_type asks for; ask for others, or for all")
     names = [record.image for record in selected]
-    store = ImageStore.build(cache, table.root, names, study.data.image_size, progress=progress)
+    store = ImageStore.build(cache, table.root, names, study.data.image_size, progress=progress, links=options.links)
     records = tuple(record for record in selected if record.image in store)
     if not records:
         first = store.left_out[0]
@@ -100,10 +102,12 @@ def divide(
     unit = study.privacy.unit if study.privacy else None
     if unit is not None:
         privacy_units(records, unit)
-    splits = partition(records, study.partition, seed_for(study.seed, "partition"), unit)
+    splits = partition(records, study.partition, seed_for(study.seed_of("partition"), "partition"), unit)
     # Largest first: Flower serves nodes in this order, and the longest training should not start last.
     largest_first = sorted(splits, key=lambda split: (-len(split.train), split.name))
-    clinics = tuple(_clinic(split, records, table.root, cache, study.data.image_size) for split in largest_first)
+    clinics = tuple(
+        _clinic(split, records, table.root, cache, study.data.image_size, options.links) for split in largest_first
+    )
     return VirtualClinics(table.root, table.layout, records, splits, store.left_out, clinics, duplicates)
 
 
@@ -127,6 +131,8 @@ def _need_metadata(records: Sequence[LesionRecord], data: Path) -> None:
         )
 
 
-def _clinic(split: ClinicSplit, records: tuple[LesionRecord, ...], root: Path, cache: Path, size: int) -> ClinicData:
-    parts = (tuple(records[i] for i in part) for part in (split.train, split.validation, split.test))
-    return ClinicData(split.name, root, cache, size, *parts)
+def _clinic(
+    split: ClinicSplit, records: tuple[LesionRecord, ...], root: Path, cache: Path, size: int, links: Links
+) -> ClinicData:
+    train, validation, test = (tuple(records[i] for i in part) for part in (split.train, split.validation, split.test))
+    return ClinicData(split.name, root, cache, size, train, validation, test, links=links)

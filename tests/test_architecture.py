@@ -27,8 +27,8 @@ FORBIDDEN = {
 ONLY_IN = {
     "flwr": {f"client/{name}.py" for name in ("app", "carrier", "fleet", "fleet_probe", "messenger", "supernode")}
     | {f"server/{name}.py" for name in ("app", "bundle", "control", "deployed", "exchange", "reception", "superlink")}
-    | {"simulations/engine.py"},
-    "ray": {"simulations/engine.py"},
+    | {"simulations/engine.py", "simulations/actors.py"},
+    "ray": {"simulations/actors.py"},
     "dp_accounting": {"client/privacy/accounting.py"},
     "pydicom": {f"common/data/{name}.py" for name in ("decode_apart", "dicom", "dicom_pixels")},
     "h5py": {"common/data/containers.py"},

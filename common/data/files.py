@@ -30,6 +30,7 @@ from common.data.image_names import (
     stem_of,
     stems_of,
 )
+from common.data.links import LinkRule, Links
 from common.errors import DataError
 from common.images import ImageProblem, read_file
 
@@ -59,26 +60,27 @@ class Files:
         dicom_files: those of the images that are DICOM files by name.
     """
 
-    def __init__(self, root: Path, strict: bool = True) -> None:
+    def __init__(self, root: Path, strict: bool = True, links: Links = "inside") -> None:
         """List a folder.
 
         Args:
             root: the data folder.
+            links: which linked folders and files are followed (`common.data.links`).
             strict: whether a damaged HDF5 file is an error; where not, it is among what is not read.
 
         Raises:
             DataError: the folder, or one in it, cannot be read; where `strict`, an HDF5 file.
         """
-        self.root, self._strict = root, strict
+        self.root, self._strict, self._rule = root, strict, LinkRule(root, links)
         self.tables: list[Path] = []
         self.images: list[str] = []
         self.not_read: list[str] = []
         self.dicom_files: list[str] = []
         self._links: set[str] = set()
         self._here: dict[Path, str] = {}
-        for folder, _, names, links in _walk(root):
+        for folder, _, names, linked in _walk(root, self._rule):
             here = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
-            self._links.update(f"{here}{name}" for name in links)
+            self._links.update(f"{here}{name}" for name in linked)
             common: list[str] = []
             for name in names:
                 if name.endswith(COMMON):
@@ -262,12 +264,15 @@ class Files:
         for part in (PurePosixPath(path), *PurePosixPath(path).parents):
             if part.as_posix() not in self._links:
                 continue
-            # realpath, since Path.resolve raises where links form a circle
-            if not Path(os.path.realpath(self.root / part)).is_relative_to(os.path.realpath(self.root)):
-                raise DataError(f"'{path}' is a link out of the data folder; copy the images into it")
+            try:
+                reason = self._rule.refusal(self.root / part)
+            except OSError as error:
+                reason = f"is a link that leads nowhere ({error.strerror}); mend or remove it"
+            if reason:
+                raise DataError(f"'{path}' {reason}")
 
 
-def table_stamp(root: Path) -> str:
+def table_stamp(root: Path, links: Links = "inside") -> str:
     """Return a digest that is another one as soon as another table could be read from a folder: cheaper than that.
 
     It is of the images' names, and of the names, sizes, times and inodes of the files that hold facts or other images:
@@ -278,7 +283,7 @@ def table_stamp(root: Path) -> str:
     """
     stamp = hashlib.sha256()
     telling = TABLE_SUFFIXES | DICOM_SUFFIXES | HDF5_SUFFIXES
-    for folder, _, names, _ in _walk(root):
+    for folder, _, names, _ in _walk(root, LinkRule(root, links)):
         suffixes = {name: PurePosixPath(name).suffix.lower() for name in names}
         ours = [
             name for name, suffix in suffixes.items() if suffix in telling | IMAGE_SUFFIXES or _may_be_dicom(suffix)
@@ -290,14 +295,17 @@ def table_stamp(root: Path) -> str:
     return stamp.hexdigest()
 
 
-def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str], set[str]]]:
+def _walk(root: Path, rule: LinkRule) -> Iterator[tuple[str, list[str], list[str], set[str]]]:
     """Folders, their folders and their files, in the order of their names, without what is hidden; and which are links.
 
-    Linked folders are named and not entered.
+    Linked folders are named, and entered last, where the rule says so: each folder once, under its own path if it has
+    one here.
     """
-    waiting = [str(root)]
-    while waiting:
-        folder = waiting.pop()
+    waiting, linked = [str(root)], list[str]()
+    while waiting or linked:
+        folder = waiting.pop() if waiting else linked.pop(0)
+        if rule.links != "inside" and not rule.first_time(folder):
+            continue
         folders: list[str] = []
         names: list[str] = []
         links: set[str] = set()
@@ -325,6 +333,7 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str], set[str]]]:
         names.sort()
         yield folder, folders, names, links
         waiting.extend(f"{folder}/{name}" for name in reversed(folders) if name not in links)
+        linked.extend(rule.enter(f"{folder}/{name}" for name in folders if name in links))
 
 
 def _refuse_unreadable(error: OSError) -> NoReturn:

@@ -142,7 +142,7 @@ def read_table(
     options = options or ReadOptions()
     decisions = Decisions(positive_entities(positive), options)
     with without_collection():
-        files = Files(root, strict)
+        files = Files(root, strict, options.links)
         layouts, reports, notes = read_layouts(root, files, options, strict)
         matched = {layout: Matched(files, rows, strict) for layout, rows in layouts.items()}
         if strict:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from common.data.identity import scoped_id
+from common.data.links import Links
 from common.data.vocabulary.diagnoses import Diagnosis
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class ReadOptions:
             melanoma, or a code of the vocabulary).
         image_types: kinds of pictures that are taken though they usually are not: `rcm`.
         synthetic: whether pictures that the archive calls synthetic are taken.
+        links: which symbolic links of the folder are followed (`common.data.links`).
     """
 
     diagnoses: Mapping[str, str] = field(default_factory=dict)
@@ -32,6 +34,7 @@ class ReadOptions:
     classes: Mapping[str, str] | None = None
     image_types: frozenset[str] = frozenset()
     synthetic: bool = False
+    links: Links = "inside"
 
     def asking_for(self, types: Literal["all"] | Collection[str]) -> "ReadOptions":
         """Return the options where a study asks for kinds of pictures: also those that are usually left out."""

@@ -128,7 +128,8 @@ def test_a_damaged_file_is_told_of_without_its_content(tmp_path: Path, caplog: p
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     message = record.getMessage()
-    assert message.endswith(f"will cost anew: {replies.path}: its content is not what was written")
+    assert f"will cost anew: {replies.path}: damaged: it holds other than what was written" in message
+    assert "4711" not in message
     replies.path.write_bytes(whole[:40])
     assert replies.find(KEY) is None
     assert "4711" not in caplog.text

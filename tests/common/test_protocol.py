@@ -13,6 +13,7 @@ from common.backbones import BACKBONES
 from common.errors import StudyError
 from common.protocol import (
     CURRENT,
+    SEEDED,
     DataSpec,
     ModelSpec,
     PartitionSpec,
@@ -103,6 +104,9 @@ OTHER = {
     "resources.cpus": 2,
     "resources.gpus": 1,
     "seed": 1,
+    "partition.seed": 1,
+    "model.seed": 1,
+    "training.seed": 1,
 }
 """Another valid value of each key."""
 NEEDED = {
@@ -169,9 +173,22 @@ def test_every_key_is_in_the_canonical_form_stated_or_not() -> None:
     assert content["protocol"] == CURRENT
     for section in ("data", "partition", "training", "federation"):
         known = type(getattr(study, section)).model_fields.keys()
-        assert content[section].keys() == known - {"classes"}
+        left_out = {"classes", "seed"} if section in SEEDED else {"classes"}
+        assert content[section].keys() == known - left_out
         explicit = getattr(study, section).model_dump(mode="json")
         assert study.with_changes(section, **explicit).digest == study.digest
+
+
+def test_a_section_without_a_seed_of_its_own_goes_by_the_studys_and_changes_no_digest() -> None:
+    study = StudyProtocol(seed=7)
+    for section in SEEDED:
+        assert study.seed_of(section) == 7
+        stated = study.with_changes(section, seed=7)
+        assert stated.seed_of(section) == 7
+        assert stated.digest != study.digest, "what is stated is in the digest"
+        assert stated.with_changes(section, seed=None).digest == study.digest
+        assert stated.with_changes(section, seed=0).seed_of(section) == 0
+        assert all(study.with_changes(section, seed=1).seed_of(other) == 7 for other in SEEDED if other != section)
 
 
 def test_a_study_of_the_first_version_is_read_and_not_trained(tmp_path: Path) -> None:

@@ -111,3 +111,32 @@ def test_metadata_of_another_program_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(safetensors.numpy.save(good(), {"format": "pt"}))
     with pytest.raises(RunError, match="not a whole safetensors file"):
         load_tensors(tmp_path / "t")
+
+
+def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    save_tensors(path, {"w": np.linspace(-1, 1, 6, dtype=np.float32), "n": np.arange(3)}, {"round": 3, "digest": "ab"})
+    whole = path.read_bytes()
+    before = load_tensors(path)
+    found = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            tensors, about = load_tensors(path)
+        except RunError as error:
+            one_line = "\n" not in str(error)
+            found += one_line
+            continue
+        # The name of the digest itself, and spaces that pad the header: nothing that counts is another.
+        assert {name: value for name, value in about.items() if name in before[1]} == before[1]
+        assert {name: array.tobytes() for name, array in tensors.items()} == {
+            name: array.tobytes() for name, array in before[0].items()
+        }
+    assert found > 0.9 * len(whole) - 40
+
+
+def test_a_file_of_melfed_0_1_has_no_digest_and_is_read(tmp_path: Path) -> None:
+    import safetensors.numpy
+
+    (tmp_path / "t").write_bytes(safetensors.numpy.save(good(), {"round": "3"}))
+    assert load_tensors(tmp_path / "t")[1] == {"round": 3}

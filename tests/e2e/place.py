@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CLIENT, SERVER, SIM = (Path(sys.executable).with_name(f"melfed-{name}") for name in ("client", "server", "sim"))
+REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 240
 
 # Loaded by every Python process of a run: writes down each connection that would leave this machine.
@@ -43,7 +44,8 @@ class Place:
             "HOME": str(self.home),
             "MELFED_CACHE": str(folder / "cache"),
             "MELFED_TEST_LOG": str(self.log),
-            "PYTHONPATH": str(folder / "watch"),
+            # What is tested is this tree, whichever is installed.
+            "PYTHONPATH": os.pathsep.join([str(folder / "watch"), str(REPOSITORY)]),
         }
         for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "FLWR_HOME"):
             self.environment.pop(name, None)

@@ -214,6 +214,9 @@ class Recorder:
     def replied(self, clinic, error, declined=False) -> None:
         self.calls.append(("declined" if declined else "replied", clinic, error))
 
+    def noticed(self, text: str) -> None:
+        self.calls.append(("noticed", text))
+
     def waiting(self) -> None:
         self.calls.append(("waiting",))
 

@@ -98,6 +98,29 @@ def test_a_truncated_newest_falls_back_to_the_one_before(tmp_path: Path, kept: i
     assert last_checkpoint(tmp_path, DIGEST).round == 2
 
 
+def test_a_flipped_byte_in_the_newest_falls_back_and_is_said(tmp_path: Path) -> None:
+    for number in (1, 2):
+        save_checkpoint(tmp_path, checkpoint(number))
+    path = newest(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 0x40  # a number of the model; the file is as whole as before
+    path.write_bytes(content)
+    told: list[str] = []
+    back = last_checkpoint(tmp_path, DIGEST, told=told.append)
+    assert back is not None
+    assert back.round == 1
+    assert len(told) == 1
+    assert told[0].startswith(f"{path}: damaged: it holds other than what was written")
+    assert told[0].endswith("; going on from the one before")
+
+
+def test_a_parents_checkpoint_counts(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1, OTHER))
+    back = last_checkpoint(tmp_path, DIGEST, parents=[OTHER])
+    assert back is not None
+    assert (back.round, back.digest) == (1, DIGEST)
+
+
 def test_none_whole_is_an_error(tmp_path: Path) -> None:
     for number in (1, 2):
         save_checkpoint(tmp_path, checkpoint(number))

@@ -1,6 +1,7 @@
 """`melfed-server`: quick help, numbers on stdout, one line on stderr for what the user can mend."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import server.cli
 from common.errors import DataError, MelfedError, RunError
 from common.metrics import EvaluationMetrics
-from server.evaluation import evaluate_run
+from server.evaluation import evaluate_run, predict
 from server.terminal import NOTICE, interval_text, metrics_table, output, run_app
 from tests.server.finished import labelled, picture
 
@@ -139,6 +140,19 @@ def test_predict_prints_a_line_an_image(command, run: Path, data: Path) -> None:
     rows = [line.split("\t") for line in out.splitlines()]
     assert [Path(name) for _, name in rows] == images
     assert all(len(probability) == 6 and 0 <= float(probability) <= 1 for probability, _ in rows)
+
+
+def test_predict_prints_all_digits_as_json(command, run: Path, data: Path, tmp_path: Path) -> None:
+    images = sorted((data / "images").iterdir())[:3]
+    code, out, _ = command("predict", run, *images, tmp_path / "none.png", "--json")
+    assert code == DataError.exit_code
+    *rows, missing = json.loads(out)
+    assert [row["image"] for row in rows] == [str(path) for path in images]
+    for row, expected in zip(rows, predict(run, images), strict=True):
+        assert (row["probability"], row["logit"], row["problem"]) == (expected.probability, expected.logit, None)
+        assert 1 / (1 + math.exp(-row["logit"])) == pytest.approx(row["probability"], abs=1e-15)
+    assert (missing["probability"], missing["logit"]) == (None, None)
+    assert missing["problem"]
 
 
 def test_predict_goes_on_after_a_bad_image_and_says_so_by_its_code(command, run: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -102,9 +103,32 @@ def test_an_unfinished_run_has_no_model(tmp_path: Path) -> None:
     assert "the run has not finished (no model.safetensors)" in refusal(load_model, folder)
 
 
-def test_a_local_baseline_has_no_one_model(tmp_path: Path) -> None:
-    folder, _ = finish(tmp_path / "run", study_with("local"))
-    assert "a local baseline has a model a clinic" in refusal(load_model, folder)
+def test_a_local_baseline_has_a_model_a_clinic_and_one_is_to_be_named(tmp_path: Path, data: Path) -> None:
+    folder, model = finish(tmp_path / "run", study_with("local"))
+    folder.model.unlink()
+    assert "the run has not finished" in refusal(load_model, folder)
+    shifts = {"north": 0.0, "st. mary/2": 4.0}
+    for name, shift in shifts.items():
+        with torch.no_grad():
+            model.head.bias.fill_(shift)
+        save_model(folder.path / f"model-{quote(name, safe=' ,()')}.safetensors", model, folder.study(), DATA)
+    assert refusal(load_model, folder).endswith("has a model a clinic; name one with --clinic: north, st. mary/2")
+    assert "no clinic 'south'; name one with --clinic: north, st. mary/2" in refusal(load_model, folder, "south")
+    picture = data / "images" / "000.png"
+    north, mary = (predict(folder.path, [picture], name)[0].logit for name in shifts)
+    assert mary - north == pytest.approx(4.0, abs=1e-5)
+
+
+def test_a_run_with_one_model_takes_no_clinics_name(run: Path) -> None:
+    assert "one model of all clinics; leave out --clinic" in refusal(load_model, RunFolder.open(run), "north")
+
+
+def test_a_flipped_byte_in_the_model_is_refused(tmp_path: Path) -> None:
+    folder, _ = finish(tmp_path / "run", study_with())
+    content = bytearray(folder.model.read_bytes())
+    content[-2] ^= 0x40
+    folder.model.write_bytes(content)
+    assert "model.safetensors: damaged: it holds other than what was written" in refusal(load_model, folder)
 
 
 def test_another_studys_model_is_refused(tmp_path: Path) -> None:

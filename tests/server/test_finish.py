@@ -1,7 +1,12 @@
 """What a finished run writes."""
 
+import json
+import subprocess
+from pathlib import Path
+
 import pytest
 
+from common.errors import RunError
 from common.protocol import FederationSpec, ModelSpec, PrivacySpec, StudyProtocol
 from common.tensors import load_tensors
 from server.counts import Counts
@@ -83,6 +88,41 @@ def test_models_summary_and_report_are_written(tmp_path):
     assert [clinic.images for clinic in summary.clinics] == [100, 100]
     assert load_tensors(folder.model)[1]["data"] == USED.model_dump(mode="json")
     assert {event["clinic"] for event in folder.events() if event["event"] == "test"} == {"a", "b"}
+
+
+def test_a_deployed_run_writes_no_score_of_an_image(tmp_path):
+    protocol = study()
+    folder = RunFolder.create(tmp_path / "run", protocol)
+    finish(folder, done(protocol, told_data(protocol, {"a": COUNTS, "b": COUNTS})))
+    files = {"model.safetensors", "summary.json", "report.html", "clinic_rounds.csv", "SHA256SUMS", "metrics.jsonl"}
+    assert {path.name for path in folder.path.iterdir()} == files | {"study.yaml", "run-id", "checkpoints"}
+    # What writes them is of the simulations, which no package of a deployment can import.
+    for package in ("server", "client", "common"):
+        for path in (Path(__file__).resolve().parents[2] / package).rglob("*.py"):
+            assert "predictions.parquet" not in path.read_text(encoding="utf-8"), path
+
+
+def test_what_was_changed_after_the_end_is_found(tmp_path):
+    protocol = study()
+    folder = RunFolder.create(tmp_path / "run", protocol)
+    finish(folder, done(protocol, told_data(protocol, {"a": COUNTS, "b": COUNTS})))
+    check = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=folder.path, check=False).returncode == 0
+    path = folder.path / "summary.json"
+    path.write_text(path.read_text().replace('"patients": 50', '"patients": 51'))
+    with pytest.raises(RunError, match=r"summary\.json: not what the run wrote \(see SHA256SUMS\)"):
+        folder.summary()
+    assert subprocess.run(check, cwd=folder.path, check=False, capture_output=True).returncode == 1
+
+
+def test_the_summary_has_all_keys_of_the_study_and_no_path(tmp_path):
+    protocol = study(seed=5)
+    folder = RunFolder.create(tmp_path / "run", protocol)
+    summary = finish(folder, done(protocol, told_data(protocol, {"a": COUNTS, "b": COUNTS})))
+    assert summary.study.keys["seed"] == 5
+    assert summary.study.keys["federation"]["rounds"] == 1
+    assert "weights" not in summary.study.keys["model"]
+    assert StudyProtocol.model_validate_json(json.dumps(summary.study.keys)).digest == protocol.digest
 
 
 def test_the_report_of_a_deployed_run_names_no_folder(tmp_path):

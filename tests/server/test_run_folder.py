@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,14 @@ def test_events_come_back_in_order(folder: RunFolder) -> None:
         folder.append(item)
     assert list(folder.events()) == events
     assert len(metrics(folder).read_text().splitlines()) == 3
+
+
+def test_a_name_that_nobody_chose_is_another_one_where_it_is_taken(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as executor:
+        made = list(executor.map(lambda _: RunFolder.create(tmp_path / "a-120000", STUDY, fresh=True), range(8)))
+    numbers = {folder.path.name.removeprefix("a-120000") for folder in made}
+    assert numbers == {"", *(f"-{number}" for number in range(2, 9))}
+    assert len({folder.identity for folder in made}) == 8
 
 
 @pytest.mark.parametrize("cut", ['{"event": "ro', "{", '{"event": "é'.encode()[:-1], b"\0" * 40])

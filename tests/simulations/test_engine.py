@@ -86,6 +86,38 @@ def test_no_more_ray_processes_than_clinics(tmp_path: Path) -> None:
     assert "num_cpus" not in cluster, "Ray refuses it together with an address"
 
 
+def test_a_clinic_gets_its_share_of_the_gpus_or_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.os, "cpu_count", lambda: 8)
+    study = StudyProtocol.model_validate_json
+
+    def shares(gpus: int, stated: str = "null", cpus: float = 1, clinics: int = 4, ray: str | None = None) -> float:
+        monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+        return engine.gpus_of(study(f'{{"resources": {{"gpus": {stated}, "cpus": {cpus}}}}}'), clinics, ray)
+
+    assert shares(0) == 0
+    assert shares(1) == 0.25
+    assert shares(1, clinics=3) == 0.3333
+    assert shares(1, clinics=100) == 0.125, "eight at a time"
+    assert shares(1, cpus=4, clinics=100) == 0.5
+    assert shares(6) == 1, "Ray hands out more than one in whole numbers"
+    assert shares(8) == 2
+    assert shares(4, stated="0") == 0
+    assert shares(4, stated="0.5") == 0.5
+    assert shares(4, ray="10.0.0.1:6379") == 0
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0.0, "cpu"), (0.5, "cuda")])
+def test_a_clinic_without_a_gpu_computes_on_the_cpu(
+    gpus: float, device: str, phantom_clinics: VirtualClinics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    study = StudyProtocol.model_validate({"model": {"backbone": "simple_cnn", "pretrained": False}})
+    study = study.with_changes("resources", gpus=gpus)
+    simulation = engine.Simulation(study, phantom_clinics.clinics, tmp_path / "ledgers")
+    (tmp_path / "simulation.pickle").write_bytes(pickle.dumps(simulation))
+    assert engine._worker(tmp_path, 0).device.type == device
+
+
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     study = StudyProtocol.model_validate_json('{"resources": {"gpus": 2}}')

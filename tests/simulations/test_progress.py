@@ -63,6 +63,13 @@ def test_a_resume_and_a_failure_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(lines) == 3
 
 
+def test_what_is_to_be_known_is_a_line_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = console(monkeypatch, terminal=False)
+    with RunProgress(IMAGES) as shown:
+        shown.noticed("clinic [bold]south: its process was ended [/x]; asked again")
+    assert written.getvalue().splitlines() == ["clinic [bold]south: its process was ended [/x]; asked again"]
+
+
 def test_a_private_round_has_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     for terminal in (False, True):
         written = console(monkeypatch, terminal=terminal)

@@ -1,0 +1,77 @@
+"""`predictions.parquet`: the score of every test image of a simulation, where all images are the researcher's own.
+
+A deployment has no such table, and nothing to make it of: clinics send histograms. This module is of `simulations`,
+which neither `server` nor `client` can import.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars
+import torch
+
+from client.dataset import ClinicData
+from common.classifier import Classifier, load_trainable
+from common.files import atomic_write
+from common.image_set import Images
+from common.protocol import StudyProtocol
+from common.scoring import logits_of, micro_batches
+from common.tensors import Tensors
+
+NAME = "predictions.parquet"
+
+
+def write_predictions(
+    path: Path,
+    study: StudyProtocol,
+    clinics: Sequence[ClinicData],
+    model: Classifier,
+    models: Mapping[str, Tensors],
+    device: torch.device,
+) -> None:
+    """Write a row an image of the clinics' test parts: image, clinic, target, logit, probability.
+
+    Args:
+        path: of the file, readable for its owner alone.
+        study: what was run.
+        clinics: whose test parts.
+        model: the study's network; the tensors go into it.
+        models: as `Outcome.models`: one named "", or each clinic's own, which scores its own test part.
+        device: where.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    tables = []
+    loaded = None
+    for clinic in sorted(clinics, key=lambda clinic: clinic.name):
+        name = "" if "" in models else clinic.name
+        if name != loaded:
+            load_trainable(model, models[name])
+            loaded = name
+        images = clinic.load("test")
+        logits = _logits(model.to(device).eval(), images, study.data.image_size, device)
+        tables.append(
+            polars.DataFrame(
+                {
+                    "image": [record.image for record in images.records],
+                    "clinic": [clinic.name] * len(images),
+                    "target": images.targets.astype(np.int8),
+                    "logit": logits,
+                    "probability": torch.sigmoid(torch.from_numpy(logits)).numpy(),
+                },
+                schema_overrides={"image": polars.String, "clinic": polars.String},
+            )
+        )
+    with atomic_write(path) as file:
+        polars.concat(tables).write_parquet(file)
+
+
+def _logits(model: Classifier, images: Images, size: int, device: torch.device) -> npt.NDArray[np.float64]:
+    logits = np.empty(len(images))
+    with torch.inference_mode():
+        for part in micro_batches(np.arange(len(images)), size, device):
+            logits[part] = logits_of(model, images, part, None, device).double().cpu().numpy()
+    return logits
