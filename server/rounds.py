@@ -15,6 +15,7 @@ import numpy as np
 
 from common.errors import DataError, RunError
 from common.events import Event
+from common.histogram import ScoreHistogram
 from common.noisy_histogram import Histogram, pooled
 from common.protocol import StudyProtocol
 from common.tensors import Tensors, check_tensors, shapes
@@ -231,8 +232,10 @@ class Rounds:
 
     def _record_validation(self, number: int, validation: list[Histogram]) -> None:
         if number >= 1:
-            histogram = pooled(validation).to_lists()
-            self.folder.append({"event": "validation", "round": number, "histogram": histogram})
+            histogram = pooled(validation)
+            if isinstance(histogram, ScoreHistogram):
+                histogram = histogram.condensed()  # of a thousand clinics it would have millions of bins, every round
+            self.folder.append({"event": "validation", "round": number, "histogram": histogram.to_lists()})
 
     def _evaluate(self, grid: Channel, model: Tensors) -> Outcome:
         """Have every clinic evaluate the final model."""
@@ -251,7 +254,7 @@ class Rounds:
         for reply in members.ask(grid, exchange.EVALUATE, asked, content, asking):
             name = asked[reply.node]
             try:
-                evaluation = members.intake.evaluation(reply, rounds, members.counts[name])
+                evaluation = members.intake.evaluation(reply, rounds, members.counts[name], model)
                 pooled([*test.values(), evaluation.test])
                 pooled([*validation, evaluation.validation])
             except USELESS as error:

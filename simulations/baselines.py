@@ -15,7 +15,7 @@ import torch
 from client.dataset import PARTS, ClinicData, Part, load_part
 from client.training import Trainer
 from common.classifier import Classifier, load_trainable, trainable_tensors
-from common.histogram import ScoreHistogram
+from common.histogram import ScoreHistogram, total
 from common.protocol import StudyProtocol, validates
 from common.scoring import score
 from common.tensors import Tensors
@@ -97,7 +97,7 @@ class Baseline:
         if not validates(self.study, number):
             return
         parts = (learner.evaluate(c, "validation") for learner in self.learners.values() for c in learner.clinics)
-        histogram = sum(parts, ScoreHistogram.empty())
+        histogram = total(list(parts)).condensed()
         folder.append({"event": "validation", "round": number, "histogram": histogram.to_lists()})
 
     def _states(self) -> tuple[Tensors, Tensors]:
@@ -121,7 +121,7 @@ class Baseline:
         if self.study.federation.mode == "local":
             for name, learner in self.learners.items():
                 parts = [test[c.name] if c.name == name else learner.evaluate(c, "test") for c in self.clinics]
-                everywhere[name] = sum(parts, ScoreHistogram.empty())
+                everywhere[name] = total(parts)
         return Outcome(models, counts, dict(sorted(test.items())), everywhere)
 
 
@@ -154,8 +154,8 @@ class _Learner:
     def evaluate(self, clinic: ClinicData, part: Part) -> ScoreHistogram:
         """Score one clinic's part."""
         images = clinic.load(part)
-        probabilities = score(self.model, images, self.study.data.image_size, self.device)
-        return ScoreHistogram.from_scores(probabilities, images.targets, images.groups)
+        scores = score(self.model, images, self.study.data.image_size, self.device)
+        return ScoreHistogram.from_scores(scores, images.targets, images.groups)
 
 
 def _counts(clinic: ClinicData) -> Counts:
