@@ -54,7 +54,8 @@ def check_scores(
     if not np.isin(y, (0, 1)).all():
         raise DataError("scores: a target is neither 0 nor 1; check the table's targets")
     number = {group: index for index, group in enumerate(dict.fromkeys(groups))}
-    return known(x), y.astype(np.bool_), np.array([number[group] for group in groups], dtype=np.int64)
+    group = np.array([number[one] for one in groups], dtype=np.int64)
+    return np.clip(x, -LARGEST, LARGEST), y.astype(np.bool_), group
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +122,7 @@ class ScoreHistogram:
         """
         x, y, group = check_scores(logits, targets, groups)
         bins, p = bins_of(x, y, most), sigmoid(x)
-        table_bin = np.searchsorted(CALIBRATION_LOGITS, x, side="right")
+        table_bin = np.searchsorted(CALIBRATION_LOGITS, known(x), side="right")
         units = np.rint(p / UNIT).astype(np.int64)
         sums = np.zeros(CALIBRATION_BINS, dtype=np.int64)
         np.add.at(sums, table_bin, units)

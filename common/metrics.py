@@ -2,8 +2,8 @@
 
 Definitions: AUROC counts a tie between a melanoma and another image as 1/2. AUPRC is the average precision (no
 interpolation). Balanced accuracy calls p >= 0.5, a logit of 0 or more, a melanoma. Sensitivity at 90 % specificity is
-the largest sensitivity of any threshold whose observed specificity is at least 90 %. A metric that needs both classes is
-undefined (None) where one is absent.
+the largest sensitivity of any threshold whose observed specificity is at least 90 %. A metric that needs both classes
+is undefined (None) where one is absent.
 """
 
 from collections.abc import Hashable, Sequence

@@ -1,16 +1,16 @@
 """Bins of logits that follow the scores: as narrow as they lie close, however far apart, and wherever, they are.
 
-A logit is known to 40 binary digits, relative to itself: equal ones stay equal, whatever order of additions they come
-from. A bin holds the logits in [low, high], on one side of 0, which is the threshold of a decision. As long as there are
-no more different logits than bins, each has a bin of its own with low = high, and every metric of the counts is that of
-the scores. Of more, neighbours share a bin, such that each bin has about as much of both classes: of P melanomas and N
-others less than 2 P / (bins - 1) and 2 N / (bins - 1), besides images of one single logit. The ends of such a bin lie on
-a grid of a power of two.
+A logit is known to 46 binary digits, relative to itself: equal ones stay equal, whatever order of additions they come
+from. A bin holds the logits in [low, high], on one side of 0, which is the threshold of a decision. As long as there
+are no more different logits than bins, each has a bin of its own with low = high, and every metric of the counts is
+that of the scores. Of more, neighbours share a bin, such that each bin has about as much of both classes: of P
+melanomas and N others less than 2 P / (bins - 1) and 2 N / (bins - 1), besides images of one single logit. The ends of
+such a bin lie on a grid of a power of two.
 
 So bins cost the AUROC at most half of the share of pairs, one of each class, that lie in bins that overlap. For one
-clinic with B + 1 bins that is less than (1/2) (2/B) = 1/B. Of two clinics (of more, pooled, it is the mean over pairs of
-clinics), a bin of the one overlaps bins of the other that lie inside it and in no other, and at most two besides: less
-than (1/2) (2 · 2/B + 2/B) = 3/B. With 4,096 bins that is 0.0008.
+clinic with B + 1 bins that is less than (1/2) (2/B) = 1/B. Of two clinics (of more, pooled, it is the mean over pairs
+of clinics), a bin of the one overlaps bins of the other that lie inside it and in no other, and at most two besides:
+less than (1/2) (2 · 2/B + 2/B) = 3/B. With 4,096 bins that is 0.0008.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ MOST_BINS = 4096
 """Of one evaluation set, whatever a policy allows."""
 LARGEST = 2.0**200
 """Logits beyond it are taken for it; those nearer to 0 than 1 over it for 0, or from below for minus that."""
-DIGITS = 40
+DIGITS = 46
 """Binary ones, of a logit."""
 
 
@@ -53,11 +53,11 @@ def bins_of(logits: FloatArray, positive: npt.NDArray[np.bool_], most: int) -> B
     """Return the bins of one evaluation set.
 
     Args:
-        logits: shape (images,), from `known`.
+        logits: shape (images,).
         positive: which images are melanomas, shape (images,).
         most: how many bins there may be, at least 2.
     """
-    values, place = np.unique(logits, return_inverse=True)
+    values, place = np.unique(known(logits), return_inverse=True)
     counts = [np.bincount(place[chosen], minlength=len(values)) for chosen in (positive, ~positive)]
     exact = condensed(Bins(values, values, *counts), most)
     low, high = _rounded(exact.low, exact.high)
@@ -91,7 +91,7 @@ def condensed(bins: Bins, most: int) -> Bins:
 
 
 def _rounded(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Move the ends of shared bins outwards to multiples of a power of two; they stay disjoint, and on their side of 0."""
+    """Move the ends of shared bins outwards to multiples of a power of two: disjoint still, and on their side of 0."""
     gaps = low[1:] - high[:-1]
     before, after = np.concatenate(([LARGEST], gaps)), np.concatenate((gaps, [LARGEST]))
     # At most a quarter of the bin, and of the distance to the next one; and below 0 nothing is rounded up to 0.

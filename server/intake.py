@@ -181,9 +181,7 @@ class Intake:
         if isinstance(histogram, NoisyHistogram):
             edges = score_edges(model, self.study.model.neck)
             if not np.array_equal(histogram.edges, edges):
-                raise DataError(
-                    f"its {part} histogram has other score bins than the model; use the same melfed version"
-                )
+                raise DataError(f"its {part} histogram has other score bins than the model; update melfed")
         if isinstance(histogram, NoisyHistogram) and account is not None:
             self._check_noised(histogram, part, counts, account)
         return histogram

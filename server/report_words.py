@@ -221,7 +221,7 @@ def _widths(summary: RunSummary) -> str:
     unit = noised_unit(summary)
     if unit is None:
         return (
-            f"clinics report counts of scores in bins, at most {count(MOST_BINS)} each, instead of scores, and the error "
+            f"clinics report counts of scores in at most {count(MOST_BINS)} bins instead of scores, and the error "
             f"that this can cause is part of each interval; and {_independence(exact_groups(summary))}"
         )
     return (
