@@ -104,7 +104,8 @@ class NoisyHistogram:
             array, shape = getattr(self, field.name), shapes[field.name]
             dtype = np.dtype(np.float64 if field.name == "edges" else np.int64)
             if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
-                raise _refuse(f"{field.name} is not of type {dtype} and shape {shape}")
+                article = "an" if dtype == np.int64 else "a"
+                raise _refuse(f"{field.name} is not {article} {dtype} array of shape {shape}")
             frozen = array.copy()  # the caller's array stays the caller's
             frozen.flags.writeable = False
             object.__setattr__(self, field.name, frozen)
