@@ -38,6 +38,7 @@ from common.intervals import (
 )
 from common.metrics import EvaluationMetrics, histogram_metrics
 from common.noisy_density import Density, exp_counts, fit_density
+from common.noisy_focus import CLASSES, Focus, focus
 from common.noisy_histogram import Histogram, NoisyHistogram, noise_variance
 from common.score_edges import SCORE_BINS, edges_around
 
@@ -85,7 +86,11 @@ def densities(h: NoisyHistogram) -> Densities | None:
     totals = [(float(h.counts(name).sum()), float(h.noise(name).sum()) ** 0.5) for name in ("negatives", "positives")]
     if any(total < 1 or total <= SURE * deviation for total, deviation in totals):
         return None
-    negatives, positives = (fit_density(h.counts(name), h.noise(name)) for name in ("negatives", "positives"))
+    return _fitted(focus(h))
+
+
+def _fitted(near: Focus) -> Densities:
+    negatives, positives = (fit_density(near.counts[name], near.noise[name], near.edges) for name in CLASSES)
     return negatives, positives
 
 
@@ -100,7 +105,8 @@ def noisy_metrics(h: NoisyHistogram) -> EvaluationMetrics:
         # Without noise the counts themselves are known, and the densities serve the intervals alone.
         negatives, positives = _known_counts(h, found)
         totals = [float(negatives.sum()), float(positives.sum())]
-        called = _called(h)
+        edges = found[0].edges
+        called = _called(edges)
         five = partial(_five, called=called)
         values = five(negatives, positives)
         low, high = _widened(
@@ -108,7 +114,7 @@ def noisy_metrics(h: NoisyHistogram) -> EvaluationMetrics:
         )
         fields |= {name: _interval(*limits) for name, *limits in zip(_NAMES, values, low, high, strict=True)}
         for rate in _RATES:
-            fields[f"threshold_at_{round(100 - 100 * rate)}_specificity"] = _threshold(negatives, rate, h.edges)
+            fields[f"threshold_at_{round(100 - 100 * rate)}_specificity"] = _threshold(negatives, rate, edges)
     units, melanomas = round(totals[0] + totals[1]), round(totals[1])
     return EvaluationMetrics.model_validate(fields | {"images": units, "melanomas": melanomas, "patients": units})
 
@@ -145,7 +151,8 @@ def noisy_pr_curve(h: NoisyHistogram) -> PrecisionRecallCurve:
 def _known_counts(h: NoisyHistogram, found: Densities) -> tuple[FloatArray, FloatArray]:
     if h.noise_variance[0]:
         return found[0].counts, found[1].counts
-    return np.maximum(h.counts("negatives"), 0.0), np.maximum(h.counts("positives"), 0.0)
+    counts = focus(h).counts
+    return np.maximum(counts["negatives"], 0.0), np.maximum(counts["positives"], 0.0)
 
 
 def _interval(value: float, low: float, high: float) -> Interval:
@@ -163,12 +170,12 @@ def _widened(
     return np.minimum.reduce([low, sampling[0], values]), np.maximum.reduce([high, sampling[1], values])
 
 
-def _called(h: NoisyHistogram) -> int:
+def _called(edges: FloatArray) -> int:
     """Return the lowest bin that is called melanoma: of those at or above logit 0.
 
     That is an edge, unless it lies beyond the outermost ones: then the bin that it is in counts as below it.
     """
-    return int(np.searchsorted(h.edges, 0.0)) + 1
+    return int(np.searchsorted(edges, 0.0)) + 1
 
 
 def _sampling(values: FloatArray, negatives: FloatArray, positives: FloatArray, called: int) -> Limits:

@@ -324,7 +324,7 @@ def _fitted_bins(h: NoisyHistogram) -> ScoreBins | None:
     found = densities(h)
     if found is None:
         return None
-    edges = h.edges
+    edges = found[0].edges
     # The outermost bins have no end; they are drawn as wide as their neighbours.
     low, high = np.append(2 * edges[0] - edges[1], edges), np.append(edges, 2 * edges[-1] - edges[-2])
     return ScoreBins(low, high, {s: d.counts for s, d in zip(("other", "melanoma"), found, strict=True)})

@@ -52,7 +52,7 @@ def test_the_sensitivity_is_reached_by_every_kind_of_unit() -> None:
 
 def test_a_unit_counts_once_however_many_images_it_has() -> None:
     units = ["a"] * 3 + ["b"] * 13 + ["c"] * 2
-    p = [0.1, 0.2, 0.3] + [0.9] * 13 + [0.4, 0.7]
+    p = [-3.1, -2.2, -1.3] + [0.9] * 13 + [-0.4, 0.7]
     shares = unit_shares(p, [0] * 3 + [1] * 13 + [0, 1], units, EDGES)
     # a: one to the others; b: one to the melanomas (13 shares, rounded down); c: 3/5 and 4/5
     assert shares["negatives"].sum() == SHARES + SHARES * 3 // 5
