@@ -3,11 +3,14 @@
 A logit is b + w · f, with features f. Whoever has the model knows b and w, so edges that hang on nothing else cost no
 privacy. Around b they are as far apart as 1/7 of the norm of w, and further off in proportion to the distance to b: a
 network's features are neither centred nor scaled, so where the scores lie and how wide they spread is known within an
-order of magnitude alone. On EfficientNet-Lite0 and dermoscopic images their means lay up to 31 norms of w from b, their
-standard deviations were from 0.8 to 7 norms, and each standard deviation had 4 to 20 bins
-(`simulations.benchmarks.histograms`). Features behind a neck have a norm of about 1 in all, so there the unit is
-smaller by the root of their number. Where w and b are scaled by a power of two, or b is shifted, the edges go with the
-scores and the histogram stays as it is; scaled by other factors they are off by less than 2.
+order of magnitude alone. On EfficientNet-Lite0 and dermoscopic images their means lay up to 31 norms of w from b, and
+their standard deviations were from 0.8 to 7 norms, which is 4 to 20 bins. Where scores spread far less, as those of a
+small network from scratch (0.005 norms), a bin or two hold them all; the intervals say so. Features behind a neck have
+a norm of about 1 in all, so there the unit is smaller by the root of their number.
+
+Where w and b are scaled by a power of two, or b is shifted, the edges go with the scores and the histogram stays as it
+is; scaled by other factors they are off by less than 2. A finer core was tried, with edges from 0.02 norms on: it made
+the AUROC of 2,000 images worse by up to 0.012, where this one is within 0.007.
 
 The arithmetic is exact or correctly rounded, and the unit a power of two: every machine finds the same edges.
 """
