@@ -9,7 +9,7 @@ import torch
 from common.classifier import Classifier
 from common.image_set import Images
 from common.prefix import Split
-from common.scoring import autocast, logits_of, micro_batch_size, power_of_two
+from common.scoring import at_least_single, autocast, logits_of, micro_batch_size, power_of_two
 
 Indices = npt.NDArray[np.int64]
 
@@ -29,7 +29,7 @@ class Inputs(Protocol):
         """How many views of an image there are to choose from; 1 where views are drawn at random."""
 
     def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:
-        """Return logits, float32 (k,), for k rows: image numbers, and which view of each (None: the plain image)."""
+        """Return logits, shape (k,), for k rows: image numbers, and which view of each (None: the plain image)."""
 
 
 class PixelInputs:
@@ -49,7 +49,7 @@ class PixelInputs:
         self.micro_batch = micro_batch_size(image_size, device)
 
     def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:  # noqa: ARG002 (drawn at random)
-        """Return logits, float32 (k,)."""
+        """Return logits, shape (k,)."""
         return logits_of(self.model, self.images, images, self.generator, self.device)
 
 
@@ -66,7 +66,7 @@ class CachedInputs:
         self.micro_batch = power_of_two(CACHED_MICRO_BATCH_ELEMENTS // int(np.prod(features.shape[2:])))
 
     def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:
-        """Return logits, float32 (k,)."""
+        """Return logits, shape (k,)."""
         chosen = np.zeros(len(images), np.int64) if views is None else views
         activations = torch.from_numpy(self.features[images, chosen]).to(self.device)
         metadata = None
@@ -74,11 +74,11 @@ class CachedInputs:
             metadata = torch.from_numpy(self.metadata[images]).to(self.device)
         with autocast(self.device):
             logits: torch.Tensor = self.split.tail(activations, metadata)
-        return logits.float()
+        return at_least_single(logits)
 
 
-def probabilities(model: Classifier, inputs: Inputs, count: int, *, one_shape: bool = False) -> npt.NDArray[np.float64]:
-    """Return the probability of a positive for each of `count` images, unaugmented, shape (count,).
+def scores_of(model: Classifier, inputs: Inputs, count: int, *, one_shape: bool = False) -> npt.NDArray[np.float64]:
+    """Return the logit of a positive for each of `count` images, unaugmented and in double precision, shape (count,).
 
     Args:
         model: what is run.
@@ -95,5 +95,5 @@ def probabilities(model: Classifier, inputs: Inputs, count: int, *, one_shape: b
             part = np.arange(start, min(start + inputs.micro_batch, count))
             batch = np.resize(part, inputs.micro_batch) if one_shape else part
             logits = inputs.logits(batch)[: len(part)]
-            scores[part] = torch.sigmoid(logits.double()).cpu().numpy()
+            scores[part] = logits.cpu().numpy()
     return scores

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from client.privacy.budget import Budget
 from common.errors import BudgetError, DeclinedError
 from common.protocol import CURRENT, Digest, PrivacySpec, Section, StudyProtocol
+from common.score_bins import MOST_BINS
 
 STRENGTH = {"image": 0, "lesion": 1, "patient": 2}
 """Units, the weaker the lower: protecting all images of a patient protects every lesion and every image of it."""
@@ -51,6 +52,13 @@ class ClinicPolicy(Section):
     )
     views: int = Field(16, ge=1, le=64, description="most augmented views of an image: time and memory")
     image_size: int = Field(512, ge=32, le=1024, description="largest side of the images, pixels: time and memory")
+    score_bins: int = Field(
+        MOST_BINS,
+        ge=16,
+        le=MOST_BINS,
+        description="most bins of a histogram of scores that leaves without noise, as a study without privacy or with "
+        "public evaluation images has it; of fewer images than bins, each can have a bin of its own",
+    )
     public_evaluation: bool = Field(
         False,
         description="whether a study may declare the images public that it evaluates on, and add no noise; it chooses "

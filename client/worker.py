@@ -20,7 +20,7 @@ from client.cache import FeatureCache
 from client.config import TellSection
 from client.dataset import PARTS, ClinicData, Part
 from client.guard import Arrays, Guard, Request, Safe
-from client.inputs import CachedInputs, Indices, Inputs, PixelInputs, probabilities
+from client.inputs import CachedInputs, Indices, Inputs, PixelInputs, scores_of
 from client.policy import ClinicPolicy
 from client.privacy.evaluation import noised_histograms
 from client.privacy.noise import NoiseSource
@@ -38,6 +38,8 @@ from common.image_set import Images
 from common.noisy_histogram import NoisyHistogram
 from common.prefix import split
 from common.protocol import StudyProtocol, validates
+from common.score_bins import MOST_BINS
+from common.score_edges import score_edges
 from common.scoring import Progress, pick_device
 from common.study_model import build_study_classifier
 from common.tensors import Tensors
@@ -283,14 +285,14 @@ class ClinicWorker:
         if privacy is None or privacy.evaluation == "public":
             return {part: self._exact(model, part) for part in parts}
         assert self.guard is not None  # noqa: S101 (seen to when the worker was made)
-        plan = plan_of(self.study)
+        plan, edges = plan_of(self.study), score_edges(request.tensors, self.study.model.neck)
 
         def compute() -> Arrays:
             assert plan.evaluation is not None  # noqa: S101 (its evaluation is noised)
             # What is no number counts as undecided: to fail on it would tell something about a patient, without noise.
-            scores = {part: np.nan_to_num(self._scores(model, part), nan=0.5) for part in parts}
+            scores = {part: np.nan_to_num(self._scores(model, part), nan=0.0) for part in parts}
             scored = {part: (scores[part], self.images(part).targets, self._units(part)) for part in parts}
-            noised = noised_histograms(scored, plan.evaluation.noise_multiplier, NoiseSource())
+            noised = noised_histograms(scored, plan.evaluation.noise_multiplier, NoiseSource(), edges)
             return {f"{part}/{name}": a for part, h in noised.items() for name, a in h.to_arrays().items()}
 
         arrays = self.guard.pay("evaluation", request, compute)
@@ -298,8 +300,9 @@ class ClinicWorker:
         return {part: NoisyHistogram.from_arrays(content) for part, content in of.items()}
 
     def _exact(self, model: Classifier, part: Part) -> ScoreHistogram:
-        images = self.images(part)
-        return ScoreHistogram.from_scores(self._scores(model, part), images.targets, images.groups)
+        images, policy = self.images(part), self.guard.safe.policy if self.guard else None
+        most = policy.score_bins if policy else MOST_BINS
+        return ScoreHistogram.from_scores(self._scores(model, part), images.targets, images.groups, most)
 
     def _scores(self, model: Classifier, part: Part) -> npt.NDArray[np.float64]:
         # Also where there is no image: work that is called off ends without any patient too.
@@ -307,7 +310,7 @@ class ClinicWorker:
         images, size = self.images(part), self.study.data.image_size
         inputs = self._cached(model, part, 1) or PixelInputs(model, images, size, None, self.device)
         noised = self.study.privacy is not None and self.study.privacy.evaluation == "noised"
-        return probabilities(model, _Watched(inputs, self._step), len(images), one_shape=noised)
+        return scores_of(model, _Watched(inputs, self._step), len(images), one_shape=noised)
 
     def _progress(self, images: int) -> None:
         self._step()
@@ -341,7 +344,7 @@ class _Watched:
         self.micro_batch, self.views = inputs.micro_batch, inputs.views
 
     def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:
-        """Return logits, float32 (k,)."""
+        """Return logits, shape (k,)."""
         self.step()
         return self.inputs.logits(images, views)
 

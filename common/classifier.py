@@ -127,12 +127,20 @@ class Classifier(nn.Module):
         return torch.cat(parts, dim=1)
 
     def logits(self, features: Tensor, metadata: Tensor | None = None) -> Tensor:
-        """Return a logit an image, shape (n,), from what `features` gave; `metadata` as for `forward`."""
+        """Return a logit an image, shape (n,), from what `features` gave; `metadata` as for `forward`.
+
+        Where nothing learns (torch's inference mode) the head is computed in double precision, and so are the logits:
+        in single, or under autocast half, precision scores would be tied that are far from 0 and close to each other.
+        """
         if (metadata is None) != (self.metadata is None):
             raise ValueError("metadata must be given where the classifier has a branch for it, and only there")
         if self.metadata is not None:
             features = torch.cat([features, self.metadata(metadata)], dim=1)
-        logits: Tensor = self.head(self.dropout(features))
+        features = self.dropout(features)
+        if torch.is_inference_mode_enabled():
+            # Row by row: an image's last digits must not hang on how many others there are.
+            return (features.double() * self.head.weight.double()).sum(1) + self.head.bias.double()
+        logits: Tensor = self.head(features)
         return logits.squeeze(1)
 
 

@@ -76,8 +76,11 @@ def calibration_curve(h: ScoreHistogram) -> CalibrationCurve:
 
 
 def _cumulative(h: ScoreHistogram) -> tuple[FloatArray, FloatArray]:
-    """Melanomas and others in the highest 0, 1, ... bins, shape (BINS + 1,)."""
-    tp, fp = (np.concatenate(([0.0], np.cumsum(counts[::-1]))) for counts in (h.positives, h.negatives))
+    """Melanomas and others in the highest 0, 1, ... bins, shape (bins + 1,), bins in the order of their middles."""
+    order = np.argsort(-h.middle, kind="stable")
+    # Bins of several clinics can have one middle; their images are then called melanomas together.
+    last = np.diff(-h.middle[order], append=np.inf) > 0
+    tp, fp = (np.concatenate(([0.0], np.cumsum(counts[order])[last])) for counts in (h.positives, h.negatives))
     return tp, fp
 
 

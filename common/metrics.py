@@ -1,9 +1,9 @@
 """How good a classifier is, with 95 % intervals: from merged histograms, or from scores where they are at hand.
 
 Definitions: AUROC counts a tie between a melanoma and another image as 1/2. AUPRC is the average precision (no
-interpolation). Balanced accuracy calls p >= 0.5 a melanoma. Sensitivity at 90 % specificity is the largest sensitivity
-of any threshold whose observed specificity is at least 90 %. A metric that needs both classes is undefined (None)
-where one is absent.
+interpolation). Balanced accuracy calls p >= 0.5, a logit of 0 or more, a melanoma. Sensitivity at 90 % specificity is
+the largest sensitivity of any threshold whose observed specificity is at least 90 %. A metric that needs both classes
+is undefined (None) where one is absent.
 """
 
 from collections.abc import Hashable, Sequence
@@ -21,7 +21,7 @@ from common.curves import (
     pr_curve,
     roc_curve,
 )
-from common.histogram import BINS, EDGES, UNIT, IntArray, ScoreHistogram, check_scores
+from common.histogram import UNIT, ScoreHistogram, check_scores, sigmoid
 from common.intervals import (
     UNDEFINED,
     Z95,
@@ -34,9 +34,9 @@ from common.intervals import (
     square_and_add,
     wilson,
 )
+from common.score_bins import IntArray
 
 __all__ = [
-    "BINS",
     "CalibrationCurve",
     "EvaluationMetrics",
     "Interval",
@@ -79,13 +79,50 @@ class EvaluationMetrics(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Sides:
-    """Counts of one histogram from the highest score bin down, shape (BINS,), and effective sample sizes."""
+class _Ends:
+    """Melanomas and others of a histogram, each class taken to lie at one place of its bins.
 
+    Attributes:
+        at: the places in use, logits from the highest down, shape (k,).
+        p: melanomas at each, shape (k,).
+        n: others at each, shape (k,).
+        tp: melanomas there or above, shape (k,).
+        fp: others there or above, shape (k,).
+    """
+
+    at: FloatArray
     p: FloatArray
     n: FloatArray
     tp: FloatArray
     fp: FloatArray
+
+    @classmethod
+    def of(cls, h: ScoreHistogram, positives: FloatArray, negatives: FloatArray) -> "_Ends":
+        """Take the logits, shape (bins,), that the bins' melanomas and others are to have."""
+        at, place = np.unique(-np.concatenate((positives, negatives)), return_inverse=True)
+        p, n = (
+            np.bincount(part, weights=counts.astype(np.float64), minlength=len(at)).astype(np.float64)
+            for part, counts in zip(np.split(place, 2), (h.positives, h.negatives), strict=True)
+        )
+        return cls(-at, p, n, np.cumsum(p), np.cumsum(n))
+
+    def sensitivity(self, rate: float) -> float:
+        """Largest sensitivity of a threshold whose rate of false alarms is at most `rate`."""
+        within = int((self.fp <= (rate + 1e-12) * self.fp[-1]).sum())  # places, from the highest down
+        return float(self.tp[within - 1] / self.tp[-1]) if within else 0.0
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """One histogram of both classes, and effective sample sizes.
+
+    `middle` takes scores to lie in the middle of their bins, `worst` melanomas at the low and others at the high end,
+    and `best` the reverse: no order of the scores within their bins is worse, or better.
+    """
+
+    middle: _Ends
+    worst: _Ends
+    best: _Ends
     positives: float
     negatives: float
     effective_positives: float
@@ -93,10 +130,10 @@ class _Sides:
 
     @classmethod
     def of(cls, h: ScoreHistogram) -> "_Sides":
-        p, n = h.positives[::-1].astype(np.float64), h.negatives[::-1].astype(np.float64)
-        tp, fp = np.cumsum(p), np.cumsum(n)
+        middle, worst, best = (_Ends.of(h, *at) for at in ((h.middle, h.middle), (h.low, h.high), (h.high, h.low)))
         effective_negatives, effective_positives = h.effective_sizes
-        return cls(p, n, tp, fp, float(tp[-1]), float(fp[-1]), effective_positives, effective_negatives)
+        totals = float(h.positives.sum()), float(h.negatives.sum())
+        return cls(middle, worst, best, *totals, effective_positives, effective_negatives)
 
 
 def histogram_metrics(h: ScoreHistogram) -> EvaluationMetrics:
@@ -109,11 +146,11 @@ def histogram_metrics(h: ScoreHistogram) -> EvaluationMetrics:
     """
     fields: dict[str, object] = dict.fromkeys(_INTERVALS, UNDEFINED)
     fields |= {"threshold_at_90_specificity": None, "threshold_at_95_specificity": None}
-    s = _Sides.of(h)
-    if s.positives and s.negatives:
+    if h.positives.any() and h.negatives.any():
+        s = _Sides.of(h)
         fields["auroc"] = _auroc(s)
         fields["auprc"] = _auprc(h, s)
-        fields["balanced_accuracy"] = _balanced_accuracy(s)
+        fields["balanced_accuracy"] = _balanced_accuracy(h, s)
         for specificity in SPECIFICITIES:
             name = f"at_{round(100 * specificity)}_specificity"
             fields[f"sensitivity_{name}"], fields[f"threshold_{name}"] = _sensitivity_at(s, specificity)
@@ -123,7 +160,7 @@ def histogram_metrics(h: ScoreHistogram) -> EvaluationMetrics:
         fields
         | {
             "images": images,
-            "melanomas": int(s.positives),
+            "melanomas": int(h.positives.sum()),
             "patients": int(h.groups[0]),
             "brier": float(h.squared_error[0]) * UNIT / images if images else None,
             "ece": float(gaps.sum()) / images if images else None,
@@ -132,27 +169,30 @@ def histogram_metrics(h: ScoreHistogram) -> EvaluationMetrics:
 
 
 def _auroc(s: _Sides) -> Interval:
-    # A pair of a melanoma and another image in one bin is in the wrong order at worst, in the right one at best.
-    pairs = s.positives * s.negatives
-    within = float(s.p @ s.n)
-    ordered = float(s.p @ (s.negatives - s.fp))
-    value = (ordered + within / 2) / pairs
+    worst, value, best = (_area(ends) for ends in (s.worst, s.middle, s.best))
     sizes = (s.effective_positives, s.effective_negatives)
     # Melanomas often score over a wider range than others, which Hanley and McNeil's variance underrates. DeLong's,
     # which supposes nothing but fails at 0 and 1, corrects it upwards where it is larger.
     supposed = hanley_mcneil(value, *sizes)
     inflation = max(1.0, _delong_variance(s) / supposed) if supposed else 1.0
-    low, _ = newcombe_auroc(ordered / pairs, *sizes, inflation)
-    _, high = newcombe_auroc((ordered + within) / pairs, *sizes, inflation)
+    low, _ = newcombe_auroc(worst, *sizes, inflation)
+    _, high = newcombe_auroc(best, *sizes, inflation)
     return proportion_interval(value, low, high)
+
+
+def _area(ends: _Ends) -> float:
+    """AUROC: the share of pairs in the right order, a tie as one half."""
+    below = ends.fp[-1] - ends.fp + ends.n / 2
+    return float(ends.p @ below / (ends.tp[-1] * ends.fp[-1]))
 
 
 def _delong_variance(s: _Sides) -> float:
     """DeLong's variance of the AUROC (Biometrics 1988; 44:837-845) from bins, at the effective sample sizes."""
-    beaten = (s.negatives - s.fp + s.n / 2) / s.negatives  # share of the others that a melanoma of the bin outscores
-    beating = (s.tp - s.p / 2) / s.positives
+    ends = s.middle
+    beaten = (s.negatives - ends.fp + ends.n / 2) / s.negatives  # share of the others that a melanoma there outscores
+    beating = (ends.tp - ends.p / 2) / s.positives
     variance = 0.0
-    for counts, share, size in ((s.p, beaten, s.effective_positives), (s.n, beating, s.effective_negatives)):
+    for counts, share, size in ((ends.p, beaten, s.effective_positives), (ends.n, beating, s.effective_negatives)):
         mean = counts @ share / counts.sum()
         variance += float(counts @ (share - mean) ** 2 / counts.sum() / max(size - 1, 1))
     return variance
@@ -161,28 +201,32 @@ def _delong_variance(s: _Sides) -> float:
 def auprc_bounds(h: ScoreHistogram) -> tuple[float, float, float]:
     """Lowest, binned, and highest average precision that scores with this histogram can have (both classes present).
 
-    Let T melanomas and F others lie in the bins above one that has p and n of them. Its scores fall into blocks of
-    tied ones; from the highest down, block j has p_j melanomas, and after it a_j = p_1 + ... + p_j of the bin's
-    melanomas and c_j <= n of its others are passed. Average precision gets from the bin, up to the factor 1/P,
+    Order the P melanomas by their scores, from the highest down, and let the r-th have score s_r. Then average
+    precision is the mean over r of T_r / (T_r + F_r), with T_r melanomas and F_r others scoring s_r or more. Let l_r be
+    the r-th largest of the low ends of the melanomas' bins, and h_r of the high ends: l_r <= s_r <= h_r. So
 
-        sum over j of  p_j (T + a_j) / (T + a_j + F + c_j).
+        r <= T_r,   [melanomas with a low end >= h_r]  <=  T_r  <=  [melanomas with a high end >= l_r],
+                    [others with a low end >= h_r]     <=  F_r  <=  [others with a high end >= l_r],
 
-    x / (x + G) grows with x and falls with G >= 0. Hence each of the p_j melanomas numbered i = a_(j-1)+1 ... a_j has
-
-        (T + i) / (T + i + F + n)  <=  (T + a_j) / (T + a_j + F + c_j)  <=  (T + p) / (T + p + F).
-
-    Sum over the melanomas: the left side is reached by all others first and then the melanomas one at a time, the
-    right side by all melanomas tied and then the others. Untied melanomas in front would give only the sum of
-    (T + i) / (T + i + F), which is less as soon as F > 0: it would be no bound. The binned value, one block, lies
-    between.
+    and x / (x + G) grows with x and falls with G >= 0. Where all bins are of one logit, both bounds are the value.
     """
     s = _Sides.of(h)
-    occupied = np.flatnonzero(s.p)
-    p, tp, fp, n = s.p[occupied], s.tp[occupied], s.fp[occupied], s.n[occupied]
-    rank = np.arange(1, int(s.positives) + 1)
-    low = float((rank / (rank + np.repeat(fp, p.astype(np.int64)))).sum())
-    value, high = float(p @ (tp / (tp + fp))), float(p @ (tp / (tp + fp - n)))
-    return low / s.positives, value / s.positives, high / s.positives
+    low, high = (ends.at.repeat(ends.p.astype(np.int64)) for ends in (s.worst, s.best))  # l_r and h_r
+    rank = np.arange(1, len(low) + 1)
+    hits = np.maximum(rank, _at_least(s.worst.at, s.worst.tp, high)), _at_least(s.best.at, s.best.tp, low)
+    alarms = _at_least(s.worst.at, s.worst.fp, low), _at_least(s.best.at, s.best.fp, high)
+    worst, best = (float(np.mean(hit / (hit + alarm))) for hit, alarm in zip(hits, alarms, strict=True))
+    found = s.middle.p > 0
+    precision = s.middle.tp[found] / (s.middle.tp[found] + s.middle.fp[found])
+    value = float(s.middle.p[found] @ precision / s.positives)
+    return min(worst, value), value, max(best, value)
+
+
+def _at_least(at: FloatArray, cumulative: FloatArray, scores: FloatArray) -> FloatArray:
+    """Images at places (from the highest down) that are at least each score."""
+    counts = np.concatenate(([0.0], cumulative))
+    found: FloatArray = counts[np.searchsorted(-at, -scores, side="right")]
+    return found
 
 
 def _auprc(h: ScoreHistogram, s: _Sides) -> Interval:
@@ -191,11 +235,12 @@ def _auprc(h: ScoreHistogram, s: _Sides) -> Interval:
     return proportion_interval(value, boyd_auprc(worst, size)[0], boyd_auprc(best, size)[1])
 
 
-def _balanced_accuracy(s: _Sides) -> Interval:
-    last = BINS // 2 - 1  # last bin at or above 0.5, counted from the top: an edge, so binning costs nothing here
-    sensitivity, specificity = s.tp[last] / s.positives, 1 - s.fp[last] / s.negatives
+def _balanced_accuracy(h: ScoreHistogram, s: _Sides) -> Interval:
+    called = h.low >= 0  # no bin lies on both sides, so binning costs nothing here
+    sensitivity = float(h.positives[called].sum() / s.positives)
+    specificity = float(h.negatives[~called].sum() / s.negatives)
     parts = (_reach(sensitivity, s.effective_positives), _reach(specificity, s.effective_negatives))
-    value = float(sensitivity + specificity) / 2
+    value = (sensitivity + specificity) / 2
     low, high = square_and_add(value, *[(below / 2, above / 2) for below, above in parts])
     return proportion_interval(value, low, high)
 
@@ -207,31 +252,25 @@ def _reach(proportion: float, size: float) -> tuple[float, float]:
 
 
 def _sensitivity_at(s: _Sides, specificity: float) -> tuple[Interval, float | None]:
-    """Interval, and the threshold (a bin edge) of its value."""
-    sensitivity = np.concatenate(([0.0], s.tp / s.positives))  # with the highest 0, 1, ... bins called melanoma
-    alarms = np.concatenate(([0.0], s.fp / s.negatives))
-
-    def last_within(rate: float) -> int:
-        return int(np.searchsorted(alarms, rate + 1e-12, side="right")) - 1
-
+    """Interval, and the threshold of its value: the lowest place of a melanoma that is called."""
     rate = 1 - specificity
-    bins = last_within(rate)
-    # The next bin has too many others, but some of its melanomas may score above enough of them: at most all.
-    value, best = float(sensitivity[bins]), float(sensitivity[min(bins + 1, BINS)])
+    value, least, most = (ends.sensitivity(rate) for ends in (s.middle, s.worst, s.best))
     # The threshold is estimated as well: true and observed rate of false alarms differ by up to `error`. What the
     # ROC curve does over that distance joins the sampling error of the sensitivity itself.
     error = Z95 * np.sqrt(rate * specificity / s.effective_negatives)
-    worst = float(sensitivity[last_within(rate - error)]) if error <= rate else 0.0
-    most = float(sensitivity[min(last_within(rate + error) + 1, BINS)])
-    low, _ = square_and_add(value, (_reach(value, s.effective_positives)[0], 0.0), (value - worst, 0.0))
-    _, high = square_and_add(best, (0.0, _reach(best, s.effective_positives)[1]), (0.0, max(0.0, most - best)))
-    thresholds = np.concatenate(([np.nan], EDGES[::-1], [0.0]))
-    highest = int(np.searchsorted(sensitivity, value))  # of all that call the same melanomas, the most specific one
-    return proportion_interval(value, low, high), float(thresholds[highest]) if value else None
+    worst = s.worst.sensitivity(rate - error) if error <= rate else 0.0
+    best = s.best.sensitivity(rate + error)
+    low, _ = square_and_add(least, (_reach(least, s.effective_positives)[0], 0.0), (least - worst, 0.0))
+    _, high = square_and_add(most, (0.0, _reach(most, s.effective_positives)[1]), (0.0, best - most))
+    if not value:
+        return proportion_interval(value, low, high), None
+    # Of all that call the same melanomas, the most specific one.
+    lowest = int(np.searchsorted(s.middle.tp, value * s.positives - 0.5))
+    return proportion_interval(value, low, high), float(sigmoid(s.middle.at[lowest]))
 
 
 def scored_metrics(
-    probabilities: npt.ArrayLike,
+    logits: npt.ArrayLike,
     targets: npt.ArrayLike,
     groups: Sequence[Hashable],
     *,
@@ -247,24 +286,24 @@ def scored_metrics(
     the number of groups that hold a melanoma or the number that hold another image, whichever is smaller.
 
     Args:
-        probabilities: shape (images,), in [0, 1].
+        logits: shape (images,).
         targets: shape (images,), 0 or 1.
         groups: one id an image; images of one group are resampled together.
         replicates: number of bootstrap samples, >= 1.
         seed: of the resampling; the same seed gives the same limits.
 
     Raises:
-        DataError: lengths differ, a probability is not a number in [0, 1], or a target is not 0 or 1.
+        DataError: lengths differ, a logit is not a number, or a target is not 0 or 1.
     """
-    p, y, group = check_scores(probabilities, targets, groups)
-    closed = histogram_metrics(ScoreHistogram.from_scores(p, y, groups))
+    x, y, group = check_scores(logits, targets, groups)
+    closed = histogram_metrics(ScoreHistogram.from_scores(x, y, groups, most=max(2, len(x))))
     if closed.auroc.value is None:
         return closed
-    ranked = _Ranked.of(p, y, group)
+    ranked = _Ranked.of(x, y, group)
     values = ranked.metrics(np.ones((1, closed.patients)))[0]
     carriers = min(len(np.unique(group[y])), len(np.unique(group[~y])))
     trusted = carriers * np.minimum(values, 1 - values) >= BOOTSTRAP_SUCCESSES
-    fields: dict[str, object] = {"brier": float(np.mean((p - y) ** 2))}
+    fields: dict[str, object] = {"brier": float(np.mean((sigmoid(x) - y) ** 2))}
     limits = _bootstrap(ranked, closed.patients, replicates, seed) if trusted.any() else np.zeros((2, len(values)))
     for name, value, low, high, use in zip(_INTERVALS, values, *limits, trusted, strict=True):
         formula: Interval = getattr(closed, name)
@@ -287,7 +326,7 @@ _INTERVALS = (
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Scores sorted once, highest first, so that every replicate is weighted cumulative sums.
+    """Logits sorted once, highest first, so that every replicate is weighted cumulative sums.
 
     With M melanomas and N others: ``tie_end[i]`` is the last melanoma tied with melanoma i; ``above[i]`` and
     ``not_below[i]`` count the others with a score above, and not below, that of melanoma i.
@@ -303,10 +342,10 @@ class _Ranked:
     negatives_called: int
 
     @classmethod
-    def of(cls, p: FloatArray, y: npt.NDArray[np.bool_], group: IntArray) -> "_Ranked":
-        order = np.argsort(-p, kind="stable")
-        p, y, group = p[order], y[order], group[order]
-        scores, others = p[y], p[~y]
+    def of(cls, x: FloatArray, y: npt.NDArray[np.bool_], group: IntArray) -> "_Ranked":
+        order = np.argsort(-x, kind="stable")
+        x, y, group = x[order], y[order], group[order]
+        scores, others = x[y], x[~y]
         return cls(
             scores=scores,
             positive_group=group[y],
@@ -314,8 +353,8 @@ class _Ranked:
             tie_end=np.searchsorted(-scores, -scores, side="right") - 1,
             above=np.searchsorted(-others, -scores, side="left"),
             not_below=np.searchsorted(-others, -scores, side="right"),
-            positives_called=int((scores >= 0.5).sum()),
-            negatives_called=int((others >= 0.5).sum()),
+            positives_called=int((scores >= 0).sum()),
+            negatives_called=int((others >= 0).sum()),
         )
 
     def metrics(self, weights: FloatArray) -> FloatArray:
@@ -342,9 +381,9 @@ class _Ranked:
         return result
 
     def threshold(self, specificity: float) -> float | None:
-        """Smallest melanoma score that as a threshold is specific enough."""
+        """Smallest melanoma score, as a probability, that as a threshold is specific enough."""
         enough = self.scores[self.not_below <= (1 - specificity + 1e-12) * len(self.negative_group)]
-        return float(enough[-1]) if enough.size else None
+        return float(sigmoid(enough[-1])) if enough.size else None
 
 
 def _bootstrap(ranked: _Ranked, groups: int, replicates: int, seed: int) -> FloatArray:

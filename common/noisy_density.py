@@ -9,7 +9,6 @@ allow give the intervals: for penalised fits such intervals cover as stated on a
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
@@ -35,12 +34,14 @@ class Density:
     """Expected counts by bin.
 
     Attributes:
+        edges: of the bins, ascending logits, shape (bins - 1,).
         log_counts: shape (bins,).
         precision: of ``log_counts``, given the noisy counts, shape (bins, bins).
         exact_precision: the same, had the counts no noise.
         evidence: logarithm of the probability of the noisy counts under this smoothness, up to a constant.
     """
 
+    edges: FloatArray
     log_counts: FloatArray
     precision: FloatArray
     exact_precision: FloatArray
@@ -52,16 +53,35 @@ class Density:
         return exp_counts(self.log_counts)
 
 
-def fit_density(counts: FloatArray, noise: FloatArray) -> Density:
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """Middles and widths of bins, in mean widths, and the matrix of the sum of squared third differences."""
+
+    middle: FloatArray
+    width: FloatArray
+    roughness: FloatArray
+
+    @classmethod
+    def of(cls, edges: FloatArray) -> "_Grid":
+        # The outermost bins have no end: they are taken to be as wide as their neighbours.
+        ends = np.concatenate(([2 * edges[0] - edges[1]], edges, [2 * edges[-1] - edges[-2]]))
+        ends = (ends - ends[0]) * ((len(ends) - 1) / (ends[-1] - ends[0]))
+        middle, width = (ends[1:] + ends[:-1]) / 2, np.diff(ends)
+        return cls(middle, width, _roughness(middle))
+
+
+def fit_density(counts: FloatArray, noise: FloatArray, edges: FloatArray) -> Density:
     """Fit a smooth density.
 
     Args:
         counts: noisy counts by bin, shape (bins,), with a clearly positive sum.
         noise: covariance of their noise, shape (bins, bins).
+        edges: of the bins, ascending logits, shape (bins - 1,).
     """
-    start, best = _normal(counts, noise), None
+    grid = _Grid.of(edges)
+    start, best = _normal(counts, noise, grid), None
     for smoothness in _SMOOTHNESS:
-        found = _fit(counts, noise, smoothness, start)
+        found = _fit(counts, noise, edges, grid, smoothness, start)
         if best is not None and found.evidence < best.evidence:
             break
         best, start = found, found.log_counts
@@ -69,14 +89,17 @@ def fit_density(counts: FloatArray, noise: FloatArray) -> Density:
     return best
 
 
-def _fit(counts: FloatArray, noise: FloatArray, smoothness: float, start: FloatArray) -> Density:
+def _fit(
+    counts: FloatArray, noise: FloatArray, edges: FloatArray, grid: _Grid, smoothness: float, start: FloatArray
+) -> Density:
     """Most probable density for one smoothness, by scoring: counts have the variance of noise and of Poisson's law."""
-    prior = smoothness * _roughness(len(counts)) + _RIDGE * np.eye(len(counts))
-    log_counts = start
+    prior = smoothness * grid.roughness + _RIDGE * np.eye(len(counts))
+    # What is smooth is the density: wider bins have more counts.
+    level, log_counts = np.log(grid.width), start
     for _ in range(_STEPS):
         mean, weight = _weighted(log_counts, noise)
         information = mean[:, None] * weight * mean
-        slope = mean * (weight @ (counts - mean)) - prior @ log_counts
+        slope = mean * (weight @ (counts - mean)) - prior @ (log_counts - level)
         step = np.linalg.solve(information + prior, slope)
         change = float(np.abs(step[mean > _FEWEST]).max(initial=0.0))
         log_counts = log_counts + step / max(1.0, change)
@@ -86,9 +109,10 @@ def _fit(counts: FloatArray, noise: FloatArray, smoothness: float, start: FloatA
     precision = mean[:, None] * weight * mean + prior
     rest = counts - mean
     logarithms = np.linalg.slogdet(weight)[1] + np.linalg.slogdet(prior)[1] - np.linalg.slogdet(precision)[1]
-    evidence = (logarithms - rest @ weight @ rest - log_counts @ prior @ log_counts) / 2
+    bend = log_counts - level
+    evidence = (logarithms - rest @ weight @ rest - bend @ prior @ bend) / 2
     exact = prior + np.diag(mean**2 / (mean + _FLOOR))
-    return Density(log_counts, precision, exact, float(evidence))
+    return Density(edges, log_counts, precision, exact, float(evidence))
 
 
 def _weighted(log_counts: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -98,9 +122,9 @@ def _weighted(log_counts: FloatArray, noise: FloatArray) -> tuple[FloatArray, Fl
     return mean, np.linalg.inv(covariance).astype(np.float64)
 
 
-def _normal(counts: FloatArray, noise: FloatArray) -> FloatArray:
+def _normal(counts: FloatArray, noise: FloatArray, grid: _Grid) -> FloatArray:
     """Logarithm of a normal density with about the mean and spread of the counts: where the fit begins."""
-    places = np.arange(len(counts))
+    places = grid.middle
     window = np.ones(9) / 9
     smooth = np.convolve(counts, window, "same") - np.sqrt(noise.diagonal().mean() / len(window))
     weight = np.clip(smooth, 0.0, None)
@@ -108,8 +132,8 @@ def _normal(counts: FloatArray, noise: FloatArray) -> FloatArray:
         weight = np.ones(len(counts))
     centre = np.average(places, weights=weight)
     spread = max(float(np.average((places - centre) ** 2, weights=weight)), 2.0)
-    shape = -((places - centre) ** 2) / (2 * spread)
-    logarithm: FloatArray = shape + np.log(max(counts.sum(), 1.0) / np.exp(shape).sum())
+    shape = np.log(grid.width) - (places - centre) ** 2 / (2 * spread)
+    logarithm: FloatArray = shape + np.log(max(counts.sum(), 1.0) / exp_counts(shape).sum())
     return logarithm
 
 
@@ -119,10 +143,18 @@ def exp_counts(logarithms: FloatArray) -> FloatArray:
     return exponential
 
 
-@cache
-def _roughness(bins: int) -> FloatArray:
-    """Matrix of the sum of squared third differences."""
-    difference = np.diff(np.eye(bins), 3, axis=0)
-    product: FloatArray = difference.T @ difference
-    product.flags.writeable = False
+def _roughness(middle: FloatArray) -> FloatArray:
+    """Matrix of the sum of squared third differences, which are 0 for a normal density, whatever the bins' widths.
+
+    They are divided differences times the third power of the widths there, so that bins are smoothed alike.
+    """
+    rows = np.zeros((len(middle) - 3, len(middle)))
+    for place in range(4):
+        others = [middle[i : len(middle) - 3 + i] for i in range(4) if i != place]
+        own = middle[place : len(middle) - 3 + place]
+        rows[np.arange(len(rows)), np.arange(len(rows)) + place] = 1 / np.prod(
+            [own - other for other in others], axis=0
+        )
+    rows *= np.sqrt(20 / (rows**2).sum(axis=1, keepdims=True))  # the norm of (-1, 3, -3, 1)
+    product: FloatArray = rows.T @ rows
     return product

@@ -22,17 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import DataError
-from common.histogram import MAX_IMAGES, IntArray, ScoreHistogram
+from common.histogram import MAX_IMAGES, Counted, ScoreHistogram, total
 from common.intervals import FloatArray
+from common.score_bins import LARGEST, IntArray
+from common.score_edges import SCORE_BINS
 
-SCORE_BINS = 96
-BINS_A_LOGIT = 6
-# Bin b holds the probabilities in [SCORE_EDGES[b-1], SCORE_EDGES[b]); logits from -47/6 to 47/6. Logit 0 is the middle
-# one. They are constants: bins chosen by the data would have to be paid for.
-LOGIT_EDGES: FloatArray = (np.arange(1, SCORE_BINS) - SCORE_BINS // 2) / BINS_A_LOGIT
-LOGIT_EDGES.flags.writeable = False
-SCORE_EDGES: FloatArray = 1 / (1 + np.exp(-LOGIT_EDGES))
-SCORE_EDGES.flags.writeable = False
+OLD_EDGES: FloatArray = np.arange(-47, 48) / 6
+"""Of histograms of 0.1: logits, the same for all models."""
+OLD_EDGES.flags.writeable = False
 
 SHARES = 5040
 """Parts of a unit's weight: the least common multiple of 1 to 10, so that up to ten images share it without loss."""
@@ -85,7 +82,9 @@ class NoisyHistogram:
     """Measurements of one evaluation set with noise; ``a + b`` merges two sets, whose units must differ.
 
     Attributes:
-        positives: weighted running sums of melanomas, plus noise, grid units of 1/SCALE counts, shape (SCORE_BINS,).
+        edges: ascending logits, shape (bins - 1,): bin b holds those in [edges[b-1], edges[b]). They follow from the
+            released model (`common.score_edges`); there are `SCORE_BINS` bins, or in a histogram of 0.1 fewer.
+        positives: weighted running sums of melanomas, plus noise, grid units of 1/SCALE counts, shape (bins,).
         negatives: the same of the other images.
         noise_variance: variance of the noise of each measurement, units of 2^-30 squared counts, shape (1,).
 
@@ -93,18 +92,26 @@ class NoisyHistogram:
         DataError: on construction, where an array has the wrong type or shape, or is beyond what data and noise give.
     """
 
+    edges: FloatArray
     positives: IntArray
     negatives: IntArray
     noise_variance: IntArray
 
     def __post_init__(self) -> None:
+        bins = self.edges.size + 1 if isinstance(self.edges, np.ndarray) else 0
+        shapes = _SHAPES if bins != len(OLD_EDGES) + 1 else _OLD_SHAPES
         for field in fields(self):
-            array = getattr(self, field.name)
-            if not isinstance(array, np.ndarray) or array.dtype != np.int64 or array.shape != _SHAPES[field.name]:
-                raise _refuse(f"{field.name} is not an int64 array of shape {_SHAPES[field.name]}")
-            frozen = array.astype(np.int64)  # a copy: the caller's array stays the caller's
+            array, shape = getattr(self, field.name), shapes[field.name]
+            dtype = np.dtype(np.float64 if field.name == "edges" else np.int64)
+            if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+                article = "an" if dtype == np.int64 else "a"
+                raise _refuse(f"{field.name} is not {article} {dtype} array of shape {shape}")
+            frozen = array.copy()  # the caller's array stays the caller's
             frozen.flags.writeable = False
             object.__setattr__(self, field.name, frozen)
+        # Written so that what is no number fails it.
+        if not ((np.abs(self.edges) <= LARGEST).all() and (np.diff(self.edges) > 0).all()):
+            raise _refuse("its edges are not ascending numbers")
         if not 0 <= self.noise_variance[0] <= _LARGEST_VARIANCE:
             raise _refuse(f"{self.noise_variance[0]} is no variance of noise")
         slack = REACH * self.noise_std * SCALE
@@ -114,9 +121,10 @@ class NoisyHistogram:
                 raise _refuse(f"{name} has an entry beyond what {MAX_IMAGES} patients and this noise can give")
 
     @classmethod
-    def empty(cls) -> Self:
-        """The histogram of nobody, without noise: neutral in ``+``."""
-        return cls(**{name: np.zeros(shape, dtype=np.int64) for name, shape in _SHAPES.items()})
+    def empty(cls, edges: FloatArray) -> Self:
+        """The histogram of nobody, without noise: neutral in ``+`` with those of the same edges."""
+        nobody = np.zeros(len(edges) + 1, np.int64)
+        return cls(edges, nobody, nobody, np.zeros(1, np.int64))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Self:
@@ -130,23 +138,23 @@ class NoisyHistogram:
             raise DataError(f"noised histogram: missing or unknown arrays: {difference}; use the same melfed version")
         return cls(**{name: arrays[name] for name in _SHAPES})  # type: ignore[arg-type]  # checked on construction
 
-    def to_arrays(self) -> dict[str, IntArray]:
-        """The arrays by name, as they travel: int64, shapes as in the attributes."""
+    def to_arrays(self) -> dict[str, Counted]:
+        """The arrays by name, as they travel: int64 but for the float64 edges, shapes as in the attributes."""
         return {name: getattr(self, name) for name in _SHAPES}
 
     @classmethod
-    def from_lists(cls, lists: Mapping[str, Sequence[int]]) -> Self:
-        """Histogram from the lists of ``to_lists``. Raises DataError as ``from_arrays``."""
-        return cls.from_arrays({name: _integers(name, values) for name, values in lists.items()})
+    def from_lists(cls, lists: Mapping[str, Sequence[float]]) -> Self:
+        """Histogram from the lists of ``to_lists``, or from those of 0.1. Raises DataError as ``from_arrays``."""
+        arrays = {name: _numbers(name, values) for name, values in lists.items()}
+        return cls.from_arrays({"edges": OLD_EDGES, **arrays})
 
-    def to_lists(self) -> dict[str, list[int]]:
+    def to_lists(self) -> dict[str, list[float]]:
         """The same as lists, for JSON."""
         return {name: array.tolist() for name, array in self.to_arrays().items()}
 
     def __add__(self, other: "NoisyHistogram") -> "NoisyHistogram":
-        """Histogram of both sets together, with the noise of both; no unit may be in both."""
-        mine, theirs = self.to_arrays(), other.to_arrays()
-        return NoisyHistogram(**{name: mine[name] + theirs[name] for name in _SHAPES})
+        """Histogram of both sets together, with the noise of both; no unit may be in both. Raises as `pooled`."""
+        return _noised_total([self, other])
 
     @property
     def noise_std(self) -> float:
@@ -159,23 +167,31 @@ class NoisyHistogram:
         return max(float(self.positives.max()), float(self.negatives.max())) / SCALE
 
     def counts(self, name: str) -> FloatArray:
-        """Return unbiased counts by bin of `positives` or `negatives`, shape (SCORE_BINS,); noise can make them < 0."""
-        unbiased: FloatArray = _INVERSES[name] @ (getattr(self, name) / SCALE)
+        """Return unbiased counts by bin of `positives` or `negatives`, shape (bins,); noise can make them < 0."""
+        unbiased: FloatArray = self._inverse(name) @ (getattr(self, name) / SCALE)
         return unbiased
 
     def noise(self, name: str) -> FloatArray:
-        """Return the covariance of the noise of these counts, shape (SCORE_BINS, SCORE_BINS)."""
-        covariance: FloatArray = self.noise_std**2 * (_INVERSES[name] @ _INVERSES[name].T)
+        """Return the covariance of the noise of these counts, shape (bins, bins)."""
+        inverse = self._inverse(name)
+        covariance: FloatArray = self.noise_std**2 * (inverse @ inverse.T)
         return covariance
+
+    def _inverse(self, name: str) -> FloatArray:
+        # Of triangular matrices, so that a smaller one and its inverse are the corners of the larger ones.
+        bins = len(self.positives)
+        return _INVERSES[name][:bins, :bins]
 
 
 Histogram = ScoreHistogram | NoisyHistogram
 
-_SHAPES: dict[str, tuple[int, ...]] = {
-    "positives": (SCORE_BINS,),
-    "negatives": (SCORE_BINS,),
-    "noise_variance": (1,),
-}
+
+def _shapes(bins: int) -> dict[str, tuple[int, ...]]:
+    return {"edges": (bins - 1,), "positives": (bins,), "negatives": (bins,), "noise_variance": (1,)}
+
+
+_SHAPES = _shapes(SCORE_BINS)
+_OLD_SHAPES = _shapes(len(OLD_EDGES) + 1)
 
 
 def histogram_from_arrays(arrays: Mapping[str, npt.NDArray[np.generic]]) -> Histogram:
@@ -187,7 +203,7 @@ def histogram_from_arrays(arrays: Mapping[str, npt.NDArray[np.generic]]) -> Hist
     return (NoisyHistogram if "noise_variance" in arrays else ScoreHistogram).from_arrays(arrays)
 
 
-def histogram_from_lists(lists: Mapping[str, Sequence[int]]) -> Histogram:
+def histogram_from_lists(lists: Mapping[str, Sequence[float]]) -> Histogram:
     """Histogram from the lists of `to_lists` of either kind. Raises DataError as ``histogram_from_arrays``."""
     return (NoisyHistogram if "noise_variance" in lists else ScoreHistogram).from_lists(lists)
 
@@ -198,7 +214,8 @@ def pooled(histograms: Iterable[Histogram]) -> Histogram:
     It is checked as a whole, so that the order in which clinics answer does not decide whether there is a sum.
 
     Raises:
-        DataError: some have noise and some do not, or their sum is beyond what a histogram can hold.
+        DataError: some have noise and some do not, noised ones have different edges, or the sum is beyond what a
+            histogram can hold.
     """
     every = list(histograms)
     noised = [h for h in every if isinstance(h, NoisyHistogram)]
@@ -207,19 +224,28 @@ def pooled(histograms: Iterable[Histogram]) -> Histogram:
         raise DataError(
             f"{len(noised)} of {len(every)} score histograms have noise and the others not; evaluate all in one way"
         )
-    arrays = [h.to_arrays() for h in every] or [ScoreHistogram.empty().to_arrays()]
-    stacks = {name: np.stack([one[name] for one in arrays]) for name in arrays[0]}
+    return _noised_total(noised) if noised else total(exact)
+
+
+def _noised_total(histograms: Sequence[NoisyHistogram]) -> NoisyHistogram:
+    edges = histograms[0].edges
+    if not all(np.array_equal(h.edges, edges) for h in histograms):
+        raise DataError(f"{len(histograms)} noised histograms have different score bins; evaluate one model")
+    names = [name for name in _SHAPES if name != "edges"]
+    stacks = {name: np.stack([getattr(h, name) for h in histograms]) for name in names}
     # Integers would overflow silently; floats do not.
     if any((np.abs(stack.sum(axis=0, dtype=np.float64)) > _LARGEST_SUM).any() for stack in stacks.values()):
-        raise DataError(f"the sum of {len(every)} score histograms is beyond what data and noise can give")
-    return histogram_from_arrays({name: stack.sum(axis=0) for name, stack in stacks.items()})
+        raise DataError(f"the sum of {len(histograms)} noised histograms is beyond what data and noise can give")
+    return NoisyHistogram(edges, **{name: stack.sum(axis=0) for name, stack in stacks.items()})
 
 
-def _integers(name: str, values: Sequence[int]) -> IntArray:
+def _numbers(name: str, values: Sequence[float]) -> Counted:
     try:
         array = np.array(values)
     except ValueError:
         array = np.array(None)
+    if name == "edges" and array.dtype.kind in "if":
+        return array.astype(np.float64)
     if array.dtype.kind != "i":  # numpy would cut fractions off
         raise _refuse(f"{name} is not a list of whole numbers")
     return array.astype(np.int64)

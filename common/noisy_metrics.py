@@ -7,8 +7,8 @@ two densities. An interval is on the logit scale and has the width that the delt
 - noise, whose variance is known. It counts double: how smooth a density is remains a guess, and a guess of too smooth
   a one errs by about as much as the noise does (in simulation with σ = 4 the plain variance covered 0.85 instead of
   0.95 for the AUROC);
-- binning: for smooth densities the order within the bins matters to second order. The square of the share of pairs
-  that have both scores in one bin stands for it; it dominates where a model gives nearly one score to all.
+- binning: half of the share of pairs that have both scores in one bin, as if their order were the worst, or the best;
+  it dominates where a model gives nearly one score to all.
 
 Near 0 and 1 the delta method gives no width; there the closed-form limits of exact counts (`common.intervals`) hold.
 
@@ -19,10 +19,12 @@ so what it gives as its images and patients is its units, and as its melanomas t
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from common.curves import PrecisionRecallCurve, RocCurve, pr_curve, roc_curve
+from common.histogram import sigmoid
 from common.intervals import (
     UNDEFINED,
     Z95,
@@ -36,7 +38,9 @@ from common.intervals import (
 )
 from common.metrics import EvaluationMetrics, histogram_metrics
 from common.noisy_density import Density, exp_counts, fit_density
-from common.noisy_histogram import LOGIT_EDGES, SCORE_BINS, Histogram, NoisyHistogram, noise_variance
+from common.noisy_focus import CLASSES, Focus, focus
+from common.noisy_histogram import Histogram, NoisyHistogram, noise_variance
+from common.score_edges import SCORE_BINS, edges_around
 
 SURE = 3.0
 """Standard deviations of noise that a class must have."""
@@ -73,7 +77,7 @@ def pr_of(h: Histogram) -> PrecisionRecallCurve:
 def units_needed(noise_multiplier: float, sets: int) -> int:
     """Return how many units each class needs, about, for its metrics to be defined when so many sets are pooled."""
     nothing = np.zeros(SCORE_BINS, np.int64)
-    one = NoisyHistogram(nothing, nothing, np.array([noise_variance(noise_multiplier)]))
+    one = NoisyHistogram(edges_around(0.0, 1.0), nothing, nothing, np.array([noise_variance(noise_multiplier)]))
     return max(1, math.ceil(SURE * math.sqrt(sets * float(one.noise("positives").sum()))))
 
 
@@ -82,7 +86,11 @@ def densities(h: NoisyHistogram) -> Densities | None:
     totals = [(float(h.counts(name).sum()), float(h.noise(name).sum()) ** 0.5) for name in ("negatives", "positives")]
     if any(total < 1 or total <= SURE * deviation for total, deviation in totals):
         return None
-    negatives, positives = (fit_density(h.counts(name), h.noise(name)) for name in ("negatives", "positives"))
+    return _fitted(focus(h))
+
+
+def _fitted(near: Focus) -> Densities:
+    negatives, positives = (fit_density(near.counts[name], near.noise[name], near.edges) for name in CLASSES)
     return negatives, positives
 
 
@@ -97,13 +105,16 @@ def noisy_metrics(h: NoisyHistogram) -> EvaluationMetrics:
         # Without noise the counts themselves are known, and the densities serve the intervals alone.
         negatives, positives = _known_counts(h, found)
         totals = [float(negatives.sum()), float(positives.sum())]
-        values = _five(negatives, positives)
+        edges = found[0].edges
+        called = _called(edges)
+        five = partial(_five, called=called)
+        values = five(negatives, positives)
         low, high = _widened(
-            values, _deviations(_five, found), _sampling(values, negatives, positives), _binning(found)
+            values, _deviations(five, found), _sampling(values, negatives, positives, called), _binning(found)
         )
         fields |= {name: _interval(*limits) for name, *limits in zip(_NAMES, values, low, high, strict=True)}
         for rate in _RATES:
-            fields[f"threshold_at_{round(100 - 100 * rate)}_specificity"] = _threshold(negatives, rate)
+            fields[f"threshold_at_{round(100 - 100 * rate)}_specificity"] = _threshold(negatives, rate, edges)
     units, melanomas = round(totals[0] + totals[1]), round(totals[1])
     return EvaluationMetrics.model_validate(fields | {"images": units, "melanomas": melanomas, "patients": units})
 
@@ -140,7 +151,8 @@ def noisy_pr_curve(h: NoisyHistogram) -> PrecisionRecallCurve:
 def _known_counts(h: NoisyHistogram, found: Densities) -> tuple[FloatArray, FloatArray]:
     if h.noise_variance[0]:
         return found[0].counts, found[1].counts
-    return np.maximum(h.counts("negatives"), 0.0), np.maximum(h.counts("positives"), 0.0)
+    counts = focus(h).counts
+    return np.maximum(counts["negatives"], 0.0), np.maximum(counts["positives"], 0.0)
 
 
 def _interval(value: float, low: float, high: float) -> Interval:
@@ -158,12 +170,19 @@ def _widened(
     return np.minimum.reduce([low, sampling[0], values]), np.maximum.reduce([high, sampling[1], values])
 
 
-def _sampling(values: FloatArray, negatives: FloatArray, positives: FloatArray) -> Limits:
+def _called(edges: FloatArray) -> int:
+    """Return the lowest bin that is called melanoma: of those at or above logit 0.
+
+    That is an edge, unless it lies beyond the outermost ones: then the bin that it is in counts as below it.
+    """
+    return int(np.searchsorted(edges, 0.0)) + 1
+
+
+def _sampling(values: FloatArray, negatives: FloatArray, positives: FloatArray, called: int) -> Limits:
     """Closed-form limits of the metrics in the order of `_NAMES`, had the counts no noise and each unit one image."""
     auroc, auprc, accuracy, *sensitivities = values.clip(0, 1).tolist()
     sizes = (float(positives.sum()), float(negatives.sum()))
-    middle = SCORE_BINS // 2
-    hits = positives[middle:].sum() / sizes[0], negatives[:middle].sum() / sizes[1]
+    hits = positives[called:].sum() / sizes[0], negatives[:called].sum() / sizes[1]
     reaches = []
     for proportion, size in zip(hits, sizes, strict=True):
         low, high = wilson(proportion, size)
@@ -181,7 +200,7 @@ def _sampling(values: FloatArray, negatives: FloatArray, positives: FloatArray) 
 def _binning(found: Densities) -> float:
     """How far the order within the bins may shift a metric, about."""
     negatives, positives = (density.counts / density.counts.sum() for density in found)
-    return float(negatives @ positives) ** 2
+    return float(negatives @ positives) / 2
 
 
 def _deviations(measure: Measure, found: Densities) -> FloatArray:
@@ -193,7 +212,7 @@ def _deviations(measure: Measure, found: Densities) -> FloatArray:
             measure(*[_nudged(density, sign) if i == place else counts[i] for i in (0, 1)]) for sign in (1, -1)
         )
         # A measure of one density alone has no row a bin of the other.
-        slopes = np.broadcast_to((above - below) / (2 * _NUDGE), (SCORE_BINS, above.shape[-1]))
+        slopes = np.broadcast_to((above - below) / (2 * _NUDGE), (len(density.log_counts), above.shape[-1]))
         whole, exact = (
             np.einsum("bv,bv->v", slopes, np.linalg.solve(precision, slopes))
             for precision in (density.precision, density.exact_precision)
@@ -204,22 +223,22 @@ def _deviations(measure: Measure, found: Densities) -> FloatArray:
 
 
 def _nudged(density: Density, sign: int) -> FloatArray:
-    """Counts with the logarithm of one of them moved a little, one a row, shape (SCORE_BINS, SCORE_BINS)."""
-    return exp_counts(density.log_counts + sign * _NUDGE * np.eye(SCORE_BINS))
+    """Counts with the logarithm of one of them moved a little, one a row, shape (bins, bins)."""
+    return exp_counts(density.log_counts + sign * _NUDGE * np.eye(len(density.log_counts)))
 
 
-def _five(negatives: FloatArray, positives: FloatArray) -> FloatArray:
-    """Metrics in the order of `_NAMES`, shape (..., 5), from counts (..., SCORE_BINS)."""
+def _five(negatives: FloatArray, positives: FloatArray, *, called: int) -> FloatArray:
+    """Metrics in the order of `_NAMES`, shape (..., 5), from counts (..., bins); bins from `called` on are positive."""
     n, p = (counts.copy() for counts in np.broadcast_arrays(negatives[..., ::-1], positives[..., ::-1]))
     n, p = n / n.sum(-1, keepdims=True), p / p.sum(-1, keepdims=True)
     fp, tp = np.cumsum(n, -1), np.cumsum(p, -1)
     auroc = (p * (1 - fp + n / 2)).sum(-1)
     # Scores are spread evenly over their bin: precision is averaged over its melanomas.
     odds = negatives.sum(-1) / positives.sum(-1)
-    called = [(tp - p * (1 - part), fp - n * (1 - part)) for part in _WITHIN]
-    precision = sum(hits / np.maximum(hits + odds[..., None] * alarms, 1e-300) for hits, alarms in called) / len(called)
-    middle = SCORE_BINS // 2 - 1
-    accuracy = (tp[..., middle] + 1 - fp[..., middle]) / 2
+    passed = [(tp - p * (1 - part), fp - n * (1 - part)) for part in _WITHIN]
+    precision = sum(hits / np.maximum(hits + odds[..., None] * alarms, 1e-300) for hits, alarms in passed) / len(passed)
+    bins = n.shape[-1]
+    accuracy = (p[..., : bins - called].sum(-1) + n[..., bins - called :].sum(-1)) / 2
     return np.stack([auroc, (p * precision).sum(-1), accuracy, *(_sensitivity(fp, tp, rate) for rate in _RATES)], -1)
 
 
@@ -227,21 +246,20 @@ def _sensitivity(fp: FloatArray, tp: FloatArray, rate: float) -> FloatArray:
     """Sensitivity at a rate of false alarms, shape (...), on the straight lines between bin edges."""
     start = np.zeros((*fp.shape[:-1], 1))
     alarms, found = np.concatenate((start, fp), -1), np.concatenate((start, tp), -1)
-    last = np.clip((alarms <= rate).sum(-1, keepdims=True) - 1, 0, SCORE_BINS - 1)
+    last = np.clip((alarms <= rate).sum(-1, keepdims=True) - 1, 0, fp.shape[-1] - 1)
     (a0, a1), (s0, s1) = ([np.take_along_axis(x, last + i, -1)[..., 0] for i in (0, 1)] for x in (alarms, found))
     value: FloatArray = s0 + (s1 - s0) * (rate - a0) / np.maximum(a1 - a0, 1e-300)
     return value
 
 
-def _threshold(negatives: FloatArray, rate: float) -> float:
+def _threshold(negatives: FloatArray, rate: float, edges: FloatArray) -> float:
     """Probability from which on to call a melanoma for a rate of false alarms."""
     alarms = _shares(negatives)[1:-1]  # at the edges, from the highest down
-    logit = np.interp(rate, alarms, LOGIT_EDGES[::-1])
-    return float(1 / (1 + np.exp(-logit)))
+    return float(sigmoid(np.interp(rate, alarms, edges[::-1])))
 
 
 def _shares(counts: FloatArray) -> FloatArray:
-    """Share of a class in the highest 0, 1, ... bins, shape (..., SCORE_BINS + 1), from 0 to 1 and never falling."""
+    """Share of a class in the highest 0, 1, ... bins, shape (..., bins + 1), from 0 to 1 and never falling."""
     called = np.cumsum(counts[..., ::-1], -1)
     shares = np.concatenate((np.zeros((*counts.shape[:-1], 1)), called / called[..., -1:]), -1)
     capped: FloatArray = np.minimum(shares, 1.0)
@@ -249,7 +267,7 @@ def _shares(counts: FloatArray) -> FloatArray:
 
 
 def _precisions(negatives: FloatArray, positives: FloatArray) -> FloatArray:
-    """Precision with the highest 1, 2, ... bins called melanomas, shape (..., SCORE_BINS)."""
+    """Precision with the highest 1, 2, ... bins called melanomas, shape (..., bins)."""
     hits, alarms = (np.cumsum(counts[..., ::-1], -1) for counts in (positives, negatives))
     precisions: FloatArray = hits / (hits + alarms)
     return precisions

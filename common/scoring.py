@@ -1,4 +1,4 @@
-"""Running a classifier over images: devices, micro-batches, logits, probabilities."""
+"""Running a classifier over images: devices, micro-batches, logits."""
 
 from collections.abc import Callable
 
@@ -57,26 +57,34 @@ def logits_of(
     generator: torch.Generator | None,
     device: torch.device,
 ) -> torch.Tensor:
-    """Return the model's logits, float32 (k,), for some images; augmented where a generator is given."""
+    """Return the model's logits, shape (k,), for some images; augmented where a generator is given.
+
+    They are float32, and float64 in torch's inference mode (`Classifier.logits`).
+    """
     backbone = BACKBONES[model.backbone]
     inputs = to_input(images.pixels(indices), backbone.mean, backbone.std, generator, device)
     metadata = torch.from_numpy(images.metadata[indices]).to(device) if model.metadata is not None else None
     with autocast(device):
         logits: torch.Tensor = model(inputs, metadata)
-    return logits.float()
+    return at_least_single(logits)
+
+
+def at_least_single(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits of autocast's half precision as float32, and others as they are."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def score(
     model: Classifier, images: Images, image_size: int, device: torch.device, on_progress: Progress | None = None
 ) -> npt.NDArray[np.float64]:
-    """Return the probability of a positive for every image, shape (n,)."""
-    probabilities = np.empty(len(images))
+    """Return the logit of a positive for every image, in double precision, shape (n,)."""
+    scores = np.empty(len(images))
     done = 0
     model.eval()
     with torch.inference_mode():
         for part in micro_batches(np.arange(len(images)), image_size, device):
-            probabilities[part] = torch.sigmoid(logits_of(model, images, part, None, device).double()).cpu().numpy()
+            scores[part] = logits_of(model, images, part, None, device).cpu().numpy()
             done += len(part)
             if on_progress:
                 on_progress(done)
-    return probabilities
+    return scores

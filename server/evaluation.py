@@ -14,7 +14,7 @@ from common.classifier import Classifier, saved_classifier
 from common.data.records import read_table
 from common.data.rows import ReadOptions
 from common.errors import DataError, RunError, WeightsError
-from common.histogram import ScoreHistogram
+from common.histogram import ScoreHistogram, sigmoid
 from common.image_set import Images
 from common.image_store import ImageStore, LeftOut, Progress
 from common.images import ImageProblem, decode
@@ -197,11 +197,11 @@ def evaluate_run(
         if progress is not None:
             progress(done, len(images))
 
-    probabilities = score(model.to(device), images, study.data.image_size, device, scored)
+    scores = score(model.to(device), images, study.data.image_size, device, scored)
     missing = tuple(LeftOut(row, "the table names it, but there is no such image") for row in table.missing)
     known = folder.trained_on()
     return Evaluation(
-        scored_metrics(probabilities, images.targets, images.groups),
+        scored_metrics(scores, images.targets, images.groups),
         images.store.left_out + missing,
         sum(PurePosixPath(record.image).stem in known for record in images.records),
     )
@@ -244,5 +244,5 @@ def _predict(model: Classifier, path: Path, study: StudyProtocol) -> Prediction:
         return Prediction(path, None, problem.reason)
     with torch.inference_mode(), autocast(device):
         inputs = to_input(pixels[None], backbone.mean, backbone.std, None, device)
-        logit = model.to(device).eval()(inputs).double()
-    return Prediction(path, float(torch.sigmoid(logit)), logit=float(logit))
+        logit = float(model.to(device).eval()(inputs).double().cpu())
+    return Prediction(path, float(sigmoid(logit)), logit=logit)

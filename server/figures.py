@@ -7,10 +7,10 @@ from itertools import groupby
 import numpy as np
 
 from common.curves import calibration_curve
-from common.histogram import BINS, ScoreHistogram
+from common.histogram import ScoreHistogram
 from common.intervals import FloatArray
 from common.metrics import EvaluationMetrics, Interval
-from common.noisy_histogram import LOGIT_EDGES, Histogram, NoisyHistogram
+from common.noisy_histogram import Histogram, NoisyHistogram
 from common.noisy_metrics import densities, pr_of, roc_of
 from server.charts import (
     LEFT,
@@ -34,12 +34,22 @@ FOREST_NAME = 20  # characters
 FOREST_LINE = 40  # pixels
 CURVE_ROUNDS = 400
 DOTTED_ROUNDS = 40
-SCORE_BIN = 14  # score bins in a bar of the score figure: (BINS - 2) / 14 = 73 bars
+BARS = 96  # of the score figure, at most; half as many at least, as they are a power of two wide
+FAR = 12.0  # logits beyond it are no probabilities that anybody reads
 
 LEAST_SHARE = 1e-4  # of a class: smaller bars of a density, which has no end, are not drawn
 
 Key = tuple[str, str]
 Shares = dict[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class ScoreBins:
+    """Score bins from `low` to `high`, logits, and the counts of each class in them, by style."""
+
+    low: FloatArray
+    high: FloatArray
+    counts: dict[str, FloatArray]
 
 
 def figure(title: str, image: Markup, caption: str, keys: Sequence[Key] = (), style: str = "") -> Markup:
@@ -265,19 +275,21 @@ def calibration_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
 
 def scores_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None) -> Markup:
     """Return how scores are spread in each class, on a logit axis."""
-    edges, shares = _exact_shares(h) if isinstance(h, ScoreHistogram) else _fitted_shares(h)
+    found = _exact_bins(h) if isinstance(h, ScoreHistogram) else _fitted_bins(h)
+    edges, shares = score_bars(found) if found else (np.zeros(0), {})
     if not shares:
         return missing("Scores by class", hint(metrics, unit=unit) or "no test image was evaluated")
-    middle = len(edges) // 2
-    used = np.flatnonzero(sum(shares.values()))
-    first, last = min(int(used[0]), middle - 3), max(int(used[-1]) + 1, middle + 3)
+    low, high = float(edges[0]), float(edges[-1])
     ticks = tuple((_logit(p), f"{p:g}") for p in (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999))
-    low, high = float(edges[first]), float(edges[last])
-    across = Axis(low, high, tuple(t for t in ticks if low <= t[0] <= high), "Predicted probability (logit scale)")
+    inside = tuple(t for t in ticks if low <= t[0] <= high)
+    # Where scores lie close together, or far out, probabilities tell nothing.
+    across = Axis(low, high, inside, "Predicted probability (logit scale)")
+    if len(inside) < 3 or max(-low, high) > FAR:
+        across = nice_axis(low, high, "Logit of the predicted probability")
     top = 108 * max(float(values.max()) for values in shares.values())
     chart = Chart(across, nice_axis(0, top, "Share of the class, %"), height=SQUARE - 54)
     for style, values in shares.items():
-        points = list(_outline(edges[first : last + 1], 100 * values[first:last]))
+        points = list(_outline(edges, 100 * values))
         chart.band([x for x, _ in points], [0.0] * len(points), [y for _, y in points], style)
         chart.line(points, style)
     if low < 0 < high:
@@ -301,32 +313,52 @@ def _numbers(metrics: EvaluationMetrics, unit: str | None) -> str:
     return f"Densities of the scores of about {melanomas} {plural(unit)} with a melanoma and {others} without"
 
 
-def _exact_shares(h: ScoreHistogram) -> tuple[FloatArray, Shares]:
-    """Edges of the bars in logit, and the share of each class in each, by style; a class that is absent is left out."""
-    edges: FloatArray = np.linspace(-12, 12, (BINS - 2) // SCORE_BIN + 1)
-    classes = (("other", h.negatives), ("melanoma", h.positives))
-    return edges, {style: _bars(counts) for style, counts in classes if counts.sum()}
+def _exact_bins(h: ScoreHistogram) -> ScoreBins | None:
+    classes = {"other": h.negatives.astype(np.float64), "melanoma": h.positives.astype(np.float64)}
+    filled = {style: counts for style, counts in classes.items() if counts.sum()}
+    return ScoreBins(h.low, h.high, filled) if filled else None
 
 
-def _fitted_shares(h: NoisyHistogram) -> tuple[FloatArray, Shares]:
-    """The same of the densities that are fitted to noisy counts; nothing where the noise hides a class."""
-    step = LOGIT_EDGES[1] - LOGIT_EDGES[0]
-    edges: FloatArray = np.concatenate(([LOGIT_EDGES[0] - step], LOGIT_EDGES, [LOGIT_EDGES[-1] + step]))
+def _fitted_bins(h: NoisyHistogram) -> ScoreBins | None:
+    """Bins of the densities that are fitted to noisy counts; none where the noise hides a class."""
     found = densities(h)
     if found is None:
-        return edges, {}
-    others, melanomas = (density.counts / density.counts.sum() for density in found)
-    shares = {"other": others, "melanoma": melanomas}
-    return edges, {style: np.where(values < LEAST_SHARE, 0.0, values) for style, values in shares.items()}
+        return None
+    edges = found[0].edges
+    # The outermost bins have no end; they are drawn as wide as their neighbours.
+    low, high = np.append(2 * edges[0] - edges[1], edges), np.append(edges, 2 * edges[-1] - edges[-2])
+    return ScoreBins(low, high, {s: d.counts for s, d in zip(("other", "melanoma"), found, strict=True)})
 
 
-def _bars(counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> FloatArray:
-    """Share of a class by bar; scores beyond the logit range join the outermost bars."""
-    inner = counts[1:-1].reshape(-1, SCORE_BIN).sum(axis=1).astype(np.float64)
-    inner[0] += counts[0]
-    inner[-1] += counts[-1]
-    shares: FloatArray = inner / counts.sum()
-    return shares
+def score_bars(bins: ScoreBins) -> tuple[FloatArray, Shares]:
+    """Return edges of bars of one width, and the share of each class in each; scores far out join the outermost bars.
+
+    Args:
+        bins: with counts of at least one class; each count is spread evenly over its bin.
+    """
+    middle = bins.low / 2 + bins.high / 2
+    order = np.argsort(middle, kind="stable")
+    ends = []
+    for counts in bins.counts.values():
+        shares = np.cumsum(counts[order]) / counts.sum()
+        places = np.searchsorted(shares, (LEAST_SHARE, 1 - LEAST_SHARE)).clip(max=len(order) - 1)
+        ends += [bins.low[order[places[0]]], bins.high[order[places[1]]]]
+    low, high = float(min(ends)), float(max(ends))
+    width = max(high - low, abs(low) * 2.0**-20, 2.0**-20) / (BARS - 2)
+    step = 2.0 ** np.ceil(np.log2(width))
+    edges: FloatArray = np.arange(np.floor(low / step), np.floor(high / step) + 2) * step
+    return edges, {style: _spread(bins.low, bins.high, counts, edges) for style, counts in bins.counts.items()}
+
+
+def _spread(low: FloatArray, high: FloatArray, counts: FloatArray, edges: FloatArray) -> FloatArray:
+    """Return the share of a class in each bar."""
+    used = counts > 0
+    low, high, counts = low[used], high[used], counts[used] / counts.sum()
+    width = np.where(high > low, high - low, 1.0)
+    below = [counts @ np.where(high > low, np.clip((e - low) / width, 0, 1), low < e) for e in edges]
+    below[0], below[-1] = 0.0, 1.0
+    shares = np.diff(below)
+    return np.where(shares < LEAST_SHARE, 0.0, shares)
 
 
 def _outline(edges: FloatArray, heights: FloatArray) -> Iterator[Point]:

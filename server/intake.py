@@ -13,6 +13,8 @@ from common.evaluation_noise import largest_multiplier
 from common.histogram import MAX_IMAGES, ScoreHistogram
 from common.noisy_histogram import REACH, Histogram, NoisyHistogram, histogram_from_arrays, noise_variance
 from common.protocol import StudyProtocol, validates
+from common.score_bins import MOST_BINS
+from common.score_edges import score_edges
 from common.tensors import TensorError, Tensors, check_tensors, shapes
 from server.counts import IN_IMAGES, IN_UNITS, PARTS, Counts
 from server.exchange import Reply
@@ -87,15 +89,15 @@ class Intake:
         update = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
         self._check_norm(update, model)
         due = validates(self.study, number - 1)
-        validation = self._histogram(reply, "validation", counts, account) if due else None
+        validation = self._histogram(reply, "validation", counts, account, model) if due else None
         return Update(update, weight, loss, validation, account, reply.size)
 
-    def evaluation(self, reply: Reply, number: int, counts: Counts) -> Evaluation:
-        """Return an evaluation reply's content; `number` is that of the last round."""
+    def evaluation(self, reply: Reply, number: int, counts: Counts, model: Tensors) -> Evaluation:
+        """Return an evaluation reply's content; `number` is that of the last round, and `model` was evaluated."""
         self._check_request(reply, number)
         account = self.account(reply)
-        test = self._histogram(reply, "test", counts, account)
-        validation = self._histogram(reply, "validation", counts, account)
+        test = self._histogram(reply, "test", counts, account, model)
+        validation = self._histogram(reply, "validation", counts, account, model)
         return Evaluation(test, validation, account)
 
     def counts(self, reply: Reply, name: str) -> Counts:
@@ -167,13 +169,19 @@ class Intake:
         if largest is not None and not norm <= largest:
             raise DataError(f"its update has norm {norm:.4g}, more than federation.largest_update_norm ({largest:g})")
 
-    def _histogram(self, reply: Reply, part: str, counts: Counts, account: Account | None) -> Histogram:
+    def _histogram(self, reply: Reply, part: str, counts: Counts, account: Account | None, model: Tensors) -> Histogram:
         histogram = histogram_from_arrays(reply.arrays(part))
         noised = self.study.privacy is not None and self.study.privacy.evaluation == "noised"
         if isinstance(histogram, NoisyHistogram) != noised:
             raise DataError(f"its {part} histogram has {'no ' if noised else ''}noise, against the study")
         if isinstance(histogram, ScoreHistogram) and histogram.images != counts.of(part, "images"):
             raise DataError(f"scored {histogram.images} {part} images, not {counts.of(part, 'images')}")
+        if isinstance(histogram, ScoreHistogram) and len(histogram.low) > MOST_BINS:
+            raise DataError(f"its {part} histogram has {len(histogram.low)} score bins, more than {MOST_BINS}")
+        if isinstance(histogram, NoisyHistogram):
+            edges = score_edges(model, self.study.model.neck)
+            if not np.array_equal(histogram.edges, edges):
+                raise DataError(f"its {part} histogram has other score bins than the model; update melfed")
         if isinstance(histogram, NoisyHistogram) and account is not None:
             self._check_noised(histogram, part, counts, account)
         return histogram

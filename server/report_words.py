@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from common.metrics import BINS, EvaluationMetrics, Interval
-from common.noisy_histogram import SCORE_BINS
+from common.metrics import EvaluationMetrics, Interval
 from common.protocol import StudyProtocol
+from common.score_bins import MOST_BINS
+from common.score_edges import SCORE_BINS
 from server.summary import AT_CLINICS, PublicData, RoundSummary, RunSummary
 
 SYNTHETIC = "Synthetic images: these numbers say nothing about real patients"
@@ -220,8 +221,8 @@ def _widths(summary: RunSummary) -> str:
     unit = noised_unit(summary)
     if unit is None:
         return (
-            f"clinics report counts of scores in {count(BINS)} bins instead of scores, and the error that this can "
-            f"cause is part of each interval; and {_independence(exact_groups(summary))}"
+            f"clinics report counts of scores in at most {count(MOST_BINS)} bins instead of scores, and the error "
+            f"that this can cause is part of each interval; and {_independence(exact_groups(summary))}"
         )
     return (
         f"clinics report noisy counts of scores in {count(SCORE_BINS)} bins. Metrics and curves are those of smooth "

@@ -256,7 +256,7 @@ class Rounds:
         for reply in members.ask(grid, exchange.EVALUATE, asked, content, asking):
             name = asked[reply.node]
             try:
-                evaluation = members.intake.evaluation(reply, rounds, members.counts[name])
+                evaluation = members.intake.evaluation(reply, rounds, members.counts[name], model)
                 pooled([*test.values(), evaluation.test])
                 pooled([*validation.values(), evaluation.validation])
             except USELESS as error:

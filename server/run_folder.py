@@ -207,11 +207,14 @@ class RunFolder:
         self, round_number: int, together: "Histogram", of_clinics: "Mapping[str, Histogram]"
     ) -> None:
         """Add how the model after a round does on the clinics' validation parts: pooled, and each by itself."""
+        from common.histogram import ScoreHistogram
         from common.noisy_metrics import metrics_of
 
         of_each = {name: metrics_of(found).model_dump(mode="json") for name, found in sorted(of_clinics.items())}
-        histogram = together.to_lists()
-        self.append({"event": "validation", "round": round_number, "histogram": histogram, "clinics": of_each})
+        if isinstance(together, ScoreHistogram):
+            together = together.condensed()  # of a thousand clinics it would have millions of bins, every round
+        event = {"event": "validation", "round": round_number, "histogram": together.to_lists(), "clinics": of_each}
+        self.append(event)
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Add each clinic's test histogram to the events: the report's curves are drawn from them."""

@@ -15,7 +15,7 @@ import torch
 from client.dataset import PARTS, ClinicData, Part, load_part
 from client.training import Trainer
 from common.classifier import Classifier, load_trainable, trainable_tensors
-from common.histogram import ScoreHistogram
+from common.histogram import ScoreHistogram, total
 from common.protocol import StudyProtocol, validates
 from common.scoring import score
 from common.tensors import Tensors
@@ -103,7 +103,7 @@ class Baseline:
             return
         learners = self.learners.values()
         parts = {c.name: learner.evaluate(c, "validation") for learner in learners for c in learner.clinics}
-        folder.append_validation(number, sum(parts.values(), ScoreHistogram.empty()), parts)
+        folder.append_validation(number, total(list(parts.values())), parts)
 
     def _states(self) -> tuple[Tensors, Tensors]:
         models: Tensors = {}
@@ -126,7 +126,7 @@ class Baseline:
         if self.study.federation.mode == "local":
             for name, learner in self.learners.items():
                 parts = [test[c.name] if c.name == name else learner.evaluate(c, "test") for c in self.clinics]
-                everywhere[name] = sum(parts, ScoreHistogram.empty())
+                everywhere[name] = total(parts)
         return Outcome(models, counts, dict(sorted(test.items())), everywhere)
 
 
@@ -159,8 +159,8 @@ class _Learner:
     def evaluate(self, clinic: ClinicData, part: Part) -> ScoreHistogram:
         """Score one clinic's part."""
         images = clinic.load(part)
-        probabilities = score(self.model, images, self.study.data.image_size, self.device)
-        return ScoreHistogram.from_scores(probabilities, images.targets, images.groups)
+        scores = score(self.model, images, self.study.data.image_size, self.device)
+        return ScoreHistogram.from_scores(scores, images.targets, images.groups)
 
 
 def _counts(clinic: ClinicData) -> Counts:

@@ -14,16 +14,16 @@ import numpy.typing as npt
 from client.privacy.noise import NoiseSource
 from common.errors import DataError, StudyError
 from common.evaluation_noise import LARGEST_MULTIPLIER
-from common.histogram import IntArray, check_scores
+from common.histogram import check_scores
+from common.intervals import FloatArray
 from common.noisy_histogram import (
-    SCORE_BINS,
-    SCORE_EDGES,
     SENSITIVITY,
     SHARES,
     WEIGHTS,
     NoisyHistogram,
     noise_variance,
 )
+from common.score_bins import IntArray
 
 # Weights of a unit that has images of both classes: 4² + 3² = 5², so together they move as far as those of any other.
 _OF_BOTH = {"positives": SHARES * 4 // 5, "negatives": SHARES * 3 // 5}
@@ -33,18 +33,20 @@ Scores = tuple[npt.ArrayLike, npt.ArrayLike, Sequence[str]]
 
 
 def noised_histograms(
-    parts: Mapping[Part, Scores], noise_multiplier: float, noise: NoiseSource
+    parts: Mapping[Part, Scores], noise_multiplier: float, noise: NoiseSource, edges: FloatArray
 ) -> dict[Part, NoisyHistogram]:
     """Return each part's histogram with noise, all of them for the price of one Gaussian mechanism.
 
     Args:
-        parts: probabilities, targets and the unit of each image, all of one length. No unit may be in two parts: that
+        parts: logits, targets and the unit of each image, all of one length. No unit may be in two parts: that
             is what makes one price enough.
         noise_multiplier: σ, the noise over the sensitivity; 0 is no noise (and no privacy).
         noise: where the noise comes from.
+        edges: ascending logits, shape (SCORE_BINS - 1,), from the released model (`common.score_edges`). Whatever they
+            are, as long as they do not hang on the clinic's data, a unit moves the measurements by the same.
 
     Raises:
-        DataError: a unit is in two parts, lengths differ, a probability is not in [0, 1], or a target is not 0 or 1.
+        DataError: a unit is in two parts, lengths differ, a logit is not a number, or a target is not 0 or 1.
         StudyError: the noise multiplier is negative, not a number, or above 10,000.
     """
     if not 0 <= noise_multiplier <= LARGEST_MULTIPLIER:
@@ -56,30 +58,32 @@ def noised_histograms(
     variance = np.array([noise_variance(noise_multiplier)], dtype=np.int64)
     histograms: dict[Part, NoisyHistogram] = {}
     for part, scores in parts.items():
-        sums = {name: WEIGHTS[name] @ shares for name, shares in unit_shares(*scores).items()}
+        sums = {name: WEIGHTS[name] @ shares for name, shares in unit_shares(*scores, edges).items()}
         noised = {name: exact + noise.integers_gaussian(exact.shape, std) for name, exact in sums.items()}
-        histograms[part] = NoisyHistogram(noise_variance=variance, **noised)
+        histograms[part] = NoisyHistogram(edges, noise_variance=variance, **noised)
     return histograms
 
 
-def unit_shares(probabilities: npt.ArrayLike, targets: npt.ArrayLike, units: Sequence[str]) -> dict[str, IntArray]:
-    """Return `positives` and `negatives`: exact weights by score bin, in units of 1/SHARES, shape (SCORE_BINS,).
+def unit_shares(
+    logits: npt.ArrayLike, targets: npt.ArrayLike, units: Sequence[str], edges: FloatArray
+) -> dict[str, IntArray]:
+    """Return `positives` and `negatives`: exact weights by score bin, in units of 1/SHARES, shape (bins,).
 
     One unit adds at most SHARES to the arrays together if it has images of one class, and at most 4/5 and 3/5 of that
     to the two if it has both. This is private: it never leaves the clinic.
 
     Raises:
-        DataError: lengths differ, a probability is not a number in [0, 1], or a target is not 0 or 1.
+        DataError: lengths differ, a logit is not a number, or a target is not 0 or 1.
     """
-    p, y, unit = check_scores(probabilities, targets, units)
-    bins = np.searchsorted(SCORE_EDGES, p, side="right")
+    x, y, unit = check_scores(logits, targets, units)
+    bins = np.searchsorted(edges, x, side="right")
     images = {name: np.bincount(unit[chosen], minlength=unit.max(initial=-1) + 1) for name, chosen in _classes(y)}
     both = (images["positives"] > 0) & (images["negatives"] > 0)
     shares = {}
     for name, chosen in _classes(y):
         weight = np.where(both, _OF_BOTH[name], SHARES)
         of = unit[chosen]
-        shares[name] = np.zeros(SCORE_BINS, dtype=np.int64)
+        shares[name] = np.zeros(len(edges) + 1, dtype=np.int64)
         np.add.at(shares[name], bins[chosen], weight[of] // images[name][of])  # rounded down: never above the weight
     return shares
 

@@ -9,7 +9,7 @@ import torch
 
 from client import inputs as inputs_module
 from client.cache import FeatureCache
-from client.inputs import CachedInputs, PixelInputs, probabilities
+from client.inputs import CachedInputs, PixelInputs, scores_of
 from common import scoring
 from common.backbones import Part
 from common.classifier import Classifier, build_classifier, set_trainable
@@ -144,7 +144,7 @@ def test_pixels_are_augmented_at_random_where_a_generator_is_given(images: Image
 
 
 @pytest.mark.parametrize("metadata", [False, True])
-def test_probabilities_are_those_of_scoring_whatever_the_micro_batches(
+def test_scores_are_those_of_scoring_whatever_the_micro_batches(
     images: Images, cache: FeatureCache, metadata: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ready(public_model(metadata=metadata), "head").train()
@@ -157,11 +157,11 @@ def test_probabilities_are_those_of_scoring_whatever_the_micro_batches(
     assert (pixels.micro_batch, cached.micro_batch) == (4, 4)
     for inputs in (pixels, cached):
         model.train()
-        found = probabilities(model, inputs, len(images))
+        found = scores_of(model, inputs, len(images))
         assert found.dtype == np.float64
         np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert probabilities(model, pixels, 0).shape == (0,)
-    assert len(probabilities(model, cached, 3)) == 3
+    assert scores_of(model, pixels, 0).shape == (0,)
+    assert len(scores_of(model, cached, 3)) == 3
 
 
 def test_micro_batches_hold_some_rows_even_of_large_activations(images: Images) -> None:

@@ -23,6 +23,7 @@ from common.classifier import load_trainable, trainable_tensors
 from common.errors import StudyError
 from common.noisy_histogram import NoisyHistogram
 from common.protocol import StudyProtocol
+from common.score_edges import score_edges
 from common.scoring import score
 from common.study_model import build_study_classifier
 from common.tensors import Tensors
@@ -41,6 +42,7 @@ from tests.client.private_clinic import (
     worker_of,
 )
 from tests.client.small import CPU, small_model, small_study, without_dropout
+from tests.common.noisy import EDGES
 from tests.common.runs import finished_run, public_model
 
 
@@ -228,7 +230,9 @@ def test_without_noise_a_round_is_that_of_the_private_trainer(
 def test_histograms_have_the_planned_noise(north: ClinicData, start: Tensors, tmp_path: Path) -> None:
     plan = plan_of(STUDY)
     assert plan.evaluation is not None
-    (quiet,) = noised_histograms({"test": ([], [], [])}, plan.evaluation.noise_multiplier, NoiseSource()).values()
+    (quiet,) = noised_histograms(
+        {"test": ([], [], [])}, plan.evaluation.noise_multiplier, NoiseSource(), EDGES
+    ).values()
     one, two = (worker_of(tmp_path / name, north).evaluate(start, STUDY.digest, "run") for name in ("one", "two"))
     for part in ("validation", "test"):
         for histogram in (one[part], two[part]):
@@ -243,9 +247,9 @@ def test_without_noise_histograms_are_those_of_the_patients(north: ClinicData, s
     model = small_model(study)
     load_trainable(model, start)
     images = north.load("test")
-    probabilities = score(model, images, 32, CPU)
-    parts = {"test": (probabilities, images.targets, privacy_units(images.records, "patient"))}
-    expected = noised_histograms(parts, 0.0, NoiseSource())["test"]
+    logits = score(model, images, 32, CPU)
+    parts = {"test": (logits, images.targets, privacy_units(images.records, "patient"))}
+    expected = noised_histograms(parts, 0.0, NoiseSource(), score_edges(start))["test"]
     assert scored["test"].to_lists() == expected.to_lists()
 
 

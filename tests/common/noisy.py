@@ -5,8 +5,11 @@ import numpy.typing as npt
 
 from client.privacy.evaluation import noised_histograms
 from common.noisy_histogram import NoisyHistogram
+from common.score_edges import edges_around
 
 Floats = npt.NDArray[np.float64]
+EDGES = edges_around(0.0, 1.0)
+"""Of a model that has no head."""
 
 
 class SeededNoise:
@@ -22,12 +25,12 @@ class SeededNoise:
 
 
 def noised(
-    logits: Floats, targets: Floats, noise_multiplier: float, noise: SeededNoise | None = None
+    logits: Floats, targets: Floats, noise_multiplier: float, noise: SeededNoise | None = None, edges: Floats = EDGES
 ) -> NoisyHistogram:
     """Histogram of one clinic's images, each of a unit of its own."""
     units = [str(i) for i in range(len(logits))]
-    scores = (1 / (1 + np.exp(-logits)), targets, units)
-    return noised_histograms({"test": scores}, noise_multiplier, noise or SeededNoise(0))["test"]  # type: ignore[arg-type]
+    scores = (logits, targets, units)
+    return noised_histograms({"test": scores}, noise_multiplier, noise or SeededNoise(0), edges)["test"]  # type: ignore[arg-type]
 
 
 def binormal(random: np.random.Generator, positives: int, negatives: int) -> tuple[Floats, Floats]:

@@ -7,13 +7,14 @@ from sklearn.metrics import auc
 from common.histogram import ScoreHistogram
 from common.intervals import wilson
 from common.metrics import calibration_curve, histogram_metrics, pr_curve, roc_curve
+from tests.common.logits import logit
 
 
 def scored(images: int = 3000, copies: int = 1) -> ScoreHistogram:
     rng = np.random.default_rng(1)
     y = rng.random(images) < 0.2
-    p = 1 / (1 + np.exp(-(rng.normal(size=images) + 1.5 * y - 1.5)))
-    return ScoreHistogram.from_scores(p.repeat(copies), y.repeat(copies), np.arange(images).repeat(copies).tolist())
+    x = rng.normal(size=images) + 1.5 * y - 1.5
+    return ScoreHistogram.from_scores(x.repeat(copies), y.repeat(copies), np.arange(images).repeat(copies).tolist())
 
 
 def test_roc_curve() -> None:
@@ -44,7 +45,7 @@ def test_pr_curve() -> None:
 
 
 def test_calibration_curve() -> None:
-    h = ScoreHistogram.from_scores([0.02, 0.04, 0.5, 0.51], [0, 1, 1, 1], list("abcd"))
+    h = ScoreHistogram.from_scores(logit([0.02, 0.04, 0.5, 0.51]), [0, 1, 1, 1], list("abcd"))
     curve = calibration_curve(h)
     assert curve.mean_predicted == pytest.approx([0.03, 0.505])
     assert curve.observed.tolist() == [0.5, 1.0]
@@ -63,6 +64,6 @@ def test_bands_of_copied_images_are_those_of_the_originals() -> None:
 
 @pytest.mark.parametrize("targets", [[], [1, 1], [0]])
 def test_one_class_has_no_curve(targets: list[int]) -> None:
-    h = ScoreHistogram.from_scores([0.4] * len(targets), targets, list(range(len(targets))))
+    h = ScoreHistogram.from_scores([-0.4] * len(targets), targets, list(range(len(targets))))
     assert len(roc_curve(h).sensitivity) == len(pr_curve(h).precision) == 0
     assert len(calibration_curve(h).observed) == min(1, len(targets))

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from common.errors import DataError
 from common.histogram import MAX_IMAGES, ScoreHistogram
 from common.noisy_histogram import (
-    LOGIT_EDGES,
+    OLD_EDGES,
     SCALE,
-    SCORE_BINS,
-    SCORE_EDGES,
     WEIGHTS,
     NoisyHistogram,
     histogram_from_arrays,
     histogram_from_lists,
     pooled,
 )
-from tests.common.noisy import SeededNoise, binormal, noised
+from common.noisy_metrics import noisy_metrics
+from common.score_edges import SCORE_BINS, edges_around
+from tests.common.noisy import EDGES, SeededNoise, binormal, noised
 
 LOGITS = st.lists(st.tuples(st.floats(-12, 12), st.integers(0, 1)), max_size=30)
 
@@ -33,13 +33,6 @@ def histogram(rows: list[tuple[float, int]], sigma: float = 0.0, seed: int = 0) 
 
 def same(a: NoisyHistogram, b: NoisyHistogram) -> bool:
     return all(np.array_equal(array, b.to_arrays()[name]) for name, array in a.to_arrays().items())
-
-
-def test_edges_are_constants_with_the_decision_threshold_among_them() -> None:
-    assert len(SCORE_EDGES) == SCORE_BINS - 1
-    assert SCORE_EDGES[SCORE_BINS // 2 - 1] == 0.5
-    assert np.allclose(np.diff(LOGIT_EDGES), 1 / 6)
-    assert LOGIT_EDGES[-1] == -LOGIT_EDGES[0] == pytest.approx(47 / 6)
 
 
 def test_weights_are_the_square_root_of_the_running_sum() -> None:
@@ -54,8 +47,8 @@ def test_without_noise_the_counts_come_back(rows: list[tuple[float, int]]) -> No
     h = histogram(rows)
     assert h.noise_std == 0.0
     for name, target in (("negatives", 0), ("positives", 1)):
-        p = 1 / (1 + np.exp(-np.array([x for x, y in rows if y == target])))
-        expected = np.bincount(np.searchsorted(SCORE_EDGES, p, side="right"), minlength=SCORE_BINS)
+        x = np.array([x for x, y in rows if y == target])
+        expected = np.bincount(np.searchsorted(EDGES, x, side="right"), minlength=SCORE_BINS)
         assert np.allclose(h.counts(name), expected, atol=1e-9)
 
 
@@ -67,7 +60,7 @@ def test_merging_adds_counts_and_variances(
     x, y, z = histogram(a, 0.5, 1), histogram(b, 2.0, 2), histogram(c, 0.0, 3)
     assert same((x + y) + z, x + (y + z))
     assert same(x + y, y + x)
-    assert same(x + NoisyHistogram.empty(), x)
+    assert same(x + NoisyHistogram.empty(EDGES), x)
     merged = x + y + z
     assert merged.noise_std**2 == pytest.approx(x.noise_std**2 + y.noise_std**2)
     for name in ("negatives", "positives"):
@@ -99,7 +92,7 @@ def test_running_sums_have_far_less_noise_than_bins_measured_alone() -> None:
 @given(LOGITS, st.sampled_from([0.0, 0.3, 10_000.0]))
 def test_every_histogram_survives_network_and_json(rows: list[tuple[float, int]], sigma: float) -> None:
     h = histogram(rows, sigma)
-    arrays = {name: np.frombuffer(a.tobytes(), np.int64).reshape(a.shape) for name, a in h.to_arrays().items()}
+    arrays = {name: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape) for name, a in h.to_arrays().items()}
     for back in (
         NoisyHistogram.from_arrays(arrays),
         histogram_from_arrays(arrays),
@@ -118,7 +111,7 @@ def test_histograms_without_noise_are_recognised_too() -> None:
 
 def test_arrays_are_frozen_copies() -> None:
     mine = np.zeros(SCORE_BINS, dtype=np.int64)
-    h = NoisyHistogram(mine, mine, np.zeros(1, dtype=np.int64))
+    h = NoisyHistogram(EDGES, mine, mine, np.zeros(1, dtype=np.int64))
     mine[0] = 7
     assert h.positives[0] == 0
     with pytest.raises(ValueError, match="read-only"):
@@ -133,6 +126,13 @@ BAD = {
     "floats": ({**GOOD, "positives": ZEROS.astype(np.float64)}, "positives is not an int64 array"),
     "shape": ({**GOOD, "positives": ZEROS[:-1]}, "positives is not an int64 array"),
     "no array": ({**GOOD, "noise_variance": 3}, "noise_variance is not an int64 array"),
+    "edges of no number": ({**GOOD, "edges": np.append(EDGES[:-1], np.nan)}, "edges are not ascending"),
+    "endless edges": ({**GOOD, "edges": np.append(EDGES[:-1], np.inf)}, "edges are not ascending"),
+    "edges twice": ({**GOOD, "edges": np.append(EDGES[:-1], EDGES[-2])}, "edges are not ascending"),
+    "edges back": ({**GOOD, "edges": EDGES[::-1].copy()}, "edges are not ascending"),
+    "fewer edges": ({**GOOD, "edges": EDGES[:-1]}, "edges is not a float64 array"),
+    "edges of old": ({**GOOD, "edges": OLD_EDGES}, "positives is not an int64 array of shape"),
+    "no edges": ({**GOOD, "edges": 3.0}, "edges is not a float64 array"),
     "negative variance": ({**GOOD, "noise_variance": np.array([-1])}, "is no variance"),
     "vast variance": ({**GOOD, "noise_variance": np.array([2**62])}, "is no variance"),
     "negative beyond noise": ({**GOOD, "negatives": ZEROS - 17 * SCALE}, "negatives has an entry beyond"),
@@ -187,5 +187,24 @@ def test_pooling() -> None:
     assert same(whole, parts[0] + parts[1] + parts[2])
     assert pooled([exact]).to_lists() == exact.to_lists()
     assert pooled([]).to_lists() == ScoreHistogram.empty().to_lists()
+    with pytest.raises(DataError, match="different score bins"):
+        pooled([*parts, noised(logits, targets, 1.0, edges=edges_around(1.0, 1.0))])
     with pytest.raises(DataError, match="1 of 2 score histograms have noise"):
         pooled([parts[0], exact])
+
+
+def test_histograms_of_0_1_stay_readable() -> None:
+    """Theirs had 96 bins that were the same for all, and said nothing of them."""
+    rng = np.random.default_rng(0)
+    counts = {name: rng.integers(0, 50, 96) for name in ("positives", "negatives")}
+    old = {name: (WEIGHTS[name][:96, :96] @ (counts[name] * 5040)).tolist() for name in counts}
+    h = histogram_from_lists({**old, "noise_variance": [2**30]})
+    assert isinstance(h, NoisyHistogram)
+    assert np.array_equal(h.edges, np.arange(-47, 48) / 6)
+    for name, expected in counts.items():
+        assert np.allclose(h.counts(name), expected)
+        assert h.noise(name).shape == (96, 96)
+    assert same(histogram_from_lists(json.loads(json.dumps(h.to_lists()))), h)
+    metrics = noisy_metrics(h)
+    assert metrics.images == pytest.approx(sum(int(one.sum()) for one in counts.values()), rel=0.01)
+    assert metrics.auroc.value == pytest.approx(0.5, abs=0.05)

@@ -8,9 +8,9 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from common.errors import DataError
-from common.histogram import ScoreHistogram
+from common.histogram import ScoreHistogram, sigmoid
 from common.metrics import EvaluationMetrics, Interval, histogram_metrics, pr_curve, roc_curve
-from common.noisy_histogram import SCALE, SCORE_BINS, SHARES, WEIGHTS, NoisyHistogram, noise_variance, pooled
+from common.noisy_histogram import SCALE, SHARES, WEIGHTS, NoisyHistogram, noise_variance, pooled
 from common.noisy_metrics import (
     densities,
     metrics_of,
@@ -21,7 +21,8 @@ from common.noisy_metrics import (
     roc_of,
     units_needed,
 )
-from tests.common.noisy import SeededNoise, binormal, noised
+from common.score_edges import SCORE_BINS
+from tests.common.noisy import EDGES, SeededNoise, binormal, noised
 
 NAMES = ("auroc", "auprc", "balanced_accuracy", "sensitivity_at_90_specificity", "sensitivity_at_95_specificity")
 
@@ -43,10 +44,10 @@ def truths() -> list[float]:
 
 def test_without_noise_the_metrics_are_those_of_the_scores() -> None:
     logits, targets = binormal(np.random.default_rng(2), 215, 1785)
-    p = 1 / (1 + np.exp(-logits))
+    p = sigmoid(logits)
     m, exact = (
         noisy_metrics(noised(logits, targets, 0.0)),
-        histogram_metrics(ScoreHistogram.from_scores(p, targets, list(range(2000)))),
+        histogram_metrics(ScoreHistogram.from_scores(logits, targets, list(range(2000)))),
     )
     assert m.auroc.value == pytest.approx(roc_auc_score(targets, p), abs=0.002)
     assert m.auprc.value == pytest.approx(average_precision_score(targets, p), abs=0.01)
@@ -71,9 +72,9 @@ def test_units_that_have_images_of_both_classes_count_in_both() -> None:
     both = (of_class[0] > 0) & (of_class[1] > 0)
     share = np.where(targets == 1, np.where(both, 0.8, 1.0)[units], np.where(both, 0.6, 1.0)[units])
     share /= np.where(targets == 1, of_class[1][units], of_class[0][units])
-    p = 1 / (1 + np.exp(-logits))
-    parts = {"test": (p, targets, [str(u) for u in units])}
-    m = noisy_metrics(noised_histograms(parts, 0.0, SeededNoise(0))["test"])  # type: ignore[arg-type]
+    p = sigmoid(logits)
+    parts = {"test": (logits, targets, [str(u) for u in units])}
+    m = noisy_metrics(noised_histograms(parts, 0.0, SeededNoise(0), EDGES)["test"])  # type: ignore[arg-type]
     assert m.auroc.value == pytest.approx(roc_auc_score(targets, p, sample_weight=share), abs=0.002)
     assert m.auprc.value == pytest.approx(average_precision_score(targets, p, sample_weight=share), abs=0.01)
     assert m.melanomas == pytest.approx(share[targets == 1].sum(), abs=1)
@@ -140,7 +141,7 @@ def test_as_many_units_as_are_said_to_be_needed_are_enough_and_a_few_less_are_no
             "negatives": np.eye(1, SCORE_BINS, 40)[0] * 9999,
         }
         sums = {name: (WEIGHTS[name] @ (shares * SHARES)).astype(np.int64) for name, shares in whole.items()}
-        return NoisyHistogram(**sums, noise_variance=variance)
+        return NoisyHistogram(EDGES, **sums, noise_variance=variance)
 
     assert noisy_metrics(of(needed + 1)).auroc.value is not None
     assert noisy_metrics(of(needed - 1)).auroc.value is None
@@ -195,7 +196,7 @@ def test_whatever_a_clinic_sends_gives_metrics_or_a_refusal(seed: int, variance_
     random = np.random.default_rng(seed)
     sent = [random.integers(-(2**size_bits) // 4, 2**size_bits, SCORE_BINS, dtype=np.int64) for _ in range(2)]
     try:
-        h = NoisyHistogram(*sent, np.array([2**variance_bits]))
+        h = NoisyHistogram(EDGES, *sent, np.array([2**variance_bits]))
     except DataError:
         return
     metrics_of(h)
@@ -206,7 +207,7 @@ def test_whatever_a_clinic_sends_gives_metrics_or_a_refusal(seed: int, variance_
 def test_scores_in_one_bin_have_an_interval_that_admits_ignorance() -> None:
     """All scores in one bin: their order is unknown, whatever it is."""
     random = np.random.default_rng(1)
-    logits = random.uniform(0.01, 0.16, 2000)
+    logits = random.uniform(*EDGES[64:66], 2000)
     m = noisy_metrics(noised(logits, np.repeat([0.0, 1.0], [1700, 300]), 1.0, SeededNoise(0)))
     assert m.auroc.value == pytest.approx(0.5, abs=0.05)
     assert m.auroc.low is not None
@@ -228,8 +229,7 @@ def test_a_perfect_result_of_few_is_not_certain(sigma: float) -> None:
 
 def test_curves_follow_those_of_the_scores() -> None:
     logits, targets = binormal(np.random.default_rng(9), 430, 3570)
-    p = 1 / (1 + np.exp(-logits))
-    exact = ScoreHistogram.from_scores(p, targets, list(range(4000)))
+    exact = ScoreHistogram.from_scores(logits, targets, list(range(4000)))
     h = noised(logits, targets, 1.0, SeededNoise(0))
     at = np.linspace(0.02, 0.98, 40)
     mine, theirs = roc_of(h), roc_curve(exact)
@@ -241,7 +241,7 @@ def test_curves_follow_those_of_the_scores() -> None:
 
 
 def test_histograms_without_noise_go_the_usual_way() -> None:
-    exact = ScoreHistogram.from_scores([0.2, 0.8, 0.4], [0, 1, 1], ["a", "b", "c"])
+    exact = ScoreHistogram.from_scores([-1.4, 1.4, -0.4], [0, 1, 1], ["a", "b", "c"])
     assert metrics_of(exact) == histogram_metrics(exact)
     assert np.array_equal(roc_of(exact).sensitivity, roc_curve(exact).sensitivity)
     assert np.array_equal(pr_of(exact).precision, pr_curve(exact).precision)
@@ -249,7 +249,7 @@ def test_histograms_without_noise_go_the_usual_way() -> None:
 
 def test_weights_of_ten_million_patients_do_not_overflow() -> None:
     unit = noised(np.array([-1.0, 1.0]), np.array([0.0, 1.0]), 0.0)
-    h = NoisyHistogram(unit.positives * 10**6, unit.negatives * 9 * 10**6, unit.noise_variance)
+    h = NoisyHistogram(EDGES, unit.positives * 10**6, unit.negatives * 9 * 10**6, unit.noise_variance)
     m = noisy_metrics(h)
     assert (m.images, m.melanomas) == (10**7, 10**6)
     assert m.auroc.value == pytest.approx(1.0)

@@ -225,15 +225,19 @@ def _releases(world: World) -> list[Change]:
             call_off, world.call_off = world.call_off, None
             call_off()
 
-    def noised_histograms(parts: Any, sigma: float, noise: NoiseSource) -> dict[str, NoisyHistogram]:
+    def noised_histograms(parts: Any, sigma: float, noise: NoiseSource, edges: Vector) -> dict[str, NoisyHistogram]:
         world.draws.clear()
-        made = histograms(parts, sigma, noise)
+        made = histograms(parts, sigma, noise, edges)
         names = [(part, name) for part in made for name in ("positives", "negatives")]
         exact = np.concatenate([getattr(made[part], name) for part, name in names])
-        if world.release("histograms", (sigma, tuple(names)), exact.astype(np.float64), SENSITIVITY, sigma):
+        if world.release(
+            "histograms", (sigma, tuple(names), edges.tobytes()), exact.astype(np.float64), SENSITIVITY, sigma
+        ):
             arrays = dict(zip(names, np.split(world.others().astype(np.int64), len(names)), strict=True))
             made = {
-                part: NoisyHistogram(arrays[part, "positives"], arrays[part, "negatives"], made[part].noise_variance)
+                part: NoisyHistogram(
+                    edges, arrays[part, "positives"], arrays[part, "negatives"], made[part].noise_variance
+                )
                 for part in made
             }
         return made

@@ -15,6 +15,7 @@ from common.noisy_histogram import Histogram, NoisyHistogram, pooled
 from common.noisy_metrics import metrics_of
 from common.protocol import DataSpec, FederationSpec, ModelSpec, PrivacySpec, StudyProtocol
 from common.recipe import Choice
+from common.score_edges import edges_around
 from server.counts import Counts, counted, totals
 from server.finish import told_data
 from server.outcome import Account
@@ -184,13 +185,13 @@ def scores(rng: np.random.Generator, images: int, melanoma_rate: float, *, skill
 
 def noised_scores(rng: np.random.Generator, images: int, melanoma_rate: float, *, skill: float) -> NoisyHistogram:
     """The same with noise, which is drawn from `rng` as well."""
-    probabilities, targets, groups = _drawn(rng, images, melanoma_rate, skill)
-    part = (probabilities, targets, [str(group) for group in groups])
-    return noised_histograms({"test": part}, EVALUATION_NOISE, NoiseSource(rng.bytes))["test"]
+    logits, targets, groups = _drawn(rng, images, melanoma_rate, skill)
+    part = (logits, targets, [str(group) for group in groups])
+    return noised_histograms({"test": part}, EVALUATION_NOISE, NoiseSource(rng.bytes), edges_around(0.0, 1.0))["test"]
 
 
 def _drawn(rng: np.random.Generator, images: int, melanoma_rate: float, skill: float) -> Scored:
     targets = rng.random(images) < melanoma_rate
     logits = rng.normal(-2.4 + skill * 1.2 * targets, 1.2)
     groups = np.sort(rng.integers(0, max(1, round(images / 1.3)), images)).tolist()
-    return 1 / (1 + np.exp(-logits)), targets.astype(int), groups
+    return logits, targets.astype(int), groups

@@ -17,6 +17,7 @@ from common.count_noise import unit_parts
 from common.histogram import ScoreHistogram
 from common.noisy_histogram import NoisyHistogram
 from common.protocol import FederationSpec, PrivacySpec, StudyProtocol, validates
+from common.score_edges import edges_around
 from common.seeds import seed_for
 from common.tensors import PACKED, from_array, to_array
 from server import exchange
@@ -42,7 +43,7 @@ def study_of(
 
 def scores_of(clinic: str, part: str, images: int) -> ScoreHistogram:
     rng = np.random.default_rng(seed_for(0, clinic, part))
-    return ScoreHistogram.from_scores(rng.random(images), np.arange(images) % 3 == 0, list(range(images)))
+    return ScoreHistogram.from_scores(rng.normal(size=images), np.arange(images) % 3 == 0, list(range(images)))
 
 
 NOISE, EVALUATION_NOISE, COUNT_NOISE = 2.0, 4.0, 3.0
@@ -52,8 +53,8 @@ HEADS = {name: f"{number:02x}" * 32 for number, name in enumerate("abcdef", star
 def noised_scores_of(clinic: str, part: str, images: int) -> NoisyHistogram:
     """The same with noise, the same noise each time."""
     rng = np.random.default_rng(seed_for(0, clinic, part))
-    scores = (rng.random(images), np.arange(images) % 3 == 0, [str(image) for image in range(images)])
-    return noised_histograms({"test": scores}, EVALUATION_NOISE, NoiseSource(rng.bytes))["test"]
+    scores = (rng.normal(size=images), np.arange(images) % 3 == 0, [str(image) for image in range(images)])
+    return noised_histograms({"test": scores}, EVALUATION_NOISE, NoiseSource(rng.bytes), edges_around(0.0, 1.0))["test"]
 
 
 def arrays(tensors: Mapping[str, np.ndarray]) -> ArrayRecord:

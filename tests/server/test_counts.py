@@ -25,6 +25,7 @@ from server.counts import PARTS, Counts
 from server.exchange import Reply
 from server.intake import Intake
 from server.members import Members, _Register
+from tests.common.noisy import EDGES
 from tests.server.fakes import (
     COUNT_NOISE,
     EVALUATION_NOISE,
@@ -116,7 +117,7 @@ def test_a_clinic_may_have_nothing(tmp_path: Path, privacy: dict[str, object]) -
 def _of_nothing(study: StudyProtocol) -> Histogram:
     if study.privacy is None or study.privacy.evaluation == "public":
         return ScoreHistogram.empty()
-    return noised_histograms({"test": ([], [], [])}, EVALUATION_NOISE, NoiseSource())["test"]
+    return noised_histograms({"test": ([], [], [])}, EVALUATION_NOISE, NoiseSource(), EDGES)["test"]
 
 
 def test_a_weight_is_at_most_what_the_clinic_told(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_honest_clinics_pass_with_their_own_noise(epsilon: float) -> None:
         told = intake.counts(_described({**counts.told(), "noise": sigma}), "a")
         units = [f"{n}" for n in range(size)]
         scored = noised_histograms(
-            {"test": (np.full(size, 0.99), np.arange(size) % 3 == 0, units)}, evaluation, NoiseSource()
+            {"test": (np.full(size, 0.99), np.arange(size) % 3 == 0, units)}, evaluation, NoiseSource(), EDGES
         )["test"]
         weight = max(counts.units("train"), 1)
         update = intake.update(_trained(study, weight, scored, evaluation), 2, told, INITIAL)
@@ -190,7 +191,7 @@ def test_declared_figures_are_rough() -> None:
     assert told.most_units("validation") == 100
     patients = 30
     scored = (np.full(patients, 0.01), np.zeros(patients), [str(n) for n in range(patients)])
-    validation = noised_histograms({"validation": scored}, EVALUATION_NOISE, NoiseSource())["validation"]
+    validation = noised_histograms({"validation": scored}, EVALUATION_NOISE, NoiseSource(), EDGES)["validation"]
     Intake(study, RUN).update(_trained(study, 70, validation, EVALUATION_NOISE), 2, told, INITIAL)
 
 
@@ -199,7 +200,7 @@ def test_more_units_than_a_clinic_may_have_are_refused() -> None:
     counts = introduced(study, validation_units=9, validation_positive_units=3)
     many = 500
     scored = (np.full(many, 0.01), np.zeros(many), [str(n) for n in range(many)])
-    validation = noised_histograms({"validation": scored}, EVALUATION_NOISE, NoiseSource())["validation"]
+    validation = noised_histograms({"validation": scored}, EVALUATION_NOISE, NoiseSource(), EDGES)["validation"]
     with pytest.raises(DataError, match="its validation histogram counts more units than the 9 that it told"):
         Intake(study, RUN).update(_trained(study, 30, validation, EVALUATION_NOISE), 2, counts, INITIAL)
 

@@ -102,7 +102,7 @@ def test_data_study_and_meaning_are_told(federated: tuple[RunFolder, str]) -> No
     assert "flwr 1.41.0" in text
     assert "21 min 52 s" in text
     assert "Pooled, not averaged" in text
-    assert "1,024 bins" in text
+    assert "at most 4,096 bins" in text
     assert "rounded predictions, which is balanced accuracy" in text
     assert "no differential privacy" in text
 

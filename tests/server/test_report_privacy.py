@@ -11,7 +11,7 @@ import pytest
 
 from common.errors import RunError
 from common.protocol import PrivacySpec
-from server.figures import _fitted_shares
+from server.figures import _fitted_bins, score_bars
 from server.report import write_report
 from server.report_words import SYNTHETIC
 from server.run_folder import RunFolder
@@ -243,7 +243,9 @@ def test_the_noised_roc_curve_has_the_area_of_its_auroc(noised: tuple[RunFolder,
 
 def test_fitted_densities_lie_where_the_scores_are() -> None:
     skill = 1.7
-    edges, shares = _fitted_shares(noised_scores(np.random.default_rng(1), 20_000, 0.3, skill=skill))
+    found = _fitted_bins(noised_scores(np.random.default_rng(1), 20_000, 0.3, skill=skill))
+    assert found is not None
+    edges, shares = score_bars(found)
     middles = (edges[1:] + edges[:-1]) / 2
     for style, expected in (("other", -2.4), ("melanoma", -2.4 + skill * 1.2)):
         assert float(shares[style].sum()) == pytest.approx(1, abs=0.01)
@@ -270,7 +272,7 @@ def test_what_the_noise_hides_is_not_said_to_be_absent(noised: tuple[RunFolder, 
 
 def test_noise_is_said_to_be_in_the_intervals(noised: tuple[RunFolder, str], private: tuple[RunFolder, str]) -> None:
     text = section(noised[1], "meaning")
-    assert "noisy counts of scores in 96 bins" in text
+    assert "noisy counts of scores in 128 bins" in text
     assert "the noise is part of each interval" in text
     assert "1,024 bins" not in text
     assert "Each patient counts once" in text

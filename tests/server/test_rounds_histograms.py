@@ -79,6 +79,7 @@ HOSTILE = {
         stating(LARGEST_MULTIPLIER, noise_variance=variance(noise_variance(LARGEST_MULTIPLIER))),
         "the σ of its histograms is 1e+04; the study needs none above",
     ),
+    "other bins": (stating(edges=lambda h: h.edges + 1.0), "histogram has other score bins than the model"),
     "too many": (stating(positives=far_too_many), "histogram counts more units than the "),
 }
 
@@ -143,7 +144,9 @@ def vast(content: RecordDict) -> RecordDict:
     for part in ("validation", "test"):
         if part in content:
             ten = scores_of("a", part, 10).to_arrays()
-            content[part] = arrays({name: array * (MAX_EVALUATED // 10) for name, array in ten.items()})
+            times = MAX_EVALUATED // 10
+            sent = {name: array if name in {"low", "high"} else array * times for name, array in ten.items()}
+            content[part] = arrays(sent)
     return content
 
 

@@ -126,6 +126,10 @@ SCORES: dict[str, tuple[Tamper, str]] = {
         changed(validation=lambda _c: arrays(scores_of("c", "validation", 12).to_arrays())),
         "scored 12 validation images, not 9",
     ),
+    "bins on both sides of 0": (validation(lambda h: h["high"].__setitem__(0, 9.0)), "lies on both sides of 0"),
+    "a bin nowhere": (validation(lambda h: h["low"].__setitem__(0, np.nan)), "or nowhere"),
+    "bins out of order": (validation(lambda h: h.update(low=h["low"][::-1].copy())), "before it begins"),
+    "a bin too much": (validation(lambda h: h.update(low=np.append(h["low"], 99.0))), "different numbers"),
     "scores with noise": (
         changed(validation=lambda _c: arrays(noised_scores_of("c", "validation", 9).to_arrays())),
         "its validation histogram has noise, against the study",

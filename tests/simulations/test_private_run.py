@@ -189,7 +189,7 @@ def test_nothing_leaves_but_noised_histograms_and_noised_counts(
     assert [event["train_loss"] for event in rounds] == [None] * 3
     validations = [event["histogram"] for event in folder.events() if event["event"] == "validation"]
     assert len(validations) == 3
-    assert all(set(histogram) == {"positives", "negatives", "noise_variance"} for histogram in validations)
+    assert all(set(histogram) == {"edges", "positives", "negatives", "noise_variance"} for histogram in validations)
 
 
 def test_ledgers_keys_and_kept_replies_are_for_their_owner_alone(finished: tuple[RunFolder, Outcome]) -> None:
