@@ -124,6 +124,18 @@ PINS: Final[Mapping[str, Mapping[str, str]]] = {
         "flwr.supernode.fleet_http_client:FleetHttpClient": "9f33ca6d39a8f428",
         "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor": "a032beb3c41bf1bb",
     },
+    "simulation": {
+        "flwr.common.constant:ErrorCode": "4889fc3e5b669ac5",
+        "flwr.common.constant:PARTITION_ID_KEY": "177d54c2f7c1203d",
+        "flwr.server.superlink.fleet.vce.backend.raybackend:RayBackend": "2ad67054433feddf",
+        "flwr.server.superlink.fleet.vce.vce_api:start_vce": "2d5e267f893950a7",
+        "flwr.server.superlink.fleet.vce.vce_api:worker": "60f308688ba34fb5",
+        "flwr.simulation.ray_transport.ray_actor:ClientAppActor": "1ba49001632a9565",
+        "flwr.simulation.ray_transport.ray_actor:VirtualClientEngineActor": "a64283908b1ec170",
+        "flwr.simulation.ray_transport.ray_actor:pool_size_from_resources": "dec698571d396dc8",
+        "ray.job_config:JobConfig": "7c0d495368de67d0",
+        "ray._private.worker:listen_error_messages": "047b588a11128971",
+    },
 }
 """SHA-256 (16 digits) of the source of each part (of a constant: of its value), by process and by `module:name`."""
 
@@ -138,8 +150,9 @@ def check_flower(process: str) -> None:
         ServiceError: naming the first that differs.
     """
     for reference, _ in changed(PINS[process]):
+        whose = "Ray" if reference.startswith("ray.") else "Flower"
         raise ServiceError(
-            f"Flower's {reference} is not the one that melfed's {process} was made for; install flwr=={FLOWER} and "
+            f"{whose}'s {reference} is not the one that melfed's {process} was made for; install flwr=={FLOWER} and "
             "start again"
         )
 

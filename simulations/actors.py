@@ -25,19 +25,8 @@ from ray._private import worker as ray_worker
 from ray.exceptions import RayError, RayTaskError
 from ray.job_config import JobConfig
 
-from client.flower_parts import check_flower
 from common.errors import RunError
-
-RELIED_ON = {
-    "flwr.server.superlink.fleet.vce.backend.raybackend:RayBackend": "2ad67054433feddf",
-    "flwr.server.superlink.fleet.vce.vce_api:start_vce": "2d5e267f893950a7",
-    "flwr.server.superlink.fleet.vce.vce_api:worker": "60f308688ba34fb5",
-    "flwr.simulation.ray_transport.ray_actor:VirtualClientEngineActor": "a64283908b1ec170",
-    "flwr.simulation.ray_transport.ray_actor:pool_size_from_resources": "dec698571d396dc8",
-    "ray.job_config:JobConfig": "7c0d495368de67d0",
-    "ray._private.worker:listen_error_messages": "047b588a11128971",
-}
-"""SHA-256 (16 digits) of the sources that this file was made for."""
+from common.flower_pins import check_flower
 
 ATTEMPTS = 3
 """So often is a task asked, each time of a living process, before its clinic is late."""
@@ -275,7 +264,7 @@ def replaced_backend(told: Told, ended: threading.Event, down: threading.Event) 
     Raises:
         ServiceError: Flower or Ray is not the one that this was made for.
     """
-    check_flower(RELIED_ON)
+    check_flower("simulation")
     # Ray tells of each dead process in a paragraph of its own on stdout; `told` has said it in a line.
     parts = {
         (raybackend, "RayBackend"): partial(Backend, told=told, ended=ended, down=down),

@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars
 import torch
 
 from client.dataset import ClinicData
 from common.classifier import Classifier, load_trainable
 from common.files import atomic_write
-from common.image_set import Images
+from common.histogram import sigmoid
 from common.protocol import StudyProtocol
-from common.scoring import logits_of, micro_batches
+from common.scoring import score
 from common.tensors import Tensors
 
 NAME = "predictions.parquet"
@@ -52,7 +51,7 @@ def write_predictions(
             load_trainable(model, models[name])
             loaded = name
         images = clinic.load("test")
-        logits = _logits(model.to(device).eval(), images, study.data.image_size, device)
+        logits = score(model.to(device), images, study.data.image_size, device)
         tables.append(
             polars.DataFrame(
                 {
@@ -60,18 +59,10 @@ def write_predictions(
                     "clinic": [clinic.name] * len(images),
                     "target": images.targets.astype(np.int8),
                     "logit": logits,
-                    "probability": torch.sigmoid(torch.from_numpy(logits)).numpy(),
+                    "probability": sigmoid(logits),
                 },
                 schema_overrides={"image": polars.String, "clinic": polars.String},
             )
         )
     with atomic_write(path) as file:
         polars.concat(tables).write_parquet(file)
-
-
-def _logits(model: Classifier, images: Images, size: int, device: torch.device) -> npt.NDArray[np.float64]:
-    logits = np.empty(len(images))
-    with torch.inference_mode():
-        for part in micro_batches(np.arange(len(images)), size, device):
-            logits[part] = logits_of(model, images, part, None, device).double().cpu().numpy()
-    return logits

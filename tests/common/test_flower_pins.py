@@ -12,18 +12,20 @@ from common.errors import ServiceError
 from common.flower_pins import FLOWER, PINS, changed, check_flower
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PUBLIC = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation")
+PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation"}
 """What Flower documents for users; messages of its protocol (flwr.proto) are read by name, and checked by mypy."""
 
 
 def imported() -> Iterator[tuple[str, str]]:
-    """File and `module:name` of every internal of Flower that the deployed sides import."""
-    for path in (path for package in ("client", "server") for path in sorted((REPOSITORY / package).rglob("*.py"))):
+    """File and `module:name` of every internal of Flower that the product imports."""
+    for path in (
+        path for package in ("client", "server", "simulations") for path in sorted((REPOSITORY / package).rglob("*.py"))
+    ):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("flwr."):
                 continue
             module = str(node.module)
-            if not module.startswith((*PUBLIC, "flwr.proto")):
+            if module not in PUBLIC and not module.startswith("flwr.proto"):
                 for alias in node.names:
                     yield path.name, f"{module}:{alias.name}"
 

@@ -69,6 +69,8 @@ SEEN: dict[str, tuple[object, Mapping[str, object]]] = {
     "federation.clip_update_norm": (0.001, {}),
     "federation.robust": ("median", {}),
     "seed": (1, {}),
+    "model.seed": (1, {}),
+    "training.seed": (1, {}),
 }
 """Another value of each key, and what must be stated besides, for the final model to be another one."""
 

@@ -13,10 +13,11 @@ from flwr.supercore.task_identity import TaskIdentity
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.job_config import JobConfig
 
-from client.flower_parts import check_flower
+from common import flower_pins
 from common.errors import ServiceError
+from common.flower_pins import PINS
 from simulations import actors as module
-from simulations.actors import ATTEMPTS, NOBODY, RELIED_ON, Actors, Backend, NobodyError, replaced_backend
+from simulations.actors import ATTEMPTS, NOBODY, Actors, Backend, NobodyError, replaced_backend
 
 
 class FakeRay:
@@ -193,16 +194,12 @@ def test_without_a_place_nobody_is_waited_for(fake: FakeRay) -> None:
         Actors(fake.actor, 0, threading.Event()).ask(lambda _: None)
 
 
-def test_the_installed_flower_and_ray_are_those_that_this_was_made_for() -> None:
-    check_flower(RELIED_ON)
-
-
-@pytest.mark.parametrize("part", sorted(RELIED_ON))
+@pytest.mark.parametrize("part", sorted(PINS["simulation"]))
 def test_another_flower_ends_the_run_at_its_start(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     original = raybackend.RayBackend
-    monkeypatch.setitem(RELIED_ON, part, "0" * 16)
+    monkeypatch.setattr(flower_pins, "PINS", {"simulation": {part: "0" * 16}})
     with (
-        pytest.raises(ServiceError, match=rf"^Flower's {part} is not the one that melfed was made for; install flwr=="),
+        pytest.raises(ServiceError, match=rf"^(Flower|Ray)'s {part} is not the one that melfed's simulation was made "),
         replaced_backend(lambda *_: None, threading.Event(), threading.Event()),
     ):
         pass
