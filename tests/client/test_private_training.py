@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from client import private_training
 from client.cache import FeatureCache
 from client.inputs import CachedInputs, Inputs, PixelInputs
+from client.local_optimizer import Place
 from client.privacy import noise
 from client.privacy.calls import LANES, calls
 from client.privacy.units import privacy_units
@@ -51,6 +52,9 @@ def moved_by(
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     assert study.privacy is not None
     trainer = PrivateTrainer(model, study, study.privacy, CPU)
+    places: list[Place] = []
+    take = trainer.optimizer.step
+    trainer.optimizer.step = lambda place: (places.append(place), take(place))
     result = trainer.train(
         inputs,
         images.targets,
@@ -59,7 +63,9 @@ def moved_by(
         noise_multiplier=sigma,
         round_number=1,
     )
-    assert result.steps == study.privacy.steps == trainer.optimizer.steps
+    steps = study.privacy.steps
+    assert result.steps == steps
+    assert places == [Place(1, step, steps, 0) for step in range(steps)]
     return {name: p.detach() - before[name] for name, p in model.named_parameters()}
 
 
