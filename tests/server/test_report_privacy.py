@@ -274,9 +274,9 @@ def test_noise_is_said_to_be_in_the_intervals(noised: tuple[RunFolder, str], pri
     text = section(noised[1], "meaning")
     assert "noisy counts of scores in 128 bins" in text
     assert "the noise is part of each interval" in text
-    assert "1,024 bins" not in text
+    assert "at most 4,096 bins" not in text
     assert "Each patient counts once" in text
-    assert "1,024 bins" in section(private[1], "meaning")
+    assert "at most 4,096 bins" in section(private[1], "meaning")
     assert "Each patient counts once" not in section(private[1], "meaning")
 
 
