@@ -15,7 +15,7 @@ from typing import Literal
 
 from client.config import ClinicConfig, SameSection
 from client.dataset import ClinicData
-from client.guard import Safe
+from client.ledger_key import ledger_key
 from client.parts import objection, split_clinic
 from common.data.duplicates import with_duplicates
 from common.data.files import table_stamp
@@ -60,7 +60,7 @@ def clinic_data(config: ClinicConfig, study: StudyProtocol, progress: Progress |
     if study.privacy is None:  # with privacy, nobody's group may follow from another's pictures
         usable = with_duplicates(usable, store.duplicates())
     unit = study.privacy.unit if study.privacy else None
-    split = split_clinic(config.name, usable, study.partition, Safe(config.ledger).key(), unit)
+    split = split_clinic(config.name, usable, study.partition, ledger_key(config.ledger), unit)
     if study.privacy is None and (reason := objection(split, study.partition)):
         raise DataError(
             f"{root}: {reason}: add images, see in data.sources that all of this clinic's are taken, or ask the "

@@ -109,7 +109,7 @@ def can_enter(user: str, folder: Path) -> bool:
 
 def ledger(config: ClinicConfig) -> Finding:
     """Verify the ledger, and tell how much of the budget is left."""
-    from client.guard import Safe
+    from client.ledger_key import ledger_key
     from client.ledger_witness import check_against, remembered
     from client.privacy import accounting
     from client.privacy.budget import mechanism_of
@@ -121,7 +121,7 @@ def ledger(config: ClinicConfig) -> Finding:
         if not path.exists() and not path.with_name(f"{path.name}.head").exists():
             return good(f"none yet: all of ε {policy.epsilon:g} is left")
         verified = verify(path)
-        key = Safe(path).key()
+        key = ledger_key(path)
         if changed := _other_data(config, verified, key):
             return changed
         reserved = [row for row in verified.rows if row.status == "reserved"]

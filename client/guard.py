@@ -1,9 +1,7 @@
 """What stands between a request and a clinic's patients: its policy, its ledger, and the replies it has paid for."""
 
-import contextlib
 import glob
 import hashlib
-import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.dataset import ClinicData, fingerprint
+from client.ledger_key import ledger_key
 from client.policy import (
     ClinicPolicy,
     budget,
@@ -25,15 +24,13 @@ from client.privacy.ledger import Charge, Ledger, Witness
 from client.privacy.plan import PrivacyPlan, plan_of
 from client.replies import ReplyStore, keep_newest, reply_key
 from client.run_budget import limits
-from common.errors import CancelledError, DeclinedError, LedgerError, StorageError
-from common.files import atomic_write
+from common.errors import CancelledError, DeclinedError, StorageError
 from common.protocol import StudyProtocol
 
 Received = Mapping[str, npt.NDArray[np.generic]]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Purpose = Literal["training", "evaluation"]
 Counts = tuple[int, ...]
-KEY_BYTES = 32
 _UNTOLD = (CancelledError, DeclinedError, StorageError)
 """What ends a computation for reasons that no patient has a part in: called off, forbidden, or the disk is full."""
 KEPT = 4
@@ -41,8 +38,8 @@ KEPT = 4
 
 
 @dataclass(frozen=True)
-class Safe:
-    """Where a clinic keeps what protects its patients.
+class Protection:
+    """What protects a clinic's patients: a ledger and a policy.
 
     Attributes:
         ledger: the privacy ledger of its data.
@@ -55,37 +52,8 @@ class Safe:
     witness: Witness | None = None
 
     def key(self) -> bytes:
-        """Return the clinic's secret key of its ledger, 32 bytes beside it; made where there is no ledger yet.
-
-        Raises:
-            LedgerError: there is a ledger, but its key is missing or cut short.
-            StorageError: the key cannot be written.
-        """
-        path = self.ledger.with_suffix(".key")
-        if not path.exists():
-            if self.ledger.exists():
-                raise LedgerError(f"{path}: is missing, but there is a ledger; bring it back from the backup")
-            _make_key(path)
-        key = path.read_bytes()
-        if len(key) != KEY_BYTES:
-            raise LedgerError(f"{path}: has {len(key)} bytes instead of {KEY_BYTES}; bring it back from the backup")
-        return key
-
-
-def _make_key(path: Path) -> None:
-    """Write a new key, unless another worker does so at the same time: then that one counts."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with atomic_write(fresh) as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(fresh)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be made: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
+        """Return the ledger's secret key; see `client.ledger_key.ledger_key`."""
+        return ledger_key(self.ledger)
 
 
 @dataclass(frozen=True)
@@ -100,15 +68,15 @@ class Request:
 class Guard:
     """Lets one study work on one clinic's patients as far as policy and ledger allow."""
 
-    def __init__(self, study: StudyProtocol, safe: Safe, data: ClinicData) -> None:
-        self.study, self.safe, self.data = study, safe, data
+    def __init__(self, study: StudyProtocol, protection: Protection, data: ClinicData) -> None:
+        self.study, self.protection, self.data = study, protection, data
         self._opened: Ledger | None = None
         self._paying = threading.Lock()
 
     @cached_property
     def fingerprint(self) -> str:
         """The digest of the clinic's data: a ledger is of one data set. Raises LedgerError, StorageError."""
-        return fingerprint(self.data, self.safe.key())
+        return fingerprint(self.data, self.protection.key())
 
     @property
     def plan(self) -> PrivacyPlan:
@@ -122,9 +90,9 @@ class Guard:
             DeclinedError: the policy forbids the study.
             LedgerError: the ledger is damaged or of other data.
         """
-        if self.safe.policy is not None:
-            check_study(self.safe.policy, self.study, smallest_noise(self.study))
-            check_tensors_may_leave(self.safe.policy, names)
+        if self.protection.policy is not None:
+            check_study(self.protection.policy, self.study, smallest_noise(self.study))
+            check_tensors_may_leave(self.protection.policy, names)
         if self.study.privacy is not None:
             self._ledger()
 
@@ -135,13 +103,13 @@ class Guard:
             DeclinedError: all approved runs of the study have begun, or too little ε is left (BudgetError).
             LedgerError: as `check`.
         """
-        if self.safe.policy is not None and self.study.privacy is not None:
-            self._ledger().check_run(self.study.digest, run, limits(self.safe.policy, self.study))
+        if self.protection.policy is not None and self.study.privacy is not None:
+            self._ledger().check_run(self.study.digest, run, limits(self.protection.policy, self.study))
 
     def _ledger(self) -> Ledger:
         """Return the ledger as it is now; it is read as a whole once. Raises LedgerError, StorageError."""
         if self._opened is None:
-            self._opened = Ledger.open(self.safe.ledger, self.fingerprint, witness=self.safe.witness)
+            self._opened = Ledger.open(self.protection.ledger, self.fingerprint, witness=self.protection.witness)
         else:
             self._opened.refresh()
         return self._opened
@@ -164,7 +132,7 @@ class Guard:
         with self._paying, self._ledger() as ledger:
             if (told := ledger.values(charge)) is not None:
                 return told
-            reservation = ledger.reserve(charge, limits(self.safe.policy, self.study))
+            reservation = ledger.reserve(charge, limits(self.protection.policy, self.study))
             values = compute()
             ledger.mark(reservation, "spent")
             ledger.mark(reservation, "released", values)
@@ -201,7 +169,7 @@ class Guard:
             if kept is not None:
                 ledger.settle(charge)
                 return kept[0]
-            reservation = ledger.reserve(charge, limits(self.safe.policy, self.study))
+            reservation = ledger.reserve(charge, limits(self.protection.policy, self.study))
             try:
                 result = compute()
             except _UNTOLD:
@@ -221,11 +189,11 @@ class Guard:
     def _store(self, purpose: Purpose, run: str) -> ReplyStore:
         """Return where the last reply to a run of this study is kept."""
         name = hashlib.sha256(f"{self.study.digest} {run}".encode()).hexdigest()[:16]
-        return ReplyStore(self.safe.ledger.with_suffix(f".{purpose}-{name}.safetensors"))
+        return ReplyStore(self.protection.ledger.with_suffix(f".{purpose}-{name}.safetensors"))
 
     def _stores(self, purpose: Purpose) -> str:
         """Return the pattern of the names of all such files; no other clinic's ledger beside it has such."""
-        return f"{glob.escape(self.safe.ledger.stem)}.{purpose}-{'[0-9a-f]' * 16}.safetensors"
+        return f"{glob.escape(self.protection.ledger.stem)}.{purpose}-{'[0-9a-f]' * 16}.safetensors"
 
     def account(self) -> tuple[float, str]:
         """Return the ledger's total ε at the study's delta (infinite without noise), and the hash of its last row."""
@@ -234,11 +202,11 @@ class Guard:
 
     def left(self) -> float | None:
         """Return the ε that the policy leaves to this clinic's data; None without a policy."""
-        if self.safe.policy is None:
+        if self.protection.policy is None:
             return None
-        limit = budget(self.safe.policy, self.study)
+        limit = budget(self.protection.policy, self.study)
         spent = self._ledger().epsilon(limit.delta)
-        return max(self.safe.policy.epsilon - spent, 0.0)
+        return max(self.protection.policy.epsilon - spent, 0.0)
 
 
 def smallest_noise(study: StudyProtocol) -> float:

@@ -123,14 +123,14 @@ def continue_(by: ByOption = None, config: ConfigOption = None) -> None:
 
 def _carry_over(here: "ClinicConfig", name: str) -> int | None:
     """Write into the ledger what the audit log knows and it lacks; return how many charges, None where nothing."""
-    from client.guard import Safe
     from client.ledger_carry import carry_over
+    from client.ledger_key import ledger_key
     from client.ledger_witness import lost, remembered
 
     if not lost(here.ledger, remembered(here.audit_log)):
         return None
     if not here.ledger.exists():
-        Safe(here.ledger).key()  # made anew where it is lost, too: then the data count as changed
+        ledger_key(here.ledger)  # made anew where it is lost, too: then the data count as changed
     carried = carry_over(here.ledger, here.audit_log, name)
     _record_continued(here, name, carried=carried)
     return carried
@@ -140,13 +140,13 @@ def _continue_with_data(here: "ClinicConfig", name: str) -> str | None:
     """Let the ledger go on with the data as they are; return that in words, None where it is of these."""
     from client.clinic_data import population
     from client.dataset import population_fingerprint
-    from client.guard import Safe
+    from client.ledger_key import ledger_key
     from client.ledger_witness import Witness
     from client.privacy.ledger import continue_with, verify
     from common.audit_log import AuditLog
 
     data = population(here)
-    now = population_fingerprint(data, Safe(here.ledger).key())
+    now = population_fingerprint(data, ledger_key(here.ledger))
     if verify(here.ledger).data in (None, now):
         return None
     # The log learns of the charges so far now, or never: it is asked later for those alone that follow.

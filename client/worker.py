@@ -19,7 +19,7 @@ from client.answers import Account, Description, Received, Scored, TrainReply, m
 from client.cache import FeatureCache
 from client.config import TellSection
 from client.dataset import PARTS, ClinicData, Part
-from client.guard import Arrays, Guard, Request, Safe
+from client.guard import Arrays, Guard, Protection, Request
 from client.inputs import CachedInputs, Indices, Inputs, PixelInputs, scores_of
 from client.policy import ClinicPolicy
 from client.privacy.evaluation import noised_histograms
@@ -58,7 +58,7 @@ class ClinicWorker:
         weights_dir: Path | None = None,
         device: torch.device | None = None,
         on_progress: Progress | None = None,
-        safe: Safe | None = None,
+        protection: Protection | None = None,
         tell: TellSection | None = None,
     ) -> None:
         """Make the worker of a clinic's data and a study.
@@ -69,7 +69,7 @@ class ClinicWorker:
             weights_dir: where pretrained weights are looked for.
             device: None: a GPU where there is one.
             on_progress: called in training with the number of images (rows of images and views) so far.
-            safe: ledger and policy; a private study needs them.
+            protection: ledger and policy; a private study needs them.
             tell: what `describe` says of the policy; None: nothing.
 
         Raises:
@@ -83,9 +83,9 @@ class ClinicWorker:
         self.checkpoint: Callable[[], None] | None = None
         """Called at every step and micro-batch: what it raises stops the work."""
         self.tell = tell or TellSection(budget=False, approved=False)
-        if study.privacy is not None and safe is None:
+        if study.privacy is not None and protection is None:
             raise StudyError(f"clinic {data.name}: a private study needs a ledger")
-        self.guard = Guard(study, safe, data) if safe else None
+        self.guard = Guard(study, protection, data) if protection else None
         self.features = FeatureCache(data.cache / "features")
         self._images: dict[Part, Images] = {}
 
@@ -97,7 +97,7 @@ class ClinicWorker:
     def allow(self, policy: ClinicPolicy) -> None:
         """Go by another policy from now on: the clinic may have approved or revoked studies, or changed a limit."""
         if self.guard is not None:
-            self.guard.safe = dataclasses.replace(self.guard.safe, policy=policy)
+            self.guard.protection = dataclasses.replace(self.guard.protection, policy=policy)
 
     def told(self, error: MelfedError) -> MelfedError:
         """Return an error as it may leave the clinic."""
@@ -151,7 +151,7 @@ class ClinicWorker:
 
     def _told(self) -> tuple[float | None, tuple[str, ...]]:
         """Return the ε that is left, and what is approved, as far as the clinic tells."""
-        policy = self.guard.safe.policy if self.guard else None
+        policy = self.guard.protection.policy if self.guard else None
         if self.guard is None or policy is None:
             return None, ()
         left = self.guard.left() if self.tell.budget else None
@@ -213,7 +213,7 @@ class ClinicWorker:
 
         A clinic without a policy is a simulated one, whose user must be told.
         """
-        return self.guard is not None and self.guard.safe.policy is not None
+        return self.guard is not None and self.guard.protection.policy is not None
 
     def images(self, part: Part) -> Images:
         """Return one part's images; kept, since the memory map is opened once."""
@@ -300,7 +300,7 @@ class ClinicWorker:
         return {part: NoisyHistogram.from_arrays(content) for part, content in of.items()}
 
     def _exact(self, model: Classifier, part: Part) -> ScoreHistogram:
-        images, policy = self.images(part), self.guard.safe.policy if self.guard else None
+        images, policy = self.images(part), self.guard.protection.policy if self.guard else None
         most = policy.score_bins if policy else MOST_BINS
         return ScoreHistogram.from_scores(self._scores(model, part), images.targets, images.groups, most)
 

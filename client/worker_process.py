@@ -147,15 +147,15 @@ def _device(config: ClinicConfig) -> "torch.device":
 def _workers(config: ClinicConfig, device: "torch.device", witness: Witness) -> Callable[[StudyProtocol], StudyWorker]:
     """Return what makes the worker of a study on the clinic's data."""
     from client.clinic_data import clinic_data
-    from client.guard import Safe
+    from client.guard import Protection
     from client.worker import ClinicWorker
 
     def worker(study: StudyProtocol) -> StudyWorker:
         if study.data.phantom is not None:
             raise StudyError("the study is of synthetic lesions: it is for simulation alone")
-        safe = Safe(config.ledger, effective_policy(config), witness)
+        protection = Protection(config.ledger, effective_policy(config), witness)
         data = clinic_data(config, study)
-        return ClinicWorker(data, study, config.weights_folder, device, safe=safe, tell=config.file.tell)
+        return ClinicWorker(data, study, config.weights_folder, device, protection=protection, tell=config.file.tell)
 
     return worker
 

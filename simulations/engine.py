@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from client.dataset import ClinicData
-from client.guard import Safe
+from client.guard import Protection
 from client.policy import ClinicPolicy
 from common.errors import RunError, StudyError
 from common.protocol import StudyProtocol
@@ -57,10 +57,10 @@ class Simulation:
     ledgers: Path
     policies: Mapping[str, ClinicPolicy] = field(default_factory=dict)
 
-    def safe(self, clinic: str) -> Safe:
+    def protection(self, clinic: str) -> Protection:
         """Return where a clinic's ledger is, and its policy; "*" stands for all clinics without one of their own."""
         policy = self.policies.get(clinic, self.policies.get("*"))
-        return Safe(self.ledgers / f"{quote(clinic, safe=' ,()')}.jsonl", policy)
+        return Protection(self.ledgers / f"{quote(clinic, safe=' ,()')}.jsonl", policy)
 
 
 def federate(
@@ -186,7 +186,9 @@ def _worker(workspace: Path, partition: int) -> "ClinicWorker":
     report = _Report(workspace / "progress" / str(partition), data.name)
     # Ray hides no GPU from a process that asked for none, and all of them would meet on the first.
     device = torch.device("cpu") if resources.gpus == 0 else None
-    return ClinicWorker(data, simulation.study, device=device, on_progress=report, safe=simulation.safe(data.name))
+    return ClinicWorker(
+        data, simulation.study, device=device, on_progress=report, protection=simulation.protection(data.name)
+    )
 
 
 class _Report:

@@ -37,7 +37,7 @@ class InProcessGrid:
         # Flower's own grids set these before a ServerApp runs.
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self.workers = {
-            node: ClinicWorker(clinic, simulation.study, weights_dir, safe=simulation.safe(clinic.name))
+            node: ClinicWorker(clinic, simulation.study, weights_dir, protection=simulation.protection(clinic.name))
             for node, clinic in enumerate(simulation.clinics, start=100)
         }
         self.app = client_app.make_app(lambda context, _message: self.workers[context.node_id])

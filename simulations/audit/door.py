@@ -29,7 +29,7 @@ from client import worker_pb2 as pb
 from client.clinic_data import clinic_data, stamp
 from client.config import ClinicConfig, ClinicFile, DataSection
 from client.dataset import ClinicData, Part
-from client.guard import Safe, smallest_noise
+from client.guard import Protection, smallest_noise
 from client.outbox import Outbox
 from client.parts import part_of
 from client.policy import ClinicPolicy
@@ -185,9 +185,9 @@ class Clinic:
         return self._service
 
     def _worker(self, study: StudyProtocol) -> ClinicWorker:
-        safe = Safe(self.config.ledger, self.policy)
+        protection = Protection(self.config.ledger, self.policy)
         tell = self.config.file.tell
-        return self._make(self.data(study), study, self.weights, self.device, self._under_way, safe, tell)
+        return self._make(self.data(study), study, self.weights, self.device, self._under_way, protection, tell)
 
     def _under_way(self, _images: int) -> None:
         """Call the work off where the coordinator does: at a moment that no patient chooses, if there is any at all."""

@@ -22,7 +22,7 @@ import torch
 
 from client import worker_pb2 as pb
 from client.dataset import ClinicData
-from client.guard import Safe
+from client.ledger_key import ledger_key
 from client.privacy.accounting import Mechanism
 from client.privacy.plan import plan_of, privacy_of
 from client.privacy.units import units_of
@@ -154,7 +154,7 @@ def audit_canaries(
     guesses = guesses_of(canaries, plan.epsilon, replace(plan.training, steps=steps), confidence)
     included = coins.integers(0, 2, canaries).astype(bool)
     auditor = Auditor(canaries, plan.training, features, coins)
-    key, names = Safe(folder / "key" / "ledger.jsonl").key(), _write(folder, asked, clinic, included)
+    key, names = ledger_key(folder / "key" / "ledger.jsonl"), _write(folder, asked, clinic, included)
     worker = functools.partial(CanaryWorker, auditor, names)
     # A little more, since the ledger adds up in another order than the plan.
     policy = policy_for(asked, max(privacy.epsilon or 0.0, plan.epsilon * (1 + 1e-6)))
@@ -236,7 +236,7 @@ def guesses_against(claimed: float, confidence: float) -> float:
 
 def _write(folder: Path, study: StudyProtocol, clinic: ClinicData, included: Bits) -> dict[str, int]:
     """Write the clinic's table and pictures; returns which canary each picture is of, by name."""
-    key = Safe(folder / "key" / "ledger.jsonl").key()
+    key = ledger_key(folder / "key" / "ledger.jsonl")
     ordinary = _ordinary(clinic, study)
     like = nameless(0, _negative(clinic))
     images = 1 if privacy_of(study).unit == "image" else IMAGES_A_CANARY

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from client.dataset import Part
-from client.guard import Safe
+from client.guard import Protection
+from client.ledger_key import ledger_key
 from client.policy import ClinicPolicy
 from client.privacy.plan import privacy_of
 from client.worker import ClinicWorker
@@ -167,7 +168,7 @@ class _Maker:
         self.study, self.policy, self.folder, self.weights = study, policy, folder, weights
         self.privacy: PrivacySpec = privacy_of(study)
         self.made: list[Scenario] = []
-        self.key = Safe(folder / "key" / "ledger.jsonl").key()
+        self.key = ledger_key(folder / "key" / "ledger.jsonl")
         self.colours = {
             white: png(np.full((network.SIDE, network.SIDE, 3), 255 * white, np.uint8)) for white in (False, True)
         }
@@ -291,9 +292,9 @@ def _direction(study: StudyProtocol, clinics: tuple[Clinic, Clinic], model: Tens
     sums: list[dict[str, Floats]] = []
     for clinic in clinics:
         with tempfile.TemporaryDirectory() as folder:
-            safe = Safe(Path(folder) / "ledger.jsonl")
+            protection = Protection(Path(folder) / "ledger.jsonl")
             try:
-                worker = ClinicWorker(clinic.data(bare), bare, clinic.weights, CPU, safe=safe)
+                worker = ClinicWorker(clinic.data(bare), bare, clinic.weights, CPU, protection=protection)
                 reply = worker.train(model, 1, bare.digest, RUN)
             except MelfedError:
                 # It refuses one of the two clinics, which the auditor will see as well.

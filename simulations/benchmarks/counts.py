@@ -37,7 +37,7 @@ class _ExactCounts(ClinicWorker):
 
 def auroc(study: "StudyProtocol", virtual: "VirtualClinics", kind: type[ClinicWorker]) -> float:
     """Return the pooled AUROC on the test parts after all rounds; the evaluation images must be declared public."""
-    from client.guard import Safe
+    from client.guard import Protection
     from common.classifier import trainable_tensors
     from common.noisy_histogram import pooled
     from common.noisy_metrics import metrics_of
@@ -48,7 +48,8 @@ def auroc(study: "StudyProtocol", virtual: "VirtualClinics", kind: type[ClinicWo
     tensors = trainable_tensors(build_study_classifier(study))
     with tempfile.TemporaryDirectory() as folder:
         workers = [
-            kind(clinic, located(study), safe=Safe(Path(folder, f"{clinic.name}.jsonl"))) for clinic in virtual.clinics
+            kind(clinic, located(study), protection=Protection(Path(folder, f"{clinic.name}.jsonl")))
+            for clinic in virtual.clinics
         ]
         for number in range(1, study.federation.rounds + 1):
             total = RoundMean(study.federation, tensors)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from client.dataset import ClinicData
-from client.guard import Guard, Request, Safe
+from client.guard import Guard, Protection, Request
 from client.policy import ClinicPolicy
 from client.privacy.ledger import verify
 from common.protocol import StudyProtocol
@@ -46,7 +46,7 @@ def result(arrays: dict[str, np.ndarray]) -> int:
 
 
 def guard_of(folder: Path, study: StudyProtocol = STUDY, policy: ClinicPolicy | None = None) -> Guard:
-    return Guard(study, Safe(folder / "north.jsonl", policy), DATA)
+    return Guard(study, Protection(folder / "north.jsonl", policy), DATA)
 
 
 def policy(**limits: object) -> ClinicPolicy:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from client.dataset import ClinicData
-from client.guard import Safe
+from client.guard import Protection
 from client.policy import ClinicPolicy
 from client.privacy.ledger import LedgerRow, verify
 from client.worker import ClinicWorker, TrainReply
@@ -29,7 +29,7 @@ BOUND = study_of(epsilon=2.0)
 def worker_of(
     folder: Path, data: ClinicData, study: StudyProtocol = STUDY, policy: ClinicPolicy | None = None
 ) -> ClinicWorker:
-    return ClinicWorker(data, study, None, CPU, safe=Safe(folder / "north.jsonl", policy))
+    return ClinicWorker(data, study, None, CPU, protection=Protection(folder / "north.jsonl", policy))
 
 
 def train(worker: ClinicWorker, tensors: Tensors, round_number: int = 1, run: str = "run") -> TrainReply:

@@ -17,7 +17,7 @@ from client import app as app_module
 from client.answers import melfed_version
 from client.app import deployed_app, make_app
 from client.config import TellSection
-from client.guard import Safe
+from client.guard import Protection
 from client.policy import ClinicPolicy
 from client.privacy.ledger import verify
 from client.wire import pack_failure, unpack_failure
@@ -194,7 +194,7 @@ PRIVATE = small_study(privacy={"unit": "patient", "noise_multiplier": 3.0, "reci
 def private_worker(
     clinics: VirtualClinics, folder: Path, policy: ClinicPolicy | None = None, study: StudyProtocol = PRIVATE
 ) -> ClinicWorker:
-    return ClinicWorker(clinics.clinics[0], study, None, CPU, safe=Safe(folder / "north.jsonl", policy))
+    return ClinicWorker(clinics.clinics[0], study, None, CPU, protection=Protection(folder / "north.jsonl", policy))
 
 
 def policy(**limits: object) -> ClinicPolicy:

@@ -14,7 +14,7 @@ from client.clinic_data import clinic_data, population, stamp, study_records
 from client.config import ClinicConfig
 from client.dataset import fingerprint, population_fingerprint
 from client.doctor_state import ledger as ledger_check
-from client.guard import Guard, Request, Safe
+from client.guard import Guard, Protection, Request
 from client.privacy.ledger import verify
 from client.state_folders import acting_as_owner, prepare_worker
 from common.checks import Finding
@@ -60,7 +60,7 @@ def withdraw(config: ClinicConfig) -> None:
 
 
 def guard(config: ClinicConfig, study: StudyProtocol = STUDY) -> Guard:
-    return Guard(study, Safe(config.ledger, config.policy), clinic_data(config, study))
+    return Guard(study, Protection(config.ledger, config.policy), clinic_data(config, study))
 
 
 def asked(number: int) -> Request:

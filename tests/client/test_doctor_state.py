@@ -20,7 +20,7 @@ from client.doctor_state import (
     state_steps,
     weights,
 )
-from client.guard import Safe
+from client.ledger_key import ledger_key
 from client.privacy.accounting import Mechanism
 from client.privacy.budget import Budget
 from client.privacy.ledger import Charge, Ledger
@@ -38,7 +38,7 @@ def config(tmp_path: Path) -> ClinicConfig:
 
 def spend(config: ClinicConfig, steps: int) -> None:
     charge = Charge("ab" * 32, "run", 1, "training", "patient", Mechanism(0.1, 1.0, steps), 1e-5)
-    Safe(config.ledger).key()
+    ledger_key(config.ledger)
     with Ledger.open(config.ledger, "cd" * 32) as book:
         book.mark(book.reserve(charge, Budget(None, 1e-5)), "spent")
 

@@ -10,7 +10,8 @@ import pytest
 
 from client import guard as guard_module
 from client.dataset import fingerprint
-from client.guard import Guard, Request, Safe
+from client.guard import Guard, Protection, Request
+from client.ledger_key import ledger_key
 from client.privacy import accounting
 from client.privacy.accounting import Mechanism
 from client.privacy.book import Book
@@ -269,7 +270,7 @@ def test_a_study_without_privacy_needs_the_clinics_leave_and_no_ledger(tmp_path:
 
 def test_a_ledger_of_other_data_stops_everything(tmp_path: Path) -> None:
     guard_of(tmp_path).pay("training", request(), Work())
-    other = Guard(STUDY, Safe(tmp_path / "north.jsonl"), dataclasses.replace(DATA, train=DATA.train[1:]))
+    other = Guard(STUDY, Protection(tmp_path / "north.jsonl"), dataclasses.replace(DATA, train=DATA.train[1:]))
     for use in (lambda: other.check([]), other.account, lambda: other.pay("training", request(2.0), Work())):
         with pytest.raises(LedgerError, match="is the ledger of data"):
             use()
@@ -289,32 +290,32 @@ def test_a_damaged_ledger_stops_everything_and_stays_as_it_is(tmp_path: Path) ->
 
 
 def test_the_key_is_secret_and_stays(tmp_path: Path) -> None:
-    safe = Safe(tmp_path / "new" / "north.jsonl")
-    key = safe.key()
+    protection = Protection(tmp_path / "new" / "north.jsonl")
+    key = protection.key()
     path = tmp_path / "new" / "north.key"
     assert len(key) == 32
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert safe.key() == key
-    assert Safe(tmp_path / "south.jsonl").key() != key
+    assert protection.key() == key
+    assert ledger_key(tmp_path / "south.jsonl") != key
 
 
 def test_of_two_workers_that_make_a_key_at_once_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    safe, path = Safe(tmp_path / "north.jsonl"), tmp_path / "north.key"
+    protection, path = Protection(tmp_path / "north.jsonl"), tmp_path / "north.key"
 
     def other_is_quicker(size: int) -> bytes:
         path.write_bytes(b"o" * size)
         return b"m" * size
 
     monkeypatch.setattr(guard_module.secrets, "token_bytes", other_is_quicker)
-    assert safe.key() == b"o" * 32
+    assert protection.key() == b"o" * 32
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_key_that_cannot_be_written_is_an_error_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"north\.key: cannot be made: ") as raised:
-        Safe(tmp_path / "file" / "north.jsonl").key()
+        ledger_key(tmp_path / "file" / "north.jsonl")
     assert "\n" not in str(raised.value)
 
 
@@ -360,7 +361,7 @@ def test_a_run_that_pauses_while_others_go_on_is_charged_once(tmp_path: Path, pu
 
 def test_the_replies_of_a_few_runs_are_kept_and_none_of_another_clinic(tmp_path: Path) -> None:
     guard, work = guard_of(tmp_path), Work()
-    neighbour = Guard(STUDY, Safe(tmp_path / "north.training-x.jsonl"), DATA)
+    neighbour = Guard(STUDY, Protection(tmp_path / "north.training-x.jsonl"), DATA)
     neighbour.pay("training", request(), work)
     guard.pay("evaluation", request(), work)
     for number in range(6):
@@ -378,7 +379,7 @@ def test_what_was_learnt_from_other_data_is_no_answer(tmp_path: Path) -> None:
     work = Work()
     guard_of(tmp_path).pay("training", request(), work)
     before = guard_of(tmp_path).account()[0]
-    fewer = Guard(STUDY, Safe(tmp_path / "north.jsonl"), dataclasses.replace(DATA, train=DATA.train[1:]))
+    fewer = Guard(STUDY, Protection(tmp_path / "north.jsonl"), dataclasses.replace(DATA, train=DATA.train[1:]))
     assert continue_with(tmp_path / "north.jsonl", fewer.fingerprint, "me")
     assert result(fewer.pay("training", request(), work)) == 2
     assert fewer.account()[0] > before

@@ -8,7 +8,7 @@ import pytest
 
 from client.config import ClinicConfig
 from client.doctor_state import ledger as ledger_check
-from client.guard import Guard, Safe
+from client.guard import Guard, Protection
 from client.ledger_witness import Witness, check_against, remembered
 from client.privacy.ledger import Ledger, verify
 from client.run_budget import limits
@@ -50,7 +50,7 @@ def started(config: ClinicConfig) -> Guard:
     witness = Witness(config.ledger, AuditLog(config.audit_log, "worker"))
     witness.begin()
     data = replace(DATA, population=tuple(population(config)))
-    return Guard(STUDY, Safe(config.ledger, config.policy, witness), data)
+    return Guard(STUDY, Protection(config.ledger, config.policy, witness), data)
 
 
 def rounds(config: ClinicConfig, *numbers: int, run: str = "run") -> None:

@@ -8,7 +8,7 @@ import pytest
 from client.approvals import Approval, approve, approved, effective_policy
 from client.config import ClinicConfig
 from client.dataset import ClinicData
-from client.guard import Guard, Safe
+from client.guard import Guard, Protection
 from client.policy import ClinicPolicy
 from client.privacy.plan import plan_of
 from client.run_budget import ApprovedPolicy, StudyTerms, allowance, epsilon_of_runs, limits, terms_of
@@ -52,7 +52,8 @@ def written(config: ClinicConfig, study: StudyProtocol = STUDY) -> Path:
 
 
 def worker(config: ClinicConfig, north: ClinicData, study: StudyProtocol = STUDY) -> ClinicWorker:
-    return ClinicWorker(north, study, None, CPU, safe=Safe(config.folder / "north.jsonl", effective_policy(config)))
+    protection = Protection(config.folder / "north.jsonl", effective_policy(config))
+    return ClinicWorker(north, study, None, CPU, protection=protection)
 
 
 def a_run(here: ClinicWorker, tensors: Tensors, run: str) -> None:
@@ -150,7 +151,7 @@ def test_a_clinic_that_cannot_end_a_run_declines_before_its_first_round_and_is_c
 ) -> None:
     """As a clinic with ε 0.295 left that joined a run of 0.6."""
     study = small_study(privacy={"unit": "patient", "epsilon": 0.6, "recipe": "manual"})
-    guard = Guard(study, Safe(config.folder / "north.jsonl", ClinicPolicy(epsilon=9.0, studies="any")), north)
+    guard = Guard(study, Protection(config.folder / "north.jsonl", ClinicPolicy(epsilon=9.0, studies="any")), north)
     guard.pay("training", request(run="earlier"), Work())
     spent = guard.account()[0]
     approve(config, written(config, study), "IT", runs=2)
@@ -173,6 +174,6 @@ def test_another_studys_charges_after_a_run_has_begun_are_noticed_when_it_is_des
     train(here, tensors, 1)
     here.describe("run")
     other = small_study(name="other", privacy={**PRIVATE, "noise_multiplier": 1.0})
-    Guard(other, Safe(config.folder / "north.jsonl"), north).pay("training", request(), Work())
+    Guard(other, Protection(config.folder / "north.jsonl"), north).pay("training", request(), Work())
     with too_little():
         here.describe("run")

@@ -8,7 +8,7 @@ import pytest
 from client.approvals import approved
 from client.config import ClinicConfig
 from client.doctor_budget import budgets
-from client.guard import Guard, Safe
+from client.guard import Guard, Protection
 from client.privacy.accounting import Mechanism, epsilon
 from client.privacy.plan import plan_of
 from client.run_budget import epsilon_of_runs
@@ -113,7 +113,7 @@ def private(config: ClinicConfig) -> Path:
 
 def spend(config: ClinicConfig, *rounds: int, run: str = "run", study: StudyProtocol = PRIVATE) -> None:
     prepare_worker(config)
-    guard = Guard(study, Safe(config.ledger), DATA)
+    guard = Guard(study, Protection(config.ledger), DATA)
     for number in rounds:
         guard.pay("training", request(round_number=number, run=run), Work())
 

@@ -77,14 +77,14 @@ class HostileWorker(WorkerServicer):
 
     def _worker(self, question: pb.Question) -> Any:
         from client.clinic_data import clinic_data
-        from client.guard import Safe
+        from client.guard import Protection
         from client.worker import ClinicWorker
         from common.protocol import StudyProtocol
 
         study = StudyProtocol.model_validate_json(question.study)
         if study.digest not in self.workers:
-            safe = Safe(self.config.ledger, effective_policy(self.config))
-            self.workers[study.digest] = ClinicWorker(clinic_data(self.config, study), study, safe=safe)
+            protection = Protection(self.config.ledger, effective_policy(self.config))
+            self.workers[study.digest] = ClinicWorker(clinic_data(self.config, study), study, protection=protection)
         return self.workers[study.digest]
 
     def Describe(self, request: pb.Question, _context: grpc.ServicerContext) -> pb.DescribeReply:

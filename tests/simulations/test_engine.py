@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from client.guard import Safe
+from client.guard import Protection
 from client.policy import ClinicPolicy
 from common.errors import StudyError
 from common.protocol import StudyProtocol
@@ -64,12 +64,12 @@ def test_each_clinic_has_a_ledger_and_a_policy_of_its_own(phantom_clinics: Virtu
     own, common = (ClinicPolicy(epsilon=epsilon, studies="any") for epsilon in (1.0, 8.0))
     study, clinics = StudyProtocol(), phantom_clinics.clinics
     simulation = engine.Simulation(study, clinics, tmp_path, {"north": own, "*": common})
-    assert simulation.safe("north") == Safe(tmp_path / "north.jsonl", own)
-    assert simulation.safe("south").policy == common
-    assert engine.Simulation(study, clinics, tmp_path, {"north": own}).safe("south").policy is None
+    assert simulation.protection("north") == Protection(tmp_path / "north.jsonl", own)
+    assert simulation.protection("south").policy == common
+    assert engine.Simulation(study, clinics, tmp_path, {"north": own}).protection("south").policy is None
     # The name of a source may be anything, and no two may share a ledger.
     names = ["a/b", "a%2Fb", "../a", "a_b", "a b", "a", "A", "ä", ".."]
-    paths = {simulation.safe(name).ledger for name in names}
+    paths = {simulation.protection(name).ledger for name in names}
     assert len(paths) == len(names)
     assert {path.parent for path in paths} == {tmp_path}
     assert {path.suffix for path in paths} == {".jsonl"}

@@ -16,7 +16,7 @@ from flwr.app import Message
 
 from client import private_training
 from client.dataset import PARTS, ClinicData
-from client.guard import Guard, Request, Safe
+from client.guard import Guard, Protection, Request
 from client.policy import ClinicPolicy
 from client.privacy.book import charges
 from client.privacy.ledger import verify
@@ -367,8 +367,8 @@ def test_a_run_that_the_quorum_cannot_end_ends_before_anybody_spends(
     folder = RunFolder.create(tmp_path / "run", study)
     grid = grid_of(study, clinics, folder, {"phantom_south": ClinicPolicy(epsilon=0.6, studies="any", runs=9)})
     earlier, south = private_study(epsilon=0.45), next(clinic for clinic in clinics if clinic.name == "phantom_south")
-    safe = Safe(folder.ledgers / "phantom_south.jsonl", ClinicPolicy(epsilon=0.6, studies="any"))
-    guard = Guard(earlier, safe, south)
+    protection = Protection(folder.ledgers / "phantom_south.jsonl", ClinicPolicy(epsilon=0.6, studies="any"))
+    guard = Guard(earlier, protection, south)
     for number in (1, 2):
         guard.pay("training", Request("earlier", number, {}), dict)
     left = guard.left()

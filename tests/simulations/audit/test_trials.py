@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from client.dataset import PARTS
-from client.guard import Safe
+from client.ledger_key import ledger_key
 from client.privacy.noise import NoiseSource
 from common.protocol import StudyProtocol
 from simulations.audit.door import (
@@ -112,7 +112,7 @@ def test_questions_are_answered_and_the_budget_is_kept(tmp_path: Path) -> None:
 def test_made_up_patients_lie_where_they_are_meant_to(tmp_path: Path, unit: str) -> None:
     """As the clinic itself reads its table and divides it."""
     study, folder = study_at(2.0, unit=unit), tmp_path / "clinic"
-    key, pixels = Safe(folder / "key" / "ledger.jsonl").key(), np.zeros((32, 32, 3), np.uint8)
+    key, pixels = ledger_key(folder / "key" / "ledger.jsonl"), np.zeros((32, 32, 3), np.uint8)
     images = 1 if unit == "image" else 2
     meant = {
         part: [
