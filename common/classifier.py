@@ -2,7 +2,7 @@
 
 import contextlib
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -11,20 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from common.backbones import Part, backbone_spec
-from common.data.records import LesionRecord
-from common.data.vocabulary.sites import SITES
 from common.errors import StudyError, WeightsError
+from common.metadata import METADATA_FEATURES
 from common.neck import Neck, tap_modules
 from common.norms import FrozenStatisticsNorm, frozen_statistics, group_norm, norm_parameters, replace_batch_norms
 from common.tensors import Tensors, check_tensors
-
-# Round public numbers, not statistics of anybody's patients: those would have to be paid for in private training.
-AGE_CENTRE: Final = 50.0
-AGE_SCALE: Final = 20.0
-SEXES: Final = ("male", "female")
-
-METADATA_FEATURES: Final = 2 + len(SEXES) + 1 + len(SITES) + 1
-"""Length of an encoded record: age and whether it is missing; sex or unknown; site or unknown."""
 
 METADATA_WIDTHS: Final = (32, 16)
 """Outputs of the two layers of the metadata branch."""
@@ -103,7 +94,8 @@ class Classifier(nn.Module):
 
         Args:
             images: normalised by the backbone's mean and std, float (n, 3, height, width).
-            metadata: encoded by `encode_metadata`, float (n, METADATA_FEATURES); where there is a branch for it only.
+            metadata: as `common.metadata.encode_metadata` makes it, float (n, METADATA_FEATURES); where there is a
+                branch for it only.
 
         Returns:
             Logits of a melanoma, shape (n,).
@@ -338,33 +330,6 @@ def load_trainable(model: Classifier, tensors: Mapping[str, npt.NDArray[np.gener
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(torch.tensor(tensors[name]))
-
-
-def encode_metadata(records: Sequence[LesionRecord]) -> npt.NDArray[np.float32]:
-    """Encode age, sex and site of lesions.
-
-    Args:
-        records: one an image.
-
-    Returns:
-        Shape (n, METADATA_FEATURES). The columns: age as (years - 50) / 20, or 0 where missing; 1 where age is missing;
-        one column each for male, female, sex unknown; one for each of `SITES`, and one for any other or unknown site.
-    """
-    encoded = np.zeros((len(records), METADATA_FEATURES), np.float32)
-    first_sex, first_site = 2, 2 + len(SEXES) + 1
-    for row, record in zip(encoded, records, strict=True):
-        if record.age is None:
-            row[1] = 1
-        else:
-            row[0] = (record.age - AGE_CENTRE) / AGE_SCALE
-        row[first_sex + _position(SEXES, record.sex)] = 1
-        row[first_site + _position(SITES, record.site)] = 1
-    return encoded
-
-
-def _position(vocabulary: tuple[str, ...], word: str | None) -> int:
-    """Return the word's place in the vocabulary, or the place after its end."""
-    return vocabulary.index(word) if word in vocabulary else len(vocabulary)
 
 
 def _metadata_branch() -> nn.Module:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from common.data.records import LesionRecord, group_ids
 from common.image_store import ImageStore
+from common.metadata import encode_metadata
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,6 @@ class Images:
     @cached_property
     def metadata(self) -> npt.NDArray[np.float32]:
         """Age, sex and site, encoded, shape (n, METADATA_FEATURES)."""
-        from common.classifier import encode_metadata  # torch is loaded by those who train only
-
         return encode_metadata(self.records)
 
     def pixels(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:

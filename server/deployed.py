@@ -100,7 +100,7 @@ def _conduct(config: ServerConfig, folder: RunFolder, terms: Conduct, grid: Grid
         study = folder.study()
         model = build_study_classifier(study, config.weights_folder)
         rounds = Rounds(study, folder, trainable_tensors(model), terms, Silent())
-    rounds.conduct(listening(grid, config.clinics_said, study.digest))
+    rounds.conduct(exchange.FlowerChannel(listening(grid, config.clinics_said, study.digest)))
     with standing(folder, terms):
         outcome = rounds.outcome
         if outcome is None:

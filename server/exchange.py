@@ -1,22 +1,40 @@
-"""What the server asks of clinics and what they answer, in Flower's messages (the other end is `client.app`)."""
+"""What the server asks of clinics and what they answer, in Flower's messages: the rounds' channel to the clinics.
+
+The other end is `client.app`.
+"""
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Protocol
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from common.messages import MESSAGE_VERSION
 from common.protocol import StudyProtocol
 from common.tensors import PACKED, TensorError, Tensors, from_array, to_array
+from server.channel import DESCRIBE, EVALUATE, OFFLINE, TRAIN, Asker, Content, Node, Terms, one_line
 
-MAX_REASON = 300
+__all__ = [
+    "ATTEMPTS",
+    "DESCRIBE",
+    "EVALUATE",
+    "OFFLINE",
+    "TRAIN",
+    "FlowerChannel",
+    "Reply",
+    "Terms",
+    "ask",
+    "one_line",
+    "online",
+    "request",
+]
+
 ATTEMPTS = 3
 """So often may a ClientApp raise before its clinic has failed."""
 LOOK_SECONDS = 2.0
@@ -27,7 +45,6 @@ REMINDER = 1 / 3
 """After this part of the deadline without a word, an online node is sent the request again."""
 SLACK_SECONDS = 1.0
 """A message lives so much longer than its round, so that at the deadline an answer can still be pulled."""
-OFFLINE = "offline"
 LOST = frozenset(
     {
         ErrorCode.MESSAGE_UNAVAILABLE,
@@ -37,19 +54,11 @@ LOST = frozenset(
     }
 )
 """What Flower's infrastructure says in a node's place: the first three the SuperLink, the last the SuperNode."""
-Content = RecordDict
-Channel = Grid  # to the clinics
-DESCRIBE = f"{MessageType.QUERY}.describe"
-TRAIN = MessageType.TRAIN
-EVALUATE = MessageType.EVALUATE
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One clinic's answer, or why there is none: `error`, or `declined` where the clinic keeps to its own policy.
-
-    `silent` says that nothing came at all.
-    """
+    """One clinic's answer; see `server.channel.Reply`."""
 
     node: int
     content: RecordDict
@@ -108,58 +117,42 @@ def size(content: RecordDict) -> int:
     return sum(record.count_bytes() for record in content.array_records.values())
 
 
-def one_line(text: str) -> str:
-    """Return text from outside as one printable line of at most 300 characters."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:MAX_REASON]
-
-
-@dataclass(frozen=True)
-class Node:
-    """A clinic's node that is online now.
-
-    Attributes:
-        name: what the coordinator registered its key as; empty where nodes are not registered (simulation).
-        since: when it came online. Another time than before means that it was away, and may have forgotten its request.
-    """
-
-    name: str
-    since: str
-
-
 def online(grid: Grid) -> dict[int, Node]:
     """Return the nodes that are online, by their id."""
     return {info.node_id: Node(info.name, info.last_activated_at) for info in grid.get_nodes()}
 
 
-@dataclass(frozen=True)
-class Terms:
-    """How long clinics are asked, and how often.
+class FlowerChannel:
+    """A `server.channel.Channel` over Flower's grid."""
 
-    Attributes:
-        seconds: after these, whoever has not answered is given up.
-        again: whoever is lost is asked again when it is back; otherwise any error is final.
-        grace: with enough answers, how long is waited for those that are lost, seconds.
-    """
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
 
-    seconds: float
-    again: bool = False
-    grace: float = 0.0
+    def request(
+        self, round_number: int, study: StudyProtocol, run: str, tensors: Tensors | None = None, *, counts: bool = True
+    ) -> RecordDict:
+        """Return a request's content; see `request`."""
+        return request(round_number, study, run, tensors, counts=counts)
 
+    def size(self, content: Content) -> int:
+        """Return the bytes of a request's arrays."""
+        return size(cast(RecordDict, content))
 
-class Asker(Protocol):
-    """Whoever asks: is told what happens, and says when there are answers enough."""
+    def online(self) -> dict[int, Node]:
+        """Return the nodes that are online, by their id."""
+        return online(self.grid)
 
-    def wait(self) -> None:
-        """Pass one polling interval."""
-
-    def enough(self) -> bool:
-        """Tell whether the answers so far are enough, should those that are lost not come back."""
-
-    def lost(self, node: int, reason: str) -> None:
-        """A node went offline, or its ClientApp died, before it answered."""
-
-    def returned(self, node: int) -> None:
-        """A lost node is asked again."""
+    def ask(
+        self,
+        kind: str,
+        nodes: Mapping[int, str],
+        content: Content,
+        terms: Terms,
+        asker: Asker,
+        away: Mapping[int, float] | None = None,
+    ) -> Iterator[Reply]:
+        """Ask nodes; see `ask`."""
+        return ask(self.grid, kind, nodes, cast(RecordDict, content), terms, asker, away)
 
 
 def ask(

@@ -16,8 +16,8 @@ from common.protocol import StudyProtocol, validates
 from common.score_bins import MOST_BINS
 from common.score_edges import score_edges
 from common.tensors import TensorError, Tensors, check_tensors, shapes
+from server.channel import Reply
 from server.counts import IN_IMAGES, IN_UNITS, PARTS, Counts
-from server.exchange import Reply
 from server.outcome import Account
 from server.robust import update_norm
 

@@ -13,10 +13,10 @@ from common.events import Event
 from common.files import write_text
 from common.protocol import Section, StudyProtocol
 from common.seeds import seed_for
-from server import exchange, robust
+from server import robust
+from server.channel import DESCRIBE, OFFLINE, Channel, Content, Node, Reply, Terms, one_line
 from server.conduct import Conduct, FieldValue
 from server.counts import Counts
-from server.exchange import Channel, Node, Reply, Terms
 from server.intake import USELESS, Intake, check_name, raise_refusal
 from server.observer import Observer
 from server.outcome import Account
@@ -41,7 +41,7 @@ class Absent:
         """Write down why a clinic's reply cannot be used."""
         self.forget(name)
         kind = self.failed if reply.declined is None else self.declined
-        kind[name] = exchange.one_line(str(error))
+        kind[name] = one_line(str(error))
 
     def forget(self, name: str) -> None:
         """Take back what was noted of a clinic."""
@@ -101,7 +101,7 @@ class Members:
         self._versions: dict[str, str] = {}
         self._round = 0
 
-    def gather(self, grid: Channel) -> None:
+    def gather(self, channel: Channel) -> None:
         """Wait for the expected clinics, and ask each for its name, its study and its counts.
 
         As in a round, the wait is over when all are there, at the end of the grace period once there are enough, and at
@@ -117,7 +117,7 @@ class Members:
             self._recall()
         started = monotonic()
         enough_since, told = None, False
-        while not self._all_there(nodes := self._invited(grid)) and monotonic() - started < spec.deadline_seconds:
+        while not self._all_there(nodes := self._invited(channel)) and monotonic() - started < spec.deadline_seconds:
             if monotonic() - started >= TOLD_SECONDS and not told:
                 told = True
                 self._miss(nodes)
@@ -131,23 +131,23 @@ class Members:
         self._online = nodes
         terms = Terms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
         if self.study.privacy is not None:
-            nodes = self._able(grid, nodes, terms, needed)
+            nodes = self._able(channel, nodes, terms, needed)
             self.need_quorum(len(nodes), self.conduct.clinics, self.absent, needed)
-        self._introduce(grid, nodes, terms, needed)
+        self._introduce(channel, nodes, terms, needed)
         self.need_quorum(len(self.names), self.conduct.clinics, self.absent, needed)
         if self.conduct.deployed:
             self.remember()
 
-    def refresh(self, grid: Channel, round_number: int) -> None:
+    def refresh(self, channel: Channel, round_number: int) -> None:
         """Before a round of a deployment: let in whoever joins late, and see who is back, and as what."""
         self._round = round_number
-        nodes = self._online = self._invited(grid)
+        nodes = self._online = self._invited(channel)
         for node in [node for node in self.away if node in nodes]:
             self.returned(node)
         due = {node: info for node, info in nodes.items() if self._is_due(node, info)}
         if due:
             seconds = min(INTRODUCTION_SECONDS, self.study.federation.deadline_seconds)
-            self._introduce(grid, due, Terms(seconds, self.conduct.deployed), 0)
+            self._introduce(channel, due, Terms(seconds, self.conduct.deployed), 0)
 
     def cohort(self, number: int) -> list[str]:
         """Choose the clinics of a round: all, or a random part.
@@ -187,12 +187,12 @@ class Members:
             raise QuorumError(f"{answered} of {asked} clinics answered, {needed} are needed: {absent.reasons()}{mend}")
 
     def ask(
-        self, grid: Channel, kind: str, nodes: Mapping[int, str], content: exchange.Content, asking: "Asking"
+        self, channel: Channel, kind: str, nodes: Mapping[int, str], content: Content, asking: "Asking"
     ) -> Iterator[Reply]:
-        """Ask clinics and yield their replies, one each; see `server.exchange.ask`."""
+        """Ask clinics and yield their replies, one each; see `server.channel.Channel.ask`."""
         spec = self.study.federation
         terms = Terms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
-        return exchange.ask(grid, kind, nodes, content, terms, asking, self.away)
+        return channel.ask(kind, nodes, content, terms, asking, self.away)
 
     def remember(self) -> None:
         """Write `members.json`. Raises StorageError."""
@@ -222,14 +222,12 @@ class Members:
         if isinstance(self.conduct.expected, int):
             return
         for name in sorted(self.conduct.expected - {node.name for node in nodes.values()}):
-            self.absent.failed[name] = exchange.OFFLINE
-            self.record(Event.CLINIC_LOST, clinic=name, round=self._round, reason=exchange.OFFLINE)
+            self.absent.failed[name] = OFFLINE
+            self.record(Event.CLINIC_LOST, clinic=name, round=self._round, reason=OFFLINE)
 
-    def _invited(self, grid: Channel) -> dict[int, Node]:
+    def _invited(self, channel: Channel) -> dict[int, Node]:
         """Return the nodes online that may be of this run: another clinic's is neither waited for nor asked."""
-        return {
-            node: info for node, info in exchange.online(grid).items() if not info.name or self._is_invited(info.name)
-        }
+        return {node: info for node, info in channel.online().items() if not info.name or self._is_invited(info.name)}
 
     def _is_invited(self, name: str) -> bool:
         return isinstance(self.conduct.expected, int) or name in self.conduct.expected
@@ -239,14 +237,14 @@ class Members:
         since, asked = self._asked.get(node, (None, -math.inf))
         return since != info.since or (node not in self.names and monotonic() - asked >= AGAIN_SECONDS)
 
-    def _able(self, grid: Channel, nodes: Mapping[int, Node], terms: Terms, needed: int) -> dict[int, Node]:
+    def _able(self, channel: Channel, nodes: Mapping[int, Node], terms: Terms, needed: int) -> dict[int, Node]:
         """Return the nodes whose clinics can take part to the run's end, before any of them has paid for anything."""
         nodes = dict(sorted(nodes.items()))
-        content = exchange.request(0, self.study, self.intake.run, counts=False)
+        content = channel.request(0, self.study, self.intake.run, counts=False)
         asking, able = Asking(self, needed), dict[int, Node]()
         for node, info in nodes.items():
             self._asked[node] = (info.since, monotonic())
-        for reply in exchange.ask(grid, exchange.DESCRIBE, dict.fromkeys(nodes, ""), content, terms, asking):
+        for reply in channel.ask(DESCRIBE, dict.fromkeys(nodes, ""), content, terms, asking):
             if reply.error is None and reply.declined is None:
                 able[reply.node] = nodes[reply.node]
                 asking.answered += 1
@@ -254,17 +252,17 @@ class Members:
                 self._admit(reply, nodes[reply.node])
         return able
 
-    def _introduce(self, grid: Channel, nodes: Mapping[int, Node], terms: Terms, needed: int) -> None:
+    def _introduce(self, channel: Channel, nodes: Mapping[int, Node], terms: Terms, needed: int) -> None:
         """Ask nodes to describe themselves, and let in those whose answer will do.
 
         Whoever is lost meanwhile is waited for until `needed` are in.
         """
         nodes = dict(sorted(nodes.items()))
-        content = exchange.request(0, self.study, self.intake.run)
+        content = channel.request(0, self.study, self.intake.run)
         asking = Asking(self, needed)
         for node, info in nodes.items():
             self._asked[node] = (info.since, monotonic())
-        for reply in exchange.ask(grid, exchange.DESCRIBE, dict.fromkeys(nodes, ""), content, terms, asking):
+        for reply in channel.ask(DESCRIBE, dict.fromkeys(nodes, ""), content, terms, asking):
             asking.answered += self._admit(reply, nodes[reply.node])
         self.names = dict(sorted(self.names.items(), key=lambda item: item[1]))
         self.counts = dict(sorted(self.counts.items()))
@@ -303,7 +301,7 @@ class Members:
     def lost(self, node: int, reason: str) -> None:
         """Write down that a node is lost."""
         self.away[node] = monotonic()
-        self.record(Event.CLINIC_LOST, clinic=self.label(node), round=self._round, reason=exchange.one_line(reason))
+        self.record(Event.CLINIC_LOST, clinic=self.label(node), round=self._round, reason=one_line(reason))
 
     def returned(self, node: int) -> None:
         """Write down that a node is back."""
@@ -334,7 +332,7 @@ class Members:
 
     def _note_version(self, name: str, version: str) -> str:
         """Tell, once, of a clinic that runs another melfed; return that in words."""
-        version, ours = exchange.one_line(version)[:40], self.conduct.version
+        version, ours = one_line(version)[:40], self.conduct.version
         if not ours or version == ours:
             return ""
         if self._versions.get(name) != version:
@@ -353,7 +351,7 @@ class Members:
 
 
 class Asking:
-    """One question to the clinics, as `server.exchange.Asker`: counts the usable answers and tells who is lost."""
+    """One question to the clinics, as `server.channel.Asker`: counts the usable answers and tells who is lost."""
 
     def __init__(self, members: Members, needed: int, answered: int = 0) -> None:
         self.members, self.needed, self.answered = members, needed, answered

@@ -3,7 +3,7 @@
 The validation of a round's model comes back with the next round's training replies (and that of the last with the final
 evaluation), so a round costs one message down and one up a clinic.
 
-Who takes part is in `server.members`, what is believed in `server.intake`, how clinics are asked in `server.exchange`,
+Who takes part is in `server.members`, what is believed in `server.intake`, how clinics are asked in `server.channel`,
 and what a killed process finds again in `server.checkpoints` and `server.pending`.
 """
 
@@ -18,11 +18,10 @@ from common.events import Event
 from common.noisy_histogram import Histogram, pooled
 from common.protocol import StudyProtocol
 from common.tensors import Tensors, check_tensors, shapes
-from server import exchange
 from server.aggregation import RoundMean, ServerOptimizer, tail_average
+from server.channel import EVALUATE, OFFLINE, TRAIN, Channel
 from server.checkpoints import Checkpoint, save_checkpoint
 from server.conduct import Conduct, standing
-from server.exchange import Channel
 from server.intake import USELESS, Update
 from server.members import Absent, Asking, Members
 from server.observer import Observer
@@ -60,7 +59,7 @@ class _Training:
 
 
 class Rounds:
-    """Conducts one study with the clinics that a Flower grid reaches."""
+    """Conducts one study with the clinics that a Flower channel reaches."""
 
     def __init__(
         self, study: StudyProtocol, folder: RunFolder, initial: Tensors, conduct: Conduct, observer: Observer
@@ -74,7 +73,7 @@ class Rounds:
         self.pending = Pending(folder.pending, study.digest)
         self.outcome: Outcome | None = None
 
-    def conduct(self, grid: Channel) -> None:
+    def conduct(self, channel: Channel) -> None:
         """Run all rounds and the final evaluation; the result is in `outcome`.
 
         A deployed run's `state.json` follows; `server.conduct.completed` writes its last word, after the report.
@@ -87,12 +86,12 @@ class Rounds:
         """
         with standing(self.folder, self.terms):
             state = self._begin()
-            self.members.gather(grid)
+            self.members.gather(channel)
             rounds = self.study.federation.rounds
             self.observer.started(self.members.counts, state.round + 1, rounds)
             for number in range(state.round + 1, rounds + 1):
-                state = self._round(grid, number, state)
-            self.outcome = self._evaluate(grid, state.average or state.model)
+                state = self._round(channel, number, state)
+            self.outcome = self._evaluate(channel, state.average or state.model)
 
     def _begin(self) -> Checkpoint:
         """Return the state to go on from."""
@@ -108,11 +107,11 @@ class Rounds:
             change_state(self.folder.path, round=state.round)
         return state
 
-    def _round(self, grid: Channel, number: int, state: Checkpoint) -> Checkpoint:
+    def _round(self, channel: Channel, number: int, state: Checkpoint) -> Checkpoint:
         """Train one round; return the state after it, checkpointed."""
         started = monotonic()
         total = _Training(RoundMean(self.study.federation, state.model), self.study.privacy is not None)
-        cohort = self._collect(grid, number, state.model, total)
+        cohort = self._collect(channel, number, state.model, total)
         self.members.need_quorum(len(total.answered), len(cohort), total.absent)
         if total.validation:
             self._record_validation(number - 1, total.validation)
@@ -152,11 +151,11 @@ class Rounds:
         self.observer.round_finished(number, loss, seconds)
         return after
 
-    def _collect(self, grid: Channel, number: int, model: Tensors, total: _Training) -> list[str]:
+    def _collect(self, channel: Channel, number: int, model: Tensors, total: _Training) -> list[str]:
         """Add up a round's answers, those that were kept on disk first; return the clinics of the round."""
         kept: dict[str, Update] = {}
         if self.terms.deployed:
-            self.members.refresh(grid, number)
+            self.members.refresh(channel, number)
             kept = self._kept(number, model)
         cohort = sorted({*self.members.cohort(number), *kept})
         self.observer.round_started(number, cohort)
@@ -165,10 +164,10 @@ class Rounds:
             self.observer.replied(name, None)
         asked = self.members.nodes_of([name for name in cohort if name not in kept])
         self._note_absent(total.absent, set(cohort) - kept.keys() - set(asked.values()))
-        content = exchange.request(number, self.study, self.members.intake.run, model)
-        total.bytes_down = exchange.size(content) * (len(asked) + len(kept))
+        content = channel.request(number, self.study, self.members.intake.run, model)
+        total.bytes_down = channel.size(content) * (len(asked) + len(kept))
         asking = Asking(self.members, self.members.needed(len(cohort)), len(kept))
-        for reply in self.members.ask(grid, exchange.TRAIN, asked, content, asking):
+        for reply in self.members.ask(channel, TRAIN, asked, content, asking):
             name = asked[reply.node]
             try:
                 update = self.members.intake.update(reply, number, self.members.counts[name], model)
@@ -204,7 +203,7 @@ class Rounds:
         """Note the clinics that cannot be asked: those that are not let in any more, and those that are not there."""
         out = self.members.absent
         for name in sorted(names):
-            kind, reason = absent.failed, out.failed.get(name, exchange.OFFLINE)
+            kind, reason = absent.failed, out.failed.get(name, OFFLINE)
             if name in out.declined:
                 kind, reason = absent.declined, out.declined[name]
             kind[name] = reason
@@ -239,21 +238,21 @@ class Rounds:
         if number >= 1:
             self.folder.append_validation(number, pooled(validation.values()), validation)
 
-    def _evaluate(self, grid: Channel, model: Tensors) -> Outcome:
+    def _evaluate(self, channel: Channel, model: Tensors) -> Outcome:
         """Have every clinic evaluate the final model."""
         rounds, members = self.study.federation.rounds, self.members
         if self.terms.deployed:
             self.pending.clear()  # a process that was killed after the last checkpoint may have left them
-            members.refresh(grid, rounds)
+            members.refresh(channel, rounds)
         clinics, absent = sorted(members.counts), Absent()
         asked = members.nodes_of(clinics)
         self.observer.evaluating(clinics)
         self._note_absent(absent, set(clinics) - set(asked.values()))
-        content = exchange.request(rounds, self.study, self.members.intake.run, model)
+        content = channel.request(rounds, self.study, self.members.intake.run, model)
         test: dict[str, Histogram] = {}
         validation: dict[str, Histogram] = {}
         asking = Asking(members, members.needed(len(clinics)))
-        for reply in members.ask(grid, exchange.EVALUATE, asked, content, asking):
+        for reply in members.ask(channel, EVALUATE, asked, content, asking):
             name = asked[reply.node]
             try:
                 evaluation = members.intake.evaluation(reply, rounds, members.counts[name], model)

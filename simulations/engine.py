@@ -105,6 +105,7 @@ def _simulate(
     from client import app as client_app
     from server import app as server_app
     from server.conduct import Conduct, StoppedError
+    from server.exchange import FlowerChannel
     from server.rounds import Rounds
     from simulations.actors import replaced_backend
 
@@ -116,7 +117,7 @@ def _simulate(
     def conduct(grid: "Grid") -> None:
         # Flower logs a ServerApp's exception with its traceback, so it is carried past Flower instead.
         try:
-            rounds.conduct(grid)
+            rounds.conduct(FlowerChannel(grid))
         except Exception as error:  # noqa: BLE001 (raised again below)
             failure.append(error)
         finally:

@@ -16,6 +16,7 @@ from common.protocol import StudyProtocol
 from common.study_model import build_study_classifier
 from common.tensors import Tensors
 from server.conduct import Conduct
+from server.exchange import FlowerChannel
 from server.observer import Observer
 from server.outcome import Outcome
 from server.rounds import Rounds
@@ -89,6 +90,6 @@ def conduct(
 ) -> Outcome:
     """Run a study's rounds over a grid."""
     rounds = Rounds(study, folder, initial, Conduct(len(grid.workers)), observer or SilentObserver())
-    rounds.conduct(grid)
+    rounds.conduct(FlowerChannel(grid))
     assert rounds.outcome is not None
     return rounds.outcome

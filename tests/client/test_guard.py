@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import guard as guard_module
 from client.dataset import fingerprint
 from client.guard import Guard, Protection, Request
 from client.ledger_key import ledger_key
@@ -307,7 +306,7 @@ def test_of_two_workers_that_make_a_key_at_once_one_wins(tmp_path: Path, monkeyp
         path.write_bytes(b"o" * size)
         return b"m" * size
 
-    monkeypatch.setattr(guard_module.secrets, "token_bytes", other_is_quicker)
+    monkeypatch.setattr("client.ledger_key.secrets.token_bytes", other_is_quicker)
     assert protection.key() == b"o" * 32
     assert list(tmp_path.iterdir()) == [path]
 

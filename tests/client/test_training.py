@@ -16,9 +16,10 @@ from client.local_optimizer import schedule_factor
 from client.training import Trainer, round_visits
 from common.augment import to_input
 from common.backbones import BACKBONES
-from common.classifier import Classifier, encode_metadata, load_trainable, trainable_tensors
+from common.classifier import Classifier, load_trainable, trainable_tensors
 from common.errors import StudyError
 from common.image_set import Images
+from common.metadata import encode_metadata
 from common.protocol import StudyProtocol
 from common.seeds import seed_for
 from common.tensors import load_tensors, save_tensors

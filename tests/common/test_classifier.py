@@ -7,10 +7,8 @@ from torch import Tensor, nn
 
 from common.backbones import BACKBONES
 from common.classifier import (
-    METADATA_FEATURES,
     build_classifier,
     build_trunk,
-    encode_metadata,
     load_trainable,
     saved_classifier,
     trainable_tensors,
@@ -18,6 +16,7 @@ from common.classifier import (
 from common.data.records import LesionRecord
 from common.data.vocabulary.sites import SITES
 from common.errors import StudyError, WeightsError
+from common.metadata import METADATA_FEATURES, encode_metadata
 from common.norms import FrozenStatisticsNorm
 from common.protocol import ModelSpec
 from common.tensors import TensorError

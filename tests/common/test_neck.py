@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from common.backbones import BACKBONES, Part
 from common.classifier import (
-    METADATA_FEATURES,
     NECK_METADATA_SCALE,
     Classifier,
     build_classifier,
@@ -19,6 +18,7 @@ from common.classifier import (
     trainable_tensors,
 )
 from common.errors import StudyError, WeightsError
+from common.metadata import METADATA_FEATURES
 from common.neck import Neck, pool, tap_modules, whitening
 from common.protocol import StudyProtocol
 from simulations.neck import with_neck

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from common.backbones import BACKBONES, Part
-from common.classifier import METADATA_FEATURES, Classifier, build_classifier, build_trunk, set_trainable
+from common.classifier import Classifier, build_classifier, build_trunk, set_trainable
 from common.errors import StudyError
+from common.metadata import METADATA_FEATURES
 from common.prefix import AFTER_FEATURES, Split, split
 from tests.common.networks import Choices, images, with_random_head
 

@@ -262,7 +262,7 @@ class Run:
 
     def conduct(self) -> Outcome:
         rounds = Rounds(self.study, self.folder, self.initial, self.terms, self.observer)
-        rounds.conduct(self.grid)
+        rounds.conduct(exchange.FlowerChannel(self.grid))
         assert rounds.outcome is not None
         return rounds.outcome
 

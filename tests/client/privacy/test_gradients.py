@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from client.privacy import layers
 from client.privacy.gradients import Clipping, IntArray, PrivateGradients
 from common.backbones import BACKBONES, Part
-from common.classifier import METADATA_FEATURES, Classifier, build_trunk, set_trainable
+from common.classifier import Classifier, build_trunk, set_trainable
 from common.errors import StudyError
+from common.metadata import METADATA_FEATURES
 from common.norms import FrozenStatisticsNorm, group_norm, replace_batch_norms
 from tests.client.privacy.patient_loop import clipped_sums, error, length, randomise
 
