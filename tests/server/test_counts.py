@@ -221,7 +221,7 @@ def test_what_a_clinic_told_is_on_disk_for_whoever_goes_on(tmp_path: Path) -> No
     grid = grid_of(clinics_of(study, "ab"))
     run = Run(tmp_path / "run", study, grid, expected=2)
     members = Members(study, run.folder, run.terms, Recorder())
-    members.gather(grid)
+    members.gather(exchange.FlowerChannel(grid))
     members.remember()
     register = _Register.model_validate_json(run.folder.members.read_bytes())
     assert {name: known.counts for name, known in register.clinics.items()} == members.counts
