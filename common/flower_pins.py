@@ -130,7 +130,6 @@ PINS: Final[Mapping[str, Mapping[str, str]]] = {
         "flwr.server.superlink.fleet.vce.backend.raybackend:RayBackend": "2ad67054433feddf",
         "flwr.server.superlink.fleet.vce.vce_api:start_vce": "2d5e267f893950a7",
         "flwr.server.superlink.fleet.vce.vce_api:worker": "60f308688ba34fb5",
-        "flwr.simulation.ray_transport.ray_actor:ClientAppActor": "1ba49001632a9565",
         "flwr.simulation.ray_transport.ray_actor:VirtualClientEngineActor": "a64283908b1ec170",
         "flwr.simulation.ray_transport.ray_actor:pool_size_from_resources": "dec698571d396dc8",
         "ray.job_config:JobConfig": "7c0d495368de67d0",

@@ -9,6 +9,7 @@ nothing: the one thing in which a file can decide about a row of another patient
 paths, before anybody trains; of a folder that has changed since, such rows are left out.
 """
 
+import contextlib
 import hashlib
 import os
 from collections import Counter, defaultdict
@@ -264,12 +265,10 @@ class Files:
         for part in (PurePosixPath(path), *PurePosixPath(path).parents):
             if part.as_posix() not in self._links:
                 continue
-            try:
-                reason = self._rule.refusal(self.root / part)
-            except OSError as error:
-                reason = f"is a link that leads nowhere ({error.strerror}); mend or remove it"
-            if reason:
-                raise DataError(f"'{path}' {reason}")
+            # A link that leads nowhere is an image that cannot be read: it is left out, and named, with the others.
+            with contextlib.suppress(OSError):
+                if reason := self._rule.refusal(self.root / part):
+                    raise DataError(f"'{path}' {reason}")
 
 
 def table_stamp(root: Path, links: Links = "inside") -> str:

@@ -355,6 +355,7 @@ policy:
   positive_weight: 50
   views: 2
   image_size: 256
+  score_bins: 512
   public_evaluation: true
   non_private: true
 """
@@ -373,6 +374,7 @@ policy:
         positive_weight=50.0,
         views=2,
         image_size=256,
+        score_bins=512,
         public_evaluation=True,
         non_private=True,
     )

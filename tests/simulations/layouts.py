@@ -31,7 +31,7 @@ SIDE: Final = 48
 STUDY: Final = """\
 name: layouts
 data: {image_size: 32}
-partition: {by: iid, clinics: 2, validation: 0.2, test: 0.2, minimum_images: 4}
+partition: {by: iid, clinics: 2, validation: 0.2, test: 0.2}
 model: {backbone: simple_cnn, pretrained: false}
 training: {optimizer: sgd, learning_rate: 0.05, warmup_steps: 0, augment: false}
 federation: {rounds: 1}

@@ -34,9 +34,8 @@ def a_study(folder: Path, privacy: str | None = None, **model: object) -> StudyP
     path = folder / "study.yaml"
     changes = {
         "data.image_size": SIZE,
-        "partition.minimum_images": 2,
-        "training.batch_size": 32,
         "federation.rounds": 1,
+        **({} if privacy else {"partition.minimum_images": 2, "training.batch_size": 32}),
         **{f"model.{key}": value for key, value in model.items()},
     }
     path.write_text(f"name: families\nprivacy: {privacy or 'null'}\n")

@@ -58,7 +58,7 @@ def test_a_row_an_image_of_the_test_parts(
     for clinic in virtual.clinics:
         rows, images = table.filter(polars.col("clinic") == clinic.name), clinic.load("test")
         assert list(rows["image"]) == [record.image for record in images.records]
-        scores = ScoreHistogram.from_scores(rows["probability"].to_numpy(), images.targets, images.groups)
+        scores = ScoreHistogram.from_scores(rows["logit"].to_numpy(), images.targets, images.groups)
         assert metrics_of(scores) == of_each[clinic.name]
 
 

@@ -315,7 +315,7 @@ def test_training_all_over_again_costs_anew(clinics: tuple[ClinicData, ...], tmp
     with pytest.raises(PowerCutError):
         run(grid, study, folder)
     before = {name: lines[-1]["epsilon"] for name, lines in lines_of(folder).items()}
-    for path in folder.checkpoints.iterdir():
+    for path in (*folder.checkpoints.iterdir(), folder.path / "metrics.jsonl"):
         path.unlink()
     run(grid_of(study, clinics, folder), study, folder)
     for name, lines in lines_of(folder).items():
