@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from common.errors import ServiceError
+from melfed.common.errors import ServiceError
 
 FLOWER: Final = "1.41.0"
 """The version that the digests are of."""

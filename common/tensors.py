@@ -10,8 +10,8 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from common.errors import MelfedError, RunError
-from common.files import atomic_write
+from melfed.common.errors import MelfedError, RunError
+from melfed.common.files import atomic_write
 
 PACKED = "safetensors"
 """Name of the one array of a record of tensors."""

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from common.errors import MelfedError
+from melfed.common.errors import MelfedError
 
 KeyPath = tuple[str, ...]
 Places = dict[KeyPath, str]

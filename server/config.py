@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from common.errors import ServerConfigError
-from common.protocol import Section
-from common.yaml_file import Form
+from melfed.common.errors import ServerConfigError
+from melfed.common.study.protocol import Section
+from melfed.common.yaml_file import Form
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
@@ -77,7 +77,7 @@ class ServerConfig:
 
     @property
     def clinics(self) -> Path:
-        """One JSON file a clinic: `server.clinics.ClinicRecord`."""
+        """One JSON file a clinic: `melfed.server.clinics.registry.ClinicRecord`."""
         return self._inside("clinics")
 
     @property

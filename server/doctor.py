@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from common.checks import MARKS, STYLES, Check, Finding, Step, bad, doubtful, examine_steps, good, skipped
-from common.checks_kit import (
+from melfed.common.doctor.kit import (
     EXPIRY_DAYS,
     GIB,
     certificate,
@@ -26,15 +25,16 @@ from common.checks_kit import (
     secrets,
     versions,
 )
-from common.checks_ports import ports
-from common.errors import MelfedError, RunError, ServerConfigError, ServiceError, StorageError
-from common.weights import SUFFIXES
-from server.bundle import bundle_digest, check_bundle
-from server.certificates import read_certificate
-from server.clinics import read_clinics
-from server.config import ServerConfig
-from server.edge import Edge
-from server.run_state import read_state
+from melfed.common.doctor.ports import ports
+from melfed.common.doctor.steps import MARKS, STYLES, Check, Finding, Step, bad, doubtful, examine_steps, good, skipped
+from melfed.common.errors import MelfedError, RunError, ServerConfigError, ServiceError, StorageError
+from melfed.common.model.weights import SUFFIXES
+from melfed.server.clinics.certificates import read_certificate
+from melfed.server.clinics.registry import read_clinics
+from melfed.server.config import ServerConfig
+from melfed.server.edge.nginx import Edge
+from melfed.server.flower.app_bundle import bundle_digest, check_bundle
+from melfed.server.runs.state import read_state
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -240,7 +240,7 @@ def database(config: ServerConfig, seconds: float = DATABASE_SECONDS) -> Finding
 
 def audit_log(config: ServerConfig) -> Finding:
     """Verify the audit log's chain."""
-    from common.audit_log import verify_log
+    from melfed.common.audit.log import verify_log
 
     if not config.audit_log.exists():
         return skipped("none yet")

@@ -12,20 +12,20 @@ from urllib.parse import quote
 
 import torch
 
-from client.dataset import PARTS, ClinicData, Part, load_part
-from client.training import Trainer
-from common.classifier import Classifier, load_trainable, trainable_tensors
-from common.histogram import ScoreHistogram, total
-from common.protocol import StudyProtocol, validates
-from common.scoring import score
-from common.tensors import Tensors
-from server.checkpoints import Checkpoint, save_checkpoint
-from server.counts import Counts
-from server.observer import Observer
-from server.outcome import Outcome
-from server.resumed import find_state
-from server.run_folder import RunFolder
-from simulations.neck import with_neck
+from melfed.client.data.clinic_data import PARTS, ClinicData, Part, load_part
+from melfed.client.training.plain import Trainer
+from melfed.common.metrics.histogram import ScoreHistogram, total
+from melfed.common.model.classifier import Classifier, load_trainable, trainable_tensors
+from melfed.common.model.inference import score
+from melfed.common.study.protocol import StudyProtocol, validates
+from melfed.common.tensors import Tensors
+from melfed.server.federation.observer import Observer
+from melfed.server.runs.checkpoints import Checkpoint, save_checkpoint
+from melfed.server.runs.counts import Counts
+from melfed.server.runs.folder import RunFolder
+from melfed.server.runs.outcome import Outcome
+from melfed.server.runs.resumed import find_state
+from melfed.simulations.fit_neck import with_neck
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 import shutil
 
-from common.errors import RunError, StorageError
-from common.files import write_text
-from common.protocol import StudyProtocol
-from common.study_file import study_yaml
-from server.run_folder import SUMS, Parent, RunFolder
+from melfed.common.errors import RunError, StorageError
+from melfed.common.files import write_text
+from melfed.common.study.file import study_yaml
+from melfed.common.study.protocol import StudyProtocol
+from melfed.server.runs.folder import SUMS, Parent, RunFolder
 
 RESULTS = ("summary.json", SUMS, "report.html", "predictions.parquet", "clinic_rounds.csv")
 

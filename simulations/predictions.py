@@ -11,13 +11,13 @@ import numpy as np
 import polars
 import torch
 
-from client.dataset import ClinicData
-from common.classifier import Classifier, load_trainable
-from common.files import atomic_write
-from common.histogram import sigmoid
-from common.protocol import StudyProtocol
-from common.scoring import score
-from common.tensors import Tensors
+from melfed.client.data.clinic_data import ClinicData
+from melfed.common.files import atomic_write
+from melfed.common.metrics.histogram import sigmoid
+from melfed.common.model.classifier import Classifier, load_trainable
+from melfed.common.model.inference import score
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import Tensors
 
 NAME = "predictions.parquet"
 

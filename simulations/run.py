@@ -6,27 +6,27 @@ from pathlib import Path
 from time import monotonic
 from typing import TypedDict, Unpack
 
-from client.policy import ClinicPolicy
-from client.privacy.accounting import delta_warning
-from client.privacy.plan import plan_of
-from client.privacy.units import privacy_units
-from common.classifier import trainable_tensors
-from common.errors import RunError
-from common.files import write_text
-from common.protocol import StudyProtocol
-from common.recipe import Choice, resolve
-from common.scoring import pick_device
-from common.study_model import build_study_classifier, located, seal
-from server.finish import Finished, finish
-from server.observer import Observer
-from server.robust import clinics_needed
-from server.run_folder import RunFolder
-from server.summary import PublicData, RunSummary
-from simulations.baselines import Baseline
-from simulations.engine import Simulation, check_resources, federate, gpus_of
-from simulations.longer import check_longer, go_on_longer
-from simulations.predictions import NAME, write_predictions
-from simulations.virtual_clinics import VirtualClinics
+from melfed.client.config.policy import ClinicPolicy
+from melfed.client.privacy.accounting import delta_warning
+from melfed.client.privacy.plan import plan_of
+from melfed.client.privacy.units import privacy_units
+from melfed.common.errors import RunError
+from melfed.common.files import write_text
+from melfed.common.model.classifier import trainable_tensors
+from melfed.common.model.inference import pick_device
+from melfed.common.study.build import build_study_classifier, located, seal
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.study.recipe import Choice, resolve
+from melfed.server.aggregation.robust import clinics_needed
+from melfed.server.federation.observer import Observer
+from melfed.server.results.finalize import Finished, finish
+from melfed.server.runs.folder import RunFolder
+from melfed.server.runs.summary import PublicData, RunSummary
+from melfed.simulations.baselines import Baseline
+from melfed.simulations.engine.engine import Simulation, check_resources, federate, gpus_of
+from melfed.simulations.longer import check_longer, go_on_longer
+from melfed.simulations.partition.virtual_clinics import VirtualClinics
+from melfed.simulations.predictions import NAME, write_predictions
 
 
 def simulate(
@@ -44,7 +44,7 @@ class Options(TypedDict, total=False):
     """How a study is run.
 
     Attributes:
-        resume: go on from the last checkpoint, with a longer study where that is sound (`simulations.longer`).
+        resume: go on from the last checkpoint, with a longer study where that is sound (`melfed.simulations.longer`).
         fresh: the folder's name was chosen by nobody: where it is taken, take one like it.
         weights_dir: where pretrained weights are looked for first.
         ray_address: of a running Ray cluster.
@@ -81,7 +81,7 @@ def run_study(
     Raises:
         RunError: the folder exists, or with `resume` is of another study or data, or finished already.
         WeightsError: the pretrained weights are missing or others than the study says.
-        QuorumError, StorageError, StudyError: as `simulations.engine.federate`.
+        QuorumError, StorageError, StudyError: as `melfed.simulations.engine.engine.federate`.
     """
     started = monotonic()
     ray_address, weights_dir = options.get("ray_address"), options.get("weights_dir")

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.protocol import StudyProtocol
-from simulations.audit.door import quiet
-from simulations.audit.trials import WorldsAudit, audit_worlds
+from melfed.common.study.protocol import StudyProtocol
+from melfed.simulations.audit.door import quiet
+from melfed.simulations.audit.trials import WorldsAudit, audit_worlds
 from tests.mutants import MUTANTS
 
 AS_IT_IS = "as it is"

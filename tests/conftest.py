@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from simulations.virtual_clinics import VirtualClinics
+    from melfed.simulations.partition.virtual_clinics import VirtualClinics
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -24,7 +24,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder of 96 small synthetic images of three clinics: 48, 32 and 16 of them."""
-    from simulations.phantom import PhantomSpec, write_phantom
+    from melfed.simulations.phantom.dataset import PhantomSpec, write_phantom
 
     return write_phantom(tmp_path_factory.mktemp("phantom") / "data", PhantomSpec(3, 96, 0.4, size=32, seed=5))
 
@@ -32,8 +32,8 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def phantom_clinics(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> "VirtualClinics":
     """The phantom, divided by source among its three clinics and decoded at 32 px."""
-    from common.protocol import DataSpec, PartitionSpec, StudyProtocol
-    from simulations.virtual_clinics import divide
+    from melfed.common.study.protocol import DataSpec, PartitionSpec, StudyProtocol
+    from melfed.simulations.partition.virtual_clinics import divide
 
     spec = PartitionSpec(by="source", minimum_images=4)
     study = StudyProtocol(data=DataSpec(image_size=32), partition=spec)

@@ -8,20 +8,20 @@ from flwr.app import Context, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.task_identity import TaskIdentity
 
-from client import app as client_app
-from client.dataset import ClinicData
-from client.worker import ClinicWorker
-from common.classifier import trainable_tensors
-from common.protocol import StudyProtocol
-from common.study_model import build_study_classifier
-from common.tensors import Tensors
-from server.conduct import Conduct
-from server.exchange import FlowerChannel
-from server.observer import Observer
-from server.outcome import Outcome
-from server.rounds import Rounds
-from server.run_folder import RunFolder
-from simulations.engine import Simulation
+from melfed.client.data.clinic_data import ClinicData
+from melfed.client.flower import client_app
+from melfed.client.worker.worker import ClinicWorker
+from melfed.common.model.classifier import trainable_tensors
+from melfed.common.study.build import build_study_classifier
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import Tensors
+from melfed.server.federation.context import Conduct
+from melfed.server.federation.observer import Observer
+from melfed.server.federation.rounds import Rounds
+from melfed.server.flower.channel import FlowerChannel
+from melfed.server.runs.folder import RunFolder
+from melfed.server.runs.outcome import Outcome
+from melfed.simulations.engine.engine import Simulation
 
 
 class SilentObserver:
@@ -81,7 +81,7 @@ def federate(
     observer: Observer,
     _ray_address: str | None = None,
 ) -> Outcome:
-    """Stand in for `simulations.engine.federate`."""
+    """Stand in for `melfed.simulations.engine.engine.federate`."""
     return conduct(InProcessGrid(simulation), simulation.study, folder, initial, observer)
 
 

@@ -16,16 +16,16 @@ from unittest import mock
 import numpy as np
 import torch
 
-from client.dataset import PARTS
-from client.parts import ClinicSplit
-from client.privacy import gradients, shares
-from client.privacy.units import Unit, units_of
-from client.unit_counts import UnitCounts
-from client.worker import ClinicWorker
-from common.data.records import LesionRecord, group_ids
-from common.errors import DataError
-from common.protocol import PartitionSpec
-from common.seeds import seed_for
+from melfed.client.data.clinic_data import PARTS
+from melfed.client.data.split import ClinicSplit
+from melfed.client.privacy import gradients, shares
+from melfed.client.privacy.units import Unit, units_of
+from melfed.client.worker.unit_counts import UnitCounts
+from melfed.client.worker.worker import ClinicWorker
+from melfed.common.data.records import LesionRecord, group_ids
+from melfed.common.errors import DataError
+from melfed.common.seeds import seed_for
+from melfed.common.study.protocol import PartitionSpec
 
 CELL = 10
 """To which the third mutant rounds: melfed 0.1 let the study choose it."""
@@ -92,12 +92,12 @@ def float32_norms() -> AbstractContextManager[None]:
 
 def split_by_counts() -> AbstractContextManager[None]:
     """Deal the units of a kind out by one permutation of all of them: one more moves many."""
-    import client.clinic_data
-    import simulations.partition
+    import melfed.client.data.loading
+    import melfed.simulations.partition.partition
 
     return _changed(
-        (client.clinic_data, "split_clinic", _split_by_counts),
-        (simulations.partition, "split_clinic", _split_by_counts),
+        (melfed.client.data.loading, "split_clinic", _split_by_counts),
+        (melfed.simulations.partition.partition, "split_clinic", _split_by_counts),
     )
 
 
@@ -205,9 +205,9 @@ def _lacks(worker: ClinicWorker) -> str | None:
 
 def called_off_again() -> AbstractContextManager[None]:
     """Let a charge reserved for work that was called off pay for another model's, and tell the computing time."""
-    import client.guard
+    import melfed.client.worker.guard
 
-    charge, train = client.guard.Charge, ClinicWorker.train
+    charge, train = melfed.client.worker.guard.Charge, ClinicWorker.train
 
     def of_any_request(*arguments: Any, **more: Any) -> Any:
         return replace(charge(*arguments, **more), request=None)
@@ -217,7 +217,7 @@ def called_off_again() -> AbstractContextManager[None]:
         started = time.thread_time()
         return replace(train(self, *arguments, **more), loss=time.thread_time() - started)
 
-    return _changed((client.guard, "Charge", of_any_request), (ClinicWorker, "train", timed))
+    return _changed((melfed.client.worker.guard, "Charge", of_any_request), (ClinicWorker, "train", timed))
 
 
 MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {

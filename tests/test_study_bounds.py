@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from client.policy import ClinicPolicy
-from common.protocol import PrivacySpec, StudyProtocol
+from melfed.client.config.policy import ClinicPolicy
+from melfed.common.study.protocol import PrivacySpec, StudyProtocol
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "study-bounds.md"
 SECTIONS = {"privacy": PrivacySpec}

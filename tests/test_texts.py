@@ -9,13 +9,13 @@ import pytest
 import typer
 import yaml
 
-from client.cli import app as client
-from server.cli import app as server
-from simulations.cli import app as simulations
+from melfed.client.cli.main import app as client
+from melfed.server.cli.main import app as server
+from melfed.simulations.cli.main import app as simulations
 from tests.conftest import REPOSITORY
 
 APPS = {"melfed-client": client, "melfed-server": server, "melfed-sim": simulations}
-TEMPLATES = REPOSITORY / "server" / "templates"
+TEMPLATES = REPOSITORY / "server" / "provisioning" / "templates"
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *TEMPLATES.glob("*.md")])
 OPERATIONS = REPOSITORY / "docs" / "operations.md"
 

@@ -9,7 +9,7 @@ patient more, in a batch that was smaller without it, would move each of the oth
   gradient is the same to the last bit at any place and in any company (checked in the tests; the kernels promise
   nothing), so it is a function of that patient alone. That holds where the rows are a power of two and `LANES` at
   least: of five or fifteen rows the last ones are computed by other instructions than the first ones.
-- **Random order.** Sums over patients round as well, by what `client.privacy.shares` bounds a call. Patients are
+- **Random order.** Sums over patients round as well, by what `melfed.client.privacy.shares` bounds a call. Patients are
   shuffled, so that one more changes two calls at most: draw an order of m + 1 patients, take one away, and put the last
   one in its place; that is a random order of the other m. All other calls are the same, and are added in float64.
 """
@@ -43,7 +43,7 @@ def calls(starts: Indices, chosen: Indices, limit: int, random: np.random.Genera
         chosen: the patients to compute, each at most once.
         limit: rows of a call, as `rows_of_call` returns them; a patient with more is a call of its own. It must not
             depend on which patients there are.
-        random: `client.privacy.sampling.secure_generator()`; in tests any generator.
+        random: `melfed.client.privacy.sampling.secure_generator()`; in tests any generator.
     """
     counts = starts[chosen + 1] - starts[chosen]
     result = []

@@ -1,10 +1,10 @@
 """Clipped gradient sums of patients, at close to the price of ordinary gradients, on models as libraries make them.
 
 One forward pass keeps the input of every layer that learns; one backward pass, along the data path only, brings the
-gradient at its output, from which `client.privacy.layers` gets every patient's norm and then the clipped sum
-(book-keeping: Bu et al., arXiv 2210.00038). The parameters' `requires_grad` is off meanwhile, so autograd forms no
+gradient at its output, from which `melfed.client.privacy.layer_rules` gets every patient's norm and then the clipped
+sum (book-keeping: Bu et al., arXiv 2210.00038). The parameters' `requires_grad` is off meanwhile, so autograd forms no
 weight gradient of the batch, and the backward pass ends at the first layer that learns. What floating point can do to
-norms and sums, and why a patient's share is at most C nevertheless: `client.privacy.shares`.
+norms and sums, and why a patient's share is at most C nevertheless: `melfed.client.privacy.shares`.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from client.privacy.layers import FrozenNormRule, Rule, rule_for
-from client.privacy.shares import CANCELLATION, Share
-from common.errors import StudyError
+from melfed.client.privacy.layer_rules import FrozenNormRule, Rule, rule_for
+from melfed.client.privacy.shares import CANCELLATION, Share
+from melfed.common.errors import StudyError
 
 NORMALISED_SLACK: Final = 0.01
 """What AUTO-S adds to a norm, so that tiny gradients are not blown up (its γ; Bu et al., arXiv 2206.07136)."""
@@ -125,7 +125,8 @@ class PrivateGradients:
         Args:
             losses_of: called once; runs the model once and returns every image's loss, float (n,), each a function of
                 that image alone. May use autocast.
-            patients: of every image, integers, (n,). Those below 0 are padding (`client.privacy.calls`): computed, so
+            patients: of every image, integers, (n,). Those below 0 are padding (`melfed.client.privacy.calls`):
+            computed, so
                 that a patient's numbers do not depend on how many others there are, and left out.
             weights: of every image, (n,); 1 / (images of its patient in this call) where not given, so that a patient's
                 images are averaged.

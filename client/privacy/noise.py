@@ -32,14 +32,16 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms
 
-from common.errors import StudyError
+from melfed.common.errors import StudyError
 
 ROUNDING: Final = 0.008
 """How far rounding can move the clipped sum of the others when one patient joins or leaves, in C; the worst case.
 
-Clipped gradients themselves do not depend on who else is there, and one patient changes two calls (`client.privacy.
-calls`), thus two float32 sums before and after, each off by at most 4160 · 8 · 2⁻²⁴ C = 0.00199 C (`client.privacy.
-shares`): 0.00794 C. The float64 additions of all groups add 2 · 2⁻⁵³ · N²/2 · C for N patients: 1.2e-6 C for 100,000.
+Clipped gradients themselves do not depend on who else is there, and one patient changes two calls
+(`melfed.client.privacy. calls`), thus two float32 sums before and after, each off by at most 4160 · 8 · 2⁻²⁴ C =
+0.00199 C (`melfed.client.privacy. shares`): 0.00794 C. The float64 additions of all groups add 2 · 2⁻⁵³ · N²/2 · C for
+N
+patients: 1.2e-6 C for 100,000.
 """
 
 _SUMMED = 4

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from client.privacy.accounting import Mechanism, cross_check, epsilon, noise_multiplier
-from common.count_noise import COUNTS_SHARE, FAINTEST
-from common.errors import StudyError
-from common.evaluation_noise import EVALUATION_SHARE, LARGEST_MULTIPLIER, evaluations
-from common.protocol import PrivacySpec, StudyProtocol
+from melfed.client.privacy.accounting import Mechanism, cross_check, epsilon, noise_multiplier
+from melfed.common.errors import StudyError
+from melfed.common.study.count_noise import COUNTS_SHARE, FAINTEST
+from melfed.common.study.evaluation_noise import EVALUATION_SHARE, LARGEST_MULTIPLIER, evaluations
+from melfed.common.study.protocol import PrivacySpec, StudyProtocol
 
 LARGEST_TOLD = 700.0
 """Largest ε that the accountant tells from infinity."""

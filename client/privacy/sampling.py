@@ -5,7 +5,7 @@ import secrets
 import numpy as np
 import numpy.typing as npt
 
-from common.errors import StudyError
+from melfed.common.errors import StudyError
 
 
 def poisson_sample(units: int, rate: float, random: np.random.Generator) -> npt.NDArray[np.int64]:

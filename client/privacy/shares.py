@@ -25,7 +25,7 @@ patients seen here have equally many images, which lie together. There are two f
 terms' lengths together. Clipping holds a patient's reach (of rows: its length) below `CANCELLATION` · C, and `groups`
 sums n patients of P positions at once with n²·P ≤ `TOGETHER`, so a group of two or more is off by
 (nP + 1) u · n · CANCELLATION · C ≤ 4160 · 8 u C < 0.002 C. Groups are added in float64. What follows from that for the
-noise: `client.privacy.noise.ROUNDING`.
+noise: `melfed.client.privacy.noise.ROUNDING`.
 """
 
 import math

@@ -9,8 +9,8 @@ patients share stays with each of them. Who knows that two ids are one person sa
 from collections.abc import Sequence
 from typing import Literal
 
-from common.data.records import LesionRecord
-from common.errors import DataError
+from melfed.common.data.records import LesionRecord
+from melfed.common.errors import DataError
 
 Unit = Literal["patient", "lesion", "image"]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from common.data.image_types import SYNTHETIC, UNUSUAL
-from common.data.rows import ReadOptions, Row
-from common.data.vocabulary.entities import code_of
-from common.errors import DataError
+from melfed.common.data.images.image_types import SYNTHETIC, UNUSUAL
+from melfed.common.data.tables.rows import ReadOptions, Row
+from melfed.common.data.vocabulary.entities import code_of
+from melfed.common.errors import DataError
 
 Cause = Literal["unknown word", "undecided", "no diagnosis", "cannot be used", "kind of picture"]
 

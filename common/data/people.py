@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from common.data.rows import Row
-from common.data.tables import TableReport
+from melfed.common.data.tables.rows import Row
+from melfed.common.data.tables.tables import TableReport
 
 _SHOWN: Final = 20
 

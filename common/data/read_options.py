@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import get_args
 
-from common.data.links import Links
-from common.data.rows import ReadOptions
-from common.data.vocabulary.diagnoses import checked_mapping
-from common.errors import DataError
+from melfed.common.data.images.links import Links
+from melfed.common.data.tables.rows import ReadOptions
+from melfed.common.data.vocabulary.diagnoses import checked_mapping
+from melfed.common.errors import DataError
 
 
 def read_options(
@@ -18,7 +18,7 @@ def read_options(
         diagnoses: `WORD=CODE`, a code of the vocabulary or `leave_out`; the word may hold an equals sign itself.
         shared_ids: whether equal ids of patients in several sources are one person's.
         classes: `FOLDER=CODE,FOLDER=CODE`, what the images of folders show where no table says it.
-        links: which symbolic links of the folder are followed: inside, own or any (`common.data.links`).
+        links: which symbolic links of the folder are followed: inside, own or any (`melfed.common.data.images.links`).
 
     Raises:
         DataError: an option is not of that form, or names no code.

@@ -14,15 +14,22 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from common.data.decisions import Cause, Decisions, Key, LeftOutRow, Verdict, refuse_what_is_open
-from common.data.files import Files
-from common.data.layouts import layouts_of, opened, read_layouts, refuse_two_layouts, rows_by_image, with_images
-from common.data.matching import Matched
-from common.data.people import Namer, People, describe_people
-from common.data.rows import ReadOptions, Row
-from common.data.tables import TableReport, short_list
-from common.data.vocabulary.entities import positive_entities
-from common.errors import DataError
+from melfed.common.data.decisions import Cause, Decisions, Key, LeftOutRow, Verdict, refuse_what_is_open
+from melfed.common.data.images.files import Files
+from melfed.common.data.people import Namer, People, describe_people
+from melfed.common.data.tables.layouts import (
+    layouts_of,
+    opened,
+    read_layouts,
+    refuse_two_layouts,
+    rows_by_image,
+    with_images,
+)
+from melfed.common.data.tables.matching import Matched
+from melfed.common.data.tables.rows import ReadOptions, Row
+from melfed.common.data.tables.tables import TableReport, short_list
+from melfed.common.data.vocabulary.entities import positive_entities
+from melfed.common.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from common.data.decisions import UnknownWords
-from common.data.records import LesionRecord, LesionTable, read_table
-from common.data.rows import ReadOptions
-from common.data.vocabulary.diagnoses import LEAVE_OUT, checked_mapping
-from common.errors import DataError
+from melfed.common.data.decisions import UnknownWords
+from melfed.common.data.records import LesionRecord, LesionTable, read_table
+from melfed.common.data.tables.rows import ReadOptions
+from melfed.common.data.vocabulary.diagnoses import LEAVE_OUT, checked_mapping
+from melfed.common.errors import DataError
 
 EXAMPLES: Final = 3
 """How many rows that are left out are shown for each cause."""

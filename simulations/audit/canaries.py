@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.dataset import Part
-from client.inputs import CachedInputs, Inputs, PixelInputs
-from client.privacy.accounting import Mechanism
-from client.privacy.plan import privacy_of
-from client.worker import ClinicWorker
-from common.classifier import Classifier
-from common.image_set import Images
-from common.prefix import split
+from melfed.client.data.clinic_data import Part
+from melfed.client.privacy.accounting import Mechanism
+from melfed.client.privacy.plan import privacy_of
+from melfed.client.training.inputs import CachedInputs, Inputs, PixelInputs
+from melfed.client.worker.worker import ClinicWorker
+from melfed.common.data.dataset import Images
+from melfed.common.model.classifier import Classifier
+from melfed.common.model.frozen_prefix import split
 
 Bits = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -114,7 +114,7 @@ class CanaryInputs:
         self.views, self.micro_batch = inputs.views, inputs.micro_batch
 
     def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:
-        """Return logits, float32 (k,); see `client.inputs.Inputs`."""
+        """Return logits, float32 (k,); see `melfed.client.training.inputs.Inputs`."""
         is_canary = torch.from_numpy(self.canary_of[images] != NO_CANARY)
         features = torch.from_numpy(self._features(images))
 

@@ -1,9 +1,9 @@
 """A clinic as its coordinator sees it: a folder with a table and images behind the service that answers for it.
 
 Nothing between the table and the answer is left out: the table is read, the pictures are decoded and divided, the
-worker keeps its ledger and goes by its policy, and `client.servicer` turns questions and errors into the messages of
-`client/worker.proto`. Only the socket is missing. State is kept where the caller wants it, so that an audit can ask a
-clinic that was never asked before as often as it likes, without decoding the pictures each time.
+worker keeps its ledger and goes by its policy, and `melfed.client.worker.grpc_server` turns questions and errors into
+the messages of `client/rpc/worker.proto`. Only the socket is missing. State is kept where the caller wants it, so that
+an audit can ask a clinic that was never asked before as often as it likes, without decoding the pictures each time.
 """
 
 import contextlib
@@ -24,27 +24,27 @@ import torch
 from google.protobuf.message import Message
 from PIL import Image
 
-from client import wire
-from client import worker_pb2 as pb
-from client.clinic_data import clinic_data, stamp
-from client.config import ClinicConfig, ClinicFile, DataSection
-from client.dataset import ClinicData, Part
-from client.guard import Protection, smallest_noise
-from client.outbox import Outbox
-from client.parts import part_of
-from client.policy import ClinicPolicy
-from client.privacy.plan import privacy_of
-from client.privacy.units import unit_of
-from client.service import Service
-from client.servicer import Servicer
-from client.state_folders import prepare_worker
-from client.worker import ClinicWorker
-from common.audit_log import AuditLog
-from common.data.identity import scoped_id
-from common.data.records import LesionRecord
-from common.errors import ServiceError
-from common.protocol import StudyProtocol
-from common.tensors import from_bytes, to_bytes
+from melfed.client.config.clinic import ClinicConfig, ClinicFile, DataSection
+from melfed.client.config.folders import prepare_worker
+from melfed.client.config.policy import ClinicPolicy
+from melfed.client.data.clinic_data import ClinicData, Part
+from melfed.client.data.loading import clinic_data, stamp
+from melfed.client.data.split import part_of
+from melfed.client.privacy.plan import privacy_of
+from melfed.client.privacy.units import unit_of
+from melfed.client.rpc import codec as wire
+from melfed.client.rpc import worker_pb2 as pb
+from melfed.client.worker.grpc_server import Servicer
+from melfed.client.worker.guard import Protection, smallest_noise
+from melfed.client.worker.outbox import Outbox
+from melfed.client.worker.service import Service
+from melfed.client.worker.worker import ClinicWorker
+from melfed.common.audit.log import AuditLog
+from melfed.common.data.identity import scoped_id
+from melfed.common.data.records import LesionRecord
+from melfed.common.errors import ServiceError
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import from_bytes, to_bytes
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Pixels = npt.NDArray[np.uint8]

@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 import safetensors.numpy
 
-from common.backbones import BACKBONES
-from common.classifier import SimpleCNN
-from common.tensors import Array, Tensors
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.classifier import SimpleCNN
+from melfed.common.tensors import Array, Tensors
 
 BACKBONE: Final = "simple_cnn"
 SIDE: Final = 32

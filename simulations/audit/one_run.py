@@ -1,10 +1,10 @@
 """An empirical lower bound on the ε of a study, from one run of a clinic with many canary patients.
 
-The clinic is one of the study's, with a few of its own patients and canaries (`simulations.audit.canaries`) in its
-table, each of which is there by a fair coin. Its worker answers all rounds through its service
-(`simulations.audit.door`), with the study's own network, sampling, clipping and noise. The auditor, who sends the same
-model each round, sees the answers alone, and guesses the coins; `simulations.audit.bound` turns the right guesses into
-a bound (arXiv 2305.08846).
+The clinic is one of the study's, with a few of its own patients and canaries (`melfed.simulations.audit.canaries`) in
+its table, each of which is there by a fair coin. Its worker answers all rounds through its service
+(`melfed.simulations.audit.door`), with the study's own network, sampling, clipping and noise. The auditor, who sends
+the same model each round, sees the answers alone, and guesses the coins; `melfed.simulations.audit.bound` turns the
+right guesses into a bound (arXiv 2305.08846).
 
 The bound is far below the true ε, so a claim that it leaves standing is not proven by it. What a bound above the
 claimed ε does prove is a fault: missing noise, broken clipping, images counted as patients, wrong sampling.
@@ -20,19 +20,19 @@ from typing import Final
 import numpy as np
 import torch
 
-from client import worker_pb2 as pb
-from client.dataset import ClinicData
-from client.ledger_key import ledger_key
-from client.privacy.accounting import Mechanism
-from client.privacy.plan import plan_of, privacy_of
-from client.privacy.units import units_of
-from common.classifier import trainable_tensors
-from common.errors import StudyError
-from common.protocol import StudyProtocol
-from common.study_model import build_study_classifier
-from simulations.audit.bound import lower_bound, provable
-from simulations.audit.canaries import Auditor, Bits, CanaryWorker, correct_guesses
-from simulations.audit.door import (
+from melfed.client.data.clinic_data import ClinicData
+from melfed.client.ledger.key import ledger_key
+from melfed.client.privacy.accounting import Mechanism
+from melfed.client.privacy.plan import plan_of, privacy_of
+from melfed.client.privacy.units import units_of
+from melfed.client.rpc import worker_pb2 as pb
+from melfed.common.errors import StudyError
+from melfed.common.model.classifier import trainable_tensors
+from melfed.common.study.build import build_study_classifier
+from melfed.common.study.protocol import StudyProtocol
+from melfed.simulations.audit.bound import lower_bound, provable
+from melfed.simulations.audit.canaries import Auditor, Bits, CanaryWorker, correct_guesses
+from melfed.simulations.audit.door import (
     Clinic,
     Picture,
     Question,

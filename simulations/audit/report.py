@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from client.dataset import ClinicData
-from client.privacy.plan import plan_of
-from client.privacy.sampling import secure_generator
-from common.protocol import StudyProtocol
-from common.scoring import pick_device
-from common.seeds import seed_for
-from common.study_model import seal
-from simulations.audit.door import quiet
-from simulations.audit.one_run import CanaryAudit, audit_canaries
-from simulations.audit.trials import WorldsAudit, audit_worlds
+from melfed.client.data.clinic_data import ClinicData
+from melfed.client.privacy.plan import plan_of
+from melfed.client.privacy.sampling import secure_generator
+from melfed.common.model.inference import pick_device
+from melfed.common.seeds import seed_for
+from melfed.common.study.build import seal
+from melfed.common.study.protocol import StudyProtocol
+from melfed.simulations.audit.door import quiet
+from melfed.simulations.audit.one_run import CanaryAudit, audit_canaries
+from melfed.simulations.audit.trials import WorldsAudit, audit_worlds
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf import json_format
 
-from simulations.audit.door import Arrays, Seen
+from melfed.simulations.audit.door import Arrays, Seen
 
 Floats = npt.NDArray[np.float64]
 Value = float | str

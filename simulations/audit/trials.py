@@ -3,8 +3,8 @@
 Some trials only look: in every scenario as many with the patient as without. The scenario and the statistic that told
 the worlds apart best are kept, with their threshold, and nothing else is looked at in the trials that follow: each is
 of either world by a fair coin of its own, and the auditor guesses which. All trials together are one mechanism with one
-canary a trial, so that right guesses prove what they prove in `simulations.audit.bound`. Since the choice was made on
-other trials, the many statistics cost the proof nothing.
+canary a trial, so that right guesses prove what they prove in `melfed.simulations.audit.bound`. Since the choice was
+made on other trials, the many statistics cost the proof nothing.
 """
 
 import math
@@ -15,11 +15,11 @@ from typing import Final
 
 import numpy as np
 
-from client.privacy.plan import privacy_of
-from common.protocol import StudyProtocol
-from simulations.audit.bound import lower_bound, provable
-from simulations.audit.statistics import Observation, Statistic, choose
-from simulations.audit.worlds import Scenario, scenarios
+from melfed.client.privacy.plan import privacy_of
+from melfed.common.study.protocol import StudyProtocol
+from melfed.simulations.audit.bound import lower_bound, provable
+from melfed.simulations.audit.statistics import Observation, Statistic, choose
+from melfed.simulations.audit.worlds import Scenario, scenarios
 
 LOOKS: Final = 6
 """Trials of each world and scenario that only look; as many again of the best two scenarios."""

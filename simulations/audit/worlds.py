@@ -1,8 +1,8 @@
 """Two worlds: a clinic with one patient, chosen to be the worst, and the same clinic without; and what both are asked.
 
 Each `Scenario` is a pair of clinics, a hostile study's questions, and a model that goes with them. The patients'
-pictures are white or black, which a model can tell apart (`simulations.audit.network`); names are chosen by the part
-that they lead to. The auditor knows everything but which of the two clinics answers.
+pictures are white or black, which a model can tell apart (`melfed.simulations.audit.network`); names are chosen by the
+part that they lead to. The auditor knows everything but which of the two clinics answers.
 """
 
 import contextlib
@@ -18,18 +18,18 @@ from typing import Final
 import numpy as np
 import torch
 
-from client.dataset import Part
-from client.guard import Protection
-from client.ledger_key import ledger_key
-from client.policy import ClinicPolicy
-from client.privacy.plan import privacy_of
-from client.worker import ClinicWorker
-from common.errors import MelfedError
-from common.protocol import PrivacySpec, StudyProtocol
-from common.study_model import seal
-from common.tensors import Tensors
-from simulations.audit import network
-from simulations.audit.door import (
+from melfed.client.config.policy import ClinicPolicy
+from melfed.client.data.clinic_data import Part
+from melfed.client.ledger.key import ledger_key
+from melfed.client.privacy.plan import privacy_of
+from melfed.client.worker.guard import Protection
+from melfed.client.worker.worker import ClinicWorker
+from melfed.common.errors import MelfedError
+from melfed.common.study.build import seal
+from melfed.common.study.protocol import PrivacySpec, StudyProtocol
+from melfed.common.tensors import Tensors
+from melfed.simulations.audit import network
+from melfed.simulations.audit.door import (
     Clinic,
     Picture,
     Question,
@@ -41,7 +41,7 @@ from simulations.audit.door import (
     policy_for,
     write_data,
 )
-from simulations.audit.statistics import Floats, Observation, observe
+from melfed.simulations.audit.statistics import Floats, Observation, observe
 
 BENIGN: Final = ("nv", "bkl", "df", "vasc")
 """Diagnoses for who is not positive: the first that the study does not call so."""

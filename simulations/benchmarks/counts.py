@@ -3,7 +3,7 @@
 The rounds of a private study, with the clinics' own workers in this process: once as they are, once with exact numbers
 in place of noised ones. Parts, σ and steps are the same; what differs is the counts' noise, and the steps' own draws.
 
-    python -m simulations.benchmarks.counts STUDY --data DIR [--weights RUN] [--epsilon 1] [--seed 0] [--json]
+    python -m melfed.simulations.benchmarks.counts STUDY --data DIR [--weights RUN] [--epsilon 1] [--seed 0] [--json]
 """
 
 import json
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from client.privacy.noise import NoiseSource
-from client.privacy.plan import privacy_of
-from client.unit_counts import UnitCounts, noised
-from client.worker import ClinicWorker
+from melfed.client.privacy.noise import NoiseSource
+from melfed.client.privacy.plan import privacy_of
+from melfed.client.worker.unit_counts import UnitCounts, noised
+from melfed.client.worker.worker import ClinicWorker
 
 if TYPE_CHECKING:
-    from common.protocol import StudyProtocol
-    from simulations.virtual_clinics import VirtualClinics
+    from melfed.common.study.protocol import StudyProtocol
+    from melfed.simulations.partition.virtual_clinics import VirtualClinics
 
 EPSILONS = (1.0, 3.0, 8.0)
 
@@ -37,12 +37,12 @@ class _ExactCounts(ClinicWorker):
 
 def auroc(study: "StudyProtocol", virtual: "VirtualClinics", kind: type[ClinicWorker]) -> float:
     """Return the pooled AUROC on the test parts after all rounds; the evaluation images must be declared public."""
-    from client.guard import Protection
-    from common.classifier import trainable_tensors
-    from common.noisy_histogram import pooled
-    from common.noisy_metrics import metrics_of
-    from common.study_model import build_study_classifier, located, seal
-    from server.aggregation import RoundMean
+    from melfed.client.worker.guard import Protection
+    from melfed.common.metrics.noisy import metrics_of
+    from melfed.common.metrics.noisy_histogram import pooled
+    from melfed.common.model.classifier import trainable_tensors
+    from melfed.common.study.build import build_study_classifier, located, seal
+    from melfed.server.aggregation.mean import RoundMean
 
     study = seal(study)
     tensors = trainable_tensors(build_study_classifier(study))
@@ -65,10 +65,10 @@ def auroc(study: "StudyProtocol", virtual: "VirtualClinics", kind: type[ClinicWo
 
 def measure(study_file: Path, data: Path, weights: Path | None, epsilons: list[float], seeds: list[int]) -> list[Any]:
     """Return a row a run: epsilon, seed, whether the counts were noised, and the AUROC."""
-    from common.image_store import default_cache
-    from common.recipe import resolve
-    from common.study_file import read_study
-    from simulations.virtual_clinics import divide
+    from melfed.common.data.images.store import default_cache
+    from melfed.common.study.file import read_study
+    from melfed.common.study.recipe import resolve
+    from melfed.simulations.partition.virtual_clinics import divide
 
     rows = []
     for seed in seeds:

@@ -2,7 +2,7 @@
 
 A round is held against the same round in simulation, and taken apart; further parts are asked for by their flags.
 
-    python -m simulations.benchmarks.deployment [--rounds 50] [--memory 200] [--large] [--json FILE]
+    python -m melfed.simulations.benchmarks.deployment [--rounds 50] [--memory 200] [--large] [--json FILE]
 
 The study is the README's first one: private, the head of EfficientNet-Lite0 on synthetic lesions. `--large` has another
 one, without privacy: ResNet-50 from random weights, all of it, on a few small images, so that what counts is the way of
@@ -20,10 +20,10 @@ from typing import Annotated, Any
 
 import typer
 
-from simulations.benchmarks.deployment_tables import show
-from simulations.benchmarks.memory import MEGABYTE, Memory, Peaks, by_role, growth
-from simulations.benchmarks.split import clinic_parts, round_seconds, split, timings
-from simulations.benchmarks.stack import CLINICS, Stack, has_nginx, rows
+from melfed.simulations.benchmarks.deployment_stack import CLINICS, Stack, has_nginx, rows
+from melfed.simulations.benchmarks.deployment_tables import show
+from melfed.simulations.benchmarks.memory import MEGABYTE, Memory, Peaks, by_role, growth
+from melfed.simulations.benchmarks.round_timing import clinic_parts, round_seconds, split, timings
 
 STUDY = Path(__file__).parents[1] / "studies" / "deployment.yaml"
 IMAGES, LARGE_IMAGES = 900, 120

@@ -1,4 +1,4 @@
-"""The figures of `simulations.benchmarks.deployment` as tables in the terminal."""
+"""The figures of `melfed.simulations.benchmarks.deployment` as tables in the terminal."""
 
 from collections.abc import Mapping
 from typing import Any

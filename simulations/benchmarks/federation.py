@@ -3,7 +3,7 @@
 Both train the same network on the same images as often, validate as often, on the same cores; the federated one divides
 them over clinics and carries every tensor through Flower twice a round. The engine's start is told apart.
 
-    python -m simulations.benchmarks.federation [--json]
+    python -m melfed.simulations.benchmarks.federation [--json]
 """
 
 import json
@@ -28,13 +28,13 @@ federation: {rounds: 4}
 
 def measure(repeats: int) -> dict[str, Any]:
     """Return seconds of both, their ratio, and the bytes a round; the best of some repeats, taken in turn."""
-    from common.classifier import trainable_tensors
-    from common.image_store import default_cache
-    from common.protocol import PhantomSection
-    from common.study_file import recorded_study
-    from common.study_model import build_study_classifier
-    from simulations.run import simulate
-    from simulations.virtual_clinics import divide, phantom_folder
+    from melfed.common.data.images.store import default_cache
+    from melfed.common.model.classifier import trainable_tensors
+    from melfed.common.study.build import build_study_classifier
+    from melfed.common.study.file import recorded_study
+    from melfed.common.study.protocol import PhantomSection
+    from melfed.simulations.partition.virtual_clinics import divide, phantom_folder
+    from melfed.simulations.run import simulate
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -11,7 +11,7 @@ for it, and the high-water mark of the resident set counts (Linux only); on CUDA
 Opacus needs help to run these networks at all: they are traced and rewritten without operations in place, its norms get
 a sampler for frozen statistics, and its tensors are not channels-last, which it would take wrongly without an error.
 
-    python -m simulations.benchmarks.gradients [--json]
+    python -m melfed.simulations.benchmarks.gradients [--json]
 """
 
 import gc
@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from common.backbones import Part
+from melfed.common.model.backbones import Part
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from common.classifier import Classifier
+    from melfed.common.model.classifier import Classifier
 
 MODELS: Final = ["mobilenet_v2", "squeezenet1_1", "resnet18", "efficientnet_b0", "densenet121"]
 PARTS: Final = ["full", "affine", "head"]
@@ -50,8 +50,8 @@ def network(backbone: str, part: Part, *, channels_last: bool) -> "Classifier":
     """Return a network as a study builds it from ImageNet weights, but with random ones, on the device used here."""
     import torch
 
-    from common.classifier import Classifier, build_trunk, set_trainable
-    from common.norms import FrozenStatisticsNorm, replace_batch_norms
+    from melfed.common.model.classifier import Classifier, build_trunk, set_trainable
+    from melfed.common.model.norms import FrozenStatisticsNorm, replace_batch_norms
 
     torch.manual_seed(0)
     trunk = build_trunk(backbone, pretrained=True)
@@ -74,7 +74,7 @@ def make_step(method: str, backbone: str, size: int, part: Part, batch: int) -> 
 
     Args:
         method: one of `METHODS`.
-        backbone: a name of `common.backbones.BACKBONES`.
+        backbone: a name of `melfed.common.model.backbones.BACKBONES`.
         size: side of the images in pixels.
         part: what learns.
         batch: number of images, each of a patient of its own.
@@ -83,7 +83,7 @@ def make_step(method: str, backbone: str, size: int, part: Part, batch: int) -> 
     import torch
     from torch.nn import functional as F
 
-    from client.privacy.gradients import Clipping, PrivateGradients
+    from melfed.client.privacy.gradients import Clipping, PrivateGradients
 
     opacus = method.startswith("opacus")
     model = network(backbone, part, channels_last=not opacus)
@@ -121,7 +121,7 @@ def _opacus_step(model: "Classifier", images: "Tensor", targets: "Tensor", *, gh
     from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
     from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 
-    from common.norms import FrozenStatisticsNorm
+    from melfed.common.model.norms import FrozenStatisticsNorm
 
     def frozen_norm(layer: Any, inputs: "list[Tensor]", g: "Tensor") -> "dict[Any, Tensor]":
         if not layer.weight.requires_grad:
@@ -159,7 +159,7 @@ def without_operations_in_place(trunk: "nn.Module") -> "nn.Module":
     """Return a trunk that computes the same without writing into its tensors, as Opacus's hooks demand."""
     from torch import fx
 
-    from common.norms import FrozenStatisticsNorm
+    from melfed.common.model.norms import FrozenStatisticsNorm
 
     class Tracer(fx.Tracer):
         def is_leaf_module(self, module: "nn.Module", name: str) -> bool:

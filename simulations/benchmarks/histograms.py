@@ -1,6 +1,6 @@
 """What score bins cost in AUROC and AUPRC: several ways to choose them, on normal scores of several scales and shifts.
 
-    python -m simulations.benchmarks.histograms [--clinics 10] [--images 2000] [--sigma 1.5] [--seed 0] [--json]
+    python -m melfed.simulations.benchmarks.histograms [--clinics 10] [--images 2000] [--sigma 1.5] [--seed 0] [--json]
 
 Without noise: `fixed` has 1,024 bins over logits from -12 to 12, as melfed 0.1 had; `4096` and `256` are bins that
 follow the scores, at most so many a clinic. With noise: `fixed` has edges around 0, `model` those of a head whose norm
@@ -16,13 +16,13 @@ import numpy as np
 import typer
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from client.privacy.evaluation import noised_histograms
-from client.privacy.noise import NoiseSource
-from common.histogram import ScoreHistogram
-from common.intervals import FloatArray
-from common.noisy_histogram import Histogram, pooled
-from common.noisy_metrics import metrics_of
-from common.score_edges import edges_around, score_edges
+from melfed.client.privacy.noise import NoiseSource
+from melfed.client.privacy.noisy_evaluation import noised_histograms
+from melfed.common.metrics.histogram import ScoreHistogram
+from melfed.common.metrics.intervals import FloatArray
+from melfed.common.metrics.noisy import metrics_of
+from melfed.common.metrics.noisy_histogram import Histogram, pooled
+from melfed.common.metrics.score_edges import edges_around, score_edges
 
 SCALES, SHIFTS = (1e-4, 1.0, 1e4), (-30.0, 0.0, 30.0)
 _OLD: FloatArray = np.linspace(-12.0, 12.0, 1023)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.supervised import processes
+from melfed.common.process.launcher import processes
 
 MEGABYTE = 1e6
 _ROLE = re.compile(r"-m (client|server)\.cli (\w+)")

@@ -1,6 +1,6 @@
 """How long ISIC 2024 takes to be read: 401,059 made-up lines of its 55 columns and as many files, in seconds of CPU.
 
-    python -m simulations.benchmarks.reading [--against CHECKOUT] [--rows 401059] [--json]
+    python -m melfed.simulations.benchmarks.reading [--against CHECKOUT] [--rows 401059] [--json]
 
 With the folder of an older checkout both versions read one and the same table, whose columns of diagnoses have the
 names of an archive export, since older versions do not know ISIC 2024's. Each reading is a process of its own; of
@@ -117,7 +117,7 @@ def _lines(rows: int, source: random.Random) -> Iterator[str]:
 def measure(checkout: Path, folder: Path, times: int) -> Reading:
     """Read a data folder by the code of a checkout, several times, and return the fastest."""
     best, alone, said = float("inf"), float("inf"), ""
-    module = "common.data.records" if (checkout / "common/data/records.py").is_file() else "common.records"
+    module = "melfed.common.data.records" if (checkout / "common/data/records.py").is_file() else "common.records"
     for _ in range(times):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         environment = {**os.environ, "PYTHONPATH": str(checkout)}

@@ -3,7 +3,7 @@
 Each version runs in a process of its own and takes steps in turn with the other; what counts is the median of the
 ratios of neighbouring steps. Wall-clock time, and processor time, which other programs on the machine disturb less.
 
-    python -m simulations.benchmarks.step --against PATH [--json]     # PATH: a checkout of the other version
+    python -m melfed.simulations.benchmarks.step --against PATH [--json]     # PATH: a checkout of the other version
 """
 
 import json
@@ -23,7 +23,7 @@ HERE: Final = Path(__file__).resolve().parents[2]
 STEPS: Final = """
 import json, sys, time, warnings
 warnings.simplefilter("ignore")
-from simulations.benchmarks.gradients import make_step
+from melfed.simulations.benchmarks.gradients import make_step
 step = make_step("book-keeping", sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
 step()
 for _ in sys.stdin:

@@ -2,7 +2,8 @@
 
 Every run is a whole federated run with its own partition, noise and ledgers; finished ones are kept and not run again.
 
-    python -m simulations.benchmarks.utility STUDY --data DIR --out RUNS [--weights RUN] [--reference RUN...] [--json]
+    python -m melfed.simulations.benchmarks.utility STUDY --data DIR --out RUNS [--weights RUN] [--reference RUN...]
+    [--json]
 
 A seed changes the division into clinics' parts and the noise. Intervals are those of each run's own test set (95 %).
 `--reference` names finished non-private federated runs to hold the curve against.
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simulations.benchmarks.federation import Quiet
+from melfed.simulations.benchmarks.federation import Quiet
 
 EPSILONS = (1.0, 3.0, 8.0, math.inf)
 
@@ -26,12 +27,12 @@ def measure(
     study_file: Path, data: Path, out: Path, epsilons: list[float], seeds: list[int], weights: Path | None
 ) -> list[dict[str, Any]]:
     """Run what is missing and return a row a run: epsilon, seed, AUROC and AUPRC with their limits, ε spent."""
-    from common.image_store import default_cache
-    from common.recipe import resolve
-    from common.study_file import read_study
-    from server.run_folder import RunFolder
-    from simulations.run import simulate
-    from simulations.virtual_clinics import divide
+    from melfed.common.data.images.store import default_cache
+    from melfed.common.study.file import read_study
+    from melfed.common.study.recipe import resolve
+    from melfed.server.runs.folder import RunFolder
+    from melfed.simulations.partition.virtual_clinics import divide
+    from melfed.simulations.run import simulate
 
     rows = []
     changes = [f"model.weights={weights}"] if weights else []
@@ -62,8 +63,8 @@ def _row(folder: Any, epsilon: float, seed: int) -> dict[str, Any]:
 
 def figure(rows: list[dict[str, Any]], reference: list[dict[str, Any]]) -> str:
     """Return an SVG of AUROC against ε: each run, its interval, and the mean; the reference as a line."""
-    from server.charts import Axis, Chart, drawing, nice_axis
-    from server.report_style import STYLE
+    from melfed.server.report.charts import Axis, Chart, drawing, nice_axis
+    from melfed.server.report.style import STYLE
 
     epsilons = sorted({_position(row) for row in rows})
     names = {_position(row): "∞" if row["epsilon"] is None else f"{row['epsilon']:g}" for row in rows}
@@ -117,8 +118,8 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure AUROC and AUPRC of a private study at several ε and seeds."""
-    from common.files import write_text
-    from server.run_folder import RunFolder
+    from melfed.common.files import write_text
+    from melfed.server.runs.folder import RunFolder
 
     rows = measure(study, data, out, epsilons, seeds, weights)
     others = [_row(RunFolder.open(run), math.inf, index) for index, run in enumerate(reference)]

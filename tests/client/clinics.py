@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from client.config import ClinicConfig, read_clinic
+from melfed.client.config.clinic import ClinicConfig, read_clinic
 
 
 def clinic_text(**sections: Any) -> str:

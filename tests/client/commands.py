@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-import client.cli
+import melfed.client.cli.main
 
 
 class Done(NamedTuple):
@@ -23,7 +23,7 @@ class Command:
     def __call__(self, *arguments: object) -> Done:
         self.monkeypatch.setattr(sys, "argv", ["melfed-client", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
-            client.cli.main()
+            melfed.client.cli.main.main()
         captured = self.capsys.readouterr()
         code = caught.value.code
         return Done(code if isinstance(code, int) else 0, captured.out, captured.err)

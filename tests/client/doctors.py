@@ -12,9 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from client.config import ClinicConfig, read_clinic
-from server.bundle import build_bundle
-from server.certificates import (
+from melfed.client.config.clinic import ClinicConfig, read_clinic
+from melfed.server.clinics.certificates import (
     Pair,
     make_authority,
     make_clinic_certificate,
@@ -22,8 +21,9 @@ from server.certificates import (
     make_server_certificate,
     public_line,
 )
-from server.clinics import ClinicRecord
-from server.config import ServerConfig, read_server
+from melfed.server.clinics.registry import ClinicRecord
+from melfed.server.config import ServerConfig, read_server
+from melfed.server.flower.app_bundle import build_bundle
 
 AUTHORITY = make_authority("consortium")
 NODE_KEY = make_node_key()

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from client import worker_pb2 as pb
-from client.answers import Account, Description, TrainReply
-from client.metrics import Metrics
-from client.outbox import Outbox
-from client.policy import ClinicPolicy
-from client.service import Service
-from common.audit_log import AuditLog
-from common.errors import MelfedError, StudyError
-from common.histogram import ScoreHistogram
-from common.protocol import StudyProtocol
+from melfed.client.config.policy import ClinicPolicy
+from melfed.client.rpc import worker_pb2 as pb
+from melfed.client.rpc.api import Account, Description, TrainReply
+from melfed.client.worker.outbox import Outbox
+from melfed.client.worker.prometheus import Metrics
+from melfed.client.worker.service import Service
+from melfed.common.audit.log import AuditLog
+from melfed.common.errors import MelfedError, StudyError
+from melfed.common.metrics.histogram import ScoreHistogram
+from melfed.common.study.protocol import StudyProtocol
 from tests.client.small import small_study
 
 STUDY = small_study()

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from client.dataset import ClinicData
-from client.guard import Guard, Protection, Request
-from client.policy import ClinicPolicy
-from client.privacy.ledger import verify
-from common.protocol import StudyProtocol
+from melfed.client.config.policy import ClinicPolicy
+from melfed.client.data.clinic_data import ClinicData
+from melfed.client.ledger.ledger import verify
+from melfed.client.worker.guard import Guard, Protection, Request
+from melfed.common.study.protocol import StudyProtocol
 from tests.client.small import small_study
 from tests.common.lesions import record
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from client.dataset import ClinicData
-from client.guard import Protection
-from client.policy import ClinicPolicy
-from client.privacy.ledger import LedgerRow, verify
-from client.worker import ClinicWorker, TrainReply
-from common.protocol import StudyProtocol
-from common.tensors import Tensors
+from melfed.client.config.policy import ClinicPolicy
+from melfed.client.data.clinic_data import ClinicData
+from melfed.client.ledger.ledger import LedgerRow, verify
+from melfed.client.worker.guard import Protection
+from melfed.client.worker.worker import ClinicWorker, TrainReply
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import Tensors
 from tests.client.small import CPU, small_study
 
 PLAIN_STEPS = {"optimizer": "sgd", "learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0, "gradient_norm": None}

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from client.peer import Door
-from client.servicer import Servicer, WorkerServer
+from melfed.client.rpc.peer_credentials import Door
+from melfed.client.worker.grpc_server import Servicer, WorkerServer
 from tests.client.fake_worker import Clinic
 
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from common.classifier import Classifier
-from common.protocol import StudyProtocol
-from common.study_model import build_study_classifier
+from melfed.common.model.classifier import Classifier
+from melfed.common.study.build import build_study_classifier
+from melfed.common.study.protocol import StudyProtocol
 
 CPU = torch.device("cpu")
 

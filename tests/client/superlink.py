@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from client.config import ClinicConfig, read_clinic
+from melfed.client.config.clinic import ClinicConfig, read_clinic
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUIET = {
@@ -282,7 +282,8 @@ class Stack:
 
     def _own(self, name: str) -> list[str]:
         code = f"""
-import sys; from pathlib import Path; from client.config import read_clinic; from client.{name} import main
+import sys; from pathlib import Path; from melfed.client.config.clinic import read_clinic
+from melfed.client.flower.{name} import main
 try:
     sys.exit(main(read_clinic(Path("clinic.yaml"))))
 except Exception as error:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import common.image_store
-from common.images import decode, decode_bytes
+import melfed.common.data.images.store
+from melfed.common.data.images.decoder import decode, decode_bytes
 
 SIZE = 20
 RECORD = SIZE * SIZE * 3
@@ -43,5 +43,5 @@ def record_decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(name)
         return decode_bytes(data, size, name)
 
-    monkeypatch.setattr(common.image_store, "decode_bytes", recording)
+    monkeypatch.setattr(melfed.common.data.images.store, "decode_bytes", recording)
     return names

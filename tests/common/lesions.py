@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from common.data.records import LesionRecord
-from common.errors import DataError
+from melfed.common.data.records import LesionRecord
+from melfed.common.errors import DataError
 
 
 def record(image: str = "a.jpg", **values) -> LesionRecord:

@@ -7,8 +7,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from common.backbones import BACKBONES, Part
-from common.classifier import Classifier
+from melfed.common.model.backbones import BACKBONES, Part
+from melfed.common.model.classifier import Classifier
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from client.privacy.evaluation import noised_histograms
-from common.noisy_histogram import NoisyHistogram
-from common.score_edges import edges_around
+from melfed.client.privacy.noisy_evaluation import noised_histograms
+from melfed.common.metrics.noisy_histogram import NoisyHistogram
+from melfed.common.metrics.score_edges import edges_around
 
 Floats = npt.NDArray[np.float64]
 EDGES = edges_around(0.0, 1.0)

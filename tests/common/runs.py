@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from common.classifier import Classifier, build_classifier
-from common.files import write_text
-from common.protocol import ModelSpec, StudyProtocol
-from common.study_file import study_yaml
-from server.evaluation import save_model
-from server.summary import PublicData
+from melfed.common.files import write_text
+from melfed.common.model.classifier import Classifier, build_classifier
+from melfed.common.study.file import study_yaml
+from melfed.common.study.protocol import ModelSpec, StudyProtocol
+from melfed.server.results.evaluate import save_model
+from melfed.server.runs.summary import PublicData
 from tests.common.networks import Choices
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import StorageError
-from common.files import atomic_write, write_text
+from melfed.common.errors import StorageError
+from melfed.common.files import atomic_write, write_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -75,8 +75,8 @@ def test_a_file_that_grows_beyond_the_limit(tmp_path: Path) -> None:
     code = """
 import resource, signal, sys
 from pathlib import Path
-from common.errors import StorageError
-from common.files import write_text
+from melfed.common.errors import StorageError
+from melfed.common.files import write_text
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 write_text(Path(sys.argv[1]), "a" * 50_000)

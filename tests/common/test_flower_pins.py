@@ -7,9 +7,9 @@ from pathlib import Path
 import flwr
 import pytest
 
-from common import flower_pins
-from common.errors import ServiceError
-from common.flower_pins import FLOWER, PINS, changed, check_flower
+from melfed.common import flower_pins
+from melfed.common.errors import ServiceError
+from melfed.common.flower_pins import FLOWER, PINS, changed, check_flower
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation"}
@@ -59,7 +59,7 @@ def test_every_internal_that_is_imported_is_pinned() -> None:
 
 
 def test_what_superlink_runs_with_is_looked_at_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from server import superlink
+    from melfed.server.flower import superlink
 
     monkeypatch.setattr(flower_pins, "PINS", {name: {"flwr.x:y": "0" * 16} for name in PINS})
     monkeypatch.setattr(superlink, "become_quiet", lambda config: None)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.seeds import seed_for
+from melfed.common.seeds import seed_for
 
 
 def test_seeds_are_pinned() -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from common.errors import RunError
-from common.tensors import TensorError, check_tensors, load_tensors, save_tensors, shapes
+from melfed.common.errors import RunError
+from melfed.common.tensors import TensorError, check_tensors, load_tensors, save_tensors, shapes
 
 EXPECTED = {"a": (2, 3), "b": (), "c": (0,)}
 

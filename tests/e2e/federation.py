@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
-from client.parts import simulation_key
-from common.seeds import seed_for
+from melfed.client.data.split import simulation_key
+from melfed.common.seeds import seed_for
 from tests.e2e.place import CLIENT, SERVER, SIM
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")

@@ -18,8 +18,8 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.answers import TrainReply
-from client.rpc import CHANNEL, RemoteWorker, address
+from melfed.client.rpc.api import TrainReply
+from melfed.client.rpc.remote import CHANNEL, RemoteWorker, address
 
 ORDERS: dict[str, Any] = json.loads(Path(__file__).with_name("orders.json").read_text())
 SECONDS = 60.0

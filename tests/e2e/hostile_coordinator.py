@@ -38,10 +38,10 @@ def main(grid: Grid, context: Context) -> None:
 
 def ship(server_yaml: Path, bundle: bytes, loot: Path) -> None:
     """Submit the bundle, and start its ServerApp; goes on until it is ended."""
-    from server.bundle import bundle_digest
-    from server.config import read_server
-    from server.control import Control
-    from server.superlink import ServerApps, become_quiet, read_file
+    from melfed.server.config import read_server
+    from melfed.server.flower.app_bundle import bundle_digest
+    from melfed.server.flower.control_client import Control
+    from melfed.server.flower.superlink import ServerApps, become_quiet, read_file
 
     config = read_server(server_yaml)
     become_quiet(config)

@@ -19,12 +19,12 @@ from typing import Any
 import grpc
 import numpy as np
 
-from client import wire
-from client import worker_pb2 as pb
-from client.approvals import effective_policy
-from client.config import ClinicConfig, read_clinic
-from client.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
-from common.tensors import PACKED, from_array, from_bytes, to_array, to_bytes
+from melfed.client.approval.approvals import effective_policy
+from melfed.client.config.clinic import ClinicConfig, read_clinic
+from melfed.client.rpc import codec as wire
+from melfed.client.rpc import worker_pb2 as pb
+from melfed.client.rpc.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
+from melfed.common.tensors import PACKED, from_array, from_bytes, to_array, to_bytes
 
 MEGABYTES = 200
 Arrays = dict[str, np.ndarray]
@@ -76,10 +76,10 @@ class HostileWorker(WorkerServicer):
         self.workers: dict[str, Any] = {}
 
     def _worker(self, question: pb.Question) -> Any:
-        from client.clinic_data import clinic_data
-        from client.guard import Protection
-        from client.worker import ClinicWorker
-        from common.protocol import StudyProtocol
+        from melfed.client.data.loading import clinic_data
+        from melfed.client.worker.guard import Protection
+        from melfed.client.worker.worker import ClinicWorker
+        from melfed.common.study.protocol import StudyProtocol
 
         study = StudyProtocol.model_validate_json(question.study)
         if study.digest not in self.workers:
@@ -131,8 +131,8 @@ def _parts(packed: wire.Packed) -> Iterator[pb.AnswerPart]:
 
 
 def worker(config: ClinicConfig) -> None:
-    from client.rpc import address
-    from client.state_folders import prepare_worker
+    from melfed.client.config.folders import prepare_worker
+    from melfed.client.rpc.remote import address
 
     prepare_worker(config)
     config.socket.unlink(missing_ok=True)
@@ -149,8 +149,8 @@ def worker(config: ClinicConfig) -> None:
 def messenger(config: ClinicConfig) -> None:
     from flwr.app import Array, ArrayRecord, ConfigRecord
 
-    import client.messenger
-    from client import app
+    import melfed.client.flower.superexec
+    from melfed.client.flower import client_app as app
 
     honest, honestly_scored = app._train, app._evaluate
 
@@ -189,7 +189,7 @@ def messenger(config: ClinicConfig) -> None:
         return content
 
     app._train, app._evaluate = train, evaluate
-    client.messenger.main(config)
+    melfed.client.flower.superexec.main(config)
 
 
 # In SuperNode, which announces a reply and sends its parts.
@@ -197,18 +197,18 @@ def messenger(config: ClinicConfig) -> None:
 
 def supernode(config: ClinicConfig) -> None:
     # Not before its own `main` has set the environment does this one load Flower.
-    import client.supernode
+    import melfed.client.flower.supernode
 
-    adapt = client.supernode.adapt
+    adapt = melfed.client.flower.supernode.adapt
 
     def adapted(*arguments: Any) -> None:
         adapt(*arguments)
-        from client import carrier
+        from melfed.client.flower import relay as carrier
 
         carrier._send = partial(_send, carrier._send)
 
-    client.supernode.adapt = adapted
-    client.supernode.main(config)
+    melfed.client.flower.supernode.adapt = adapted
+    melfed.client.flower.supernode.main(config)
 
 
 def _send(honest: Callable[..., bool], contents: Any, announce: Any, push_object: Any) -> bool:
@@ -231,8 +231,8 @@ def _send(honest: Callable[..., bool], contents: Any, announce: Any, push_object
 
 
 def start(config: ClinicConfig) -> None:
-    from client.daemon import Daemon
-    from client.daemon_commands import _until_told
+    from melfed.client.cli.daemon import _until_told
+    from melfed.client.daemon.daemon import Daemon
 
     def command(here: ClinicConfig, role: str) -> tuple[str, ...]:
         return (sys.executable, __file__, role, "--config", str(here.path))

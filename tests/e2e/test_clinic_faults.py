@@ -22,10 +22,10 @@ import pytest
 import safetensors.numpy
 import torch
 
-import simulations.run
-from client.privacy.accounting import Mechanism, epsilon
-from common.study_file import read_study
-from simulations.virtual_clinics import divide
+import melfed.simulations.run
+from melfed.client.privacy.accounting import Mechanism, epsilon
+from melfed.common.study.file import read_study
+from melfed.simulations.partition.virtual_clinics import divide
 from tests import in_process
 from tests.e2e.federation import Federation, needs_nginx, processes, until
 from tests.e2e.place import SERVER, SIM
@@ -83,7 +83,7 @@ def process_of(federation: Federation, role: str) -> int:
 
 
 def found(federation: Federation, role: str) -> list[int]:
-    markers = (f"-m client.cli {role} ", str(federation.kit(VICTIM)))
+    markers = (f"-m melfed.client.cli.main {role} ", str(federation.kit(VICTIM)))
     return [pid for pid, command in processes() if all(marker in command for marker in markers)]
 
 
@@ -211,8 +211,8 @@ def undisturbed(federation: Federation, out: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with mock.patch.object(simulations.run, "federate", in_process.federate):
-            simulations.run.simulate(study, virtual, out, in_process.SilentObserver())
+        with mock.patch.object(melfed.simulations.run, "federate", in_process.federate):
+            melfed.simulations.run.simulate(study, virtual, out, in_process.SilentObserver())
     finally:
         torch.set_num_threads(threads)
 

@@ -16,8 +16,8 @@ import pytest
 import safetensors.numpy
 import torch
 
-from common.classifier import build_trunk
-from common.data.records import read_table
+from melfed.common.data.records import read_table
+from melfed.common.model.classifier import build_trunk
 from tests.e2e.federation import Federation, needs_nginx
 from tests.e2e.place import SERVER
 

@@ -36,8 +36,8 @@ import pytest
 import safetensors
 import yaml
 
-from common.protocol import StudyProtocol
-from common.study_file import read_study
+from melfed.common.study.file import read_study
+from melfed.common.study.protocol import StudyProtocol
 from tests.e2e.federation import Federation, needs_nginx, processes, until
 from tests.e2e.place import CLIENT, SERVER, SIM
 
@@ -112,7 +112,7 @@ def no_second_user() -> str:
     with contextlib.suppress(KeyError), tempfile.TemporaryDirectory() as hold:
         entry = pwd.getpwnam(MESSENGER)
         become = ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
-        probe = in_reach([*become, sys.executable, "-P", "-c", "import client.rpc"], Path(hold))
+        probe = in_reach([*become, sys.executable, "-P", "-c", "import melfed.client.rpc.remote"], Path(hold))
         code = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
         done = subprocess.run(probe, capture_output=True, text=True, timeout=60, check=False, cwd="/", env=code)
         if done.returncode == 0:
@@ -249,7 +249,7 @@ class Attack:
 
 
 def worker_of(federation: Federation) -> int:
-    marks = ("-m client.cli worker ", str(federation.kit(CLINIC)))
+    marks = ("-m melfed.client.cli.main worker ", str(federation.kit(CLINIC)))
     return min(pid for pid, command in processes() if all(mark in command for mark in marks))
 
 
@@ -264,7 +264,7 @@ def ship(federation: Federation, bundle: bytes, name: str) -> list[dict[str, Any
     """Have the coordinator ship its bundle; return what each clinic answered."""
     (federation.folder / f"{name}.fab").write_bytes(bundle)
     loot = federation.folder / f"{name}.json"
-    marks = ("-m server.cli superexec ", str(federation.server))
+    marks = ("-m melfed.server.cli.main superexec ", str(federation.server))
     federation.kill(*marks, number=signal.SIGSTOP)
     try:
         command = (HERE / "hostile_coordinator.py", federation.server / "server.yaml")
@@ -303,7 +303,10 @@ def orders_of(federation: Federation, attack_on: int, stranger: int, canaries: P
         "files": [str(path) for path in (federation.lesions / "metadata.csv", *images, *private)],
         "folders": [str(path) for path in folders],
         "shared": [str(path) for path in (kit, kit / "state", kit / "state/run", code, code / "client")],
-        "code": [str(path) for path in (kit / "clinic.yaml", code / "client/policy.py", code / "common/protocol.py")],
+        "code": [
+            str(path)
+            for path in (kit / "clinic.yaml", code / "client/config/policy.py", code / "common/study/protocol.py")
+        ],
         "socket": str(kit / "state/run/worker.sock"),
         "worker": attack_on,
         "stranger": stranger,
@@ -368,7 +371,7 @@ def attacked(federation: Federation, listener: Listener) -> Attack:
     content = yaml.safe_load((kit / "clinic.yaml").read_text())
     content["apps"] = [*content["apps"], sha256(bundle).hexdigest()]
     (kit / "clinic.yaml").write_text(yaml.safe_dump(content))
-    marks = (f"{kit}", "-m client.cli ")
+    marks = (f"{kit}", "-m melfed.client.cli.main ")
     for role in ("supernode", "messenger"):
         before = min(pid for pid, command in processes() if all(m in command for m in marks) and f" {role} " in command)
         os.kill(before, signal.SIGTERM)

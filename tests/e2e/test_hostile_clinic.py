@@ -112,9 +112,9 @@ class Hostility:
 
     def first(self) -> Model:
         """The model that every run begins with."""
-        from common.classifier import trainable_tensors
-        from common.study_file import read_study
-        from common.study_model import build_study_classifier
+        from melfed.common.model.classifier import trainable_tensors
+        from melfed.common.study.build import build_study_classifier
+        from melfed.common.study.file import read_study
 
         return trainable_tensors(build_study_classifier(read_study(self._study("first", 1)), None))
 

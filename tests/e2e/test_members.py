@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-import client
-import common
-from client.answers import melfed_version
-from common.messages import MESSAGE_VERSION
+import melfed.client
+import melfed.common
+from melfed.client.rpc.api import melfed_version
+from melfed.common.messages import MESSAGE_VERSION
 from tests.e2e.federation import Federation, needs_nginx, until
 from tests.e2e.place import SERVER, SIM
 
@@ -105,10 +105,10 @@ class Members(Federation):
 
 def another_version(folder: Path, protocol: int) -> Path:
     """Make a copy of what a clinic has installed, as another version: a folder for PYTHONPATH."""
-    for package in (client, common):
+    for package in (melfed.client, melfed.common):
         source = Path(str(package.__file__)).parent
-        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-    module = folder / "common" / "messages.py"
+        shutil.copytree(source, folder / "melfed" / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    module = folder / "melfed" / "common" / "messages.py"
     words = module.read_text()
     assert words.count(f"\nMESSAGE_VERSION = {MESSAGE_VERSION}\n") == 1
     module.write_text(words.replace(f"\nMESSAGE_VERSION = {MESSAGE_VERSION}\n", f"\nMESSAGE_VERSION = {protocol}\n"))

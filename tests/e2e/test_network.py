@@ -243,7 +243,7 @@ def test_a_coordinator_that_answers_502_while_its_superlink_starts_anew(federati
     told = {clinic: len(federation.line(clinic)) for clinic in CLINICS}
     run = federation.submit("waits", "again")
     federation.await_training("again", 2)
-    federation.kill("-m server.cli superlink ", str(federation.server))
+    federation.kill("-m melfed.server.cli.main superlink ", str(federation.server))
 
     def back(clinic: str) -> bool:
         return [row["id"] for row in federation.line(clinic)[told[clinic] :]] == [1016, 1017]

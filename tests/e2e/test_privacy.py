@@ -11,7 +11,7 @@ import pytest
 import torch
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
 
-from common.classifier import build_trunk
+from melfed.common.model.classifier import build_trunk
 from tests.e2e.place import CLIENT, SIM, Place
 
 EPSILON, DELTA = 6.0, 1e-5

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from common.events import Event
+from melfed.common.audit.events import Event
 from tests.e2e.federation import Federation, needs_nginx, processes, until
 from tests.e2e.place import SERVER, SIM
 
@@ -101,7 +101,7 @@ class Faults:
         """The kernel's word on a clinic's worker."""
         kit = str(self.federation.kit(clinic))
         # The oldest: a child looks like its parent until it has become what it is to be.
-        pid = min(pid for pid, command in processes() if f"client.cli worker --config {kit}" in command)
+        pid = min(pid for pid, command in processes() if f"melfed.client.cli.main worker --config {kit}" in command)
         return Path(f"/proc/{pid}/stat")
 
     def strike(self, name: str, run: str, number: int, fault: Callable[[], object]) -> None:
@@ -116,7 +116,9 @@ class Faults:
     def serverapp(self) -> int | None:
         """The process that conducts a run."""
         config = str(self.federation.server)
-        found = [pid for pid, command in processes() if "server.cli serverapp" in command and config in command]
+        found = [
+            pid for pid, command in processes() if "melfed.server.cli.main serverapp" in command and config in command
+        ]
         return min(found, default=None)
 
     def resumptions(self, run: str) -> int:
@@ -132,7 +134,7 @@ class Faults:
 
     def kill(self, name: str) -> None:
         """Kill one of the server's processes."""
-        marker = "nginx: master" if name == "nginx" else f"server.cli {name}"
+        marker = "nginx: master" if name == "nginx" else f"melfed.server.cli.main {name}"
         self.federation.kill(marker, str(self.federation.server))
 
     def kill_daemon(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from simulations.workspace import VARIABLE
+from melfed.simulations.engine.workspace import VARIABLE
 from tests.e2e.place import SECONDS, SIM, Place
 
 STUDY = """\

@@ -30,7 +30,7 @@ import safetensors.numpy
 import yaml
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-from server.certificates import Pair, make_authority, make_clinic_certificate, make_node_key, public_line
+from melfed.server.clinics.certificates import Pair, make_authority, make_clinic_certificate, make_node_key, public_line
 from tests.e2e.federation import Federation, needs_nginx, until
 from tests.e2e.place import SERVER, SIM
 

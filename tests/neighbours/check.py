@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.config import ClinicConfig
+from melfed.client.config.clinic import ClinicConfig
 from tests.neighbours.clinics import Patient, write_clinic
 from tests.neighbours.coupling import Kind, World, coupled
 from tests.neighbours.questions import Coordinator, asked

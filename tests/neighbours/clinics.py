@@ -10,11 +10,11 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from client.config import ClinicConfig, read_clinic
-from client.parts import Part, part_of
-from client.state_folders import prepare_worker
-from common.data.identity import normal_id, scoped_id
-from common.protocol import PartitionSpec
+from melfed.client.config.clinic import ClinicConfig, read_clinic
+from melfed.client.config.folders import prepare_worker
+from melfed.client.data.split import Part, part_of
+from melfed.common.data.identity import normal_id, scoped_id
+from melfed.common.study.protocol import PartitionSpec
 
 SIZE = 32
 NAME = "north"

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from common.protocol import StudyProtocol
-from common.tensors import Tensors
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import Tensors
 from tests.neighbours.clinics import Patient, crowd, in_part, patient
 from tests.neighbours.hostile import Genome, build, climb
 from tests.neighbours.lab import Lab, Measured

@@ -20,20 +20,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import client.guard
-import client.private_training
-import client.worker
-from client import run_budget
-from client.guard import Guard
-from client.inputs import CachedInputs, PixelInputs
-from client.privacy import accounting, plan
-from client.privacy.accounting import CrossCheck, Mechanism
-from client.privacy.journal import Journal
-from client.privacy.noise import NoiseSource
-from client.private_training import PrivateTrainer, UnitRows
-from client.replies import reply_key
-from common.augment import Augmentation, Parameters
-from common.noisy_histogram import SENSITIVITY, NoisyHistogram
+import melfed.client.training.private
+import melfed.client.worker.guard
+import melfed.client.worker.worker
+from melfed.client.approval import run_budget
+from melfed.client.ledger.journal import Journal
+from melfed.client.privacy import accounting, plan
+from melfed.client.privacy.accounting import CrossCheck, Mechanism
+from melfed.client.privacy.noise import NoiseSource
+from melfed.client.training.inputs import CachedInputs, PixelInputs
+from melfed.client.training.private import PrivateTrainer, UnitRows
+from melfed.client.worker.guard import Guard
+from melfed.client.worker.reply_store import reply_key
+from melfed.common.data.augmentation import Augmentation, Parameters
+from melfed.common.metrics.noisy_histogram import SENSITIVITY, NoisyHistogram
 
 Kind = Literal["training", "histograms", "counts"]
 Vector = npt.NDArray[np.float64]
@@ -193,8 +193,8 @@ def _draws(world: World) -> list[Change]:
 
     return [
         (UnitRows, "of", units_of),
-        (client.private_training, "poisson_sample", sample),
-        (client.private_training, "secure_generator", Order),
+        (melfed.client.training.private, "poisson_sample", sample),
+        (melfed.client.training.private, "secure_generator", Order),
         (CachedInputs, "__init__", with_images),
         (PixelInputs, "logits", known(pixel_logits)),
         (CachedInputs, "logits", known(cached_logits)),
@@ -205,7 +205,11 @@ def _draws(world: World) -> list[Change]:
 
 def _releases(world: World) -> list[Change]:
     """Return what takes the noise out, keeps the exact numbers, and puts the first world's in their place."""
-    release, histograms, counts = PrivateTrainer._release, client.worker.noised_histograms, client.worker.noised
+    release, histograms, counts = (
+        PrivateTrainer._release,
+        melfed.client.worker.worker.noised_histograms,
+        melfed.client.worker.worker.noised,
+    )
 
     def no_noise(_: NoiseSource, shape: tuple[int, ...], std: float) -> Vector:
         world.draws.append((shape, std))
@@ -252,8 +256,8 @@ def _releases(world: World) -> list[Change]:
     return [
         (NoiseSource, "gaussian", no_noise),
         (PrivateTrainer, "_release", released),
-        (client.worker, "noised_histograms", noised_histograms),
-        (client.worker, "noised", noised),
+        (melfed.client.worker.worker, "noised_histograms", noised_histograms),
+        (melfed.client.worker.worker, "noised", noised),
     ]
 
 
@@ -291,7 +295,7 @@ def _ledger(world: World) -> list[Change]:
         # Nobody cuts the power here.
         (os, "fsync", lambda _: None),
         # It is keyed by the clinic's secret: to whoever lacks that, a random number.
-        (client.guard, "fingerprint", lambda _data, _key: "d" * 64),
+        (melfed.client.worker.guard, "fingerprint", lambda _data, _key: "d" * 64),
         (Guard, "pay", paid),
         (Guard, "counts", counts),
     ]

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from hypothesis import strategies as st
 
-from common.tensors import Tensors
+from melfed.common.tensors import Tensors
 
 Look = Literal["own", "normal", "constant", "positive", "zero", "sparse", "opposed"]
 LOOKS: tuple[Look, ...] = get_args(Look)

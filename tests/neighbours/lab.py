@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from client.config import ClinicConfig
-from client.ledger_witness import Witness
-from client.privacy.plan import privacy_of
-from client.worker import ClinicWorker
-from client.worker_process import _workers
-from common.audit_log import AuditLog
-from common.errors import MelfedError
-from common.protocol import StudyProtocol
-from common.tensors import Tensors
+from melfed.client.config.clinic import ClinicConfig
+from melfed.client.ledger.witness import Witness
+from melfed.client.privacy.plan import privacy_of
+from melfed.client.worker.process import _workers
+from melfed.client.worker.worker import ClinicWorker
+from melfed.common.audit.log import AuditLog
+from melfed.common.errors import MelfedError
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import Tensors
 from tests.neighbours.check import ROUNDING, SLACK
 from tests.neighbours.clinics import Patient, write_clinic
 from tests.neighbours.coupling import World, coupled

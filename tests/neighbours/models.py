@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common.tensors import Tensors
+from melfed.common.tensors import Tensors
 
 Wanted = dict[str, float | np.ndarray]
 

@@ -8,21 +8,21 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from client import wire
-from client import worker_pb2 as pb
-from client.approvals import effective_policy
-from client.config import ClinicConfig
-from client.ledger_witness import Witness
-from client.outbox import Outbox
-from client.privacy.ledger import verify
-from client.service import Service
-from client.servicer import Servicer
-from client.worker_process import _stamp, _workers
-from common.audit_log import AuditLog
-from common.classifier import trainable_tensors
-from common.protocol import StudyProtocol
-from common.study_model import build_study_classifier
-from common.tensors import Tensors, to_bytes
+from melfed.client.approval.approvals import effective_policy
+from melfed.client.config.clinic import ClinicConfig
+from melfed.client.ledger.ledger import verify
+from melfed.client.ledger.witness import Witness
+from melfed.client.rpc import codec as wire
+from melfed.client.rpc import worker_pb2 as pb
+from melfed.client.worker.grpc_server import Servicer
+from melfed.client.worker.outbox import Outbox
+from melfed.client.worker.process import _stamp, _workers
+from melfed.client.worker.service import Service
+from melfed.common.audit.log import AuditLog
+from melfed.common.model.classifier import trainable_tensors
+from melfed.common.study.build import build_study_classifier
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import Tensors, to_bytes
 from tests.neighbours.coupling import World
 
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from client.parts import Part
+from melfed.client.data.split import Part
 from tests.neighbours.clinics import Patient, Picture, crowd, in_part, patient, renamed
 from tests.neighbours.studies import bystanders
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from client.config import ClinicConfig
-from client.parts import part_of
-from common.classifier import build_trunk
-from common.protocol import PartitionSpec, StudyProtocol
-from common.study_model import seal
+from melfed.client.config.clinic import ClinicConfig
+from melfed.client.data.split import part_of
+from melfed.common.model.classifier import build_trunk
+from melfed.common.study.build import seal
+from melfed.common.study.protocol import PartitionSpec, StudyProtocol
 from tests.client.small import small_study
 from tests.neighbours.clinics import NAME, SECRET, SPEC, Patient, crowd
 

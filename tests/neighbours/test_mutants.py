@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from client.parts import part_of
-from common.tensors import Tensors
+from melfed.client.data.split import part_of
+from melfed.common.tensors import Tensors
 from tests.mutants import CELL, MUTANTS
 from tests.neighbours.check import Neighbours, neighbours
 from tests.neighbours.clinics import NAME, SECRET, SPEC, in_part, patient

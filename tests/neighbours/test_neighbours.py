@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client.dataset import PARTS
-from client.parts import Part
-from common.protocol import StudyProtocol
-from common.tensors import Tensors
+from melfed.client.data.clinic_data import PARTS
+from melfed.client.data.split import Part
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import Tensors
 from tests.neighbours.check import Neighbours, neighbours
 from tests.neighbours.hostile import Genome, build, genomes
 from tests.neighbours.models import ordinary

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.data.records import LesionRecord, LesionTable, read_table
-from common.data.rows import ReadOptions
-from common.data.text_files import TextFile
-from common.errors import DataError
+from melfed.common.data.records import LesionRecord, LesionTable, read_table
+from melfed.common.data.tables.rows import ReadOptions
+from melfed.common.data.tables.text_files import TextFile
+from melfed.common.errors import DataError
 from tests.common.lesions import touch, write
 
 HEADER = "image,target,patient_id,site,source"

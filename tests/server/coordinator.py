@@ -5,9 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from server.clinics import ClinicRecord, read_record
-from server.config import ServerConfig, read_server
-from server.provision import provision
+from melfed.server.clinics.registry import ClinicRecord, read_record
+from melfed.server.config import ServerConfig, read_server
+from melfed.server.provisioning.provision import provision
 
 
 def free_ports(number: int) -> list[int]:

@@ -7,21 +7,21 @@ from typing import Literal
 
 import numpy as np
 
-from client.privacy.evaluation import noised_histograms
-from client.privacy.noise import NoiseSource
-from common.count_noise import unit_parts
-from common.histogram import ScoreHistogram
-from common.noisy_histogram import Histogram, NoisyHistogram, pooled
-from common.noisy_metrics import metrics_of
-from common.protocol import DataSpec, FederationSpec, ModelSpec, PrivacySpec, StudyProtocol
-from common.recipe import Choice
-from common.score_edges import edges_around
-from server.counts import Counts, counted, totals
-from server.finish import told_data
-from server.outcome import Account
-from server.privacy_summary import summarise_privacy
-from server.run_folder import RunFolder
-from server.summary import (
+from melfed.client.privacy.noise import NoiseSource
+from melfed.client.privacy.noisy_evaluation import noised_histograms
+from melfed.common.metrics.histogram import ScoreHistogram
+from melfed.common.metrics.noisy import metrics_of
+from melfed.common.metrics.noisy_histogram import Histogram, NoisyHistogram, pooled
+from melfed.common.metrics.score_edges import edges_around
+from melfed.common.study.count_noise import unit_parts
+from melfed.common.study.protocol import DataSpec, FederationSpec, ModelSpec, PrivacySpec, StudyProtocol
+from melfed.common.study.recipe import Choice
+from melfed.server.results.finalize import told_data
+from melfed.server.results.privacy import summarise_privacy
+from melfed.server.runs.counts import Counts, counted, totals
+from melfed.server.runs.folder import RunFolder
+from melfed.server.runs.outcome import Account
+from melfed.server.runs.summary import (
     ClinicSummary,
     DataSummary,
     LeftOutImage,

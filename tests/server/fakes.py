@@ -11,20 +11,20 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.task_identity import TaskIdentity
 
-from client.privacy.evaluation import noised_histograms
-from client.privacy.noise import NoiseSource
-from common.count_noise import unit_parts
-from common.histogram import ScoreHistogram
-from common.noisy_histogram import NoisyHistogram
-from common.protocol import FederationSpec, PrivacySpec, StudyProtocol, validates
-from common.score_edges import edges_around
-from common.seeds import seed_for
-from common.tensors import PACKED, from_array, to_array
-from server import exchange
-from server.conduct import Conduct
-from server.outcome import Outcome
-from server.rounds import Rounds
-from server.run_folder import RunFolder
+from melfed.client.privacy.noise import NoiseSource
+from melfed.client.privacy.noisy_evaluation import noised_histograms
+from melfed.common.metrics.histogram import ScoreHistogram
+from melfed.common.metrics.noisy_histogram import NoisyHistogram
+from melfed.common.metrics.score_edges import edges_around
+from melfed.common.seeds import seed_for
+from melfed.common.study.count_noise import unit_parts
+from melfed.common.study.protocol import FederationSpec, PrivacySpec, StudyProtocol, validates
+from melfed.common.tensors import PACKED, from_array, to_array
+from melfed.server.federation.context import Conduct
+from melfed.server.federation.rounds import Rounds
+from melfed.server.flower import channel as exchange
+from melfed.server.runs.folder import RunFolder
+from melfed.server.runs.outcome import Outcome
 
 POLL_SECONDS = 0.002
 Answer = RecordDict | Error | None

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.classifier import Classifier, build_classifier
-from common.protocol import DataSpec, FederationSpec, ModelSpec, StudyProtocol
-from server.evaluation import save_model
-from server.run_folder import RunFolder
-from server.summary import PublicData
+from melfed.common.model.classifier import Classifier, build_classifier
+from melfed.common.study.protocol import DataSpec, FederationSpec, ModelSpec, StudyProtocol
+from melfed.server.results.evaluate import save_model
+from melfed.server.runs.folder import RunFolder
+from melfed.server.runs.summary import PublicData
 
 SIZE = 32
 DATA = PublicData(study="small", digest="0" * 64, images=30, sources=("here", "there"))

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from common.errors import ServiceError
-from server.config import ServerConfig
-from server.control import Control
-from server.superlink import command, quiet_environment
+from melfed.common.errors import ServiceError
+from melfed.server.config import ServerConfig
+from melfed.server.flower.control_client import Control
+from melfed.server.flower.superlink import command, quiet_environment
 
 SECONDS = 60.0
 _Result = TypeVar("_Result")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from common.yaml_file import Dumper
+from melfed.common.yaml_file import Dumper
 
 
 def free_port() -> int:

@@ -9,8 +9,9 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 
-from common.protocol import StudyProtocol
-from server import exchange, members
+from melfed.common.study.protocol import StudyProtocol
+from melfed.server.federation import members
+from melfed.server.flower import channel as exchange
 from tests.server.fakes import Answer, FakeClinic, FakeGrid, Run
 
 Span = tuple[int, int]

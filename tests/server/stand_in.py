@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from server.config import ServerConfig
-from server.superlink import quiet_environment
+from melfed.server.config import ServerConfig
+from melfed.server.flower.superlink import quiet_environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -21,7 +21,7 @@ APP = """
 import os, time
 from flwr.clientapp import ClientApp
 from flwr.app import Message
-from common.protocol import StudyProtocol
+from melfed.common.study.protocol import StudyProtocol
 from tests.server.fakes import FakeClinic
 
 app = ClientApp()
@@ -38,12 +38,12 @@ app.evaluate()(answer)
 
 
 def write_package(folder: Path) -> Path:
-    """A package that stands before melfed's `client`, and holds this app in place of `client.deployed`."""
-    package = folder / "stand-in" / "client"
+    """A package that stands before `melfed.client`, and holds this app in place of its `flower.deployed`."""
+    package = folder / "stand-in" / "melfed" / "client"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(PACKAGE)
     (package / "deployed.py").write_text(APP)
-    return package.parent
+    return package.parents[1]
 
 
 def start_clinic(

@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-import server.doctor as doctor
-from common.audit_log import AuditLog
-from common.checks import Check, exit_code
-from common.checks_kit import GIB
-from common.events import Event
-from server.certificates import make_authority, make_server_certificate
-from server.clinics import approve, revoke
-from server.config import ServerConfig, read_server
-from server.run_state import RunState, write_state
+from melfed.common.audit.events import Event
+from melfed.common.audit.log import AuditLog
+from melfed.common.doctor.kit import GIB
+from melfed.common.doctor.steps import Check, exit_code
+from melfed.server import doctor
+from melfed.server.clinics.certificates import make_authority, make_server_certificate
+from melfed.server.clinics.registry import approve, revoke
+from melfed.server.config import ServerConfig, read_server
+from melfed.server.runs.state import RunState, write_state
 from tests.client.doctors import AUTHORITY, record_of, server_kit, write_private
 
 needs_nginx = pytest.mark.skipif(

@@ -504,7 +504,7 @@ def main() -> None:
     for name in chosen.only or LAYOUTS:
         with tempfile.TemporaryDirectory() as place:
             started = time.monotonic()
-            words = [sys.executable, "-m", "simulations.cli", *command(LAYOUTS[name], Path(place))]
+            words = [sys.executable, "-m", "melfed.simulations.cli.main", *command(LAYOUTS[name], Path(place))]
             done = subprocess.run(words, capture_output=True, text=True, check=False)
             seconds = time.monotonic() - started
             if done.returncode:

@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from client.dataset import ClinicData, load_part
-from common.augment import to_input
-from common.backbones import BACKBONES
-from common.classifier import load_trainable, trainable_tensors
-from common.errors import RunError, StudyError
-from common.histogram import ScoreHistogram
-from common.protocol import StudyProtocol
-from common.scoring import score
-from common.seeds import seed_for
-from common.tensors import Tensors
-from server.outcome import Outcome
-from server.run_folder import RunFolder
-from simulations.baselines import Baseline
-from simulations.virtual_clinics import VirtualClinics
+from melfed.client.data.clinic_data import ClinicData, load_part
+from melfed.common.data.augmentation import to_input
+from melfed.common.errors import RunError, StudyError
+from melfed.common.metrics.histogram import ScoreHistogram
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.classifier import load_trainable, trainable_tensors
+from melfed.common.model.inference import score
+from melfed.common.seeds import seed_for
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import Tensors
+from melfed.server.runs.folder import RunFolder
+from melfed.server.runs.outcome import Outcome
+from melfed.simulations.baselines import Baseline
+from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.small import CPU, small_model, small_study, without_dropout
 
 Clinics = tuple[ClinicData, ...]

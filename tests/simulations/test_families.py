@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from client.privacy.book import charges
-from client.privacy.ledger import verify
-from common.backbones import BACKBONES
-from common.classifier import build_trunk, trainable_tensors
-from common.metrics import histogram_metrics
-from common.protocol import StudyProtocol
-from common.study_file import read_study
-from common.study_model import build_study_classifier
-from server.run_folder import RunFolder
-from simulations.phantom import PhantomSpec, write_phantom
-from simulations.virtual_clinics import VirtualClinics, divide
+from melfed.client.ledger.ledger import verify
+from melfed.client.ledger.rows import charges
+from melfed.common.metrics.exact import histogram_metrics
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.classifier import build_trunk, trainable_tensors
+from melfed.common.study.build import build_study_classifier
+from melfed.common.study.file import read_study
+from melfed.common.study.protocol import StudyProtocol
+from melfed.server.runs.folder import RunFolder
+from melfed.simulations.partition.virtual_clinics import VirtualClinics, divide
+from melfed.simulations.phantom.dataset import PhantomSpec, write_phantom
 from tests.in_process import federate_here
 
 SIZE = 64

@@ -10,23 +10,23 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-import client.worker
-from client.dataset import ClinicData
-from client.privacy.noise import NoiseSource
-from client.privacy.units import privacy_units
-from common.augment import to_input
-from common.backbones import BACKBONES
-from common.classifier import Classifier, load_trainable, trainable_tensors
-from common.metrics import EvaluationMetrics
-from common.noisy_histogram import NoisyHistogram, pooled
-from common.noisy_metrics import metrics_of
-from common.protocol import StudyProtocol
-from common.scoring import score
-from common.study_model import build_study_classifier
-from common.tensors import Tensors
-from server.run_folder import RunFolder
-from simulations.engine import Simulation
-from simulations.virtual_clinics import VirtualClinics
+import melfed.client.worker.worker
+from melfed.client.data.clinic_data import ClinicData
+from melfed.client.privacy.noise import NoiseSource
+from melfed.client.privacy.units import privacy_units
+from melfed.common.data.augmentation import to_input
+from melfed.common.metrics.exact import EvaluationMetrics
+from melfed.common.metrics.noisy import metrics_of
+from melfed.common.metrics.noisy_histogram import NoisyHistogram, pooled
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.classifier import Classifier, load_trainable, trainable_tensors
+from melfed.common.model.inference import score
+from melfed.common.study.build import build_study_classifier
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import Tensors
+from melfed.server.runs.folder import RunFolder
+from melfed.simulations.engine.engine import Simulation
+from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.small import CPU
 from tests.in_process import InProcessGrid, conduct
 
@@ -153,7 +153,9 @@ def test_without_privacy_the_metrics_are_those_of_the_scores(
 def equal_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every run draw the same noise, clinic after clinic."""
     number = count()
-    monkeypatch.setattr(client.worker, "NoiseSource", lambda: NoiseSource(np.random.default_rng(next(number)).bytes))
+    monkeypatch.setattr(
+        melfed.client.worker.worker, "NoiseSource", lambda: NoiseSource(np.random.default_rng(next(number)).bytes)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from simulations import cli
-from simulations import run as run_module
+from melfed.simulations import run as run_module
+from melfed.simulations.cli import main as cli
 from tests.in_process import federate
 from tests.simulations.layouts import LAYOUTS, command
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import RunError
-from common.protocol import StudyProtocol
-from common.tensors import load_tensors
-from server.evaluation import predict
-from server.run_folder import RunFolder
-from simulations import run as run_module
-from simulations.longer import check_longer
-from simulations.run import simulate
-from simulations.virtual_clinics import VirtualClinics, divide
+from melfed.common.errors import RunError
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import load_tensors
+from melfed.server.results.evaluate import predict
+from melfed.server.runs.folder import RunFolder
+from melfed.simulations import run as run_module
+from melfed.simulations.longer import check_longer
+from melfed.simulations.partition.virtual_clinics import VirtualClinics, divide
+from melfed.simulations.run import simulate
 from tests.in_process import SilentObserver, federate
 
 
@@ -95,7 +95,7 @@ def test_a_kill_in_between_leaves_a_run_that_can_be_made_longer(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("simulations.longer.shutil.copy2", killed)
+        patch.setattr("melfed.simulations.longer.shutil.copy2", killed)
         with pytest.raises(Killed):
             simulate(long, virtual, tmp_path / "run", SilentObserver(), resume=True)
     assert RunFolder.open(tmp_path / "run").study().digest == short.digest

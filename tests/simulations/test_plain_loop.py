@@ -1,8 +1,8 @@
 """Whole runs against plain loops of PyTorch and NumPy that use none of melfed's training, optimisers and aggregation.
 
-The loops see the same images in the same order: order and pixels come from melfed (`common.seeds`, `to_input`). All
-that follows is written out here: loss, learning rate of each step, local optimiser, the pull of FedProx, and what the
-server makes of the models. Both sides are computed in single precision; they are apart by less than `TOLERANCE`
+The loops see the same images in the same order: order and pixels come from melfed (`melfed.common.seeds`, `to_input`).
+All that follows is written out here: loss, learning rate of each step, local optimiser, the pull of FedProx, and what
+the server makes of the models. Both sides are computed in single precision; they are apart by less than `TOLERANCE`
 of the way from where both began. Seen: nothing at all in the baselines, 4e-6 in federations, whose clinics run kernels
 that add in another order and whose server, here, is one of double precision.
 """
@@ -18,19 +18,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from client.dataset import ClinicData, load_part
-from common.augment import to_input
-from common.backbones import BACKBONES
-from common.classifier import Classifier, trainable_tensors
-from common.image_set import Images
-from common.protocol import FederationSpec, StudyProtocol
-from common.seeds import seed_for
-from common.tensors import Tensors
-from server.aggregation import RoundMean
-from server.run_folder import RunFolder
-from simulations.baselines import Baseline
-from simulations.engine import Simulation
-from simulations.virtual_clinics import VirtualClinics
+from melfed.client.data.clinic_data import ClinicData, load_part
+from melfed.common.data.augmentation import to_input
+from melfed.common.data.dataset import Images
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.classifier import Classifier, trainable_tensors
+from melfed.common.seeds import seed_for
+from melfed.common.study.protocol import FederationSpec, StudyProtocol
+from melfed.common.tensors import Tensors
+from melfed.server.aggregation.mean import RoundMean
+from melfed.server.runs.folder import RunFolder
+from melfed.simulations.baselines import Baseline
+from melfed.simulations.engine.engine import Simulation
+from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.small import CPU, small_model, small_study
 from tests.in_process import InProcessGrid, SilentObserver, conduct
 

@@ -8,12 +8,12 @@ import numpy as np
 import polars
 import pytest
 
-from common.histogram import ScoreHistogram
-from common.noisy_metrics import metrics_of
-from common.protocol import StudyProtocol
-from simulations import run as run_module
-from simulations.run import simulate
-from simulations.virtual_clinics import VirtualClinics, divide
+from melfed.common.metrics.histogram import ScoreHistogram
+from melfed.common.metrics.noisy import metrics_of
+from melfed.common.study.protocol import StudyProtocol
+from melfed.simulations import run as run_module
+from melfed.simulations.partition.virtual_clinics import VirtualClinics, divide
+from melfed.simulations.run import simulate
 from tests.in_process import SilentObserver, federate
 
 COLUMNS = {

@@ -14,30 +14,30 @@ import pytest
 from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 from flwr.app import Message
 
-from client import private_training
-from client.dataset import PARTS, ClinicData
-from client.guard import Guard, Protection, Request
-from client.policy import ClinicPolicy
-from client.privacy.book import charges
-from client.privacy.ledger import verify
-from client.privacy.plan import plan_of
-from client.private_training import PrivateTrainer
-from client.worker import shared_classifier
-from common.classifier import trainable_tensors
-from common.data.records import LesionRecord
-from common.errors import DataError, QuorumError, StudyError
-from common.histogram import ScoreHistogram
-from common.noisy_histogram import NoisyHistogram
-from common.protocol import StudyProtocol
-from common.scoring import pick_device
-from common.study_model import build_study_classifier
-from server.outcome import Outcome
-from server.run_folder import RunFolder
-from server.summary import Counted
-from simulations import run as run_module
-from simulations.engine import Simulation
-from simulations.run import privacy_warnings, simulate
-from simulations.virtual_clinics import VirtualClinics
+from melfed.client.config.policy import ClinicPolicy
+from melfed.client.data.clinic_data import PARTS, ClinicData
+from melfed.client.ledger.ledger import verify
+from melfed.client.ledger.rows import charges
+from melfed.client.privacy.plan import plan_of
+from melfed.client.training import private as private_training
+from melfed.client.training.private import PrivateTrainer
+from melfed.client.worker.guard import Guard, Protection, Request
+from melfed.client.worker.worker import shared_classifier
+from melfed.common.data.records import LesionRecord
+from melfed.common.errors import DataError, QuorumError, StudyError
+from melfed.common.metrics.histogram import ScoreHistogram
+from melfed.common.metrics.noisy_histogram import NoisyHistogram
+from melfed.common.model.classifier import trainable_tensors
+from melfed.common.model.inference import pick_device
+from melfed.common.study.build import build_study_classifier
+from melfed.common.study.protocol import StudyProtocol
+from melfed.server.runs.folder import RunFolder
+from melfed.server.runs.outcome import Outcome
+from melfed.server.runs.summary import Counted
+from melfed.simulations import run as run_module
+from melfed.simulations.engine.engine import Simulation
+from melfed.simulations.partition.virtual_clinics import VirtualClinics
+from melfed.simulations.run import privacy_warnings, simulate
 from tests.client.small import without_dropout
 from tests.in_process import InProcessGrid, SilentObserver, conduct, federate
 

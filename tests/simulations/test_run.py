@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import RunError, StorageError, StudyError
-from common.protocol import StudyProtocol
-from server.run_folder import RunFolder
-from simulations import run as run_module
-from simulations.run import simulate
-from simulations.virtual_clinics import VirtualClinics, divide
+from melfed.common.errors import RunError, StorageError, StudyError
+from melfed.common.study.protocol import StudyProtocol
+from melfed.server.runs.folder import RunFolder
+from melfed.simulations import run as run_module
+from melfed.simulations.partition.virtual_clinics import VirtualClinics, divide
+from melfed.simulations.run import simulate
 from tests.in_process import SilentObserver
 
 
@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         raise StorageError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("simulations.baselines.save_checkpoint", full)
+        patch.setattr("melfed.simulations.baselines.save_checkpoint", full)
         with pytest.raises(StorageError):
             simulate(study, virtual, tmp_path / "run", SilentObserver(), resume=True)
     assert [path.name for path in RunFolder.open(tmp_path / "run").checkpoints.iterdir()] == [

@@ -6,7 +6,7 @@ A reader is a module with `KINDS`, and its name in `_MODULES`.
 from importlib import import_module
 from typing import Final
 
-from common.data.readers.kinds import TableKind
+from melfed.common.data.readers.kinds import TableKind
 
 _MODULES: Final = (
     *("isic2016", "isic2019", "isic2018", "isic2020", "isic2017", "ham10000", "pad_ufes_20", "derm7pt", "bcn20000"),

@@ -3,9 +3,9 @@
 Source: Hernández-Pérez et al., Scientific Data 2024, doi:10.6084/m9.figshare.24140028
 """
 
-from common.data.lines import Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.lines import Lines
+from melfed.common.data.tables.rows import Row
 
 
 def _read(lines: Lines) -> list[Row]:

@@ -4,9 +4,9 @@ The tones are pairs of Fitzpatrick's types and no single one. Patients are not p
 Source: Daneshjou et al., Science Advances 2022; `ddi_metadata.csv`
 """
 
-from common.data.lines import Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.lines import Lines
+from melfed.common.data.tables.rows import Row
 
 
 def _read(lines: Lines) -> list[Row]:

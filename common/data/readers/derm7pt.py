@@ -5,9 +5,9 @@ Source: Kawahara et al., IEEE JBHI 2018; `meta/meta.csv`, whose paths are below 
 
 from dataclasses import replace
 
-from common.data.lines import Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.lines import Lines
+from melfed.common.data.tables.rows import Row
 
 
 def _read(lines: Lines) -> list[Row]:

@@ -4,9 +4,9 @@ Images are named by the `md5hash` of the table. Patients are not published.
 Source: Groh et al., CVPR workshops 2021; https://github.com/mattgroh/fitzpatrick17k
 """
 
-from common.data.lines import Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.lines import Lines
+from melfed.common.data.tables.rows import Row
 
 
 def _read(lines: Lines) -> list[Row]:

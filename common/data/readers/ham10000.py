@@ -3,9 +3,9 @@
 Source: Tschandl et al., Scientific Data 2018, doi:10.7910/DVN/DBW86T
 """
 
-from common.data.lines import Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.lines import Lines
+from melfed.common.data.tables.rows import Row
 
 
 def _read(lines: Lines) -> list[Row]:

@@ -6,11 +6,11 @@ Source: https://challenge.isic-archive.com/data/#2016
 
 import re
 
-from common.data.cells import folded, read_binary
-from common.data.coded import each
-from common.data.lines import MELANOMA, MISSING, NO_MELANOMA, Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.cells import folded, read_binary
+from melfed.common.data.tables.coded import each
+from melfed.common.data.tables.lines import MELANOMA, MISSING, NO_MELANOMA, Lines
+from melfed.common.data.tables.rows import Row
 
 _WORDS = {"malignant": MELANOMA, "benign": NO_MELANOMA}
 

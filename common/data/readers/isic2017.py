@@ -4,9 +4,9 @@ What is neither is a benign naevus; where the second column is missing, nobody k
 Source: https://challenge.isic-archive.com/data/#2017
 """
 
-from common.data.lines import MELANOMA, MISSING, NO_MELANOMA, Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.lines import MELANOMA, MISSING, NO_MELANOMA, Lines
+from melfed.common.data.tables.rows import Row
 
 
 def _truth(lines: Lines) -> list[Row]:

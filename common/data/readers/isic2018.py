@@ -7,9 +7,9 @@ Source: https://challenge.isic-archive.com/data/#2018. The official scorer (isic
 from collections.abc import Sequence
 from typing import Final
 
-from common.data.lines import MISSING, Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.lines import MISSING, Lines
+from melfed.common.data.tables.rows import Row
 
 CLASSES: Final = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
 UNSCORED: Final = "ISIC_0035068"

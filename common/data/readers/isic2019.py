@@ -6,10 +6,10 @@ and is read alone as well. 2,074 ids carry `_downsampled`. Source: https://chall
 
 from typing import Final
 
-from common.data.lines import MISSING, Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
-from common.data.vocabulary.entities import CODES, EVERYTHING, OPEN
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.lines import MISSING, Lines
+from melfed.common.data.tables.rows import Row
+from melfed.common.data.vocabulary.entities import CODES, EVERYTHING, OPEN
 
 CLASSES: Final = ("mel", "nv", "bcc", "ak", "bkl", "df", "vasc", "scc", "unk")
 _NONE_OF_THEM: Final = EVERYTHING.difference(OPEN, *(CODES[name].entities for name in CLASSES[:-1]))

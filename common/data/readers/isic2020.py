@@ -7,9 +7,9 @@ every patient. Source: https://challenge.isic-archive.com/data/#2020
 
 from dataclasses import replace
 
-from common.data.lines import MELANOMA, NO_MELANOMA, NOT_MALIGNANT, Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.lines import MELANOMA, NO_MELANOMA, NOT_MALIGNANT, Lines
+from melfed.common.data.tables.rows import Row
 
 
 def _read(lines: Lines) -> list[Row]:

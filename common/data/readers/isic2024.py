@@ -9,10 +9,10 @@ Source: https://challenge.isic-archive.com/data/#2024; Kurtansky et al., Scienti
 from collections.abc import Callable
 from typing import Final
 
-from common.data.lines import MALIGNANT, MISSING, NOT_MALIGNANT, Lines
-from common.data.readers.kinds import Role, TableKind
-from common.data.rows import Row
-from common.data.vocabulary.diagnoses import Diagnosis
+from melfed.common.data.readers.kinds import Role, TableKind
+from melfed.common.data.tables.lines import MALIGNANT, MISSING, NOT_MALIGNANT, Lines
+from melfed.common.data.tables.rows import Row
+from melfed.common.data.vocabulary.diagnoses import Diagnosis
 
 LEVELS: Final = tuple(f"iddx{level}" for level in range(1, 6))
 _OPTIONAL: Final = ("attribution", "iddxfull", *LEVELS)

@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from common.data.lines import Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.lines import Lines
+from melfed.common.data.tables.rows import Row
 
 LEVELS: Final = tuple(f"diagnosis{level}" for level in range(1, 6))
 SITES: Final = ("anatomsitegeneral", *(f"anatomsite{level}" for level in range(1, 6)))

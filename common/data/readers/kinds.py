@@ -6,8 +6,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
-from common.data.lines import Lines
-from common.data.rows import Row
+from melfed.common.data.tables.lines import Lines
+from melfed.common.data.tables.rows import Row
 
 ANY_ID = re.compile(r"(?s).+")
 """Matches every id: those of the layout are unique in it."""

@@ -7,10 +7,10 @@ published ones that are unique anyway.
 
 from collections.abc import Set as AbstractSet
 
-from common.data.columns import NAMES
-from common.data.lines import MELANOMA, MISSING, NO_MELANOMA, Lines
-from common.data.readers.kinds import PUBLISHED_LESION, PUBLISHED_PATIENT, TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import PUBLISHED_LESION, PUBLISHED_PATIENT, TableKind
+from melfed.common.data.tables.columns import NAMES
+from melfed.common.data.tables.lines import MELANOMA, MISSING, NO_MELANOMA, Lines
+from melfed.common.data.tables.rows import Row
 
 
 def _read(lines: Lines) -> list[Row]:

@@ -9,10 +9,10 @@ Source: https://challenge.isic-archive.com/data/#milk10k; doi:10.34970/648456
 from dataclasses import replace
 from typing import Final
 
-from common.data.lines import MISSING, Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
-from common.data.vocabulary.entities import OPEN
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.lines import MISSING, Lines
+from melfed.common.data.tables.rows import Row
+from melfed.common.data.vocabulary.entities import OPEN
 
 CLASSES: Final = ("akiec", "bcc", "benoth", "bkl", "df", "inf", "maloth", "mel", "nv", "sccka", "vasc")
 _WORDS: Final = {"benoth": "ben_oth", "maloth": "mal_oth"}

@@ -4,9 +4,9 @@ The same lesion number occurs with several patients (250 of 1,641 numbers), so l
 Source: Pacheco et al., Data in Brief 2020, doi:10.17632/zr7vgbcyr2.1
 """
 
-from common.data.lines import Lines
-from common.data.readers.kinds import NO_ID, TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import NO_ID, TableKind
+from melfed.common.data.tables.lines import Lines
+from melfed.common.data.tables.rows import Row
 
 
 def _read(lines: Lines) -> list[Row]:

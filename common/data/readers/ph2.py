@@ -6,9 +6,9 @@ patients nor lesions are published. Source: Mendonça et al., EMBC 2013
 
 from typing import Final
 
-from common.data.lines import Lines
-from common.data.readers.kinds import TableKind
-from common.data.rows import Row
+from melfed.common.data.readers.kinds import TableKind
+from melfed.common.data.tables.lines import Lines
+from melfed.common.data.tables.rows import Row
 
 _CROSSED: Final = {"commonnevus": "common nevus", "atypicalnevus": "atypical nevus", "melanoma": "melanoma"}
 _NUMBERED: Final = {"0": "common nevus", "1": "atypical nevus", "2": "melanoma"}

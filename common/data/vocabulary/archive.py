@@ -8,9 +8,9 @@ from typing import Final
 
 from isic_metadata.diagnosis_hierarchical import DiagnosisEnum
 
-from common.data.vocabulary.compose import Found
-from common.data.vocabulary.entities import CODES
-from common.data.vocabulary.spelling import plain
+from melfed.common.data.vocabulary.compose import Found
+from melfed.common.data.vocabulary.entities import CODES
+from melfed.common.data.vocabulary.spelling import plain
 
 _FOLLICULAR: Final = "Malignant:Malignant adnexal epithelial proliferations - Follicular"
 BRANCHES: Final = {

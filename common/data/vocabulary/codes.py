@@ -7,8 +7,8 @@ all but G leave the diagnosis undecided.
 import re
 from typing import Final
 
-from common.data.vocabulary.compose import Found
-from common.data.vocabulary.entities import CODES, EVERYTHING
+from melfed.common.data.vocabulary.compose import Found
+from melfed.common.data.vocabulary.entities import CODES, EVERYTHING
 
 _ICD10: Final = re.compile(
     r"(?:ICD[- ]?10(?:[- ]?(?:CM|GM|WHO))?[:\s]*)?([A-Z]\d[\dA-Z])(?:\.?([\dA-Z]{1,4}|[-*X]))?(?:\.?[-*])?"

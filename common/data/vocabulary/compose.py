@@ -10,9 +10,9 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from common.data.vocabulary.entities import CODES, EVERYTHING
-from common.data.vocabulary.lexicon import ANY, HEADS, QUALIFIERS, Entry, Qualifier
-from common.data.vocabulary.spelling import plain, stem
+from melfed.common.data.vocabulary.entities import CODES, EVERYTHING
+from melfed.common.data.vocabulary.lexicon import ANY, HEADS, QUALIFIERS, Entry, Qualifier
+from melfed.common.data.vocabulary.spelling import plain, stem
 
 OPEN_WORD: Final = "open"
 """The code of entries that settle nothing."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Literal
 
-from common.data.vocabulary import archive, codes, compose
-from common.data.vocabulary.entities import CODES, EVERYTHING, OPEN, code_of
-from common.data.vocabulary.lexicon import WHOLE
-from common.data.vocabulary.missing import says_nothing
-from common.data.vocabulary.spelling import plain, stems
-from common.errors import DataError
+from melfed.common.data.vocabulary import archive, codes, compose
+from melfed.common.data.vocabulary.entities import CODES, EVERYTHING, OPEN, code_of
+from melfed.common.data.vocabulary.lexicon import WHOLE
+from melfed.common.data.vocabulary.missing import says_nothing
+from melfed.common.data.vocabulary.spelling import plain, stems
+from melfed.common.errors import DataError
 
 Reading = Literal["known", "undecided", "unknown", "missing"]
 LEAVE_OUT: Final = "leave_out"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from common.errors import DataError
+from melfed.common.errors import DataError
 
 ENTITIES: Final = {
     "mel_invasive": "invasive melanoma of the skin or a mucosa",

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from common.data.vocabulary.spelling import plain
+from melfed.common.data.vocabulary.spelling import plain
 
 MISSING: Final = (
     "unknown | unk | unkn | nan | na | n a | none | null | nil | nos | not known | not available | not "

@@ -1,4 +1,4 @@
-"""The vocabulary as a page of the documentation: `python -m common.data.vocabulary.page docs/vocabulary.md`."""
+"""The vocabulary as a page of the documentation: `python -m melfed.common.data.vocabulary.page docs/vocabulary.md`."""
 
 import sys
 from collections import defaultdict
@@ -7,17 +7,17 @@ from pathlib import Path
 
 from isic_metadata.diagnosis_hierarchical import DiagnosisEnum
 
-from common.data.vocabulary import archive, codes, missing, sex, sites, skin
-from common.data.vocabulary.diagnoses import read_diagnosis
-from common.data.vocabulary.entities import CODES, ENTITIES
-from common.data.vocabulary.lexicon import FAMILIES, QUALIFIER_LISTS, Entry, Qualifier
-from common.data.vocabulary.published import PUBLISHED
-from common.data.vocabulary.sources import SOURCES
+from melfed.common.data.vocabulary import archive, codes, missing, sex, sites, skin
+from melfed.common.data.vocabulary.diagnoses import read_diagnosis
+from melfed.common.data.vocabulary.entities import CODES, ENTITIES
+from melfed.common.data.vocabulary.lexicon import FAMILIES, QUALIFIER_LISTS, Entry, Qualifier
+from melfed.common.data.vocabulary.published import PUBLISHED
+from melfed.common.data.vocabulary.sources import SOURCES
 
 _INTRODUCTION = """# Vocabulary
 
 What melfed makes of the words of tables. This page is made of the code that reads them (`common/data/vocabulary`, by
-`python -m common.data.vocabulary.page docs/vocabulary.md`), and a test keeps it.
+`python -m melfed.common.data.vocabulary.page docs/vocabulary.md`), and a test keeps it.
 
 - A word that is not here is **unknown**, and an unknown word is neither a positive nor a negative. Unknown words are
   listed with their counts; a simulation does not start and a clinic's `doctor` and `approve` say no until each is

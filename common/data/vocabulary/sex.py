@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from common.data.vocabulary.missing import says_nothing
-from common.data.vocabulary.spelling import plain
-from common.data.vocabulary.terms import Term
+from melfed.common.data.vocabulary.missing import says_nothing
+from melfed.common.data.vocabulary.spelling import plain
+from melfed.common.data.vocabulary.terms import Term
 
 SEXES: Final = ("male", "female")
 WORDS: Final = {

@@ -11,9 +11,9 @@ from typing import Final
 
 from isic_metadata.anatom_site_hierarchical import AnatomSiteEnum
 
-from common.data.vocabulary.missing import says_nothing
-from common.data.vocabulary.spelling import plain, stems
-from common.data.vocabulary.terms import Term
+from melfed.common.data.vocabulary.missing import says_nothing
+from melfed.common.data.vocabulary.spelling import plain, stems
+from melfed.common.data.vocabulary.terms import Term
 
 SITES: Final = (
     "head/neck",

@@ -8,9 +8,9 @@ import math
 import re
 from typing import Final
 
-from common.data.vocabulary.missing import says_nothing
-from common.data.vocabulary.spelling import plain
-from common.data.vocabulary.terms import Term
+from melfed.common.data.vocabulary.missing import says_nothing
+from melfed.common.data.vocabulary.spelling import plain
+from melfed.common.data.vocabulary.terms import Term
 
 FITZPATRICK: Final = ("I", "II", "III", "IV", "V", "VI")
 ITA_LIMITS: Final = (55.0, 41.0, 28.0, 10.0, -30.0)

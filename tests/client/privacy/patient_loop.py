@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client.privacy.gradients import Clipping, IntArray
+from melfed.client.privacy.gradients import Clipping, IntArray
 
 
 def clipped_sums(

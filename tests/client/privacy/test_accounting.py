@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
-from client.privacy import accounting
-from client.privacy.accounting import Mechanism, cross_check, delta_warning, epsilon, noise_multiplier
-from common.errors import StudyError
+from melfed.client.privacy import accounting
+from melfed.client.privacy.accounting import Mechanism, cross_check, delta_warning, epsilon, noise_multiplier
+from melfed.common.errors import StudyError
 
 DELTA = 1e-5
 EXAMPLES = settings(deadline=None, max_examples=5)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.privacy.calls import calls, rows_of_call
+from melfed.client.privacy.calls import calls, rows_of_call
 
 
 @settings(deadline=None)

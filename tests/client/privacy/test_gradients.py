@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from client.privacy import layers
-from client.privacy.gradients import Clipping, IntArray, PrivateGradients
-from common.backbones import BACKBONES, Part
-from common.classifier import Classifier, build_trunk, set_trainable
-from common.errors import StudyError
-from common.metadata import METADATA_FEATURES
-from common.norms import FrozenStatisticsNorm, group_norm, replace_batch_norms
+from melfed.client.privacy import layer_rules as layers
+from melfed.client.privacy.gradients import Clipping, IntArray, PrivateGradients
+from melfed.common.data.metadata import METADATA_FEATURES
+from melfed.common.errors import StudyError
+from melfed.common.model.backbones import BACKBONES, Part
+from melfed.common.model.classifier import Classifier, build_trunk, set_trainable
+from melfed.common.model.norms import FrozenStatisticsNorm, group_norm, replace_batch_norms
 from tests.client.privacy.patient_loop import clipped_sums, error, length, randomise
 
 PATIENTS = np.array([2, 0, 1, 2, 2, 0])

@@ -14,9 +14,9 @@ import pytest
 import torch
 from scipy import stats
 
-from client.privacy import noise
-from client.privacy.noise import NoiseSource
-from common.errors import StudyError
+from melfed.client.privacy import noise
+from melfed.client.privacy.noise import NoiseSource
+from melfed.common.errors import StudyError
 
 FALSE_ALARM = 1e-6
 Z = 4.9

@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.privacy import plan
-from client.privacy.accounting import Mechanism, epsilon
-from client.privacy.plan import PrivacyPlan, plan_of, privacy_of
-from common.errors import StudyError
-from common.evaluation_noise import (
+from melfed.client.privacy import plan
+from melfed.client.privacy.accounting import Mechanism, epsilon
+from melfed.client.privacy.plan import PrivacyPlan, plan_of, privacy_of
+from melfed.common.errors import StudyError
+from melfed.common.study.evaluation_noise import (
     EVALUATION_SHARE,
     LARGEST_MULTIPLIER,
     evaluations,
     gaussian_multiplier,
     largest_multiplier,
 )
-from common.protocol import StudyProtocol
+from melfed.common.study.protocol import StudyProtocol
 
 DELTA = 1e-5
 

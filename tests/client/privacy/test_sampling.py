@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from client.privacy.sampling import poisson_sample, secure_generator
-from common.errors import StudyError
+from melfed.client.privacy.sampling import poisson_sample, secure_generator
+from melfed.common.errors import StudyError
 
 FALSE_ALARM = 1e-6
 Z = 4.9

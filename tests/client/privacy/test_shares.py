@@ -9,10 +9,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from client.privacy import layers, shares
-from client.privacy.gradients import Clipping, PrivateGradients
-from client.privacy.noise import ROUNDING
-from common.norms import FrozenStatisticsNorm
+from melfed.client.privacy import layer_rules as layers
+from melfed.client.privacy import shares
+from melfed.client.privacy.gradients import Clipping, PrivateGradients
+from melfed.client.privacy.noise import ROUNDING
+from melfed.common.model.norms import FrozenStatisticsNorm
 
 LARGEST = torch.finfo(torch.float32).max
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {

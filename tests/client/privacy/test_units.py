@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.privacy.units import privacy_units, units_of
-from common.errors import DataError
+from melfed.client.privacy.units import privacy_units, units_of
+from melfed.common.errors import DataError
 from tests.common.lesions import one_line, record
 
 KEYS = ("patient_id", "lesion_id", "dup_group")

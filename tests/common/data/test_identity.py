@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data.cells import is_unknown
-from common.data.identity import doubt, normal_id, scoped_id
+from melfed.common.data.identity import doubt, normal_id, scoped_id
+from melfed.common.data.tables.cells import is_unknown
 
 NUMBERS = st.integers(0, 10**15).map(str)
 WORDS = st.from_regex(r"[A-Za-zÄÖÜäöüßéñ]{1,4}[-_/ ]?[0-9]{1,6}[A-Za-z]?", fullmatch=True)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.data.identity import normal_id
-from common.data.records import LesionRecord, LesionTable, ReadOptions, group_ids, read_rows, read_table
-from common.errors import DataError
+from melfed.common.data.identity import normal_id
+from melfed.common.data.records import LesionRecord, LesionTable, ReadOptions, group_ids, read_rows, read_table
+from melfed.common.errors import DataError
 from tests.common.lesions import touch, write
 
 COLUMNS = ("image", "target", "diagnosis", "patient_id", "lesion_id", "dup_group", "age", "sex", "site", "source")

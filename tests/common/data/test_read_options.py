@@ -2,8 +2,8 @@
 
 import pytest
 
-from common.data.read_options import read_options
-from common.errors import DataError
+from melfed.common.data.read_options import read_options
+from melfed.common.errors import DataError
 
 
 def test_words_folders_and_ids() -> None:

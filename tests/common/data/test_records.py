@@ -8,10 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.data.identity import normal_id, scoped_id
-from common.data.records import LesionRecord, group_ids, group_kind, read_table, select_image_types, select_sources
-from common.data.vocabulary.sites import SITES
-from common.errors import DataError
+from melfed.common.data.identity import normal_id, scoped_id
+from melfed.common.data.records import (
+    LesionRecord,
+    group_ids,
+    group_kind,
+    read_table,
+    select_image_types,
+    select_sources,
+)
+from melfed.common.data.vocabulary.sites import SITES
+from melfed.common.errors import DataError
 from tests.common.lesions import one_line, record, touch, write
 
 HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"

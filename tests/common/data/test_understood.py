@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from common.data.decisions import UnknownWords
-from common.data.records import read_table
-from common.data.rows import ReadOptions
-from common.data.understood import Understanding, read_to_show, sections, understand
-from common.data.vocabulary.diagnoses import checked_mapping
-from common.errors import DataError
+from melfed.common.data.decisions import UnknownWords
+from melfed.common.data.records import read_table
+from melfed.common.data.tables.rows import ReadOptions
+from melfed.common.data.understood import Understanding, read_to_show, sections, understand
+from melfed.common.data.vocabulary.diagnoses import checked_mapping
+from melfed.common.errors import DataError
 from tests.common.lesions import touch, write
 
 COLUMNS = "image,diagnosis,patient_id,lesion_id,source,site,image_type"

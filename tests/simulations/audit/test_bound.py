@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulations.audit.bound import lower_bound, p_value, provable
+from melfed.simulations.audit.bound import lower_bound, p_value, provable
 
 
 def binomial(trials: int, probability: float) -> list[float]:

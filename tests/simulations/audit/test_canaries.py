@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from scipy.stats import binom, norm
 from torch.nn import functional as F
 
-from client.inputs import PixelInputs
-from client.privacy.accounting import Mechanism
-from client.privacy.gradients import Clipping, PrivateGradients
-from common.classifier import Classifier
-from simulations.audit.canaries import NO_CANARY, Auditor, CanaryInputs, correct_guesses
-from simulations.virtual_clinics import VirtualClinics
+from melfed.client.privacy.accounting import Mechanism
+from melfed.client.privacy.gradients import Clipping, PrivateGradients
+from melfed.client.training.inputs import PixelInputs
+from melfed.common.model.classifier import Classifier
+from melfed.simulations.audit.canaries import NO_CANARY, Auditor, CanaryInputs, correct_guesses
+from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.small import CPU, small_model, small_study, without_dropout
 
 CANARY_OF = np.concatenate([np.full(6, NO_CANARY), np.repeat(np.arange(7), 4)])

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from common.augment import to_input
-from common.backbones import BACKBONES
-from common.classifier import Classifier, load_trainable, trainable_tensors
-from common.protocol import StudyProtocol
-from common.study_model import build_study_classifier, seal
-from simulations.audit import network
-from simulations.audit.network import WHITE, write_weights
+from melfed.common.data.augmentation import to_input
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.classifier import Classifier, load_trainable, trainable_tensors
+from melfed.common.study.build import build_study_classifier, seal
+from melfed.common.study.protocol import StudyProtocol
+from melfed.simulations.audit import network
+from melfed.simulations.audit.network import WHITE, write_weights
 
 MODELS = {name: getattr(network, name) for name in ("blind", "silencing", "overflowing", "infinite", "huge", "tiny")}
 

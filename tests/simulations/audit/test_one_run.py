@@ -15,17 +15,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import private_training
-from client.privacy.accounting import Mechanism
-from client.privacy.gradients import Clipping
-from client.privacy.noise import NoiseSource
-from common.classifier import build_trunk
-from common.errors import StudyError
-from common.protocol import StudyProtocol
-from common.study_model import seal
-from simulations.audit.bound import provable
-from simulations.audit.one_run import CanaryAudit, audit_canaries, guesses_of, plain_steps
-from simulations.virtual_clinics import VirtualClinics
+from melfed.client.privacy.accounting import Mechanism
+from melfed.client.privacy.gradients import Clipping
+from melfed.client.privacy.noise import NoiseSource
+from melfed.client.training import private as private_training
+from melfed.common.errors import StudyError
+from melfed.common.model.classifier import build_trunk
+from melfed.common.study.build import seal
+from melfed.common.study.protocol import StudyProtocol
+from melfed.simulations.audit.bound import provable
+from melfed.simulations.audit.one_run import CanaryAudit, audit_canaries, guesses_of, plain_steps
+from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.small import CPU, small_study
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -39,7 +39,7 @@ CONFIDENCE = 0.975
 def _fixed_randomness(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw noise and samples from fixed streams."""
     noise, sampling = np.random.default_rng(7), np.random.default_rng(8)
-    for module in ("client.private_training", "client.worker"):
+    for module in ("melfed.client.training.private", "melfed.client.worker.worker"):
         monkeypatch.setattr(f"{module}.NoiseSource", lambda: NoiseSource(noise.bytes))
     monkeypatch.setattr(private_training, "secure_generator", lambda: sampling)
 
@@ -92,7 +92,9 @@ def with_too_little_clipping(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_images_as_patients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.worker.privacy_units", lambda records, _unit: [str(i) for i in range(len(records))])
+    monkeypatch.setattr(
+        "melfed.client.worker.worker.privacy_units", lambda records, _unit: [str(i) for i in range(len(records))]
+    )
 
 
 def with_everybody_in_each_step(monkeypatch: pytest.MonkeyPatch) -> None:

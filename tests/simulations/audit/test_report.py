@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from simulations.audit import trials
+from melfed.simulations.audit import trials
 from tests.mutants import MUTANTS
-from tests.simulations.test_cli import Command, melfed_sim  # noqa: F401 (a fixture)
+from tests.simulations.cli.test_main import Command, melfed_sim  # noqa: F401 (a fixture)
 
 STUDY = """\
 name: small

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from client import worker_pb2 as pb
-from simulations.audit.door import Seen
-from simulations.audit.statistics import ABSENT, Observation, choose, observe
+from melfed.client.rpc import worker_pb2 as pb
+from melfed.simulations.audit.door import Seen
+from melfed.simulations.audit.statistics import ABSENT, Observation, choose, observe
 
 TRIALS = 10
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.dataset import PARTS
-from client.ledger_key import ledger_key
-from client.privacy.noise import NoiseSource
-from common.protocol import StudyProtocol
-from simulations.audit.door import (
+from melfed.client.data.clinic_data import PARTS
+from melfed.client.ledger.key import ledger_key
+from melfed.client.privacy.noise import NoiseSource
+from melfed.common.study.protocol import StudyProtocol
+from melfed.simulations.audit.door import (
     Clinic,
     Picture,
     images_of,
@@ -23,9 +23,9 @@ from simulations.audit.door import (
     quiet,
     write_data,
 )
-from simulations.audit.power import trials_needed
-from simulations.audit.trials import WorldsAudit, audit_worlds, trials_for
-from simulations.audit.worlds import CPU, scenarios
+from melfed.simulations.audit.power import trials_needed
+from melfed.simulations.audit.trials import WorldsAudit, audit_worlds, trials_for
+from melfed.simulations.audit.worlds import CPU, scenarios
 from tests.mutants import MUTANTS
 
 CONFIDENCE = 0.975
@@ -36,7 +36,7 @@ UNSEEN = {"float32_norms": 1.003, "subnormal_factor": 1.99}
 @pytest.fixture(autouse=True)
 def _fixed_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(7)
-    for module in ("client.private_training", "client.worker"):
+    for module in ("melfed.client.training.private", "melfed.client.worker.worker"):
         monkeypatch.setattr(f"{module}.NoiseSource", lambda: NoiseSource(noise.bytes))
 
 

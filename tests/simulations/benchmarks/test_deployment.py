@@ -4,8 +4,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from simulations.benchmarks.deployment import machine
-from simulations.benchmarks.deployment_tables import show
+from melfed.simulations.benchmarks.deployment import machine
+from melfed.simulations.benchmarks.deployment_tables import show
 
 SPLIT = {
     "rounds": 4,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from simulations.benchmarks import gradients
+from melfed.simulations.benchmarks import gradients
 
 
 def test_a_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulations.benchmarks.memory import Memory, Peaks, by_role, growth, larger, memory, numbers, role
+from melfed.simulations.benchmarks.memory import Memory, Peaks, by_role, growth, larger, memory, numbers, role
 
 PYTHON = "/venv/bin/python3 -P -m"
 
@@ -15,10 +15,18 @@ PYTHON = "/venv/bin/python3 -P -m"
 @pytest.mark.parametrize(
     ("command", "parent", "expected"),
     [
-        (f"{PYTHON} client.cli worker --config /k/clinic.yaml", "client: supervisor", "client: worker"),
-        (f"{PYTHON} client.cli messenger --config /k/clinic.yaml", "client: supervisor", "client: messenger"),
-        (f"{PYTHON} client.cli messenger --config /k/clinic.yaml", "client: messenger", "client: ClientApp"),
-        (f"{PYTHON} server.cli serverapp --daemon 1", "server: superexec", "server: serverapp"),
+        (f"{PYTHON} melfed.client.cli.main worker --config /k/clinic.yaml", "client: supervisor", "client: worker"),
+        (
+            f"{PYTHON} melfed.client.cli.main messenger --config /k/clinic.yaml",
+            "client: supervisor",
+            "client: messenger",
+        ),
+        (
+            f"{PYTHON} melfed.client.cli.main messenger --config /k/clinic.yaml",
+            "client: messenger",
+            "client: ClientApp",
+        ),
+        (f"{PYTHON} melfed.server.cli.main serverapp --daemon 1", "server: superexec", "server: serverapp"),
         ("nginx: master process nginx -c x", "server: supervisor", "server: nginx master"),
         ("nginx: worker process", "server: nginx master", "server: nginx workers"),
         ("/venv/bin/python3 /venv/bin/melfed-client start /k", "", "client: supervisor"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simulations.benchmarks.reading import measure, write_table
+from melfed.simulations.benchmarks.reading import measure, write_table
 from tests.conftest import REPOSITORY
 
 

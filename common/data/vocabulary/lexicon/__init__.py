@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from common.data.vocabulary.lexicon import keratinocytic, melanocytic, melanoma, other, qualifiers
-from common.data.vocabulary.lexicon.entry import ANY, Entry, Qualifier, entries_by_stems, qualifiers_by_stems
+from melfed.common.data.vocabulary.lexicon import keratinocytic, melanocytic, melanoma, other, qualifiers
+from melfed.common.data.vocabulary.lexicon.entry import ANY, Entry, Qualifier, entries_by_stems, qualifiers_by_stems
 
 __all__ = ["ANY", "FAMILIES", "HEADS", "QUALIFIERS", "QUALIFIER_LISTS", "WHOLE", "Entry", "Qualifier"]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from common.data.vocabulary.spelling import stems
+from melfed.common.data.vocabulary.spelling import stems
 
 Effect = Literal["", "in situ", "invasive", "metastasis", "ocular", "link", "hedge", "turn"]
 ANY: Final = frozenset({"any"})

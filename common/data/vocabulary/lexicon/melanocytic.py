@@ -7,7 +7,7 @@ neither melanoma nor not. *Juvenile melanoma* was once the name of Spitz naevi, 
 
 from typing import Final
 
-from common.data.vocabulary.lexicon.entry import Entry, Qualifier
+from melfed.common.data.vocabulary.lexicon.entry import Entry, Qualifier
 
 HEADS: Final = (
     Entry(

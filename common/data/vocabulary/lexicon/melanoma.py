@@ -7,7 +7,7 @@ are not said to be invasive by their name; nodular, desmoplastic and lentigo mal
 
 from typing import Final
 
-from common.data.vocabulary.lexicon.entry import Entry, Qualifier
+from melfed.common.data.vocabulary.lexicon.entry import Entry, Qualifier
 
 HEADS: Final = (
     Entry("mel", "mel", "isic2019"),

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from common.data.vocabulary.lexicon.entry import Entry, Qualifier
+from melfed.common.data.vocabulary.lexicon.entry import Entry, Qualifier
 
 HEADS: Final = (
     Entry(

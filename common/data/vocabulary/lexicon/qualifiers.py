@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from common.data.vocabulary import sites
-from common.data.vocabulary.lexicon.entry import ANY, Qualifier
+from melfed.common.data.vocabulary import sites
+from melfed.common.data.vocabulary.lexicon.entry import ANY, Qualifier
 
 _MALIGNANT = frozenset({"mel", "bcc", "scc", "mal_oth", "malignant", "metastasis", "akiec"})
 _BENIGN = frozenset({"nv", "bkl", "df", "vasc", "ben_oth", "inf", "ak", "benign"})

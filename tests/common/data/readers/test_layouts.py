@@ -5,8 +5,8 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from common.data.records import LesionRecord, LesionTable, ReadOptions, group_ids, read_rows, read_table
-from common.errors import DataError
+from melfed.common.data.records import LesionRecord, LesionTable, ReadOptions, group_ids, read_rows, read_table
+from melfed.common.errors import DataError
 from tests.common.lesions import touch, write
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from common.data.records import group_ids, group_kind, read_rows, read_table
-from common.data.vocabulary.sites import SITES
-from common.errors import DataError
+from melfed.common.data.records import group_ids, group_kind, read_rows, read_table
+from melfed.common.data.vocabulary.sites import SITES
+from melfed.common.errors import DataError
 from tests.common.lesions import one_line, touch, write
 
 ISIC2019 = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK"

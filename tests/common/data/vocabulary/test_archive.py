@@ -3,9 +3,9 @@
 import pytest
 from isic_metadata.diagnosis_hierarchical import DiagnosisEnum
 
-from common.data.vocabulary import archive
-from common.data.vocabulary.diagnoses import read_diagnosis, read_levels
-from common.data.vocabulary.entities import CODES, positive_entities
+from melfed.common.data.vocabulary import archive
+from melfed.common.data.vocabulary.diagnoses import read_diagnosis, read_levels
+from melfed.common.data.vocabulary.entities import CODES, positive_entities
 
 MEL = positive_entities(["mel"])
 PATHS = sorted(member.value for member in DiagnosisEnum)

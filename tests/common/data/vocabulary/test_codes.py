@@ -2,9 +2,9 @@
 
 import pytest
 
-from common.data.vocabulary import codes
-from common.data.vocabulary.diagnoses import read_diagnosis
-from common.data.vocabulary.entities import positive_entities
+from melfed.common.data.vocabulary import codes
+from melfed.common.data.vocabulary.diagnoses import read_diagnosis
+from melfed.common.data.vocabulary.entities import positive_entities
 
 MEL = positive_entities(["mel"])
 

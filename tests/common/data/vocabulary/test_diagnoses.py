@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.data.vocabulary.diagnoses import LEAVE_OUT, checked_mapping, combine, read_diagnosis, read_levels
-from common.data.vocabulary.entities import CODES, EVERYTHING, positive_entities
-from common.data.vocabulary.lexicon import FAMILIES, QUALIFIERS
-from common.data.vocabulary.published import PUBLISHED
-from common.errors import DataError
+from melfed.common.data.vocabulary.diagnoses import LEAVE_OUT, checked_mapping, combine, read_diagnosis, read_levels
+from melfed.common.data.vocabulary.entities import CODES, EVERYTHING, positive_entities
+from melfed.common.data.vocabulary.lexicon import FAMILIES, QUALIFIERS
+from melfed.common.data.vocabulary.published import PUBLISHED
+from melfed.common.errors import DataError
 
 MEL = positive_entities(["mel"])
 

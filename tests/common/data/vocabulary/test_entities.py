@@ -2,8 +2,8 @@
 
 import pytest
 
-from common.data.vocabulary.entities import CODES, ENTITIES, EVERYTHING, code_of, positive_entities
-from common.errors import DataError
+from melfed.common.data.vocabulary.entities import CODES, ENTITIES, EVERYTHING, code_of, positive_entities
+from melfed.common.errors import DataError
 
 
 def test_every_code_names_entities_that_are_there() -> None:

@@ -2,14 +2,14 @@
 
 import pytest
 
-from common.data.vocabulary import page
-from common.data.vocabulary.compose import OPEN_WORD
-from common.data.vocabulary.diagnoses import read_diagnosis
-from common.data.vocabulary.entities import CODES, EVERYTHING
-from common.data.vocabulary.lexicon import FAMILIES, QUALIFIER_LISTS
-from common.data.vocabulary.lexicon.entry import Entry, entries_by_stems, qualifiers_by_stems
-from common.data.vocabulary.published import PUBLISHED
-from common.data.vocabulary.sources import SOURCES
+from melfed.common.data.vocabulary import page
+from melfed.common.data.vocabulary.compose import OPEN_WORD
+from melfed.common.data.vocabulary.diagnoses import read_diagnosis
+from melfed.common.data.vocabulary.entities import CODES, EVERYTHING
+from melfed.common.data.vocabulary.lexicon import FAMILIES, QUALIFIER_LISTS
+from melfed.common.data.vocabulary.lexicon.entry import Entry, entries_by_stems, qualifiers_by_stems
+from melfed.common.data.vocabulary.published import PUBLISHED
+from melfed.common.data.vocabulary.sources import SOURCES
 from tests.conftest import REPOSITORY
 
 ENTRIES = [entry for heads, whole in FAMILIES.values() for entry in (*heads, *whole)]
@@ -43,4 +43,4 @@ def test_an_empty_name_is_refused() -> None:
 
 def test_the_page_is_that_of_the_code() -> None:
     written = (REPOSITORY / "docs" / "vocabulary.md").read_text(encoding="utf-8")
-    assert written == page.render(), "run: python -m common.data.vocabulary.page docs/vocabulary.md"
+    assert written == page.render(), "run: python -m melfed.common.data.vocabulary.page docs/vocabulary.md"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from common.data.vocabulary.diagnoses import read_diagnosis
-from common.data.vocabulary.entities import CODES
-from common.data.vocabulary.sex import read_sex
-from common.data.vocabulary.sites import read_site
-from common.data.vocabulary.skin import read_fitzpatrick, read_milk10k
+from melfed.common.data.vocabulary.diagnoses import read_diagnosis
+from melfed.common.data.vocabulary.entities import CODES
+from melfed.common.data.vocabulary.sex import read_sex
+from melfed.common.data.vocabulary.sites import read_site
+from melfed.common.data.vocabulary.skin import read_fitzpatrick, read_milk10k
 
 TABLES = "data/found/tables"
 

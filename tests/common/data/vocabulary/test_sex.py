@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.data.vocabulary.sex import read_sex
+from melfed.common.data.vocabulary.sex import read_sex
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from isic_metadata.anatom_site_hierarchical import AnatomSiteEnum
 
-from common.data.vocabulary.sites import BRANCHES, SITES, WORDS, branch_site, read_site, read_site_levels
-from common.data.vocabulary.spelling import stems
+from melfed.common.data.vocabulary.sites import BRANCHES, SITES, WORDS, branch_site, read_site, read_site_levels
+from melfed.common.data.vocabulary.spelling import stems
 
 PATHS = sorted(member.value for member in AnatomSiteEnum)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.data.vocabulary.skin import read_fitzpatrick, read_ita, read_milk10k, read_monk
+from melfed.common.data.vocabulary.skin import read_fitzpatrick, read_ita, read_milk10k, read_monk
 
 
 @pytest.mark.parametrize(

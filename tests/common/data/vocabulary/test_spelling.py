@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.data.vocabulary.spelling import plain, stem, stems
+from melfed.common.data.vocabulary.spelling import plain, stem, stems
 
 
 @pytest.mark.parametrize(

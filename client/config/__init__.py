@@ -1,0 +1,1 @@
+"""What a clinic says: clinic.yaml, its policy, its approvals, and where its files are."""

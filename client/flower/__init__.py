@@ -1,0 +1,1 @@
+"""All of a clinic that knows Flower."""

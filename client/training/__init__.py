@@ -1,0 +1,1 @@
+"""Ordinary and private training of a clinic's model, and the features that it is trained on."""

@@ -1,0 +1,99 @@
+"""What a network is run on: the pixels of a clinic's images, or the stored outputs of its frozen prefix."""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from melfed.common.data.dataset import Images
+from melfed.common.model.classifier import Classifier
+from melfed.common.model.frozen_prefix import Split
+from melfed.common.model.inference import at_least_single, autocast, logits_of, micro_batch_size, power_of_two
+
+Indices = npt.NDArray[np.int64]
+
+CACHED_MICRO_BATCH_ELEMENTS = 1 << 22
+"""Stored activations that are run at once: 16 MiB of them."""
+
+
+class Inputs(Protocol):
+    """Runs a network on some of a clinic's images."""
+
+    @property
+    def micro_batch(self) -> int:
+        """How many rows (image and view) suit the device at once."""
+
+    @property
+    def views(self) -> int:
+        """How many views of an image there are to choose from; 1 where views are drawn at random."""
+
+    def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:
+        """Return logits, shape (k,), for k rows: image numbers, and which view of each (None: the plain image)."""
+
+
+class PixelInputs:
+    """Decoded images, augmented at random each time where a generator is given."""
+
+    views = 1
+
+    def __init__(
+        self,
+        model: Classifier,
+        images: Images,
+        image_size: int,
+        generator: torch.Generator | None,
+        device: torch.device,
+    ) -> None:
+        self.model, self.images, self.generator, self.device = model, images, generator, device
+        self.micro_batch = micro_batch_size(image_size, device)
+
+    def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:  # noqa: ARG002 (drawn at random)
+        """Return logits, shape (k,)."""
+        return logits_of(self.model, self.images, images, self.generator, self.device)
+
+
+class CachedInputs:
+    """Stored outputs of the frozen prefix: the prefix is not run again."""
+
+    def __init__(
+        self, split: Split, features: npt.NDArray[np.float32], images: Images, with_metadata: bool, device: torch.device
+    ) -> None:
+        """Take the features of `melfed.client.training.feature_cache.FeatureCache`, shape (n, views, ...)."""
+        self.split, self.features, self.device = split, features, device
+        self.metadata = images.metadata if with_metadata else None
+        self.views = features.shape[1]
+        self.micro_batch = power_of_two(CACHED_MICRO_BATCH_ELEMENTS // int(np.prod(features.shape[2:])))
+
+    def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:
+        """Return logits, shape (k,)."""
+        chosen = np.zeros(len(images), np.int64) if views is None else views
+        activations = torch.from_numpy(self.features[images, chosen]).to(self.device)
+        metadata = None
+        if self.metadata is not None:
+            metadata = torch.from_numpy(self.metadata[images]).to(self.device)
+        with autocast(self.device):
+            logits: torch.Tensor = self.split.tail(activations, metadata)
+        return at_least_single(logits)
+
+
+def scores_of(model: Classifier, inputs: Inputs, count: int, *, one_shape: bool = False) -> npt.NDArray[np.float64]:
+    """Return the logit of a positive for each of `count` images, unaugmented and in double precision, shape (count,).
+
+    Args:
+        model: what is run.
+        inputs: runs it.
+        count: how many images there are.
+        one_shape: whether the last batch is filled up, with images that are then left out, so that all have the same
+            shape. Kernels round by the shapes that they get: in a private study an image's score must not depend on
+            how many others there are (`melfed.client.privacy.calls`).
+    """
+    scores = np.empty(count)
+    model.eval()
+    with torch.inference_mode():
+        for start in range(0, count, inputs.micro_batch):
+            part = np.arange(start, min(start + inputs.micro_batch, count))
+            batch = np.resize(part, inputs.micro_batch) if one_shape else part
+            logits = inputs.logits(batch)[: len(part)]
+            scores[part] = logits.cpu().numpy()
+    return scores

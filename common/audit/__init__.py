@@ -1,0 +1,1 @@
+"""Audit logs: events, and the hash chain that they stand in."""

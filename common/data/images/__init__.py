@@ -1,0 +1,1 @@
+"""Pictures of any form as 8-bit sRGB pixels, decoded once and kept."""

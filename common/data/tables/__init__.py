@@ -1,0 +1,1 @@
+"""Tables of any form as lines and columns, and what their rows say together."""

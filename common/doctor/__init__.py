@@ -1,0 +1,1 @@
+"""Steps of an examination that both doctors share."""

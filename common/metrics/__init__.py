@@ -1,0 +1,1 @@
+"""How good a classifier is: histograms of scores, metrics, curves and intervals."""

@@ -1,0 +1,1 @@
+"""What a study states: its protocol, its file, and the network that is built from it."""

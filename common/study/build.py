@@ -1,0 +1,80 @@
+"""From a study to its network: weights found, checked against the protocol, and loaded."""
+
+from pathlib import Path
+
+import torch
+
+from melfed.common.errors import StudyError, WeightsError
+from melfed.common.model.classifier import Classifier, build_classifier, warm_classifier
+from melfed.common.model.neck import Neck, tap_modules
+from melfed.common.model.weights import WeightsFile, find_weights, load_weights, run_metadata
+from melfed.common.seeds import seed_for
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import load_tensors
+
+
+def study_weights(study: StudyProtocol, weights_dir: Path | None = None, *, download: bool = True) -> WeightsFile:
+    """Return the file of a pretrained study's weights, checked against the digest that the study states.
+
+    Args:
+        study: names weights, or their digest, or neither.
+        weights_dir: where they are looked for first.
+        download: whether the network may be used.
+
+    Raises:
+        WeightsError: there are no such weights, or they are others than the study says.
+    """
+    return find_weights(
+        study.model.backbone,
+        weights=Path(study.model.weights) if study.model.weights else None,
+        weights_dir=weights_dir,
+        expected_sha256=study.model.weights_sha256,
+        download=download,
+    )
+
+
+def seal(study: StudyProtocol, weights_dir: Path | None = None, *, download: bool = True) -> StudyProtocol:
+    """Return the study with its weights' SHA-256 written in, so that its digest covers them. Raises WeightsError."""
+    if not study.model.pretrained:
+        return study
+    return study.with_changes("model", weights_sha256=study_weights(study, weights_dir, download=download).sha256)
+
+
+def located(study: StudyProtocol, weights_dir: Path | None = None) -> StudyProtocol:
+    """Return the study with its weights' path written in, for processes that cannot search. Raises WeightsError."""
+    if not study.model.pretrained:
+        return study
+    return study.with_changes("model", weights=str(study_weights(study, weights_dir).path.resolve()))
+
+
+def build_study_classifier(study: StudyProtocol, weights_dir: Path | None = None) -> Classifier:
+    """Return the study's network as it stands before the first round, on the CPU. Raises WeightsError."""
+    seed = seed_for(study.seed_of("model"), "model")
+    plain = study.model.model_copy(update={"neck": None})
+    if not study.model.pretrained:
+        return build_classifier(plain, seed=seed, state=None)
+    file = study_weights(study, weights_dir)
+    metadata = run_metadata(file)
+    if metadata is None:
+        if study.model.neck and study.federation.mode == "federated":
+            raise StudyError(
+                f"model.neck is {study.model.neck}, but {file.path} is no finished run: name one in model.weights that "
+                "was trained on public images with the same neck (federation.mode: central)"
+            )
+        model = build_classifier(plain, seed=seed, state=load_weights(file, study.model.backbone))
+        if study.model.neck:
+            # A central run gets its neck when it has finished, from its own images' features: that it can is seen now.
+            Neck(*tap_modules(model.trunk), study.model.neck)
+        return model
+    if metadata["backbone"] != study.model.backbone:
+        raise WeightsError(f"{file.path}: a run of {metadata['backbone']}, but the study's is {study.model.backbone}")
+    return _warm(study, seed, file)
+
+
+def _warm(study: StudyProtocol, seed: int, file: WeightsFile) -> Classifier:
+    """Return the study's network with a run's trunk, and its head and metadata branch where they fit."""
+    tensors = {name: torch.from_numpy(array) for name, array in load_tensors(file.path)[0].items()}
+    model, missing = warm_classifier(study.model, seed=seed, tensors=tensors)
+    if any(name.startswith("neck.") for name in missing):
+        raise StudyError(f"model.neck is {study.model.neck}, but the run {file.path} has another neck, or none")
+    return model

@@ -1,0 +1,405 @@
+"""The study protocol: everything that influences training, in one validated, immutable document.
+
+Its canonical SHA-256 digest is what a clinic approves, and what every checkpoint and report carries. Reading YAML, with
+line numbers in its errors, is in `melfed.common.study.file`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from melfed.common.data.vocabulary.entities import positive_entities
+from melfed.common.errors import DataError, StudyError
+from melfed.common.model.backbones import BACKBONES
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+ImageType = Literal["dermoscopic", "clinical", "overview", "tbp tile", "tbp overview", "rcm"]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+SEEDED = ("partition", "model", "training")
+"""Sections that may have a seed of their own."""
+
+
+CURRENT = 2
+"""Version of the document's format. Version 1 (melfed 0.1) divided a clinic by counts, and rounded what it told."""
+
+
+class Section(BaseModel):
+    """Base of all sections: strict types, no unknown keys, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
+
+
+class PhantomSection(Section):
+    """Synthetic lesions in place of a data folder (simulation only)."""
+
+    images: int = Field(1200, ge=40, le=1_000_000, description="how many images")
+    clinics: int = Field(4, ge=2, le=100, description="how many clinics, each with its own camera")
+    melanoma_rate: float = Field(0.25, gt=0, le=0.6, description="fraction of melanoma patients")
+
+
+class DataSpec(Section):
+    """What counts as a positive, and how pictures enter the network."""
+
+    positive: tuple[str, ...] = Field(
+        ("mel",), min_length=1, description="diagnoses that count as positive, codes of docs/vocabulary.md"
+    )
+    image_size: int = Field(128, ge=32, le=1024, description="side of the square network input, pixels")
+    sources: Literal["all"] | tuple[str, ...] = Field(
+        "all", description="'all', or a list of names and patterns of sources ('!PATTERN' leaves out)"
+    )
+    image_type: Literal["all"] | tuple[ImageType, ...] = Field(
+        "all", description="'all', or a list of kinds of pictures; one whose kind the table does not say is taken"
+    )
+    phantom: PhantomSection | None = Field(None, description="render synthetic lesions instead of reading a folder")
+
+    @field_validator("positive")
+    @classmethod
+    def _codes_that_there_are(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            positive_entities(value)
+        except DataError as error:
+            raise ValueError(str(error).removeprefix("positive: ")) from None
+        return value
+
+    @field_validator("sources")
+    @classmethod
+    def _some_source(cls, value: Literal["all"] | tuple[str, ...]) -> Literal["all"] | tuple[str, ...]:
+        if value == ():
+            raise ValueError("names no source; write 'all' or at least one name")
+        return value
+
+
+PartitionScheme = Literal[
+    "source",
+    "iid",
+    "label_dirichlet",
+    "size_dirichlet",
+    "pathological",
+    "size_zipf",
+    "size_linear",
+    "size_square",
+    "size_exponential",
+]
+
+
+class PartitionSpec(Section):
+    """How a data folder becomes virtual clinics (simulation only)."""
+
+    by: PartitionScheme = Field("source", description="how to divide")
+    clinics: int | None = Field(None, ge=1, le=10_000, description="number of clinics; null: all sources, else 4")
+    alpha: float = Field(
+        0.5,
+        gt=0,
+        le=1e6,
+        description="of the Dirichlet schemes, concentration (small is skewed); of size_zipf, exponent",
+    )
+    classes: int | None = Field(
+        None, ge=1, le=1000, description="of pathological: how many diagnoses a clinic has; null for all other schemes"
+    )
+    validation: Fraction = Field(0.1, description="fraction of each clinic's groups for validation")
+    test: Fraction = Field(0.2, description="fraction of each clinic's groups for testing")
+    minimum_images: int = Field(20, ge=1, le=1_000_000, description="training images under which a clinic is refused")
+    seed: Seed | None = Field(None, description="of who is in which clinic and part; null: the study's")
+
+    @model_validator(mode="after")
+    def _pathological_has_classes(self) -> Self:
+        if self.by == "pathological" and self.classes is None:
+            raise ValueError("by pathological needs classes, how many diagnoses a clinic has, for example 2")
+        if self.by != "pathological" and self.classes is not None:
+            raise ValueError(f"classes is of by pathological alone, and by is {self.by}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation + test is {self.validation + self.test:g}, which leaves nothing to train on")
+        return self
+
+
+class ModelSpec(Section):
+    """The network, its initial weights, and which of its parameters learn and travel."""
+
+    backbone: str = Field("efficientnet_lite0", description="one of: " + ", ".join(BACKBONES))
+    pretrained: bool = Field(True, description="start from ImageNet weights")
+    train: Literal["head", "affine", "last_block", "full"] = Field("full", description="which parameters learn")
+    metadata: bool = Field(False, description="join age, sex and site before the head")
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="dropout before the head; null: the backbone's own, 0.4 of simple_cnn, 0 of others",
+    )
+    neck: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="the head sees so many whitened features from several depths, by statistics of the run in weights",
+    )
+    weights: str | None = Field(
+        None, description="file or folder of weights, or a finished run as a warm start; null: looked for (README)"
+    )
+    weights_sha256: Digest | None = Field(None, description="SHA-256 of the weights file; null: fixed at the first run")
+    seed: Seed | None = Field(None, description="of the initial values of what is not pretrained; null: the study's")
+
+    @property
+    def dropout_rate(self) -> float:
+        """Dropout that is in force."""
+        return BACKBONES[self.backbone].dropout if self.dropout is None else self.dropout
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_backbone(cls, value: str) -> str:
+        if value not in BACKBONES:
+            raise ValueError(f"no backbone {value!r}; known: {', '.join(BACKBONES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _weights_have_a_use(self) -> Self:
+        if not self.pretrained and (self.weights or self.weights_sha256):
+            raise ValueError("pretrained is false, so weights and weights_sha256 must be null")
+        if self.neck is not None and (not self.pretrained or self.train == "last_block"):
+            raise ValueError("neck goes with pretrained: true and train head, affine or full")
+        if not self.pretrained and self.train != "full":
+            raise ValueError(f"pretrained is false, so train must be full, not {self.train}")
+        return self
+
+
+class TrainingSpec(Section):
+    """A clinic's local training."""
+
+    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="local optimiser")
+    learning_rate: float = Field(5.0e-4, gt=0, le=100, description="peak learning rate")
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field(
+        "constant", description="shape of the learning rate over all rounds"
+    )
+    warmup_steps: int = Field(
+        5,
+        ge=0,
+        le=100_000,
+        description="first steps of the run, at each clinic, over which the learning rate rises from 0",
+    )
+    gradient_norm: float | None = Field(
+        1.0, gt=0, le=1e6, description="largest norm of a step's gradient, longer ones are shortened; null: no limit"
+    )
+    weight_decay: float = Field(0.01, ge=0, le=10, description="decoupled for adamw, L2 otherwise")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    batch_size: int = Field(64, ge=1, le=65_536, description="images an optimiser step")
+    local_epochs: float = Field(
+        1.0, gt=0, le=1000, description="passes over the clinic's images a round; a part of a pass is fine"
+    )
+    positive_weight: float = Field(1.0, gt=0, le=1000, description="weight of a melanoma in the loss")
+    augment: bool = Field(True, description="flips, quarter turns, mild colour")
+    seed: Seed | None = Field(
+        None, description="of the order of images, augmentation, dropout and cohorts; null: the study's"
+    )
+
+
+Algorithm = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi"]
+
+SERVER_LEARNING_RATES: Mapping[Algorithm, float] = MappingProxyType(
+    {"fedavg": 1.0, "fedprox": 1.0, "fedavgm": 1.0, "fedadam": 0.01, "fedyogi": 0.01}
+)
+"""Where the study states none. An adaptive step has about the length of the rate in every value of the model, however
+small the clinics' changes are: 1 ruins any network. Reddi et al. (arXiv 2003.00295) find 10^-2 to 10^-1 best with
+τ = 10^-3 for most of their tasks; the smaller is taken here."""
+
+
+class FederationSpec(Section):
+    """How clinics train together."""
+
+    mode: Literal["federated", "central", "local"] = Field("federated", description="central and local: baselines")
+    rounds: int = Field(5, ge=1, le=100_000, description="rounds; for the baselines, stretches of local_epochs")
+    algorithm: Algorithm = Field("fedavg", description="aggregation")
+    proximal_mu: float = Field(0.01, ge=0, le=1000, description="of fedprox")
+    server_learning_rate: float | None = Field(
+        None, gt=0, le=100, description="of fedavgm, fedadam, fedyogi; null: 1 of fedavgm, 0.01 of the others"
+    )
+    server_momentum: float = Field(0.9, ge=0, lt=1, description="of fedavgm; beta 1 of fedadam and fedyogi")
+    server_beta2: float = Field(0.99, ge=0, lt=1, description="of fedadam and fedyogi")
+    server_tau: float = Field(
+        1e-3, gt=0, le=10, description="τ of fedadam and fedyogi: floor of a step's divisor; its square is the first v"
+    )
+    cohort: float = Field(1.0, gt=0, le=1, description="fraction of the clinics asked each round")
+    quorum: float = Field(1.0, gt=0, le=1, description="fraction of the asked clinics that must answer")
+    validate_every: int = Field(1, ge=1, le=100_000, description="rounds between two validations")
+    tail_average: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the rounds, the last ones, whose models are averaged in the end"
+    )
+    deadline_seconds: float = Field(900.0, gt=0, le=7 * 86_400, description="longest a round may take")
+    grace_seconds: float = Field(
+        60.0, ge=0, le=7 * 86_400, description="with a quorum, how long a round waits for a clinic that was lost"
+    )
+    largest_clinic: int = Field(
+        10_000_000,
+        ge=1,
+        le=10_000_000,
+        description="images, or in a private study units, a part that a clinic may claim; more is refused",
+    )
+    largest_update_norm: float | None = Field(
+        None, gt=0, le=1e12, description="an update of a longer L2 norm is refused; null: no limit"
+    )
+    clip_update_norm: float | None = Field(
+        None, gt=0, le=1e12, description="an update of a longer L2 norm is shortened to it; null: none is"
+    )
+    robust: Literal["none", "trimmed_mean", "median", "krum", "multi_krum"] = Field(
+        "none",
+        description="mean that some false updates cannot lead astray, of 3 updates or more; none: weighted by images",
+    )
+    robust_trim: float = Field(
+        0.1, ge=0, lt=0.5, description="of trimmed_mean: fraction of the updates left out at either end, at least one"
+    )
+    robust_byzantine: int = Field(
+        1, ge=0, le=1000, description="of krum and multi_krum: how many updates may be false; 2 f + 3 are needed"
+    )
+
+    @property
+    def server_rate(self) -> float:
+        """The server's learning rate that is in force; 1 where the algorithm has none."""
+        return SERVER_LEARNING_RATES[self.algorithm] if self.server_learning_rate is None else self.server_learning_rate
+
+
+class PrivacySpec(Section):
+    """Differential privacy of every patient: what is protected, how strongly, and by which mechanism.
+
+    The mechanism is that of Abadi et al. (arXiv 1607.00133) with a patient in place of an example: see
+    `melfed.client.training.private`. Neighbouring data sets differ by all images of one unit, added or removed.
+    """
+
+    unit: Literal["patient", "lesion", "image"] = Field(description="whose images are protected together")
+    epsilon: float | None = Field(
+        None, gt=0, le=1e4, description="largest loss of a clinic's patients over the study; or state noise_multiplier"
+    )
+    noise_multiplier: float | None = Field(
+        None, ge=0, le=1e6, description="σ: noise of a step over clipping_norm; 0 is no noise; or state epsilon"
+    )
+    delta: float = Field(1e-5, gt=0, lt=1, description="probability with which epsilon may be exceeded")
+    recipe: Literal["auto", "manual"] = Field(
+        "auto", description="auto: what is not stated is chosen from epsilon and patients, and printed"
+    )
+    patients: int = Field(
+        1000, ge=1, le=10_000_000, description="a clinic's training patients, a public round guess: for the recipe"
+    )
+    sampling_rate: float = Field(1.0, gt=0, le=1, description="q: probability that a patient takes part in a step")
+    steps: int = Field(1, ge=1, le=1_000_000, description="noisy steps a round")
+    clipping: Literal["fixed", "normalised"] = Field(
+        "fixed", description="a patient's gradient is shortened to clipping_norm, or scaled to nearly it"
+    )
+    # From far above the smallest numbers of single precision: below them nothing would be clipped, nor noised.
+    clipping_norm: float = Field(1.0, ge=1e-6, le=1e6, description="C: largest norm of a patient's gradient")
+    views: int = Field(1, ge=1, le=64, description="augmented views of an image, averaged before clipping")
+    evaluation: Literal["noised", "public"] = Field(
+        "noised", description="histograms of scores: noised and charged, or of images declared public"
+    )
+
+    @model_validator(mode="after")
+    def _one_strength(self) -> Self:
+        if self.noise_multiplier == 0 and self.epsilon is not None:
+            raise ValueError(f"noise_multiplier is 0, so no epsilon holds, not even {self.epsilon:g}; leave out one")
+        if (self.epsilon is None) == (self.noise_multiplier is None):
+            both = "both are" if self.epsilon is not None else "neither is"
+            raise ValueError(f"state epsilon or noise_multiplier: {both} stated")
+        return self
+
+
+class ResourcesSpec(Section):
+    """What one virtual clinic may use in simulation; outside the digest, since it does not change what is learnt."""
+
+    cpus: float = Field(1.0, gt=0, le=1024, description="CPU cores a clinic")
+    gpus: float | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="GPUs a clinic, fractions share one; 0: the CPU; null: shares of what is here (a cluster: 0)",
+    )
+
+
+class StudyProtocol(Section):
+    """A whole study. Every key has a default; `melfed-sim keys` prints them with their ranges."""
+
+    protocol: Literal[1, 2] = Field(2, description="version of this document's format; 1 is read, and not trained")
+    name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="short name")
+    data: DataSpec = DataSpec()
+    partition: PartitionSpec = PartitionSpec()
+    model: ModelSpec = ModelSpec()
+    training: TrainingSpec = TrainingSpec()
+    federation: FederationSpec = FederationSpec()
+    privacy: PrivacySpec | None = Field(None, description="differential privacy; null: none")
+    resources: ResourcesSpec = ResourcesSpec()
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="of all that is random but privacy noise; sections may have own ones"
+    )
+
+    @model_validator(mode="after")
+    def _privacy_is_federated(self) -> Self:
+        if self.privacy is not None and self.federation.mode != "federated":
+            raise ValueError(
+                f"privacy is for federation.mode federated, not {self.federation.mode}; a baseline has privacy: null"
+            )
+        return self
+
+    def canonical(self) -> str:
+        """Return the canonical JSON that the digest is taken of.
+
+        The path of the weights is left out: it differs between machines, and their SHA-256 is in. What is null because
+        it follows from another key stands as it is in force. Where they are null, `partition.classes` and the seeds of
+        sections are left out: a study without one is the same study as before there were such keys.
+        """
+        content = self.model_dump(mode="json", exclude={"resources": True, "model": {"weights"}})
+        for path, value in self.followed().items():
+            section, key = path.split(".")
+            content[section][key] = value
+        if self.partition.classes is None:
+            del content["partition"]["classes"]
+        for section in SEEDED:
+            if content[section]["seed"] is None:
+                del content[section]["seed"]
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+    def followed(self) -> dict[str, float]:
+        """Return the values in force of the keys that follow from another key where they are null, by key path."""
+        return {
+            "model.dropout": self.model.dropout_rate,
+            "federation.server_learning_rate": self.federation.server_rate,
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical document, 64 hexadecimal digits."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    def seed_of(self, section: Literal["partition", "model", "training"]) -> int:
+        """Return the seed of a section's random streams: its own where it states one, else the study's."""
+        own: int | None = getattr(self, section).seed
+        return self.seed if own is None else own
+
+    def with_changes(self, section: str, **changes: Any) -> "StudyProtocol":
+        """Return a copy with keys of one section replaced (validated again)."""
+        return self.with_sections({section: changes})
+
+    def with_sections(self, sections: Mapping[str, Mapping[str, Any]]) -> "StudyProtocol":
+        """Return a copy with keys of several sections replaced (validated again, all at once)."""
+        content = self.model_dump(mode="json")
+        for section, changes in sections.items():
+            content[section].update(changes)
+        return StudyProtocol.model_validate_json(json.dumps(content))
+
+
+def require_current(study: StudyProtocol) -> None:
+    """Raise StudyError where a study is of a version that is read, but not trained any more."""
+    if study.protocol != CURRENT:
+        raise StudyError(
+            f"study {study.name} is of protocol {study.protocol}: since protocol {CURRENT} each patient is in a part "
+            f"by itself and counts are noised, so that its results would be others; write protocol: {CURRENT} (or "
+            "leave it out), and let the clinics approve it again"
+        )
+
+
+def validates(study: StudyProtocol, round_number: int) -> bool:
+    """Tell whether the model after a round (1-based) is validated: every so many rounds, and always after the last."""
+    every = study.federation.validate_every
+    return round_number >= 1 and (round_number % every == 0 or round_number == study.federation.rounds)

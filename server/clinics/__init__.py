@@ -1,0 +1,1 @@
+"""The clinics of a consortium: keys, certificates, and what they last said."""

@@ -1,0 +1,1 @@
+"""The coordinator's processes: kept running, reconciled with what runs are wanted, and their health."""

@@ -1,0 +1,1 @@
+"""The only open port of a deployment: nginx and its configuration."""

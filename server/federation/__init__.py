@@ -1,0 +1,1 @@
+"""Rounds: who takes part, what is asked, what an answer must be."""

@@ -1,0 +1,130 @@
+"""Answers to the open round, kept on disk before they count: a ServerApp that is killed takes them up from there.
+
+A clinic that has answered is then not asked again, and no answer counts twice: what is kept is of one round of one
+study, one file a clinic, and all of it is dropped once the round's checkpoint is written. A file that is damaged, or of
+another round, is as good as none: its clinic is asked again, and answers from what it has stored.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from melfed.common.errors import DataError, RunError, StorageError
+from melfed.common.metrics.noisy_histogram import histogram_from_arrays
+from melfed.common.study.protocol import Section
+from melfed.common.tensors import TensorError, Tensors, check_tensors, load_tensors, save_tensors, shapes
+from melfed.server.federation.reply_checks import Update
+from melfed.server.runs.outcome import Account
+
+LONGEST_NAME = 120
+"""Of a file; what is longer is named by its SHA-256."""
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+
+class _Header(Section):
+    """What the file says beside tensors and histogram."""
+
+    clinic: str
+    round: int
+    digest: str
+    weight: float
+    loss: float
+    account: Account | None
+    size: int
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The folder `RUN/round`."""
+
+    folder: Path
+    digest: str
+
+    def keep(self, number: int, clinic: str, update: Update) -> None:
+        """Write one clinic's update, durably.
+
+        Raises:
+            StorageError: it cannot be written; then it must not count.
+        """
+        arrays: Arrays = {f"tensors/{name}": tensor for name, tensor in update.tensors.items()}
+        if update.validation is not None:
+            arrays |= {f"validation/{name}": array for name, array in update.validation.to_arrays().items()}
+        header = _Header(
+            clinic=clinic,
+            round=number,
+            digest=self.digest,
+            weight=update.weight,
+            loss=update.loss,
+            account=update.account,
+            size=update.size,
+        )
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.folder}: cannot be made: {error.strerror}; free space and try again") from None
+        text = header.model_dump_json()
+        save_tensors(self.folder / _file_name(clinic), arrays, {"header": text, "sum": _sum(text, arrays)})
+
+    def kept(self, number: int, model: Tensors) -> dict[str, Update]:
+        """Return the updates of a round that were kept, by clinic, and drop whatever else is there.
+
+        Args:
+            number: the round that is open.
+            model: the global model that its clinics were sent; says which shapes the tensors have.
+        """
+        found = {}
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            read = self._read(path, number, model)
+            if read is None:
+                path.unlink(missing_ok=True)
+            else:
+                found[read[0]] = read[1]
+        return found
+
+    def clear(self) -> None:
+        """Drop everything: the round's checkpoint is written."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            path.unlink(missing_ok=True)
+
+    def _read(self, path: Path, number: int, model: Tensors) -> tuple[str, Update] | None:
+        try:
+            arrays, metadata = load_tensors(path)
+            text = str(metadata.get("header"))
+            if metadata.get("sum") != _sum(text, arrays):
+                return None
+            header = _Header.model_validate_json(text)
+            tensors = _under("tensors/", arrays)
+            check_tensors(tensors, shapes(model))
+            scores = _under("validation/", arrays)
+            validation = histogram_from_arrays(scores) if scores else None
+        except (RunError, ValidationError, TensorError, DataError):
+            return None
+        theirs = (header.round, header.digest, _file_name(header.clinic))
+        if theirs != (number, self.digest, path.name):
+            return None
+        floats = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
+        update = Update(floats, header.weight, header.loss, validation, header.account, header.size)
+        return header.clinic, update
+
+
+def _file_name(clinic: str) -> str:
+    name = quote(clinic, safe=" ,()")
+    return f"{name if len(name) <= LONGEST_NAME else hashlib.sha256(clinic.encode()).hexdigest()}.safetensors"
+
+
+def _under(prefix: str, arrays: Arrays) -> Arrays:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _sum(header: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
+    """Return a SHA-256 over everything in a file: one flipped bit, and it is none."""
+    digest = hashlib.sha256(header.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode() + np.asarray(array, order="C").tobytes())
+    return digest.hexdigest()

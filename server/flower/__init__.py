@@ -1,0 +1,1 @@
+"""All of the server that knows Flower."""

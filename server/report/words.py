@@ -1,0 +1,276 @@
+"""How the report says things: numbers, units, reasons, and what the numbers mean."""
+
+from collections.abc import Sequence
+
+from melfed.common.metrics.exact import EvaluationMetrics, Interval
+from melfed.common.metrics.score_bins import MOST_BINS
+from melfed.common.metrics.score_edges import SCORE_BINS
+from melfed.common.study.protocol import StudyProtocol
+from melfed.server.runs.summary import AT_CLINICS, PublicData, RoundSummary, RunSummary
+
+SYNTHETIC = "Synthetic images: these numbers say nothing about real patients"
+NOTICE = "Research software, no medical device."
+FEW = 10
+
+_PLURALS = {"patient": "patients", "lesion": "lesions", "duplicate group": "duplicate groups", "image": "images"}
+
+MODES = {
+    "federated": "Federated: the clinics trained one model together",
+    "central": "Central baseline: one model trained on all clinics' images in one place",
+    "local": "Local baseline: each clinic trained a model of its own, on its own images alone",
+}
+
+_SPLITS = {
+    "patient": "Splits go by patient: all images of a patient are in one part (training, validation or test) of one "
+    "clinic.",
+    "lesion": "Splits go by lesion, as the data names no patients: all images of a lesion are in one part of one "
+    "clinic, but two lesions of one patient may stand on both sides of a split, which can flatter the results.",
+    "duplicate group": "Splits go by group of duplicate images, as the data names neither patients nor lesions: images "
+    "of one patient may stand on both sides of a split, which can flatter the results.",
+    "image": "Splits go by image, as the data names neither patients nor lesions: images of one patient may stand on "
+    "both sides of a split, which can flatter the results.",
+}
+
+
+def plural(groups_by: str) -> str:
+    """Return the word for groups of images: patients, lesions, ... or, where the data mixes them, groups."""
+    return _PLURALS.get(groups_by, "groups")
+
+
+def capital(words: str) -> str:
+    """Return words with a capital first letter."""
+    return words[:1].upper() + words[1:]
+
+
+def splits_by(summary: RunSummary) -> str:
+    """Return what a split keeps together, and what that is worth."""
+    if summary.privacy and any(clinic.counted.how != "rounded" for clinic in summary.clinics):
+        return _private_splits(summary.privacy.unit)
+    groups_by = summary.data.groups_by
+    mixed = (
+        f"Splits go by {groups_by}: all images of such a group are in one part of one clinic. Where a patient is not "
+        "named, images of that patient may stand on both sides of a split, which can flatter the results."
+    )
+    return _SPLITS.get(groups_by, mixed)
+
+
+def _private_splits(unit: str) -> str:
+    said = f"Splits go by {unit}, which is what the study protects"
+    if unit == "patient":
+        return f"{said}: all images of a patient are in one part (training, validation or test) of one clinic."
+    kept = f"all images of a {unit} are in one part of one clinic, but two {plural(unit)}"
+    kept = "images" if unit == "image" else kept
+    return f"{said}: {kept} of one patient may stand on both sides of a split, which can flatter the results."
+
+
+def exact_groups(summary: RunSummary) -> str:
+    """Return what exact histograms count beside images."""
+    unit = summary.privacy.unit if summary.privacy else None
+    # Clinics group what their own tables tie together, whatever the study protects.
+    deployed = summary.data.layout == AT_CLINICS and unit in {"lesion", "image"}
+    return "group" if deployed else summary.data.groups_by
+
+
+def count(value: int) -> str:
+    """Return a whole number with thousands separated."""
+    return f"{value:,}"
+
+
+def counted(value: int, one: str, many: str) -> str:
+    """Return a count with its noun."""
+    return f"{count(value)} {one if value == 1 else many}"
+
+
+def value_of(interval: Interval) -> str:
+    """Return a value with three decimals, or `undefined`."""
+    return "undefined" if interval.value is None else f"{interval.value:.3f}"
+
+
+def limits_of(interval: Interval) -> str | None:
+    """Return the two limits, or None where undefined."""
+    if interval.low is None or interval.high is None:
+        return None
+    return f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def spoken(interval: Interval) -> str:
+    """Return value and limits as running text."""
+    limits = limits_of(interval)
+    return f"{value_of(interval)} (95 % interval {limits})" if limits else value_of(interval)
+
+
+def noised_unit(summary: RunSummary) -> str | None:
+    """Return the unit that noised histograms count, or None where histograms are exact and count images."""
+    privacy = summary.privacy
+    return privacy.unit if privacy is not None and privacy.evaluation == "noised" else None
+
+
+def hint(metrics: EvaluationMetrics, part: str = "test", unit: str | None = None) -> str | None:
+    """Return why metrics are undefined or weak, or None where neither holds; `unit` as of `noised_unit`."""
+    return _exact_hint(metrics, part) if unit is None else _noised_hint(metrics, part, plural(unit))
+
+
+def _exact_hint(metrics: EvaluationMetrics, part: str) -> str | None:
+    if metrics.images == 0:
+        return f"no {part} image was evaluated"
+    if metrics.melanomas == 0:
+        return f"no melanoma in {part}"
+    if metrics.melanomas == metrics.images:
+        return f"nothing but melanomas in {part}"
+    others = metrics.images - metrics.melanomas
+    if min(metrics.melanomas, others) >= FEW:
+        return None
+    if metrics.melanomas <= others:
+        return f"only {counted(metrics.melanomas, 'melanoma', 'melanomas')} in {part}"
+    return f"only {counted(others, 'other image', 'other images')} in {part}"
+
+
+def _noised_hint(metrics: EvaluationMetrics, part: str, units: str) -> str | None:
+    if metrics.images == 0:
+        return f"no histogram of {part}, or nothing in it that shows under the noise"
+    if metrics.auroc.value is None:
+        return f"too few {units} in {part} for the noise"
+    others = metrics.images - metrics.melanomas
+    if min(metrics.melanomas, others) >= FEW:
+        return None
+    which = "with" if metrics.melanomas <= others else "without"
+    return f"only about {count(min(metrics.melanomas, others))} {units} {which} a melanoma in {part}"
+
+
+def prevalence(metrics: EvaluationMetrics) -> float | None:
+    """Return the share of melanomas: the AUPRC of guessing."""
+    return metrics.melanomas / metrics.images if metrics.images else None
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words, to a precision that suits its size."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def megabytes(size: int) -> str:
+    """Return bytes as MB (10^6 bytes)."""
+    return f"{size / 1e6:,.2f}" if size < 1e8 else f"{size / 1e6:,.0f}"
+
+
+def traffic(rounds: Sequence[RoundSummary]) -> str:
+    """Return what travelled in all rounds together."""
+    up, down = (sum(getattr(row, name) for row in rounds) for name in ("bytes_up", "bytes_down"))
+    return f"{megabytes(up)} MB from the clinics, {megabytes(down)} MB to them"
+
+
+def initial_weights(public: PublicData) -> str:
+    """Return what the initial weights come from."""
+    sources = ", ".join(public.sources) or "sources not on record"
+    images = "images" if public.images is None else counted(public.images, "image", "images")
+    return f"the model of study {public.study} (digest {public.digest[:12]}), trained on {images} of: {sources}"
+
+
+def meanings(summary: RunSummary, study: StudyProtocol) -> list[tuple[str, str]]:
+    """Return heading and text of each point that a reader should know before using the numbers."""
+    points = [
+        (
+            "Intervals",
+            "A 95 % interval says which values the data leave open: over many such studies, about 95 of 100 intervals "
+            f"would contain the true value. They are as wide as they have to be: {_widths(summary)} The shaded bands "
+            "in the figures hold point by point, not for a curve as a whole.",
+        ),
+        (
+            "Pooled, not averaged",
+            "The numbers for all clinics come from the scores of all test images put together, and are not the mean of "
+            "the clinics' numbers. A model that ranks well within each clinic but gives one clinic higher scores than "
+            "another loses in the pooled AUROC, as it would in use.",
+        ),
+        (
+            "AUROC and balanced accuracy",
+            "AUROC judges the order of the scores over all thresholds; balanced accuracy judges yes or no at the one "
+            "threshold 0.5. Some publications give the AUROC of rounded predictions, which is balanced accuracy under "
+            "another name: compare like with like.",
+        ),
+        (
+            "AUPRC and chance",
+            "AUPRC depends on how frequent melanoma is: guessing reaches the share of melanomas, so AUPRCs of test "
+            "sets with different shares cannot be compared. The melanoma share of a research data set is far above "
+            "that of a clinic's daily work, where precision would be lower.",
+        ),
+        (
+            "The test part",
+            f"The test part was scored once, by {_final_model(study)}; no round was picked by its result. It comes "
+            "from the same clinics as the training images: at another clinic, with another camera or other patients, "
+            "the model may do worse.",
+        ),
+        ("Privacy", _PRIVATE if summary.privacy else _PRIVACY[summary.mode]),
+    ]
+    if (unit := noised_unit(summary)) is not None:
+        points.insert(1, (f"Each {unit} counts once", _weights(unit)))
+    if summary.mode == "local":
+        points.insert(2, ("Pooled local models", _LOCAL))
+    if study.data.positive != ("mel",):
+        words = ", ".join(study.data.positive)
+        points.append(
+            ("Melanoma", f"In this study every image with one of these diagnoses counts as melanoma: {words}.")
+        )
+    return points
+
+
+def _widths(summary: RunSummary) -> str:
+    """What makes the intervals wide."""
+    unit = noised_unit(summary)
+    if unit is None:
+        return (
+            f"clinics report counts of scores in at most {count(MOST_BINS)} bins instead of scores, and the error "
+            f"that this can cause is part of each interval; and {_independence(exact_groups(summary))}"
+        )
+    return (
+        f"clinics report noisy counts of scores in {count(SCORE_BINS)} bins. Metrics and curves are those of smooth "
+        "densities fitted to these counts, and the noise is part of each interval, as is what the bins hide."
+    )
+
+
+def _weights(unit: str) -> str:
+    said = (
+        f"The noise hides what one {unit} changes, so every {unit} has about the same weight in the evaluation. An "
+        "exact evaluation gives each image the same weight instead, so the two may differ for one and the same model: "
+        "compare like with like."
+    )
+    return said if unit == "image" else f"{said} Several images of one {unit} share its weight."
+
+
+def _final_model(study: StudyProtocol) -> str:
+    rounds = round(study.federation.tail_average * study.federation.rounds)
+    if rounds < 2 or study.federation.mode != "federated":
+        return "the model after the last round"
+    return f"the average of the models of the last {count(rounds)} rounds (which the last validation is of as well)"
+
+
+def _independence(groups_by: str) -> str:
+    if groups_by == "image":
+        return "as the data names neither patients nor lesions, every image counts as independent: too narrow, maybe."
+    unit = groups_by if groups_by in _PLURALS else "group"
+    return f"images of one {unit} resemble each other, so they count for less than as many independent images."
+
+
+_LOCAL = (
+    "Each clinic has its own model here, so the pooled row puts the scores of different models together, each on its "
+    "own clinic's test part. The column “Everywhere” is one model on the test parts of all clinics: the number to hold "
+    "against a federated or central model."
+)
+DATA_UNPROTECTED = (
+    "This section describes the folder that the simulation was given. It is exact, and no part of what a clinic sends."
+)
+STAYED = "images stayed where they are"
+LEFT_OUT_THERE = "what a clinic could not use is in its own log"
+_PRIVATE = (
+    "The section “Privacy” says who is protected, how strongly, and what left the clinics without protection. Noise "
+    "costs accuracy: the same study without it may do better. A second run gives other numbers, as noise is never "
+    "drawn from the study's seed."
+)
+_PRIVACY = {
+    "federated": "This study has no differential privacy. Each clinic's model updates, counts of images, training "
+    "loss and histograms of scores were released without noise.",
+    "central": "This baseline has no privacy at all: all images are in one place.",
+    "local": "This baseline has no differential privacy: models, counts and histograms of scores are without noise.",
+}

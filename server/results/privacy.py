@@ -1,0 +1,197 @@
+"""What a private study protected, what it cost, and everything that left its clinics."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from melfed.common.errors import RunError, StudyError
+from melfed.common.study.protocol import PrivacySpec, StudyProtocol, validates
+from melfed.common.study.recipe import Choice
+from melfed.server.report.privacy_words import shown
+from melfed.server.runs.counts import Counts
+from melfed.server.runs.outcome import Account
+from melfed.server.runs.summary import ClinicPrivacy, PrivacySummary, RecipeChoice, ReleasedQuantity
+
+PART = "part of ε"
+UNBOUNDED = "no bound: there is no noise"
+UNCHARGED = "not covered by ε"
+KEPT = "nothing leaves"
+NO_PATIENT = "nothing about a patient"
+
+_PLURALS = {"patient": "patients", "lesion": "lesions", "image": "images"}
+
+
+def summarise_privacy(
+    study: StudyProtocol,
+    accounts: Mapping[str, Account],
+    clinics: Mapping[str, Counts],
+    choices: Sequence[Choice] = (),
+    warnings: Sequence[str] = (),
+) -> PrivacySummary | None:
+    """Return the privacy of a finished run; None where the study has no privacy section.
+
+    Where clinics differ, the weakest stands for all: the smallest σ, the largest ε.
+
+    Args:
+        study: with its recipe applied, as it was run.
+        accounts: what each clinic last said of its privacy.
+        clinics: what each clinic said of its data.
+        choices: what the recipe chose.
+        warnings: what to tell beside the result, such as a δ that is too large.
+
+    Raises:
+        RunError: no clinic gave an account.
+        StudyError: clinics accounted for noise in their histograms, or for none, against the study.
+    """
+    privacy = study.privacy
+    if privacy is None:
+        return None
+    if not accounts:
+        raise RunError(f"study {study.name}: no clinic said what it spent, so nothing can be said of its privacy")
+    spent = _largest([account.epsilon for account in accounts.values()])
+    noise = min(account.noise_multiplier for account in accounts.values())
+    evaluation = _evaluation_noise(study, privacy, accounts)
+    counts = min((clinic.noise for clinic in clinics.values() if clinic.noise), default=None)
+    return PrivacySummary(
+        unit=privacy.unit,
+        epsilon=privacy.epsilon,
+        epsilon_spent=spent,
+        delta=privacy.delta,
+        noise_multiplier=noise,
+        sampling_rate=privacy.sampling_rate,
+        steps=study.federation.rounds * privacy.steps,
+        clipping=privacy.clipping,
+        clipping_norm=privacy.clipping_norm,
+        evaluation=privacy.evaluation,
+        evaluation_noise_multiplier=evaluation,
+        count_noise_multiplier=counts,
+        recipe=tuple(RecipeChoice(key=c.key, value=shown(c.value), reason=c.reason) for c in choices),
+        released=(
+            *_released(study, privacy, noise, evaluation),
+            *_counts(privacy, spent is not None, clinics),
+            *_others(),
+        ),
+        clinics=tuple(
+            ClinicPrivacy(name=name, epsilon=_largest([account.epsilon]), ledger_head=account.head)
+            for name, account in sorted(accounts.items())
+        ),
+        warnings=tuple(warnings),
+    )
+
+
+def _largest(values: Sequence[float | None]) -> float | None:
+    """The largest ε; None where one is unbounded, however that is written."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return max(known) if len(known) == len(values) else None
+
+
+def _evaluation_noise(study: StudyProtocol, privacy: PrivacySpec, accounts: Mapping[str, Account]) -> float | None:
+    noises = [account.evaluation_noise_multiplier for account in accounts.values()]
+    known = [noise for noise in noises if noise is not None]
+    if len(known) != (len(noises) if privacy.evaluation == "noised" else 0):
+        raise StudyError(
+            f"study {study.name}: its evaluation is {privacy.evaluation}, but {len(known)} of {len(noises)} clinics "
+            "accounted for noise in their histograms; use the same melfed version everywhere"
+        )
+    return min(known, default=None)
+
+
+def _released(
+    study: StudyProtocol, privacy: PrivacySpec, noise: float, evaluation: float | None
+) -> Iterator[ReleasedQuantity]:
+    """Yield the models and histograms that a clinic sends, and what protects each."""
+    yield _updates(study, privacy, noise)
+    yield from _histograms(study, privacy, evaluation)
+
+
+def _counts(privacy: PrivacySpec, bounded: bool, clinics: Mapping[str, Counts]) -> Iterator[ReleasedQuantity]:
+    """Yield the numbers that clinics tell of their data: each clinic noises its own, or declares public figures.
+
+    A clinic that told exact numbers would have no bound on its ε: where there is one, those without noise are declared.
+    """
+    unit, units, public = privacy.unit, _PLURALS[privacy.unit], privacy.evaluation == "public"
+    where = "for training" if public else "in each part"
+    quantity = (
+        f"Numbers of {units} with a positive image and of other {units}, {where}; also the clinic's weight in the "
+        "average and the divisor of its noisy sums"
+    )
+    noised = [counts.noise for counts in clinics.values() if counts.noise]
+    bare = sorted(name for name, counts in clinics.items() if not counts.noise)
+    if noised:
+        protection = (
+            f"Gaussian noise of {min(noised):.4g} on each; one {unit} changes one of them by 1; drawn once for the "
+            "run, so that asking again tells nothing new"
+        )
+        yield _row(quantity, protection, PART)
+    if bare and bounded:
+        whose = f" (by {', '.join(bare)})" if noised else ""
+        yield _row(
+            f"The same, declared{whose}" if noised else quantity,
+            "public figures that the clinic itself states, and nothing that it counted",
+            "none",
+        )
+    if bare and not bounded:
+        yield _row(quantity, "there is no noise, unless the clinic states public figures", UNBOUNDED)
+    if public:
+        yield _row(
+            "Numbers of validation and test images, of melanomas and of groups among them",
+            "exact: the study declares these images public",
+            UNCHARGED,
+        )
+
+
+def _others() -> Iterator[ReleasedQuantity]:
+    """Yield what else leaves a clinic, and what is kept back."""
+    yield _row("Training loss, gradient norms, how many took part in a step, scores of single images", KEPT, "none")
+    yield _row(
+        "Time that a clinic takes for a round",
+        "none: it is longer where there are more images",
+        UNCHARGED,
+    )
+    yield _row(
+        "Whether a clinic answers, declines or fails, and the reason that it gives",
+        "reasons are about study, model and policy; others stay in the clinic's own log (a simulation gives all)",
+        UNCHARGED,
+    )
+    yield _row("The clinic's name, the study's digest, the size of messages, σ, and the ledger's ε", NO_PATIENT, "none")
+    yield _row(
+        "Hash of the ledger's last row",
+        "what it covers of the data is a digest under the clinic's own secret key, so no guess can be checked by it",
+        "none",
+    )
+
+
+def _updates(study: StudyProtocol, privacy: PrivacySpec, noise: float) -> ReleasedQuantity:
+    rounds, steps = study.federation.rounds, study.federation.rounds * privacy.steps
+    how = "clipped to" if privacy.clipping == "fixed" else "scaled to at most"
+    asked = "" if study.federation.cohort == 1 else ", fewer where a clinic is not asked in each round"
+    if noise:
+        protection = (
+            f"each {privacy.unit} takes part in a step with probability {privacy.sampling_rate:g}; its gradient is "
+            f"{how} norm {privacy.clipping_norm:g}; the sum receives Gaussian noise of "
+            f"{noise * privacy.clipping_norm:.4g} (σ {noise:.4g} times the norm)"
+        )
+    else:
+        protection = f"each {privacy.unit}'s gradient is {how} norm {privacy.clipping_norm:g}; there is no noise"
+    quantity = f"Model updates: {_times(rounds, 'round')} of {_times(privacy.steps, 'step')}, {steps:,} in all{asked}"
+    return _row(quantity, protection, PART if noise else UNBOUNDED)
+
+
+def _histograms(study: StudyProtocol, privacy: PrivacySpec, evaluation: float | None) -> Iterator[ReleasedQuantity]:
+    times = sum(validates(study, number) for number in range(1, study.federation.rounds + 1))
+    if privacy.evaluation == "public":
+        protection, cost = "exact: the study declares these images public", "not charged: nothing protects these images"
+    elif evaluation:
+        protection = f"every {privacy.unit} counts once; noise of σ {evaluation:.4g} times the most that one changes"
+        cost = PART
+    else:
+        protection, cost = "there is no noise", UNBOUNDED
+    yield _row(f"Histograms of the scores of the validation images: {_times(times, 'release')}", protection, cost)
+    yield _row("Histogram of the scores of the test images: 1 release, with the last of validation", protection, cost)
+
+
+def _times(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _row(quantity: str, protection: str, cost: str) -> ReleasedQuantity:
+    return ReleasedQuantity(quantity=quantity, protection=protection, cost=cost)

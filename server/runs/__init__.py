@@ -1,0 +1,1 @@
+"""A run's folder: study, state, checkpoints, outcome, summary."""

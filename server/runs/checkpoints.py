@@ -1,0 +1,86 @@
+"""Checkpoints: the global model and the server optimiser after each round, so that a run can go on from there."""
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from melfed.common.errors import RunError
+from melfed.common.tensors import Tensors, load_tensors, save_tensors
+
+KEPT = 2
+_NAME = re.compile(r"^round-(\d{6})\.safetensors$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after a round (0: before the first)."""
+
+    round: int
+    digest: str
+    model: Tensors
+    optimizer: Tensors
+    average: Tensors = field(default_factory=dict)
+    """Mean of the models of the last rounds so far, where the study asks for one."""
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically, then drop all but the newest two.
+
+    Raises:
+        StorageError: it cannot be written; earlier checkpoints stay whole.
+    """
+    tensors = {f"model/{name}": tensor for name, tensor in checkpoint.model.items()}
+    tensors |= {f"optimizer/{name}": tensor for name, tensor in checkpoint.optimizer.items()}
+    tensors |= {f"average/{name}": tensor for name, tensor in checkpoint.average.items()}
+    path = folder / f"round-{checkpoint.round:06d}.safetensors"
+    save_tensors(path, tensors, {"round": checkpoint.round, "digest": checkpoint.digest})
+    for old in _found(folder)[:-KEPT]:
+        old.unlink(missing_ok=True)
+    # Left by a process that was killed while it wrote.
+    for unfinished in folder.glob(".round-*"):
+        unfinished.unlink(missing_ok=True)
+
+
+def last_checkpoint(
+    folder: Path, digest: str, parents: Collection[str] = (), told: Callable[[str], None] | None = None
+) -> Checkpoint | None:
+    """Return the newest whole checkpoint, or None.
+
+    Args:
+        folder: of the checkpoints.
+        digest: of the study.
+        parents: digests of the shorter studies that the run has gone on from; what they left counts as the study's.
+        told: is called with a line where a newer checkpoint than the returned one is damaged.
+
+    Raises:
+        RunError: the newest is of another study, there are checkpoints but none is whole, or the folder is missing.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder; the run folder is damaged, start a new run")
+    problems = []
+    for path in reversed(_found(folder)):
+        try:
+            tensors, metadata = load_tensors(path)
+        except RunError as error:
+            problems.append(str(error))
+            continue
+        if metadata.get("digest") not in {digest, *parents}:
+            raise RunError(f"{path}: of study {str(metadata.get('digest'))[:12]}, not {digest[:12]}")
+        if problems and told is not None:
+            told(f"{problems[0]}; going on from the one before")
+        parts = (_under(prefix, tensors) for prefix in ("model/", "optimizer/", "average/"))
+        return Checkpoint(int(str(metadata["round"])), digest, *parts)
+    if problems:
+        raise RunError(f"{folder}: no whole checkpoint: {problems[0]}")
+    return None
+
+
+def _under(prefix: str, tensors: dict[str, np.typing.NDArray[np.generic]]) -> Tensors:
+    return {n.removeprefix(prefix): np.asarray(t, np.float32) for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _found(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _NAME.match(path.name))

@@ -1,0 +1,84 @@
+"""A run's `state.json`: whether the coordinator wants it, and how far it is. The daemon resumes runs by it."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from melfed.common.errors import RunError, StorageError
+from melfed.common.files import write_text
+from melfed.common.study.protocol import Section
+
+Status = Literal["queued", "running", "completed", "failed", "stopped"]
+NAME, LOCK = "state.json", ".state.lock"
+
+
+class RunState(Section):
+    """What `state.json` says."""
+
+    wanted: bool = Field(True, description="a run that is wanted and has no active Flower run is submitted again")
+    status: Status = Field("queued", description="how the run stands")
+    reason: str = Field("", description="why it failed or was stopped, in one line")
+    flower_run: int | None = Field(None, description="Flower's id of the run that does the work")
+    round: int = Field(0, ge=0, description="the last round that is checkpointed")
+    updated: str = Field("", description="when this was written, ISO 8601, UTC")
+
+
+def read_state(folder: Path) -> RunState | None:
+    """Return the state of the run in a folder; None where none was ever written (as in a simulation).
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = folder / NAME
+    try:
+        return RunState.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise RunError(f"{path}: cannot be read ({problem}); delete it and go on with --resume {folder}") from None
+
+
+def write_state(folder: Path, state: RunState) -> RunState:
+    """Write a run's state atomically, with the present time; return what was written.
+
+    Raises:
+        StorageError: it cannot be written; the previous one stays whole.
+    """
+    written = state.model_copy(update={"updated": datetime.now(UTC).isoformat(timespec="seconds")})
+    write_text(folder / NAME, written.model_dump_json(indent=1) + "\n")
+    return written
+
+
+def change_state(folder: Path, **changes: Any) -> RunState:
+    """Change some fields of a run's state, and leave the others as they stand.
+
+    Command line, daemon and ServerApp all write here: a lock keeps one's change from undoing another's.
+
+    Raises:
+        RunError, StorageError: as `read_state` and `write_state`.
+    """
+    with _locked(folder):
+        before = read_state(folder) or RunState()
+        return write_state(folder, RunState.model_validate(before.model_dump() | changes))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    path = folder / LOCK
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}; free space and try again") from None
+    try:
+        # Held for one small write; the kernel lets go of it when its holder dies.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

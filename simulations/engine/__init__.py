@@ -1,0 +1,1 @@
+"""The simulation engine: Flower on Ray, its worker processes and their folder."""

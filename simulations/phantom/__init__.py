@@ -1,0 +1,1 @@
+"""Synthetic skin lesions with a known answer."""

@@ -1,0 +1,246 @@
+"""Approved studies: by file or whole digest, revoked by a prefix, and counted from the next request on."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from melfed.client.approval.approvals import Approval, approve, approved, approved_study, effective_policy, revoke
+from melfed.client.cli.agreement import agreement
+from melfed.client.config.policy import check_study
+from melfed.common.audit.log import read_log, verify_log
+from melfed.common.errors import DeclinedError, PolicyError, StudyError, WeightsError
+from melfed.common.study.build import seal
+from melfed.common.study.file import study_yaml
+from melfed.common.study.protocol import DataSpec, ModelSpec, PhantomSection, PrivacySpec, StudyProtocol
+from tests.client.clinics import a_clinic, clinic_text
+from tests.common.runs import finished_run, public_model
+
+DIGEST = "0123456789abcdef" * 4
+OTHER = "0123" + "f" * 60
+
+
+def a_study(**sections: object) -> StudyProtocol:
+    model = ModelSpec(backbone="simple_cnn", pretrained=False)
+    return StudyProtocol(**{"name": "demo", "model": model, **sections})
+
+
+def written(folder: Path, study: StudyProtocol, name: str = "study.yaml") -> Path:
+    path = folder / name
+    path.write_text(study_yaml(study), encoding="utf-8")
+    return path
+
+
+def events(config) -> list[tuple[object, object, object, object]]:
+    return [(row["id"], row["study"], row["digest"], row["by"]) for row in read_log(config.audit_log)]
+
+
+def test_a_study_trains_from_its_approval_to_its_revocation(tmp_path: Path) -> None:
+    config, study = a_clinic(tmp_path), a_study(privacy=PrivacySpec(unit="patient", noise_multiplier=1.0))
+    study = study.with_changes("privacy", recipe="manual")
+    with pytest.raises(DeclinedError, match="not approved here"):
+        check_study(effective_policy(config), study, 1.0)
+    approval = approve(config, written(tmp_path, study), "Dr. A. Ärztin")
+    assert (approval.digest, approval.study, approval.by) == (study.digest, "demo", "Dr. A. Ärztin")
+    check_study(effective_policy(config), study, 1.0)
+    kept = approved_study(config, study.digest)
+    assert kept is not None
+    assert kept.canonical() == study.canonical()
+    assert revoke(config, study.digest[:8], "IT") == approval
+    with pytest.raises(DeclinedError, match="not approved here"):
+        check_study(effective_policy(config), study, 1.0)
+    assert (approved(config), list(config.approvals.iterdir())) == ((), [])
+    assert events(config) == [
+        (1003, "demo", study.digest, "Dr. A. Ärztin"),
+        (1004, "demo", study.digest, "IT"),
+    ]
+    assert verify_log(config.audit_log).error is None
+
+
+def test_a_digest_is_approved_whole_and_in_any_case(tmp_path: Path) -> None:
+    config = a_clinic(tmp_path)
+    assert approve(config, DIGEST.upper(), "IT") == approved(config)[0]
+    assert effective_policy(config).studies == (DIGEST,)
+    assert approved_study(config, DIGEST) is None
+    for part in (DIGEST[:63], DIGEST[:8]):
+        with pytest.raises(StudyError, match="a part of a digest; give all 64 digits"):
+            approve(config, part, "IT")
+    with pytest.raises(
+        StudyError, match=r"nothing\.yaml: no such file; give the study's YAML file, or all 64 digits of its digest"
+    ):
+        approve(config, "nothing.yaml", "IT")
+    assert len(approved(config)) == 1
+
+
+def test_approvals_are_private_files_and_the_oldest_comes_first(tmp_path: Path) -> None:
+    config = a_clinic(tmp_path)
+    approve(config, OTHER, "IT")
+    approve(config, written(tmp_path, a_study()), "IT")
+    files = sorted(config.approvals.iterdir())
+    assert len(files) == 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert stat.S_IMODE(config.approvals.stat().st_mode) == stat.S_IMODE(config.worker_state.stat().st_mode) == 0o700
+    for number, digest in enumerate((DIGEST, OTHER, a_study().digest)):
+        earlier = Approval(digest=digest, by="IT", time=f"2030-01-0{3 - number}T00:00:00+00:00")
+        (config.approvals / f"{digest}.json").write_text(earlier.model_dump_json())
+    assert [approval.digest for approval in approved(config)] == [a_study().digest, OTHER, DIGEST]
+
+
+def test_a_prefix_revokes_one_study_or_none(tmp_path: Path) -> None:
+    config = a_clinic(tmp_path)
+    for digest in (DIGEST, OTHER):
+        approve(config, digest, "IT")
+    with pytest.raises(PolicyError, match="2 approved studies begin so"):
+        revoke(config, "0123", "IT")
+    with pytest.raises(PolicyError, match="no approved study begins so"):
+        revoke(config, "9999", "IT")
+    for wrong in ("012", "", "../x", "0123/"):
+        with pytest.raises(PolicyError, match="give at least four digits"):
+            revoke(config, wrong, "IT")
+    assert revoke(config, OTHER[:5], "IT").digest == OTHER
+    assert [approval.digest for approval in approved(config)] == [DIGEST]
+
+
+def test_what_the_file_approves_is_revoked_in_the_file(tmp_path: Path) -> None:
+    config = a_clinic(tmp_path, policy={"epsilon": 3.0, "studies": [DIGEST]})
+    approve(config, DIGEST, "IT")
+    assert effective_policy(config).studies == (DIGEST,)
+    with pytest.raises(PolicyError, match=r"policy.studies lists 0123456789abcdef…"):
+        revoke(config, DIGEST, "IT")
+    config.path.write_text(clinic_text(policy={"epsilon": 3.0, "studies": "any"}))
+    assert effective_policy(config).studies == "any"
+    with pytest.raises(PolicyError, match=r"policy.studies is any, so nothing can be revoked"):
+        revoke(config, DIGEST, "IT")
+    config.path.write_text(clinic_text())
+    assert revoke(config, DIGEST, "IT").digest == DIGEST
+
+
+def test_the_policy_is_read_anew_and_a_broken_one_allows_nothing(tmp_path: Path) -> None:
+    config = a_clinic(tmp_path, policy={"epsilon": 3.0, "studies": [DIGEST]})
+    config.path.write_text(clinic_text(policy={"epsilon": 1.0}))
+    policy = effective_policy(config)
+    assert (policy.epsilon, policy.studies) == (1.0, ())
+    config.path.write_text("policy: {epsilon: [}")
+    with pytest.raises(PolicyError):
+        effective_policy(config)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", json.dumps({"digest": OTHER, "by": "x", "time": "now"})])
+def test_a_damaged_approval_approves_nothing(tmp_path: Path, content: str) -> None:
+    config = a_clinic(tmp_path)
+    approve(config, DIGEST, "IT")
+    (config.approvals / f"{DIGEST}.json").write_text(content)
+    with pytest.raises(PolicyError, match=rf"{DIGEST}.json: (is no approval|approves another study)"):
+        effective_policy(config)
+
+
+def test_what_a_file_leaves_open_is_fixed_as_the_coordinator_fixes_it(tmp_path: Path) -> None:
+    config = a_clinic(tmp_path)
+    run = finished_run(config.weights, public_model())
+    model = ModelSpec(backbone="simple_cnn", train="head", weights="/on/the/coordinators/machine")
+    study = a_study(model=model)
+    sealed = seal(study.with_changes("model", weights=str(run)))
+    assert approve(config, written(tmp_path, study), "IT").digest == sealed.digest != study.digest
+    # With a digest stated, nothing is looked for.
+    other = study.with_changes("model", weights_sha256="a" * 64)
+    assert approve(config, written(tmp_path, other), "IT").digest == other.digest
+    (config.weights / "model.safetensors").unlink()
+    with pytest.raises(WeightsError):
+        approve(config, written(tmp_path, study), "IT")
+
+
+def test_the_folder_of_a_run_stands_for_its_study(tmp_path: Path) -> None:
+    config = a_clinic(tmp_path / "kit")
+    written(tmp_path, a_study())
+    assert approve(config, tmp_path, "IT").digest == a_study().digest
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        (a_study().with_changes("federation", mode="central"), "federation.mode is central"),
+        (a_study(data=DataSpec(phantom=PhantomSection())), "synthetic lesions are for simulations alone"),
+    ],
+)
+def test_what_is_for_simulations_alone_is_not_approved(tmp_path: Path, study: StudyProtocol, said: str) -> None:
+    config = a_clinic(tmp_path)
+    with pytest.raises(StudyError, match=said):
+        approve(config, written(tmp_path, study), "IT")
+    assert approved(config) == ()
+
+
+def words(config, study: StudyProtocol) -> tuple[str, str | None]:
+    agreed = agreement(config, effective_policy(config), study)
+    return "\n".join(": ".join(line) for line in agreed.lines), agreed.objection
+
+
+def test_the_words_say_what_is_agreed_to(tmp_path: Path) -> None:
+    privacy = PrivacySpec(unit="patient", noise_multiplier=40.0, sampling_rate=1.0, steps=1, recipe="manual")
+    study = a_study(privacy=privacy).with_changes("federation", rounds=2, validate_every=2)
+    said, objection = words(a_clinic(tmp_path), study)
+    for part in (
+        study.digest,
+        "rounds: up to 2, each of 1 step and 900 s at most",
+        "protects: every patient: all images of a patient together",
+        "σ: 40 in each step, clipping norm C = ",
+        ", all patients (q = 1)\n",
+        " in the one evaluation\n",
+        "δ = 1e-05",
+        "once, histograms of the scores on validation and test images, with noise",
+        "once a run, numbers of patients and of those with a positive image, with noise of ",
+        "starts from: random values",
+    ):
+        assert part in said
+    assert objection is None
+    several = study.with_changes("federation", validate_every=1).with_changes("privacy", sampling_rate=0.5)
+    said, _ = words(a_clinic(tmp_path), several)
+    assert ", 0.5 of the patients in each (q)\n" in said
+    assert " in each of 2 evaluations\n" in said
+
+
+@pytest.mark.parametrize(
+    ("delta", "column", "expected"),
+    [
+        (1e-5, "patient_id", ["of them here: 40 patients in this clinic's table, about 28 of them to train on"]),
+        (0.04, "patient_id", ["about 28 of them", "delta 0.04 is not below 1/N for N = 28 units"]),
+        (1e-5, "lesion_id", ["of them here: 80 of 80 images do not name theirs, and are left out"]),
+    ],
+)
+def test_the_words_hold_delta_against_the_clinics_patients(
+    tmp_path: Path, delta: float, column: str, expected: list[str]
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(80):
+        (folder / f"{number}.png").touch()
+    rows = [f"{number}.png,{number % 2},p{number % 40}" for number in range(80)]
+    (folder / "table.csv").write_text("\n".join([f"image,target,{column}", *rows]) + "\n")
+    spec = PrivacySpec(unit="patient", noise_multiplier=2.0, delta=delta, sampling_rate=1.0, steps=1, recipe="manual")
+    said, _ = words(
+        a_clinic(tmp_path, data={"folder": str(folder)}),
+        a_study(privacy=spec).with_changes("federation", rounds=2, validate_every=2),
+    )
+    for part in expected:
+        assert part in said
+    assert ("is not below" in said) == (delta > 0.01)
+
+
+def test_the_words_say_what_is_not_protected_and_what_the_policy_says_to_it(tmp_path: Path) -> None:
+    said, objection = words(a_clinic(tmp_path), a_study())
+    assert "protects: nobody: no noise is added" in said
+    assert "numbers of images, positives and groups, exact" in said
+    assert "no privacy section" in str(objection)
+    # Whether it is approved is not what the objection is about.
+    assert "not approved" not in str(objection)
+
+
+def test_tensors_that_may_not_leave_are_an_objection(tmp_path: Path) -> None:
+    policy = {"epsilon": 3.0, "non_private": True, "tensors": ["head.*"]}
+    config = a_clinic(tmp_path, policy=policy)
+    assert "tensors may not leave this clinic" in str(words(config, a_study())[1])
+    finished_run(config.weights, public_model())
+    head = seal(a_study(model=ModelSpec(backbone="simple_cnn", train="head")), config.weights)
+    assert words(config, head)[1] is None
+    absent = head.with_changes("model", weights_sha256="a" * 64)
+    assert "cannot be told before the weights are here" in str(words(config, absent)[1])

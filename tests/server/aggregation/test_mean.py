@@ -1,0 +1,306 @@
+"""The streaming mean against exact arithmetic, and the server optimisers against the papers and Flower's own."""
+
+import gc
+import tracemalloc
+import weakref
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAdam, FedAvgM, FedYogi
+from flwr.supercore.task_identity import TaskIdentity
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from melfed.common.errors import QuorumError
+from melfed.common.study.protocol import FederationSpec
+from melfed.server.aggregation.mean import ServerOptimizer, WeightedMean, tail_average
+from melfed.server.runs.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
+
+LARGEST = float(np.finfo(np.float32).max)
+VALUES = st.floats(-LARGEST, LARGEST, width=32)
+ANY_MAGNITUDE = st.one_of(
+    VALUES,
+    st.builds(lambda mantissa, exponent: float(np.float32(mantissa * 2.0**exponent)),
+              st.floats(-1, 1), st.integers(-149, 127)),
+    st.sampled_from([1e38, -1e38, 1e20, -1e20, 1.0, -1.0, 1e-38, 1e-45, 0.0]).map(lambda x: float(np.float32(x))),
+)  # fmt: skip
+REPLIES = st.lists(st.tuples(ANY_MAGNITUDE, st.integers(1, 10_000_000)), min_size=1, max_size=7)
+# Most of it cancels: what is left is what a plain sum has lost.
+CANCELLING = st.builds(
+    lambda large, left: large + [(-value, weight) for value, weight in large] + left, REPLIES, REPLIES
+)
+
+
+def mean_of(replies: list[tuple[float, int]]) -> np.ndarray:
+    mean = WeightedMean()
+    for value, weight in replies:
+        mean.add({"x": np.array([value], np.float32)}, weight)
+    return mean.mean()["x"]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.one_of(REPLIES, CANCELLING))
+def test_the_mean_is_that_of_exact_arithmetic(replies: list[tuple[float, int]]) -> None:
+    exact = sum(Fraction(value) * weight for value, weight in replies) / sum(weight for _, weight in replies)
+    got = mean_of(replies)[0]
+    # One rounding to float64 of the sum, one of the quotient, one to float32.
+    error = abs(Fraction(float(got)) - exact)
+    assert error <= abs(exact) * Fraction(1, 2**24) * Fraction(1001, 1000) + Fraction(1, 2**150)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.one_of(REPLIES, CANCELLING), st.data())
+def test_not_one_bit_of_the_mean_depends_on_the_order(replies: list[tuple[float, int]], data: st.DataObject) -> None:
+    shuffled = data.draw(st.permutations(replies))
+    assert mean_of(shuffled).tobytes() == mean_of(replies).tobytes()
+
+
+def test_order_does_not_matter_where_plain_sums_lose_everything() -> None:
+    replies = [(1e38, 1), (1e20, 1), (1.0, 1), (-1e38, 1), (-1e20, 1)]
+    assert mean_of(replies)[0] == np.float32(0.2)
+    assert mean_of(replies[::-1])[0] == np.float32(0.2)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_the_mean_of_networks_is_a_plain_loops(seed: int, clinics: int) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = {"conv.weight": (4, 3, 2, 2), "bias": (4,), "scale": (), "none": (0, 3), "zero": (2,)}
+    replies = [({n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}, w)
+               for w in rng.integers(1, 5000, clinics).tolist()]  # fmt: skip
+    mean = WeightedMean()
+    loop = {name: np.zeros(shape) for name, shape in shapes.items()}
+    for tensors, weight in replies:
+        tensors["zero"][:] = 0
+        mean.add(tensors, weight)
+        for name, tensor in tensors.items():
+            loop[name] = loop[name] + tensor.astype(np.float64) * weight
+    got, weight = mean.mean(), sum(weight for _, weight in replies)
+    assert mean.weight == weight
+    assert list(got) == list(shapes)
+    for name, shape in shapes.items():
+        assert isinstance(got[name], np.ndarray)
+        assert got[name].dtype == np.float32
+        assert got[name].shape == shape
+        np.testing.assert_allclose(got[name], loop[name] / weight, rtol=1e-7, atol=1e-15)
+
+
+def test_one_reply_comes_back_as_it_was_and_is_not_touched() -> None:
+    tensor = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+    before = tensor.copy()
+    mean = WeightedMean()
+    mean.add({"x": tensor}, 123)
+    mean.add({"x": tensor}, 1)
+    np.testing.assert_array_equal(mean.mean()["x"], before)
+    np.testing.assert_array_equal(tensor, before)
+
+
+def test_no_reply_is_held_and_memory_does_not_grow() -> None:
+    rng = np.random.default_rng(0)
+    size = 100_000
+    mean, gone = WeightedMean(), []
+    tracemalloc.start()
+    try:
+        held = []
+        for _ in range(12):
+            tensors = {"x": rng.standard_normal(size, np.float32)}
+            gone.append(weakref.ref(tensors["x"]))
+            mean.add(tensors, 77)
+            del tensors
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert all(reference() is None for reference in gone)
+    assert held[-1] < held[1] + size * 8, "a reply more must not cost memory"
+    assert held[-1] < 5 * size * 8
+
+
+def test_nothing_added_is_no_mean() -> None:
+    with pytest.raises(QuorumError, match="nothing to average"):
+        WeightedMean().mean()
+
+
+# Server optimisers. A round: each of two clinics answers, and the model goes from `model` to the optimiser's answer.
+
+ROUNDS = 6
+SHAPES = {"w": (3, 4), "b": (4,)}
+RATE, BETA1, BETA2, TAU = 0.3, 0.8, 0.95, 1e-2
+
+
+def spec_of(algorithm: str) -> FederationSpec:
+    return FederationSpec.model_validate(
+        {"algorithm": algorithm, "server_learning_rate": RATE, "server_momentum": BETA1, "server_beta2": BETA2,
+         "server_tau": TAU}
+    )  # fmt: skip
+
+
+def means() -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(1)
+    return [{n: rng.standard_normal(s).astype(np.float32) for n, s in SHAPES.items()} for _ in range(ROUNDS)]
+
+
+def first_model() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(2)
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def ours(algorithm: str) -> list[dict[str, np.ndarray]]:
+    model, models = first_model(), []
+    optimizer = ServerOptimizer(spec_of(algorithm))
+    for mean in means():
+        model = optimizer.step(model, mean)
+        models.append(model)
+    return models
+
+
+def record(tensors: dict[str, np.ndarray]) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.ascontiguousarray(tensor)) for name, tensor in tensors.items()})
+
+
+def reply(tensors: dict[str, np.ndarray], examples: int) -> Message:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    asked = Message(RecordDict(), dst_node_id=5, message_type="train")
+    asked.metadata.__dict__["_message_id"] = "1"
+    metrics = MetricRecord({"num-examples": examples, "loss": 0.5})
+    return Message(RecordDict({"arrays": record(tensors), "metrics": metrics}), reply_to=asked)
+
+
+def flowers(strategy: FedAvgM | FedYogi | FedAdam) -> list[dict[str, np.ndarray]]:
+    """Models by round of a strategy of Flower's that receives the same means, each as two replies around it."""
+    model, models = first_model(), []
+    for number, mean in enumerate(means(), start=1):
+        if isinstance(strategy, FedAvgM):
+            strategy.current_arrays = record(model)
+        else:
+            strategy.current_arrays = dict(model)
+        half = {name: np.float32(0.25) * np.ones_like(tensor) for name, tensor in mean.items()}
+        replies = [
+            reply({name: tensor + half[name] for name, tensor in mean.items()}, 30),
+            reply({name: tensor - half[name] for name, tensor in mean.items()}, 30),
+        ]
+        aggregated, _ = strategy.aggregate_train(number, replies)
+        assert aggregated is not None
+        model = {name: array.numpy() for name, array in aggregated.items()}
+        models.append(model)
+    return models
+
+
+def assert_same(left: list[dict[str, np.ndarray]], right: list[dict[str, np.ndarray]]) -> None:
+    assert len(left) == len(right) == ROUNDS
+    for a, b in zip(left, right, strict=True):
+        for name in SHAPES:
+            np.testing.assert_allclose(a[name], b[name], rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", "fedprox"])
+def test_fedavg_and_fedprox_take_the_mean_itself(algorithm: str) -> None:
+    for model, mean in zip(ours(algorithm), means(), strict=True):
+        for name in SHAPES:
+            np.testing.assert_array_equal(model[name], mean[name])
+
+
+def test_fedavgm_is_flowers() -> None:
+    assert_same(ours("fedavgm"), flowers(FedAvgM(server_learning_rate=RATE, server_momentum=BETA1)))
+
+
+def started(strategy: FedYogi | FedAdam) -> FedYogi | FedAdam:
+    """Flower's second moment starts at zero, the paper's at τ² or above."""
+    strategy.v_t = {name: np.full(shape, TAU**2, np.float32) for name, shape in SHAPES.items()}
+    return strategy
+
+
+def test_fedyogi_is_flowers_started_at_tau_squared() -> None:
+    arguments = {"eta": RATE, "beta_1": BETA1, "beta_2": BETA2, "tau": TAU}
+    assert_same(ours("fedyogi"), flowers(started(FedYogi(**arguments))))
+    with pytest.raises(AssertionError):
+        assert_same(ours("fedyogi"), flowers(FedYogi(**arguments)))
+
+
+class UncorrectedFedAdam(FedAdam):
+    """Flower's FedAdam less Adam's bias correction, which the paper's algorithm 2 does not have."""
+
+    def aggregate_train(self, server_round, replies):
+        correction = np.sqrt(1 - self.beta_2 ** (server_round + 1.0)) / (1 - self.beta_1 ** (server_round + 1.0))
+        self.eta = RATE / correction
+        return super().aggregate_train(server_round, replies)
+
+
+def test_fedadam_is_flowers_less_its_bias_correction_started_at_tau_squared() -> None:
+    arguments = {"eta": RATE, "beta_1": BETA1, "beta_2": BETA2, "tau": TAU}
+    assert_same(ours("fedadam"), flowers(started(UncorrectedFedAdam(**arguments))))
+    for other in (started(FedAdam(**arguments)), UncorrectedFedAdam(**arguments)):
+        with pytest.raises(AssertionError):
+            assert_same(ours("fedadam"), flowers(other))
+
+
+@pytest.mark.parametrize("algorithm", ["fedadam", "fedyogi"])
+def test_where_nothing_is_stated_a_small_change_is_a_small_step(algorithm: str) -> None:
+    """At a rate of 1 a change of 0.01 was a step of 0.5."""
+    model, mean = {"x": np.zeros(3, np.float32)}, {"x": np.full(3, 0.01, np.float32)}
+    moved = ServerOptimizer(FederationSpec(algorithm=algorithm)).step(model, mean)["x"]
+    # m = 0.1 Δ, v = 0.99 τ² + 0.01 Δ² (FedYogi: τ² + 0.01 Δ²), τ = 10^-3.
+    second = {"fedadam": 0.99e-6 + 1e-6, "fedyogi": 1e-6 + 1e-6}[algorithm]
+    assert moved.tolist() == pytest.approx([0.01 * 1e-3 / (second**0.5 + 1e-3)] * 3, rel=1e-4)
+    assert 0.003 < moved[0] < 0.01
+
+
+@pytest.mark.parametrize("algorithm", ["fedavgm", "fedadam", "fedyogi"])
+def test_the_optimiser_goes_on_from_a_checkpoint_bit_for_bit(algorithm: str, tmp_path: Path) -> None:
+    model = first_model()
+    for number, mean in enumerate(means(), start=1):
+        saved = last_checkpoint(tmp_path, "d")
+        optimizer = ServerOptimizer(spec_of(algorithm), saved.optimizer if saved else None)
+        model = optimizer.step(saved.model if saved else model, mean)
+        assert all(tensor.dtype == np.float32 for tensor in (model | optimizer.state).values())
+        save_checkpoint(tmp_path, Checkpoint(number, "d", model, optimizer.state))
+    for name in SHAPES:
+        np.testing.assert_array_equal(model[name], ours(algorithm)[-1][name])
+
+
+# The average over the last rounds.
+
+
+def averages(spec: FederationSpec, models: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """What is held after each round."""
+    held, average = [], {}
+    for number, model in enumerate(models, start=1):
+        average = tail_average(spec, number, average, model)
+        held.append(average)
+    return held
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 12), st.floats(0, 0.99), st.integers(0, 2**32))
+def test_the_tail_average_is_numpys_mean_of_the_last_models(rounds: int, share: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    models = [{n: rng.standard_normal(s).astype(np.float32) for n, s in SHAPES.items()} for _ in range(rounds)]
+    spec = FederationSpec(rounds=rounds, tail_average=share)
+    counted = round(share * rounds)
+    held = averages(spec, models)
+    assert held[: rounds - counted] == [{}] * (rounds - counted)
+    for number in range(rounds - counted, rounds):
+        assert held[number].keys() == SHAPES.keys()
+        for name in SHAPES:
+            expected = np.mean([model[name] for model in models[rounds - counted : number + 1]], axis=0, dtype=float)
+            assert held[number][name].dtype == np.float32
+            np.testing.assert_allclose(held[number][name], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rounds", "share", "first"), [(10, 0.5, 6), (4, 0.25, 4), (3, 0.99, 1), (60, 0.5, 31)])
+def test_the_share_of_rounds_that_is_averaged(rounds: int, share: float, first: int) -> None:
+    spec = FederationSpec(rounds=rounds, tail_average=share)
+    models = [{"x": np.full(2, number, np.float32)} for number in range(1, rounds + 1)]
+    held = averages(spec, models)
+    assert [bool(average) for average in held] == [number >= first for number in range(1, rounds + 1)]
+    assert held[-1]["x"].tolist() == [(first + rounds) / 2] * 2
+
+
+def test_models_are_not_touched_by_their_average() -> None:
+    spec = FederationSpec(rounds=2, tail_average=0.99)
+    models = [{"x": np.zeros(3, np.float32)}, {"x": np.ones(3, np.float32)}]
+    averages(spec, models)
+    assert [model["x"].tolist() for model in models] == [[0.0] * 3, [1.0] * 3]

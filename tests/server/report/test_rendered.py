@@ -1,0 +1,142 @@
+"""The report in a real browser: it is drawn, fits narrow screens, and asks nothing of the network."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from melfed.server.report.page import write_report
+from tests.server.fake_run import CHOICES, NOISED, PRIVATE, PUBLIC, FakeRun
+
+LONG = "<script>document.title='broken in'</script>" + "a-very-long-name-without-any-blank" * 3
+RUNS = {
+    "federated": FakeRun(failed={"rosendahl": "no answer within 900 s"}),
+    "local": FakeRun(
+        mode="local",
+        synthetic=True,
+        clinics=(LONG, "b", "c", "d"),
+        left_out=[(LONG, LONG)],
+        melanoma_rates=(0.2, 0.1, 0, 1),
+    ),
+    "private": FakeRun(
+        privacy=PRIVATE,
+        choices=CHOICES,
+        public=PUBLIC,
+        warnings=(LONG,),
+        clinics=(LONG, "b", "c", "d"),
+        declined={LONG: LONG},
+        failed={"b": LONG},
+    ),
+    "noised": FakeRun(privacy=NOISED, images=(2400, 1400, 900, 500), rounds=2),
+}
+DRAWN = {"federated": 7, "local": 7, "private": 6, "noised": 5}
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
+    "--disable-sync --no-first-run --hide-scrollbars"
+)
+FIGURES = """return [...document.querySelectorAll('figure svg')].map(svg => {
+  const box = svg.getBoundingClientRect();
+  const outside = [...svg.querySelectorAll('text')].filter(text => {
+    const b = text.getBoundingClientRect();
+    const wide = b.left < box.left - 1 || b.right > box.right + 1;
+    return b.width && (wide || b.top < box.top - 1 || b.bottom > box.bottom + 1);
+  }).map(text => text.textContent);
+  const length = [...svg.querySelectorAll('polyline')].reduce((sum, line) => sum + line.getTotalLength(), 0);
+  return {width: box.width, height: box.height, length, outside};
+})"""
+CONTRASTS = """
+const light = colour => {
+  const [r, g, b] = colour.match(/[0-9.]+/g).slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const ground = element => {
+  for (let e = element; e; e = e.parentElement) {
+    const colour = getComputedStyle(e).backgroundColor;
+    if (!colour.startsWith('rgba(')) return colour;
+  }
+};
+const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+return ['h1', '.lead', '.notice', 'nav a', '.card .big', '.card .soft', 'th', 'td small', 'figcaption', '.chart text',
+        '.warning', '.words th', '.words td', '.facts dt', '.meaning dd']
+  .map(name => [name, document.querySelector(name)]).filter(([name, e]) => e)
+  .map(([name, e]) => [name, ratio(light(getComputedStyle(e)[e.closest('svg') ? 'fill' : 'color']), light(ground(e)))]);
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: write_report(run.write(folder / name)) for name, run in RUNS.items()}
+
+
+def show(browser: Any, page: Path, width: int, scheme: str = "light") -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(page.as_uri())
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_page_opens_without_errors_and_loads_nothing(browser: Any, pages: dict[str, Path], name: str) -> None:
+    show(browser, pages[name], 1280)
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert browser.title.endswith("melfed report (synthetic images)" if RUNS[name].synthetic else "melfed report")
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("name", RUNS)
+def test_figures_are_drawn_and_nothing_sticks_out(browser: Any, pages: dict[str, Path], name: str, width: int) -> None:
+    show(browser, pages[name], width)
+    figures = browser.execute_script(FIGURES)
+    assert len(figures) == DRAWN[name]
+    for figure in figures:
+        assert figure["width"] > 250
+        assert figure["height"] > 100
+        assert figure["length"] > 100
+        assert figure["outside"] == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("name", "kinds"), [("local", 13), ("private", 15)])
+def test_text_has_contrast(browser: Any, pages: dict[str, Path], name: str, kinds: int, scheme: str) -> None:
+    show(browser, pages[name], 1280, scheme)
+    contrasts = browser.execute_script(CONTRASTS)
+    assert len(contrasts) == kinds
+    for kind, contrast in contrasts:
+        assert contrast >= 4.5, kind
+    ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(246, 247, 249)") == (scheme == "light")
+
+
+@pytest.mark.parametrize("name", ["private", "noised"])
+def test_tables_of_words_need_no_scrolling_on_a_phone(browser: Any, pages: dict[str, Path], name: str) -> None:
+    show(browser, pages[name], 400)
+    boxes = (
+        "return [...document.querySelectorAll('table.words')].map(t => [t.parentElement.clientWidth, t.scrollWidth])"
+    )
+    found = browser.execute_script(boxes)
+    assert len(found) == (3 if name == "private" else 2)
+    assert all(table <= box for box, table in found)
