@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from melfed.simulations.benchmarks.checkouts import module_name, search_path
+
 ROWS = 401_059
 PATIENTS = 1_042
 
@@ -117,10 +119,11 @@ def _lines(rows: int, source: random.Random) -> Iterator[str]:
 def measure(checkout: Path, folder: Path, times: int) -> Reading:
     """Read a data folder by the code of a checkout, several times, and return the fastest."""
     best, alone, said = float("inf"), float("inf"), ""
-    module = "melfed.common.data.records" if (checkout / "common/data/records.py").is_file() else "common.records"
+    known = (checkout / "common/data/records.py").is_file()
+    module = module_name(checkout, "common.data.records" if known else "common.records")
     for _ in range(times):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        environment = {**os.environ, "PYTHONPATH": str(checkout)}
+        environment = {**os.environ, "PYTHONPATH": str(search_path(checkout))}
         command = [sys.executable, "-c", _READ, str(folder), module]
         said = subprocess.run(  # noqa: S603 (this interpreter)
             command, cwd=checkout, env=environment, check=True, capture_output=True, text=True

@@ -16,14 +16,16 @@ from typing import IO, Annotated, Any, Final, cast
 
 import typer
 
+from melfed.simulations.benchmarks.checkouts import module_name, search_path
+
 MODELS: Final = ["mobilenet_v2", "squeezenet1_1", "resnet18", "efficientnet_b0", "densenet121"]
 
 HERE: Final = Path(__file__).resolve().parents[2]
 
 STEPS: Final = """
-import json, sys, time, warnings
+import importlib, json, sys, time, warnings
 warnings.simplefilter("ignore")
-from melfed.simulations.benchmarks.gradients import make_step
+make_step = importlib.import_module(sys.argv[5]).make_step
 step = make_step("book-keeping", sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
 step()
 for _ in sys.stdin:
@@ -48,12 +50,12 @@ def compare(against: Path, model: str, part: str, size: int, batch: int, pairs: 
     command = [sys.executable, "-c", STEPS, model, str(size), part, str(batch)]
     processes = [
         subprocess.Popen(  # noqa: S603 (melfed itself)
-            command,
+            [*command, module_name(tree, "simulations.benchmarks.gradients")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=tree,
-            env={**os.environ, "PYTHONPATH": str(tree)},
+            env={**os.environ, "PYTHONPATH": str(search_path(tree))},
         )
         for tree in (HERE, against)
     ]

@@ -45,7 +45,7 @@ class Place:
             "MELFED_CACHE": str(folder / "cache"),
             "MELFED_TEST_LOG": str(self.log),
             # What is tested is this tree, whichever is installed.
-            "PYTHONPATH": os.pathsep.join([str(folder / "watch"), str(REPOSITORY)]),
+            "PYTHONPATH": os.pathsep.join([str(folder / "watch"), str(REPOSITORY), str(REPOSITORY / "src")]),
         }
         for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "FLWR_HOME"):
             self.environment.pop(name, None)

@@ -113,7 +113,7 @@ def no_second_user() -> str:
         entry = pwd.getpwnam(MESSENGER)
         become = ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
         probe = in_reach([*become, sys.executable, "-P", "-c", "import melfed.client.rpc.remote"], Path(hold))
-        code = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+        code = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / "src")}
         done = subprocess.run(probe, capture_output=True, text=True, timeout=60, check=False, cwd="/", env=code)
         if done.returncode == 0:
             return ""

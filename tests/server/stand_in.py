@@ -13,8 +13,8 @@ from melfed.server.flower.superlink import quiet_environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-PACKAGE = f"""
-__path__.append({str(REPOSITORY / "client")!r})
+PACKAGE = """
+__path__.append({folder!r})
 """
 
 APP = """
@@ -41,8 +41,11 @@ def write_package(folder: Path) -> Path:
     """A package that stands before `melfed.client`, and holds this app in place of its `flower.deployed`."""
     package = folder / "stand-in" / "melfed" / "client"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text(PACKAGE)
-    (package / "deployed.py").write_text(APP)
+    for part in (package, package / "flower"):
+        part.mkdir(exist_ok=True)
+        own = REPOSITORY / part.relative_to(package.parent)
+        (part / "__init__.py").write_text(PACKAGE.format(folder=str(own)))
+    (package / "flower" / "deployed.py").write_text(APP)
     return package.parents[1]
 
 
@@ -53,7 +56,7 @@ def start_clinic(
     environment = quiet_environment(config) | {
         "FLWR_HOME": str(package.parent / f"home-{name}"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{package}:{REPOSITORY}",
+        "PYTHONPATH": f"{package}:{REPOSITORY}:{REPOSITORY}/src",
         "STAND_IN": name,
         "STAND_IN_SECONDS": str(seconds),
         "OMP_NUM_THREADS": "1",
