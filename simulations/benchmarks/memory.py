@@ -10,7 +10,7 @@ from pathlib import Path
 from melfed.common.process.launcher import processes
 
 MEGABYTE = 1e6
-_ROLE = re.compile(r"-m (client|server)\.cli (\w+)")
+_ROLE = re.compile(r"-m melfed\.(client|server)\.cli\.main (\w+)")
 _START = re.compile(r"melfed-(client|server)\S* start")
 
 

@@ -249,7 +249,7 @@ class Stack:
             "superlink": self._superlink,
             "superexec": self._superexec,
             "supernode": lambda: self._own("supernode"),
-            "messenger": lambda: self._own("messenger"),
+            "messenger": lambda: self._own("superexec"),
         }[name]()
         with (self.folder / f"{name}.log").open("ab") as log:
             environment = os.environ | QUIET | {"FLWR_HOME": str(self.folder / "flower")}

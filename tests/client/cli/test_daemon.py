@@ -58,7 +58,8 @@ def test_each_process_is_one_call(
     module = types.ModuleType("fake")
     module.main = asked.append  # type: ignore[attr-defined]
     module.serve = lambda here, stop: asked.append(here)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "melfed.client.worker.process" if role == "worker" else f"client.{role}", module)
+    of_role = {"worker": "worker.process", "supernode": "flower.supernode", "messenger": "flower.superexec"}
+    monkeypatch.setitem(sys.modules, f"melfed.client.{of_role[role]}", module)
     with_port = a_clinic(config.folder, health_port=9095)
     monkeypatch.setattr("melfed.client.cli.daemon._begin", lambda: None)
     monkeypatch.setattr("melfed.client.cli.daemon._until_told", threading.Event)

@@ -80,7 +80,7 @@ def test_help_is_quick(arguments: list[str]) -> None:
 
 
 def test_commands_load_nothing_heavy(run: Path) -> None:
-    code = "import sys, melfed.client.cli.main; from melfed.client.privacy import ledger; print(*sys.modules)"
+    code = "import sys, melfed.client.cli.main, melfed.client.ledger.ledger; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=True
     )

@@ -364,7 +364,7 @@ def test_odd_proxies(kit: Kit, monkeypatch: pytest.MonkeyPatch, proxy: str) -> N
 
 def test_superlink_itself_is_asked_and_nothing_changes(kit: Kit, tmp_path: Path) -> None:
     """With Flower's own SuperLink: unknown key, registered key, key that was shut out; and no node comes online."""
-    from tests.server.flower import superlink
+    from tests.server.flower_stack import superlink
 
     server = server_kit(tmp_path / "server")
     config = kit(server.file.superlink_port)

@@ -68,7 +68,7 @@ def test_catalogue_has_every_backbone_and_loads_no_torch() -> None:
         "import sys, melfed.common.model.backbones as _; print({'torch', 'torchvision', 'timm'} & set(sys.modules))"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "[]"
+    assert shown.stdout.strip() == "set()"
 
 
 def test_unknown_backbone_is_refused_with_the_nearest_name() -> None:

@@ -33,7 +33,7 @@ from melfed.server.runs.request import queue_run
 from melfed.server.runs.state import change_state, read_state
 from tests.server.coordinator import make_kits, record_of
 from tests.server.daemon.test_reconciler import Place
-from tests.server.flower import until
+from tests.server.flower_stack import until
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")

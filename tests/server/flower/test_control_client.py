@@ -15,7 +15,7 @@ from melfed.server.config import ServerConfig, read_server
 from melfed.server.flower.control_client import Control, public_key
 from melfed.server.flower.superlink import quiet_environment, superlink_arguments
 from tests.server.coordinator import make_kits, node_key, record_of
-from tests.server.flower import child, superlink, until
+from tests.server.flower_stack import child, superlink, until
 
 
 @pytest.fixture(scope="module")
