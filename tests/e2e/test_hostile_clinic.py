@@ -170,7 +170,7 @@ def test_whatever_a_clinic_sends_is_refused_with_its_reason_and_the_model_is_the
 
     # In the end it lies about its test images as well.
     assert refused[-1][0] == len(deeds)
-    assert "score histogram: positives has a negative entry" in refused[-1][1]
+    assert "score histogram: negatives has a negative entry" in refused[-1][1]
     summary = json.loads((federation.server / "runs" / "hostile" / "summary.json").read_text())
     assert {clinic["name"] for clinic in summary["clinics"] if clinic["test"]["images"]} == set(HONEST)
     assert same(hostility.model("hostile"), hostility.without(len(deeds)))
