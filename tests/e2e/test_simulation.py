@@ -12,9 +12,9 @@ from tests.e2e.place import SERVER, SIM, Place
 
 STUDY = """\
 name: small
-data: {image_size: 48, phantom: {images: 300, clinics: 3, melanoma_rate: 0.4}}
+data: {image_size: 48, phantom: {images: 600, clinics: 3, melanoma_rate: 0.4}}
 model: {backbone: simple_cnn, pretrained: false}
-training: {learning_rate: 3e-3, batch_size: 16, local_epochs: 2, warmup_steps: 0}
+training: {learning_rate: 3e-3, batch_size: 16, local_epochs: 10, warmup_steps: 0}
 federation: {rounds: 6, algorithm: fedavgm, server_momentum: 0.5}
 """
 
