@@ -114,7 +114,7 @@ def test_evaluate_and_predict_use_the_final_model(finished: Path, place: Place) 
     (data,) = (place.folder / "cache" / "phantom").iterdir()
     metrics = json.loads(place.run(SERVER, "evaluate", finished, "--data", data, "--json"))
     assert metrics.keys() == json.loads((finished / "summary.json").read_text())["test"].keys()
-    assert metrics["images"] == 300
+    assert metrics["images"] == 600
     pictures = sorted((data / "images").iterdir())[:3]
     lines = place.run(SERVER, "predict", finished, *pictures).splitlines()
     assert [line.split("\t")[1] for line in lines] == [str(picture) for picture in pictures]
