@@ -33,7 +33,7 @@ def written(config: ClinicConfig) -> ClinicConfig:
         (worker, Event.WORKER_STOPPED, {"reason": "asked to stop"}),
     ):
         log.record(event, **fields)
-        time.sleep(0.002)
+        time.sleep(0.002)  # the two logs are merged by times in milliseconds, which must differ
     return config
 
 
