@@ -271,10 +271,12 @@ def png(pixels: Pixels) -> bytes:
 
 
 def write_data(folder: Path, pictures: Iterable[Picture]) -> None:
-    """Write a clinic's table and images to `folder/data`; what is there is replaced."""
+    """Write a clinic's table and images to `folder/data`; nothing else stays there."""
     data = folder / "data"
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    rows = []
+    pictures, rows = list(pictures), []
+    for stale in {path.name for path in data.glob("*.png")} - {picture.record.image for picture in pictures}:
+        (data / stale).unlink()
     for picture in pictures:
         row = asdict(picture.record)
         rows.append(["" if row[column] is None else row[column] for column in COLUMNS])

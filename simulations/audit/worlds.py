@@ -53,6 +53,8 @@ MANY_IMAGES: Final = 300
 FEW: Final = 3
 DEALT: Final = 60
 """Positive patients besides the one, where it is looked whether that one moves others."""
+CANDIDATES: Final = 8
+"""For that one; the guarantee is for whoever it is, so the audit takes the one who moves the most."""
 RUN, OTHER_RUN = "run", "another run"
 CPU: Final = torch.device("cpu")
 
@@ -203,16 +205,24 @@ class _Maker:
 
     def _dealt(self) -> Scenario:
         """Return the scenario in which a patient may move others: a model learns from those alone who would come."""
-        others = [*self._others(), *self._pictures(None, DEALT, positive=True, white=True)]
-        patient = self._patient("train", 1, white=False)
-        pair = self._pair("dealt", others, patient)
-        before, after = ({record.image for record in clinic.data(self.study).train} for clinic in pair)
+        others = [*self._others(), *self._pictures(None, DEALT, positive=True, white=True, start="other")]
+        # Their names lie among the others', so that whatever goes by an order of names sees each in another place.
+        candidates = [self._patient("train", 1, white=False, start=f"other-{place}x") for place in range(CANDIDATES)]
+        moved = [self._moved(others, patient) for patient in candidates]
+        worst = max(range(CANDIDATES), key=lambda number: len(moved[number]))
         black = self.colours[False]
         painted = [
-            replace(picture, content=black) if picture.record.image in after - before else picture for picture in others
+            replace(picture, content=black) if picture.record.image in moved[worst] else picture for picture in others
         ]
-        pair = self._pair("dealt", painted, patient)
+        pair = self._pair("dealt", painted, candidates[worst])
         return self._scenario("others who would move with that patient", pair, network.silencing())
+
+    def _moved(self, others: Sequence[Picture], patient: Sequence[Picture]) -> set[str]:
+        """Return the images that are in the training part with a patient and not without."""
+        before, after = (
+            {record.image for record in clinic.data(self.study).train} for clinic in self._pair("dealt", others, patient)
+        )
+        return after - before
 
     def _others(self) -> list[Picture]:
         """Return everybody else: negatives, some of them in the other parts, whom every model finds unsuspicious."""
@@ -222,9 +232,9 @@ class _Maker:
                 others += self._pictures(part, FEW, positive=False, white=False)
         return others
 
-    def _patient(self, part: Part, images: int, white: bool = True) -> list[Picture]:
-        """Return the images of the one patient."""
-        return self._pictures(part, 1, positive=True, white=white, start="one", images=images)
+    def _patient(self, part: Part, images: int, white: bool = True, start: str = "one") -> list[Picture]:
+        """Return the images of the one patient, whose name starts so."""
+        return self._pictures(part, 1, positive=True, white=white, start=start, images=images)
 
     def _pictures(
         self, part: Part | None, count: int, *, positive: bool, white: bool, start: str = "", images: int = 1
