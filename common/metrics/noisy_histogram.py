@@ -228,6 +228,16 @@ def pooled(histograms: Iterable[Histogram]) -> Histogram:
     return _noised_total(noised) if noised else total(exact)
 
 
+def plus(total: Histogram | None, histogram: Histogram | None) -> Histogram | None:
+    """Sum of a total so far and one histogram more, where None is nothing; errors as those of `pooled`.
+
+    One after another these give what `pooled` gives of all, in whatever order, at the cost of one addition each.
+    """
+    if total is None or histogram is None:
+        return total if histogram is None else pooled([histogram])
+    return pooled([total, histogram])
+
+
 def _noised_total(histograms: Sequence[NoisyHistogram]) -> NoisyHistogram:
     edges = histograms[0].edges
     if not all(np.array_equal(h.edges, edges) for h in histograms):

@@ -16,7 +16,7 @@ import numpy as np
 
 from melfed.common.audit.events import Event
 from melfed.common.errors import DataError, RunError
-from melfed.common.metrics.noisy_histogram import Histogram, pooled
+from melfed.common.metrics.noisy_histogram import Histogram, plus, pooled
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors, check_tensors, shapes
 from melfed.server.aggregation.mean import RoundMean, ServerOptimizer, tail_average
@@ -43,6 +43,7 @@ class _Training:
     answered: list[str] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     validation: dict[str, Histogram] = field(default_factory=dict)
+    pooled: Histogram | None = None
     clinics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
@@ -51,6 +52,7 @@ class _Training:
         """Add one clinic's update."""
         if update.validation is not None:
             self.validation[name] = update.validation
+            self.pooled = plus(self.pooled, update.validation)
         loss = None if self.private else update.loss
         self.clinics[name] = {"train_loss": loss, "weight": update.weight, "bytes_up": update.size}
         self.mean.add(name, update.tensors, update.weight)
@@ -115,8 +117,7 @@ class Rounds:
         total = _Training(RoundMean(self.study.federation, state.model), self.study.privacy is not None)
         cohort = self._collect(channel, number, state.model, total)
         self.members.need_quorum(len(total.answered), len(cohort), total.absent)
-        if total.validation:
-            self._record_validation(number - 1, total.validation)
+        self._record_validation(number - 1, total.pooled, total.validation)
         optimizer = ServerOptimizer(self.study.federation, state.optimizer)
         model = optimizer.step(state.model, total.mean.mean())
         self._check_finite(number, model, optimizer.state)
@@ -174,7 +175,7 @@ class Rounds:
             try:
                 update = self.members.intake.update(reply, number, self.members.counts[name], model)
                 # Before it is kept: what the sum cannot hold would end this process, and every one that goes on.
-                pooled([*total.validation.values(), *([update.validation] if update.validation else [])])
+                plus(total.pooled, update.validation)
             except USELESS as error:
                 total.bytes_up += reply.size
                 total.absent.note(name, reply, error)
@@ -236,9 +237,9 @@ class Rounds:
                     "begin a new run with a lower training.learning_rate or federation.server_learning_rate"
                 )
 
-    def _record_validation(self, number: int, validation: dict[str, Histogram]) -> None:
-        if number >= 1:
-            self.folder.append_validation(number, pooled(validation.values()), validation)
+    def _record_validation(self, number: int, total: Histogram | None, validation: dict[str, Histogram]) -> None:
+        if number >= 1 and total is not None:
+            self.folder.append_validation(number, total, validation)
 
     def _evaluate(self, channel: Channel, model: Tensors) -> Outcome:
         """Have every clinic evaluate the final model."""
@@ -253,16 +254,17 @@ class Rounds:
         content = channel.request(rounds, self.study, self.members.intake.run, model)
         test: dict[str, Histogram] = {}
         validation: dict[str, Histogram] = {}
+        sums: tuple[Histogram | None, Histogram | None] = None, None
         asking = Asking(members, members.needed(len(clinics)))
         for reply in members.ask(channel, EVALUATE, asked, content, asking):
             name = asked[reply.node]
             try:
                 evaluation = members.intake.evaluation(reply, rounds, members.counts[name], model)
-                pooled([*test.values(), evaluation.test])
-                pooled([*validation.values(), evaluation.validation])
+                both = plus(sums[0], evaluation.test), plus(sums[1], evaluation.validation)
             except USELESS as error:
                 absent.note(name, reply, error)
             else:
+                sums = both
                 test[name] = evaluation.test
                 validation[name] = evaluation.validation
                 asking.answered += 1
@@ -270,6 +272,6 @@ class Rounds:
                     members.accounts[name] = evaluation.account
             members.tell(reply, name, absent)
         members.need_quorum(len(test), len(clinics), absent)
-        self._record_validation(rounds, validation)
+        self._record_validation(rounds, sums[1], validation)
         accounts = dict(sorted(members.accounts.items()))
         return Outcome({"": model}, members.counts, dict(sorted(test.items())), accounts=accounts)

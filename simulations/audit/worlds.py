@@ -219,9 +219,8 @@ class _Maker:
 
     def _moved(self, others: Sequence[Picture], patient: Sequence[Picture]) -> set[str]:
         """Return the images that are in the training part with a patient and not without."""
-        before, after = (
-            {record.image for record in clinic.data(self.study).train} for clinic in self._pair("dealt", others, patient)
-        )
+        pair = self._pair("dealt", others, patient)
+        before, after = ({record.image for record in clinic.data(self.study).train} for clinic in pair)
         return after - before
 
     def _others(self) -> list[Picture]:

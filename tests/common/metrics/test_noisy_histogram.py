@@ -15,9 +15,11 @@ from melfed.common.metrics.noisy_histogram import (
     OLD_EDGES,
     SCALE,
     WEIGHTS,
+    Histogram,
     NoisyHistogram,
     histogram_from_arrays,
     histogram_from_lists,
+    plus,
     pooled,
 )
 from melfed.common.metrics.score_edges import SCORE_BINS, edges_around
@@ -191,6 +193,25 @@ def test_pooling() -> None:
         pooled([*parts, noised(logits, targets, 1.0, edges=edges_around(1.0, 1.0))])
     with pytest.raises(DataError, match="1 of 2 score histograms have noise"):
         pooled([parts[0], exact])
+
+
+def test_one_after_another_is_all_at_once() -> None:
+    logits, targets = binormal(np.random.default_rng(2), 5, 20)
+    noisy: list[Histogram] = [noised(logits + i, targets, 1.0, SeededNoise(i)) for i in range(4)]
+    exact: list[Histogram] = [
+        ScoreHistogram.from_scores(np.tanh(logits * i) / 2 + 0.5, targets, [f"{i}-{n}" for n in range(len(targets))])
+        for i in range(1, 5)
+    ]
+    assert plus(None, None) is None
+    for histograms in (noisy, exact):
+        for order in (histograms, histograms[::-1]):
+            total = plus(None, None)
+            for histogram in order:
+                total = plus(plus(total, histogram), None)
+            assert total is not None
+            assert total.to_lists() == pooled(histograms).to_lists()
+    with pytest.raises(DataError, match="1 of 2 score histograms have noise"):
+        plus(noisy[0], exact[0])
 
 
 def test_histograms_of_0_1_stay_readable() -> None:

@@ -104,7 +104,7 @@ def test_a_run_that_was_ended_by_a_histogram_goes_on(tmp_path: Path, monkeypatch
     run = run_of(tmp_path / "run", study, {exchange.TRAIN: HOSTILE["other noise"][0]})
     with monkeypatch.context() as patch:
         patch.setattr(Intake, "_check_noised", lambda *_: None)
-        patch.setattr("melfed.server.federation.rounds.pooled", lambda _all: noised_scores_of("a", "validation", 9))
+        patch.setattr("melfed.server.federation.rounds.plus", lambda *_: noised_scores_of("a", "validation", 9))
         patch.setattr("melfed.server.federation.rounds.save_checkpoint", _save_all_but_the_second)
         with pytest.raises(KeyboardInterrupt):
             run.conduct()
