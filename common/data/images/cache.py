@@ -45,6 +45,8 @@ CREATE TABLE files (
 """
 # A builder commits in milliseconds; a reader waits for it this many seconds at most.
 _BUSY_SECONDS: Final = 60.0
+_LOOKUPS: Final = 500
+"""Files that are asked for at a time: SQLite takes 999 values in a statement wherever it was built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +87,30 @@ class ImageCache:
         with storage_errors(self.folder):
             return np.memmap(self._pixels, dtype=np.uint8, mode="r", shape=shape)
 
-    def outcomes(self, root: str) -> dict[bytes, tuple[Stamp, Outcome]]:
-        """What the index knows of the files below a folder, by path, without slots whose pixels are gone."""
-        prefix = os.fsencode(root.rstrip("/"))
+    def outcomes(self, paths: Sequence[str]) -> dict[str, tuple[Stamp, Outcome]]:
+        """What the index knows of some files, by path, without slots whose pixels are gone.
+
+        Each file is looked up by itself: a clinic with few images in a large folder does not read all of its index.
+        """
         with storage_errors(self.folder):
             if not self._index.exists():
                 return {}
             index = self._connect()
+        keys = [os.fsencode(path) for path in paths]
+        rows = []
         with storage_errors(self.folder), contextlib.closing(index):
-            rows = index.execute(
-                "SELECT path, bytes, mtime_ns, ctime_ns, sha256, slot, coalesce(files.problem, images.problem) "
-                "FROM files LEFT JOIN images USING (sha256) WHERE path > ? AND path < ?",
-                (prefix + b"/", prefix + b"0"),  # "0" is the character after "/"
-            ).fetchall()
+            for start in range(0, len(keys), _LOOKUPS):
+                some = keys[start : start + _LOOKUPS]
+                marks = ",".join("?" * len(some))
+                rows += index.execute(
+                    "SELECT path, bytes, mtime_ns, ctime_ns, sha256, slot, coalesce(files.problem, images.problem) "
+                    f"FROM files LEFT JOIN images USING (sha256) WHERE path IN ({marks})",  # noqa: S608 (marks alone)
+                    some,
+                ).fetchall()
             # Looked at after the index was read: a build may be appending.
             slots = self._slots_on_disk()
         return {
-            path: ((length, mtime, ctime), Outcome(sha256, slot, problem))
+            os.fsdecode(path): ((length, mtime, ctime), Outcome(sha256, slot, problem))
             for path, length, mtime, ctime, sha256, slot, problem in rows
             if problem is not None or (slot is not None and slot < slots)
         }

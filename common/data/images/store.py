@@ -205,14 +205,11 @@ def _survey(cache: Path, root: Path, images: Sequence[str], size: int, links: Li
     names = tuple(dict.fromkeys(images))
     files, unusable = _find_files(real_root, names, LinkRule(real_root, links))
     store = ImageCache(cache, size)
-    known = dict(store.outcomes(real_root))
-    inside = f"{real_root.rstrip('/')}/"
-    for folder in {os.path.split(file.path)[0] for file in files if not file.path.startswith(inside)}:
-        known |= store.outcomes(folder)
+    known = store.outcomes([file.path for file in files])
     outcomes: dict[str, Outcome] = {}
     pending: list[_File] = []
     for file in files:
-        stamp, outcome = known.get(os.fsencode(file.path), (None, None))
+        stamp, outcome = known.get(file.path, (None, None))
         if outcome is None or stamp != file.stamp:
             pending.append(file)
         else:

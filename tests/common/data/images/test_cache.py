@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import melfed.common.data.images.store
+from melfed.common.data.images.cache import ImageCache
 from melfed.common.data.images.decoder import decode
 from melfed.common.data.images.store import ImageStore
 from melfed.common.errors import StorageError
@@ -42,6 +43,19 @@ def test_only_the_owner_may_look(cache: Path, root: Path) -> None:
         os.umask(previous)
     for path in [cache, *cache.rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_only_what_is_asked_for_is_looked_up(cache: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an index of a whole folder, which many small clinics share, each reads its own rows."""
+    store = ImageStore.build(cache, root, NAMES, SIZE)
+    index = ImageCache(cache, SIZE)
+    paths = [f"{root.resolve()}/{name}" for name in NAMES if name in store]
+    monkeypatch.setattr("melfed.common.data.images.cache._LOOKUPS", 3)
+    every = index.outcomes(paths)
+    assert set(every) == set(paths)
+    assert len(paths) > 3
+    assert index.outcomes(paths[:2]) == {path: every[path] for path in paths[:2]}
+    assert index.outcomes([]) == {} == index.outcomes([f"{root}/no such file"])
 
 
 @pytest.mark.parametrize("kept", [0, 3 * RECORD, 9 * RECORD + 1])
