@@ -43,10 +43,12 @@ CREATE TABLE files (
     path BLOB PRIMARY KEY, bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 TEXT, problem TEXT
 ) WITHOUT ROWID;
 """
+_LOOKUP: Final = """
+SELECT path, bytes, mtime_ns, ctime_ns, sha256, slot, coalesce(files.problem, images.problem)
+FROM files LEFT JOIN images USING (sha256) WHERE path = ?
+"""
 # A builder commits in milliseconds; a reader waits for it this many seconds at most.
 _BUSY_SECONDS: Final = 60.0
-_LOOKUPS: Final = 500
-"""Files that are asked for at a time: SQLite takes 999 values in a statement wherever it was built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +98,13 @@ class ImageCache:
             if not self._index.exists():
                 return {}
             index = self._connect()
-        keys = [os.fsencode(path) for path in paths]
-        rows = []
         with storage_errors(self.folder), contextlib.closing(index):
-            for start in range(0, len(keys), _LOOKUPS):
-                some = keys[start : start + _LOOKUPS]
-                marks = ",".join("?" * len(some))
-                rows += index.execute(
-                    "SELECT path, bytes, mtime_ns, ctime_ns, sha256, slot, coalesce(files.problem, images.problem) "
-                    f"FROM files LEFT JOIN images USING (sha256) WHERE path IN ({marks})",  # noqa: S608 (marks alone)
-                    some,
-                ).fetchall()
+            found = [index.execute(_LOOKUP, (os.fsencode(path),)).fetchone() for path in paths]
             # Looked at after the index was read: a build may be appending.
             slots = self._slots_on_disk()
         return {
             os.fsdecode(path): ((length, mtime, ctime), Outcome(sha256, slot, problem))
-            for path, length, mtime, ctime, sha256, slot, problem in rows
+            for path, length, mtime, ctime, sha256, slot, problem in filter(None, found)
             if problem is not None or (slot is not None and slot < slots)
         }
 

@@ -45,12 +45,11 @@ def test_only_the_owner_may_look(cache: Path, root: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_only_what_is_asked_for_is_looked_up(cache: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_asked_for_is_looked_up(cache: Path, root: Path) -> None:
     """Of an index of a whole folder, which many small clinics share, each reads its own rows."""
     store = ImageStore.build(cache, root, NAMES, SIZE)
     index = ImageCache(cache, SIZE)
     paths = [f"{root.resolve()}/{name}" for name in NAMES if name in store]
-    monkeypatch.setattr("melfed.common.data.images.cache._LOOKUPS", 3)
     every = index.outcomes(paths)
     assert set(every) == set(paths)
     assert len(paths) > 3
