@@ -99,6 +99,7 @@ class ImageCache:
                 return {}
             index = self._connect()
         with storage_errors(self.folder), contextlib.closing(index):
+            index.execute("BEGIN")  # one transaction for all of them
             found = [index.execute(_LOOKUP, (os.fsencode(path),)).fetchone() for path in paths]
             # Looked at after the index was read: a build may be appending.
             slots = self._slots_on_disk()
