@@ -57,18 +57,21 @@ NO_SPACE = "No space left on device"
 
 
 class Disk:
-    """A file system of its own for an empty folder, which can be full."""
+    """A small file system of its own in place of a folder, with what lay there; it can be full."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        assert not any(folder.iterdir())
+        before = folder.with_name(f"{folder.name}-before")
+        shutil.copytree(folder, before)
         options = f"size={MEGABYTES}m,mode=0700"
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+        shutil.copytree(before, folder, dirs_exist_ok=True)
+        shutil.rmtree(before)
 
     @contextlib.contextmanager
     def full(self) -> Iterator[None]:
