@@ -72,9 +72,18 @@ def build_study_classifier(study: StudyProtocol, weights_dir: Path | None = None
 
 
 def _warm(study: StudyProtocol, seed: int, file: WeightsFile) -> Classifier:
-    """Return the study's network with a run's trunk, and its head and metadata branch where they fit."""
+    """Return the study's network with a run's trunk, and its head and metadata branch where they fit.
+
+    In a private study the head begins at zero instead. A step moves it by the learning rate times the mean of gradients
+    that are clipped to C, so few steps turn no long head that was made for other clinics: that of a public run, with a
+    norm of 19, kept four clinics at an AUROC of 0.82 after 60 steps, without any noise as with it, where zero led to
+    0.85 (docs/measured.md). And at zero the first gradients are as long as gradients of the loss can be.
+    """
     tensors = {name: torch.from_numpy(array) for name, array in load_tensors(file.path)[0].items()}
     model, missing = warm_classifier(study.model, seed=seed, tensors=tensors)
     if any(name.startswith("neck.") for name in missing):
         raise StudyError(f"model.neck is {study.model.neck}, but the run {file.path} has another neck, or none")
+    if study.privacy is not None:
+        torch.nn.init.zeros_(model.head.weight)
+        torch.nn.init.zeros_(model.head.bias)
     return model

@@ -11,7 +11,7 @@ import torchvision
 from melfed.common.errors import StudyError, WeightsError
 from melfed.common.model.classifier import Classifier, trainable_tensors
 from melfed.common.study.build import build_study_classifier, located, seal, study_weights
-from melfed.common.study.protocol import FederationSpec, ModelSpec, StudyProtocol
+from melfed.common.study.protocol import FederationSpec, ModelSpec, PrivacySpec, StudyProtocol
 from tests.common.networks import images
 from tests.common.runs import finished_run, public_model
 
@@ -125,6 +125,19 @@ def test_a_warm_start_is_the_runs_network_bit_for_bit(tmp_path: Path, neck: int 
     with torch.no_grad():
         record = torch.zeros(2, 15) if metadata else None
         assert torch.equal(mine.eval()(images(), record), theirs.eval()(images(), record))
+
+
+@pytest.mark.parametrize("part", ["head", "full"])
+def test_in_a_private_study_the_head_of_a_warm_start_begins_at_zero(tmp_path: Path, part: str) -> None:
+    theirs = public_model(neck=5)
+    public = started_from(finished_run(tmp_path / "run", theirs), neck=5, train=part)
+    private = public.model_copy(update={"privacy": PrivacySpec(unit="patient", epsilon=3.0)})
+    kept, mine = build_study_classifier(public), build_study_classifier(private)
+    assert kept.head.weight.any()
+    assert kept.head.bias.any()
+    assert not mine.head.weight.any()
+    assert not mine.head.bias.any()
+    assert same(mine, theirs, "trunk.", "neck.")
 
 
 def test_a_run_is_named_by_its_folder_or_its_file(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""A simulation on a Ray cluster of two nodes, of which one dies; in real processes on one machine."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import safetensors.numpy
+from ray.cluster_utils import Cluster
+
+from tests.e2e.place import SECONDS, SIM, Place
+
+STUDY = """\
+name: nodes
+data: {image_size: 32, phantom: {images: 240, clinics: 6, melanoma_rate: 0.4}}
+partition: {minimum_images: 4}
+model: {backbone: simple_cnn, pretrained: false}
+training: {batch_size: 2, local_epochs: 15, warmup_steps: 0, learning_rate: 1e-3}
+federation: {rounds: 2}
+resources: {cpus: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("nodes"), STUDY)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Two nodes with a core each; the driver's connection is to the first."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def answered(run: Path) -> list[tuple[int, dict[str, str]]]:
+    rounds = json.loads((run / "summary.json").read_text())["rounds"]
+    return [(len(row["answered"]), row["failed"]) for row in rounds]
+
+
+def until_second_round(process: subprocess.Popen[str], run: Path) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not (run / "checkpoints" / "round-000001.safetensors").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # what appears in a file is no event that Python can wait for
+
+
+def test_two_nodes_give_the_numbers_of_one_machine(place: Place, cluster: Cluster) -> None:
+    place.run(SIM, "run", place.study, "--out", place.folder / "alone")
+    place.run(SIM, "run", place.study, "--out", place.folder / "both", "--ray-address", cluster.address)
+    alone, both = (
+        safetensors.numpy.load_file(place.folder / name / "model.safetensors") for name in ("alone", "both")
+    )
+    assert alone.keys() == both.keys()
+    assert all(alone[name].tobytes() == both[name].tobytes() for name in alone)
+    assert answered(place.folder / "both") == [(6, {}), (6, {})]
+
+
+def test_a_node_that_dies_costs_no_clinic_its_round(place: Place, cluster: Cluster) -> None:
+    run = place.folder / "dies"
+    process = place.start(SIM, "run", place.study, "--out", run, "--ray-address", cluster.address)
+    until_second_round(process, run)
+    (second,) = cluster.worker_nodes
+    for kind, information in second.all_processes.items():
+        if kind == "raylet":
+            information[0].process.send_signal(signal.SIGKILL)
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    assert answered(run) == [(6, {}), (6, {})]
+    assert "asked again" in err
+    assert "Traceback" not in out + err
+    assert "raylet" not in out + err
