@@ -49,7 +49,7 @@ OTHERS: Final = 14
 """Training patients besides the one: with that one a count rounds the other way, to tens as to fifteens."""
 SEVERAL_IMAGES: Final = 16
 """More than all others have together."""
-MANY_IMAGES: Final = 300
+MANY_IMAGES: Final = 900
 FEW: Final = 3
 DEALT: Final = 60
 """Positive patients besides the one, where it is looked whether that one moves others."""
