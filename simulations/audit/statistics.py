@@ -187,19 +187,12 @@ def _of_array(array: Floats) -> dict[str, Value]:
 
 
 def _over_questions(seen: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the smallest, the largest and the mean logarithm of each number that several answers of a trial tell.
-
-    Logarithms, since what disturbs a duration disturbs it by a factor.
-    """
+    """Return the smallest and the largest of each number that several answers of a trial tell."""
     told: dict[str, list[float]] = {}
     for name, value in seen.items():
         label, _, what = name.partition(": ")
         if what and isinstance(value, float):
             told.setdefault(f"{what} of all {label.split()[0]} answers", []).append(value)
     several = {name: values for name, values in told.items() if len(values) > 1}
-    extremes: dict[str, Value] = {}
-    for name, values in several.items():
-        extremes |= {f"smallest {name}": min(values), f"largest {name}": max(values)}
-        if min(values) > 0:
-            extremes[f"mean logarithm of {name}"] = math.fsum(map(math.log, values)) / len(values)
-    return extremes
+    extremes = {"smallest": min, "largest": max}
+    return {f"{word} {name}": which(values) for name, values in several.items() for word, which in extremes.items()}
