@@ -55,15 +55,18 @@ def until_second_round(process: subprocess.Popen[str], run: Path) -> None:
         time.sleep(0.01)  # what appears in a file is no event that Python can wait for
 
 
-def test_two_nodes_give_the_numbers_of_one_machine(place: Place, cluster: Cluster) -> None:
+@pytest.fixture(scope="module")
+def alone(place: Place) -> Path:
     place.run(SIM, "run", place.study, "--out", place.folder / "alone")
+    return place.folder / "alone"
+
+
+def test_two_nodes_give_the_numbers_of_one_machine(place: Place, alone: Path, cluster: Cluster) -> None:
     place.run(SIM, "run", place.study, "--out", place.folder / "both", "--ray-address", cluster.address)
-    alone, both = (
-        safetensors.numpy.load_file(place.folder / name / "model.safetensors") for name in ("alone", "both")
-    )
-    assert alone.keys() == both.keys()
-    assert all(alone[name].tobytes() == both[name].tobytes() for name in alone)
-    assert answered(place.folder / "both") == [(6, {}), (6, {})]
+    one, two = (safetensors.numpy.load_file(run / "model.safetensors") for run in (alone, place.folder / "both"))
+    assert one.keys() == two.keys()
+    assert all(one[name].tobytes() == two[name].tobytes() for name in one)
+    assert answered(place.folder / "both") == answered(alone) == [(6, {}), (6, {})]
 
 
 def test_a_node_that_dies_costs_no_clinic_its_round(place: Place, cluster: Cluster) -> None:
