@@ -1,14 +1,19 @@
 """Every model family of the paper through one federated round: two clinics, Flower's messages, no Ray."""
 
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+import torchvision
+from torch import nn
 
 from melfed.client.ledger.ledger import verify
 from melfed.client.ledger.rows import charges
 from melfed.common.metrics.exact import histogram_metrics
+from melfed.common.model import backbones
 from melfed.common.model.backbones import BACKBONES
 from melfed.common.model.classifier import build_trunk, trainable_tensors
 from melfed.common.study.build import build_study_classifier
@@ -20,6 +25,11 @@ from melfed.simulations.phantom.dataset import PhantomSpec, write_phantom
 from tests.in_process import federate_here
 
 SIZE = 64
+WIDE, NARROW = 4096, 64
+"""Values of VGG's two layers before the head, and of those that stand in for them: 119 million parameters fewer."""
+VGG = ("vgg11", "vgg16")
+EXHAUSTIVE = (pytest.mark.exhaustive, pytest.mark.timeout(1200))
+PRETRAINED = ("mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0")
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +52,55 @@ def a_study(folder: Path, privacy: str | None = None, **model: object) -> StudyP
     return read_study(path, [f"{key}={str(value).lower()}" for key, value in changes.items()])
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights for the backbones of `PRETRAINED` that are anything but ImageNet's."""
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng():
+        for backbone in PRETRAINED:
+            torch.manual_seed(0)
+            torch.save(build_trunk(backbone, pretrained=True).state_dict(), folder / f"{backbone}.pth")
+    return folder
+
+
+class NarrowLinear(nn.Linear):
+    """A layer of VGG with narrow ones beside it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        widths = {WIDE: NARROW}
+        super().__init__(widths.get(inputs, inputs), widths.get(outputs, outputs))
+
+
+def narrow(name: str, **arguments: object) -> nn.Module:
+    """Return torchvision's VGG of a name with narrow layers before its classifier."""
+    with mock.patch.object(nn, "Linear", NarrowLinear):
+        return torchvision.models.get_model(name, **arguments)
+
+
+@pytest.mark.parametrize(
+    "backbone", [name for name in BACKBONES if name not in VGG] + [pytest.param(name, marks=EXHAUSTIVE) for name in VGG]
+)
 def test_one_round_from_scratch(backbone: str, virtual: VirtualClinics, tmp_path: Path) -> None:
+    one_round_from_scratch(backbone, virtual, tmp_path)
+
+
+@pytest.mark.parametrize("backbone", VGG)
+def test_one_round_from_scratch_of_a_vgg_with_fewer_parameters(
+    backbone: str, virtual: VirtualClinics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for two numbers the network is torchvision's; the whole one takes minutes."""
+    spec = replace(
+        BACKBONES[backbone],
+        constructor=f"{__name__}:narrow",
+        features=NARROW,
+        arguments={**BACKBONES[backbone].arguments, "name": backbone},
+    )
+    monkeypatch.setattr(backbones, "BACKBONES", {**BACKBONES, backbone: spec})
+    one_round_from_scratch(backbone, virtual, tmp_path)
+
+
+def one_round_from_scratch(backbone: str, virtual: VirtualClinics, tmp_path: Path) -> None:
     study = a_study(tmp_path, backbone=backbone, pretrained=False)
-    torch.set_num_threads(2)
     outcome = federate_here(study, virtual.clinics, RunFolder.create(tmp_path / "run", study))
     model = outcome.models[""]
     assert all(np.isfinite(tensor).all() for tensor in model.values())
@@ -60,23 +115,11 @@ def test_one_round_from_scratch(backbone: str, virtual: VirtualClinics, tmp_path
     assert plain <= row["bytes_up"] <= plain * 1.05 + overhead
 
 
-def random_weights(folder: Path, backbone: str) -> Path:
-    """Return a folder of weights for a backbone that are anything but ImageNet's."""
-    weights = folder / "weights"
-    weights.mkdir()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        trunk = build_trunk(backbone, pretrained=True)
-    torch.save(trunk.state_dict(), weights / f"{backbone}.pth")
-    return weights
-
-
 @pytest.mark.parametrize("train", ["head", "affine", "last_block", "full"])
-@pytest.mark.parametrize("backbone", ["mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0"])
+@pytest.mark.parametrize("backbone", PRETRAINED)
 def test_one_round_of_each_part_of_a_pretrained_network(
-    backbone: str, train: str, virtual: VirtualClinics, tmp_path: Path
+    backbone: str, train: str, virtual: VirtualClinics, weights: Path, tmp_path: Path
 ) -> None:
-    weights = random_weights(tmp_path, backbone)
     study = a_study(tmp_path, backbone=backbone, train=train, metadata=train == "last_block")
     outcome = federate_here(study, virtual.clinics, RunFolder.create(tmp_path / "run", study), weights)
     names = set(outcome.models[""])
@@ -88,12 +131,11 @@ def test_one_round_of_each_part_of_a_pretrained_network(
 
 
 @pytest.mark.parametrize("train", ["head", "affine", "last_block", "full"])
-@pytest.mark.parametrize("backbone", ["mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0"])
+@pytest.mark.parametrize("backbone", PRETRAINED)
 def test_one_private_round_of_each_part_of_a_pretrained_network(
-    backbone: str, train: str, virtual: VirtualClinics, tmp_path: Path
+    backbone: str, train: str, virtual: VirtualClinics, weights: Path, tmp_path: Path
 ) -> None:
     """Cached where a prefix is frozen: what is learnt travels as it does without privacy, and is charged."""
-    weights = random_weights(tmp_path, backbone)
     privacy = "{unit: patient, epsilon: 8.0, evaluation: public, recipe: manual, views: 2}"
     study = a_study(tmp_path, privacy, backbone=backbone, train=train, metadata=train == "last_block")
     folder = RunFolder.create(tmp_path / "run", study)
