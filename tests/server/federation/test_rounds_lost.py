@@ -144,14 +144,14 @@ def test_declining_is_final_for_the_round(tmp_path: Path) -> None:
 
 
 def test_with_a_quorum_the_lost_are_waited_for_no_longer_than_the_grace_period(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", Trouble(away=[(6, 10**9)]), quorum=0.6, grace_seconds=0.3, rounds=4)
+    run = run_of(tmp_path / "run", Trouble(away=[(6, 10**9)]), quorum=0.6, grace_seconds=1.0, rounds=4)
     started = monotonic()
     run.conduct()
     seconds = [event["seconds"] for event in run.events("round")]
-    assert 0.3 <= seconds[0] < 2
-    assert max(seconds[1:]) < 0.25, "who was lost in an earlier round has had its grace"
+    assert 1.0 <= seconds[0] < 5
+    assert max(seconds[1:]) < 0.9, "who was lost in an earlier round has had its grace"
     assert [event["failed"] for event in run.events("round")] == [{"b": "offline"}] * 4
-    assert monotonic() - started < 10
+    assert monotonic() - started < 30
     assert len(run.terms.audit.of(2009)) == 1, "told once, not in every round"
 
 
@@ -160,7 +160,7 @@ def test_without_a_quorum_the_lost_are_waited_for_until_the_deadline(tmp_path: P
     started = monotonic()
     with pytest.raises(QuorumError, match="2 of 3 clinics answered, 3 are needed: b: offline"):
         run.conduct()
-    assert 0.5 <= monotonic() - started < 3
+    assert 0.5 <= monotonic() - started < 10
     state = read_state(run.folder.path)
     assert (state.status, state.wanted, state.round) == ("failed", False, 0)
     assert state.reason.startswith("quorum: 2 of 3 clinics answered")
