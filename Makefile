@@ -42,11 +42,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 E2E := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder tests/e2e/test_network.py tests/e2e
 
 # Those that take minutes beside a shorter test of the same.
-EXHAUSTIVE := $(PYTEST) -n 2 -m exhaustive --ignore tests/e2e
+EXHAUSTIVE := $(PYTEST) -n 2 --dist worksteal -m exhaustive --ignore tests/e2e
 
 # Everything in one process each, and one whole deployed federation against its simulation; `make e2e` breaks them.
 test: $(STAMP) system
-	$(PYTEST) -n 2 -m "not exhaustive" --ignore tests/e2e
+	$(PYTEST) -n 2 --dist worksteal -m "not exhaustive" --ignore tests/e2e
 	$(PYTEST) -n 0 tests/e2e/test_deployment.py
 
 e2e: $(STAMP) system

@@ -1,19 +1,14 @@
 """Every model family of the paper through one federated round: two clinics, Flower's messages, no Ray."""
 
-from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-import torchvision
-from torch import nn
 
 from melfed.client.ledger.ledger import verify
 from melfed.client.ledger.rows import charges
 from melfed.common.metrics.exact import histogram_metrics
-from melfed.common.model import backbones
 from melfed.common.model.backbones import BACKBONES
 from melfed.common.model.classifier import build_trunk, trainable_tensors
 from melfed.common.study.build import build_study_classifier
@@ -22,12 +17,10 @@ from melfed.common.study.protocol import StudyProtocol
 from melfed.server.runs.folder import RunFolder
 from melfed.simulations.partition.virtual_clinics import VirtualClinics, divide
 from melfed.simulations.phantom.dataset import PhantomSpec, write_phantom
+from tests.common.networks import VGG, narrow_vgg
 from tests.in_process import federate_here
 
 SIZE = 64
-WIDE, NARROW = 4096, 64
-"""Values of VGG's two layers before the head, and of those that stand in for them: 119 million parameters fewer."""
-VGG = ("vgg11", "vgg16")
 EXHAUSTIVE = (pytest.mark.exhaustive, pytest.mark.timeout(1200))
 PRETRAINED = ("mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0")
 
@@ -63,20 +56,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class NarrowLinear(nn.Linear):
-    """A layer of VGG with narrow ones beside it."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        widths = {WIDE: NARROW}
-        super().__init__(widths.get(inputs, inputs), widths.get(outputs, outputs))
-
-
-def narrow(name: str, **arguments: object) -> nn.Module:
-    """Return torchvision's VGG of a name with narrow layers before its classifier."""
-    with mock.patch.object(nn, "Linear", NarrowLinear):
-        return torchvision.models.get_model(name, **arguments)
-
-
 @pytest.mark.parametrize(
     "backbone", [name for name in BACKBONES if name not in VGG] + [pytest.param(name, marks=EXHAUSTIVE) for name in VGG]
 )
@@ -85,18 +64,10 @@ def test_one_round_from_scratch(backbone: str, virtual: VirtualClinics, tmp_path
 
 
 @pytest.mark.parametrize("backbone", VGG)
-def test_one_round_from_scratch_of_a_vgg_with_fewer_parameters(
-    backbone: str, virtual: VirtualClinics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """But for two numbers the network is torchvision's; the whole one takes minutes."""
-    spec = replace(
-        BACKBONES[backbone],
-        constructor=f"{__name__}:narrow",
-        features=NARROW,
-        arguments={**BACKBONES[backbone].arguments, "name": backbone},
-    )
-    monkeypatch.setattr(backbones, "BACKBONES", {**BACKBONES, backbone: spec})
-    one_round_from_scratch(backbone, virtual, tmp_path)
+def test_one_round_from_scratch_of_a_narrow_network(backbone: str, virtual: VirtualClinics, tmp_path: Path) -> None:
+    """The whole one, above, takes a minute."""
+    with narrow_vgg():
+        one_round_from_scratch(backbone, virtual, tmp_path)
 
 
 def one_round_from_scratch(backbone: str, virtual: VirtualClinics, tmp_path: Path) -> None:
