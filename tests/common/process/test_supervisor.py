@@ -205,6 +205,7 @@ def test_nobody_starts_before_those_it_needs_are_ready(tmp_path: Path) -> None:
         scene.supervisor.signal("first", signal.SIGKILL)
         until(lambda: scene.state("first").restarts == 1)
         scene.supervisor.signal("second", signal.SIGKILL)
+        until(lambda: scene.state("second").pid is None)
         time.sleep(0.4)
         assert scene.state("second").pid is None, "it has to wait for the first again"
         ready.touch()
