@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make demo     train a federated model on synthetic lesions and write a report"
 	@echo "make test     run the tests, with one whole deployed federation"
-	@echo "make e2e      the tests with whole processes: a federation that is killed, cut off, filled up, attacked"
+	@echo "make e2e      the tests with whole processes: a federation that is killed, cut off, filled up, attacked; and the longest"
 	@echo "make lint     ruff, mypy"
 	@echo "make install  set up $(VENV) only"
 
@@ -41,13 +41,17 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # One federation a file. First those that wait for minutes (a network that is cut off), so that nothing waits for them.
 E2E := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder tests/e2e/test_network.py tests/e2e
 
+# Those that take minutes beside a shorter test of the same.
+EXHAUSTIVE := $(PYTEST) -n 2 --dist worksteal -m exhaustive --ignore tests/e2e
+
 # Everything in one process each, and one whole deployed federation against its simulation; `make e2e` breaks them.
 test: $(STAMP) system
-	$(PYTEST) -n 2 --ignore tests/e2e
+	$(PYTEST) -n 2 --dist worksteal -m "not exhaustive" --ignore tests/e2e
 	$(PYTEST) -n 0 tests/e2e/test_deployment.py
 
 e2e: $(STAMP) system
 	$(E2E)
+	$(EXHAUSTIVE)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

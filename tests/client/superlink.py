@@ -356,10 +356,10 @@ def stack(folder: Path, apps: list[str]) -> Iterator[Stack]:
     try:
         made.start("superlink")
         made.start("superexec")
-        until(made.register, 20)
+        until(made.register, 60)
         made.start("supernode")
         made.start("messenger")
-        until(lambda: made.node().status == "online" or 1 / 0, 20)
+        until(lambda: made.node().status == "online" or 1 / 0, 60)
         yield made
     finally:
         made.end()

@@ -1,6 +1,10 @@
 """Networks that several tests build: the library's own models, and small helpers around the classifier."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from unittest import mock
 
 import timm
 import torch
@@ -26,6 +30,33 @@ class Choices:
 def images(n: int = 2, size: int = 64) -> Tensor:
     """Normalised images, the same every time."""
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(5))
+
+
+VGG = ("vgg11", "vgg16")
+WIDE, NARROW = 4096, 24
+
+
+class _NarrowLinear(nn.Linear):
+    """A layer of VGG's classifier, with few values between the two wide ones."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        if outputs == WIDE:
+            inputs, outputs = (NARROW, WIDE) if inputs == WIDE else (inputs, NARROW)
+        super().__init__(inputs, outputs)
+
+
+@contextlib.contextmanager
+def narrow_vgg() -> Iterator[None]:
+    """Let torchvision build VGG with 119 million parameters fewer, of the same kind, which take seconds to copy."""
+
+    def narrow(name: str, **arguments: object) -> nn.Module:
+        with mock.patch.object(nn, "Linear", _NarrowLinear):
+            return torchvision.models.get_model(name, **arguments)
+
+    with contextlib.ExitStack() as stack:
+        for name in VGG:
+            stack.enter_context(mock.patch.object(torchvision.models, name, partial(narrow, name)))
+        yield
 
 
 def with_random_head(model: Classifier) -> Classifier:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from melfed.client.config.clinic import ClinicConfig
 from tests.neighbours.clinics import Patient, write_clinic
 from tests.neighbours.coupling import Kind, World, coupled
 from tests.neighbours.questions import Coordinator, asked
@@ -124,7 +123,6 @@ def neighbours(
     *,
     quick: bool = True,
     free: bool = False,
-    kit: Callable[[ClinicConfig], None] = lambda _: None,
     **sections: object,
 ) -> Neighbours:
     """Ask two clinics the same: one of a crowd, and one of the crowd and one patient more.
@@ -136,7 +134,6 @@ def neighbours(
         ask: the questions.
         quick: as `coupled`.
         free: as `World`.
-        kit: called with each clinic, for example to put weights there.
         sections: of `clinic.yaml`.
     """
     worlds: list[World] = []
@@ -144,7 +141,6 @@ def neighbours(
         world = World(first=worlds[0] if worlds else None, one=one.unit, free=free)
         with coupled(world, quick=quick):
             config = write_clinic(folder / name, patients, **sections)
-            kit(config)
             with asked(config, world) as coordinator:
                 ask(coordinator)
         worlds.append(world)

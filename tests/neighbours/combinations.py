@@ -15,7 +15,7 @@ from tests.neighbours.hostile import Genome, build, climb
 from tests.neighbours.lab import Lab, Measured
 from tests.neighbours.models import ordinary
 from tests.neighbours.questions import model_of
-from tests.neighbours.studies import pretrained, study_of, with_weights
+from tests.neighbours.studies import pretrained, study_of
 
 CROWD = crowd(16)
 BACKBONES = {
@@ -130,5 +130,5 @@ def bench_of(combination: Combination, weights: Path) -> Iterator[Bench]:
     """
     study = combination.study(weights)
     with TemporaryDirectory() as folder:
-        lab = Lab(Path(folder), study, CROWD, combination.one, partial(with_weights, weights))
+        lab = Lab(Path(folder), study, CROWD, combination.one, weights)
         yield Bench(lab, ordinary(model_of(study, weights)))

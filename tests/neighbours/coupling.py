@@ -34,9 +34,13 @@ from melfed.client.worker.guard import Guard
 from melfed.client.worker.reply_store import reply_key
 from melfed.common.data.augmentation import Augmentation, Parameters
 from melfed.common.metrics.noisy_histogram import SENSITIVITY, NoisyHistogram
+from melfed.common.model import inference
+from tests.neighbours.clinics import SIZE
 
 Kind = Literal["training", "histograms", "counts"]
 Vector = npt.NDArray[np.float64]
+ROWS = 64
+"""Of a batch: more than the calls of a step have here."""
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
@@ -115,6 +119,8 @@ def coupled(world: World, *, quick: bool = True) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         changes = [*_draws(world), *_releases(world), *_ledger(world), *(_accounting() if quick else ())]
+        # Evaluations compute whole batches, whatever images there are: of a few patients these are mostly filling.
+        changes.append((inference, "CPU_MICRO_BATCH_PIXELS", ROWS * SIZE**2))
         for owner, name, value in changes:
             stack.enter_context(mock.patch.object(owner, name, value))
         yield

@@ -1,12 +1,11 @@
 """Many models for three clinics that are read once: a crowd's, one with a patient more, and that patient's alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from melfed.client.config.clinic import ClinicConfig
 from melfed.client.ledger.witness import Witness
 from melfed.client.privacy.plan import privacy_of
 from melfed.client.worker.process import _workers
@@ -53,14 +52,24 @@ class Lab:
         study: StudyProtocol,
         crowd: Sequence[Patient],
         one: Patient,
-        kit: Callable[[ClinicConfig], None] = lambda _: None,
+        weights: Path | None = None,
     ) -> None:
+        """Set the three clinics up.
+
+        Args:
+            folder: of their kits; new.
+            study: private.
+            crowd: whom two of them have.
+            one: the patient in question.
+            weights: folder of pretrained ones. One for the three, so that their workers load their tensors into one
+                network in turn (`shared_classifier`), which takes longer to build than a round of them all.
+        """
+        sections = {} if weights is None else {"weights": str(weights)}
         self.study, self.one = study, one.unit
         self.workers: dict[str, ClinicWorker] = {}
         for name, patients in (("without", crowd), ("with", (one, *crowd)), ("alone", (one,))):
             with coupled(World(free=True)):
-                config = write_clinic(folder / name, patients)
-                kit(config)
+                config = write_clinic(folder / name, patients, **sections)
                 worker = _workers(config, CPU, Witness(config.ledger, AuditLog(config.audit_log, "worker")))(study)
             assert isinstance(worker, ClinicWorker)
             self.workers[name] = worker

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from melfed.client.config.clinic import ClinicConfig
 from melfed.client.data.split import part_of
 from melfed.common.model.classifier import build_trunk
 from melfed.common.study.build import seal
@@ -37,12 +36,6 @@ def pretrained(folder: Path, backbone: str, **sections: Mapping[str, object]) ->
         torch.save(state, file)
     model = {"backbone": backbone, "pretrained": True, **sections.pop("model", {})}
     return seal(study_of(model=model, **sections), folder)
-
-
-def with_weights(folder: Path, config: ClinicConfig) -> None:
-    """Give a clinic the weights of a folder."""
-    if not config.weights.exists():
-        config.weights.symlink_to(folder)
 
 
 def training_crowd(units: int, spec: PartitionSpec = SPEC) -> tuple[Patient, ...]:

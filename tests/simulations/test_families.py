@@ -17,9 +17,12 @@ from melfed.common.study.protocol import StudyProtocol
 from melfed.server.runs.folder import RunFolder
 from melfed.simulations.partition.virtual_clinics import VirtualClinics, divide
 from melfed.simulations.phantom.dataset import PhantomSpec, write_phantom
+from tests.common.networks import VGG, narrow_vgg
 from tests.in_process import federate_here
 
 SIZE = 64
+EXHAUSTIVE = (pytest.mark.exhaustive, pytest.mark.timeout(1200))
+PRETRAINED = ("mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0")
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +45,33 @@ def a_study(folder: Path, privacy: str | None = None, **model: object) -> StudyP
     return read_study(path, [f"{key}={str(value).lower()}" for key, value in changes.items()])
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights for the backbones of `PRETRAINED` that are anything but ImageNet's."""
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng():
+        for backbone in PRETRAINED:
+            torch.manual_seed(0)
+            torch.save(build_trunk(backbone, pretrained=True).state_dict(), folder / f"{backbone}.pth")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "backbone", [name for name in BACKBONES if name not in VGG] + [pytest.param(name, marks=EXHAUSTIVE) for name in VGG]
+)
 def test_one_round_from_scratch(backbone: str, virtual: VirtualClinics, tmp_path: Path) -> None:
+    one_round_from_scratch(backbone, virtual, tmp_path)
+
+
+@pytest.mark.parametrize("backbone", VGG)
+def test_one_round_from_scratch_of_a_narrow_network(backbone: str, virtual: VirtualClinics, tmp_path: Path) -> None:
+    """The whole one, above, takes a minute."""
+    with narrow_vgg():
+        one_round_from_scratch(backbone, virtual, tmp_path)
+
+
+def one_round_from_scratch(backbone: str, virtual: VirtualClinics, tmp_path: Path) -> None:
     study = a_study(tmp_path, backbone=backbone, pretrained=False)
-    torch.set_num_threads(2)
     outcome = federate_here(study, virtual.clinics, RunFolder.create(tmp_path / "run", study))
     model = outcome.models[""]
     assert all(np.isfinite(tensor).all() for tensor in model.values())
@@ -60,23 +86,11 @@ def test_one_round_from_scratch(backbone: str, virtual: VirtualClinics, tmp_path
     assert plain <= row["bytes_up"] <= plain * 1.05 + overhead
 
 
-def random_weights(folder: Path, backbone: str) -> Path:
-    """Return a folder of weights for a backbone that are anything but ImageNet's."""
-    weights = folder / "weights"
-    weights.mkdir()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        trunk = build_trunk(backbone, pretrained=True)
-    torch.save(trunk.state_dict(), weights / f"{backbone}.pth")
-    return weights
-
-
 @pytest.mark.parametrize("train", ["head", "affine", "last_block", "full"])
-@pytest.mark.parametrize("backbone", ["mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0"])
+@pytest.mark.parametrize("backbone", PRETRAINED)
 def test_one_round_of_each_part_of_a_pretrained_network(
-    backbone: str, train: str, virtual: VirtualClinics, tmp_path: Path
+    backbone: str, train: str, virtual: VirtualClinics, weights: Path, tmp_path: Path
 ) -> None:
-    weights = random_weights(tmp_path, backbone)
     study = a_study(tmp_path, backbone=backbone, train=train, metadata=train == "last_block")
     outcome = federate_here(study, virtual.clinics, RunFolder.create(tmp_path / "run", study), weights)
     names = set(outcome.models[""])
@@ -88,12 +102,11 @@ def test_one_round_of_each_part_of_a_pretrained_network(
 
 
 @pytest.mark.parametrize("train", ["head", "affine", "last_block", "full"])
-@pytest.mark.parametrize("backbone", ["mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0"])
+@pytest.mark.parametrize("backbone", PRETRAINED)
 def test_one_private_round_of_each_part_of_a_pretrained_network(
-    backbone: str, train: str, virtual: VirtualClinics, tmp_path: Path
+    backbone: str, train: str, virtual: VirtualClinics, weights: Path, tmp_path: Path
 ) -> None:
     """Cached where a prefix is frozen: what is learnt travels as it does without privacy, and is charged."""
-    weights = random_weights(tmp_path, backbone)
     privacy = "{unit: patient, epsilon: 8.0, evaluation: public, recipe: manual, views: 2}"
     study = a_study(tmp_path, privacy, backbone=backbone, train=train, metadata=train == "last_block")
     folder = RunFolder.create(tmp_path / "run", study)

@@ -127,7 +127,7 @@ def test_a_failed_runs_work_is_cancelled_after_the_grace(monkeypatch: pytest.Mon
     monkeypatch.setattr(carrier, "GRACE_SECONDS", 0.05)
     made, state, called = carrying(lambda *_: "", tasks=True)
     made.push(state, state.object_store, nothing_sent, nothing_sent)
-    until(lambda: called == [5], 5)
+    until(lambda: called == [5], 60)
 
 
 def test_a_line_that_is_down_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_a_process_that_has_told_its_end_is_let_go(forks: Any, monkeypatch: pyte
     monkeypatch.setattr(messenger, "_fail_task", unwanted)
     executor = forks(leave(code))
     pid = launch(executor)
-    until(lambda: executor.reconcile() or not executor.children, 5)
+    until(lambda: executor.reconcile() or not executor.children, 60)
     assert gone(pid)
 
 
@@ -129,7 +129,7 @@ def test_one_that_could_not_is_told_for(forks: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(messenger, "_fail_task", lambda _spec, reason: told.append(reason))
     executor = forks(work)
     launch(executor)
-    until(lambda: executor.reconcile() or not executor.children, 5)
+    until(lambda: executor.reconcile() or not executor.children, 60)
     assert told[0] in ("signal 9", f"exit code {messenger.NOT_RUN}")
 
 
@@ -142,7 +142,7 @@ def test_no_more_processes_than_allowed(forks: Any) -> None:
     children = list(executor.children)
     started = time.monotonic()
     executor.close()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
     assert all(gone(child) for child in children)
 
 
@@ -180,7 +180,7 @@ time.sleep(60)
         child = int(process.stdout.readline())
         time.sleep(0.2)
         process.kill()
-    until(lambda: _dead(child), 5)
+    until(lambda: _dead(child), 60)
 
 
 def _dead(pid: int) -> bool:
@@ -198,7 +198,7 @@ assert _limited(lambda client: (message, None, None, None))(None)[0] is message
 time.sleep(60)
 """
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=20, check=False)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=240, check=False)
     assert done.returncode == -signal.SIGALRM
 
 
@@ -212,4 +212,4 @@ import melfed.client.flower.deployed, melfed.client.flower.relay, flwr.supernode
 assert not [name for name in sys.modules if name.split(".")[0] in ("torch", "opacus", "sklearn", "scipy")]
 """
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "FLWR_TELEMETRY_ENABLED": "0"}
-    subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=240, check=True)

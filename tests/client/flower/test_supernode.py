@@ -167,8 +167,8 @@ def test_an_unknown_bundle_is_refused_and_told(clinic: Stack) -> None:
 def test_a_clientapp_killed_at_work_is_told_at_once(clinic: Stack) -> None:
     out = clinic.folder / "killed.jsonl"
     clinic.run(bundle(), out, delay=60.0)
-    os.kill(int(until(lambda: out.with_suffix(".pid").exists() and out.with_suffix(".pid").read_text(), 20)), 9)
-    until(lambda: answers(out), 10)
+    os.kill(int(until(lambda: out.with_suffix(".pid").exists() and out.with_suffix(".pid").read_text(), 60)), 9)
+    until(lambda: answers(out), 30)
     assert "ask again" in answers(out)[0]["error"]
 
 
@@ -177,8 +177,8 @@ def test_a_killed_supernode_is_back_at_once(clinic: Stack) -> None:
     clinic.kill("supernode")
     clinic.start("supernode")
     started = time.monotonic()
-    until(lambda: clinic.node().last_activated_at != before.last_activated_at, 20)
-    assert time.monotonic() - started < 10  # two heartbeats of Flower's are 60 s
+    until(lambda: clinic.node().last_activated_at != before.last_activated_at, 60)
+    assert time.monotonic() - started < 30  # two heartbeats of Flower's are 60 s
     assert clinic.node().node_id == before.node_id
     assert ask(clinic, "back")[0]["error"] is None
 
@@ -187,19 +187,19 @@ def test_a_reply_survives_a_cut_line(clinic: Stack) -> None:
     out = clinic.folder / "cut.jsonl"
     clinic.wire.cut_after = clinic.wire.passed + 1_000_000
     clinic.run(bundle(), out, floats=1_500_000)
-    until(lambda: clinic.wire.is_cut, 30)
+    until(lambda: clinic.wire.is_cut, 60)
     time.sleep(0.5)
     clinic.wire.mend()
-    until(lambda: answers(out), 30)
+    until(lambda: answers(out), 60)
     assert answers(out)[0]["error"] is None
 
 
 def test_superlink_may_be_killed(clinic: Stack) -> None:
     events = clinic.config.messenger_audit_log
     clinic.kill("superlink")
-    until(lambda: '"id":1016' in events.read_text().splitlines()[-1], 10)
+    until(lambda: '"id":1016' in events.read_text().splitlines()[-1], 60)
     clinic.start("superlink")
-    until(lambda: '"id":1017' in events.read_text().splitlines()[-1], 20)
+    until(lambda: '"id":1017' in events.read_text().splitlines()[-1], 60)
     assert ask(clinic, "superlink")[0]["error"] is None
 
 

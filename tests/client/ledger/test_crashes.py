@@ -76,10 +76,13 @@ class Clinic:
     crashes = 0
 
 
-def test_ten_thousand_crashes_never_under_count_and_never_damage() -> None:
+@pytest.mark.parametrize(
+    "clinics", [500, pytest.param(2500, marks=[pytest.mark.exhaustive, pytest.mark.timeout(1200)])]
+)
+def test_thousands_of_crashes_never_under_count_and_never_damage(clinics: int) -> None:
     """Killed in, before or after any operation of the disk, with or without power lost; or an error in one of them."""
     crashes, left, ways = 0, 0, Counter[str]()
-    for seed in range(2500):
+    for seed in range(clinics):
         clinic = Clinic(seed)
         for _ in range(4):
             clinic.disk.fuse = clinic.random.randrange(40)
@@ -97,9 +100,9 @@ def test_ten_thousand_crashes_never_under_count_and_never_damage() -> None:
             clinic.check()
         left += clinic.left.total()
         spend(Ledger.open(PATH, DATA, disk=clinic.disk), charge(clinic.round))
-    assert crashes == 10_000
-    assert min(ways.values()) > 2000
-    assert left > 4_000, "the crashes leave time to work"
+    assert crashes == 4 * clinics
+    assert min(ways.values()) > 0.8 * clinics
+    assert left > 1.6 * clinics, "the crashes leave time to work"
 
 
 def work_until_killed(path: Path, pipe: int, seed: int) -> None:

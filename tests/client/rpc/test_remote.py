@@ -54,7 +54,7 @@ def remote(folder: Path, seconds: float = 20.0, study: StudyProtocol = STUDY, fl
     return RemoteWorker(folder / "w.sock", study.model_dump_json(), seconds, flower_run, "run")
 
 
-def until(condition, seconds: float = 20.0) -> None:
+def until(condition, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
@@ -168,18 +168,18 @@ def test_a_worker_that_is_busy_until_the_deadline_says_so_itself(clinic: Clinic,
     started = time.monotonic()
     with pytest.raises(CancelledError, match="deadline has passed"):
         remote(folder, 0.5).train(TENSORS, 1, STUDY.digest, "run")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
 
 
 def test_cancel(clinic: Clinic, folder: Path) -> None:
     clinic.ready().go.clear()
     with ThreadPoolExecutor(1) as pool:
         reply = pool.submit(remote(folder).train, TENSORS, 1, STUDY.digest, "run")
-        assert clinic.ready().begun.wait(5)
+        assert clinic.ready().begun.wait(60)
         assert rpc.cancel(folder / "w.sock", 8) == 0
         assert rpc.cancel(folder / "w.sock", 7) == 1
         with pytest.raises(CancelledError, match="called the work off"):
-            reply.result(5)
+            reply.result(60)
 
 
 def test_the_work_goes_on_without_its_messenger(clinic: Clinic, folder: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_stopping_worker_is_waited_out(folder: Path) -> None:
         with served(folder) as clinic:
             clinic.ready().go.clear()
             reply = pool.submit(remote(folder, 30).train, TENSORS, 1, STUDY.digest, "run")
-            assert clinic.ready().begun.wait(5)
+            assert clinic.ready().begun.wait(60)
             clinic.service.stop(5)
         with served(folder) as clinic:
             np.testing.assert_array_equal(reply.result(20).tensors["w"], TENSORS["w"] + 1)

@@ -112,7 +112,7 @@ def remote(config: ClinicConfig, study: StudyProtocol, seconds: float = 60.0) ->
     return RemoteWorker(config.socket, study.model_dump_json(), seconds, 1)
 
 
-def until(condition, seconds: float = 20.0) -> None:
+def until(condition, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"

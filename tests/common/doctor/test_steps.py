@@ -56,7 +56,7 @@ def test_a_step_that_hangs_is_given_up() -> None:
     checks = examine_steps(
         [Step("hangs", lambda: good(str(release.wait(30))), 0.2), Step("next", lambda: good("here"))]
     )
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert [check.status for check in checks] == ["failed", "ok"]
     assert "0.2 s" in checks[0].detail
     release.set()

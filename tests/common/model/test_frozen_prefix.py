@@ -12,7 +12,7 @@ from melfed.common.errors import StudyError
 from melfed.common.model.backbones import BACKBONES, Part
 from melfed.common.model.classifier import Classifier, build_classifier, build_trunk, set_trainable
 from melfed.common.model.frozen_prefix import AFTER_FEATURES, Split, split
-from tests.common.networks import Choices, images, with_random_head
+from tests.common.networks import Choices, images, narrow_vgg, with_random_head
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class NeckChoices(Choices):
 @pytest.fixture(scope="module", params=BACKBONES)
 def model(request: pytest.FixtureRequest) -> Classifier:
     """Every backbone; GoogLeNet with the conversion of its input that its published weights need."""
-    model = with_random_head(build_classifier(NeckChoices(request.param, metadata=True), seed=1, state=None))
+    with narrow_vgg():
+        model = with_random_head(build_classifier(NeckChoices(request.param, metadata=True), seed=1, state=None))
     if request.param == "googlenet":
         model.trunk.transform_input = True
     model.dropout.p = 0.0

@@ -157,7 +157,7 @@ class Stack:
             self.process = None
 
 
-def until(holds: "object", seconds: float = 10) -> bool:
+def until(holds: "object", seconds: float = 60) -> bool:
     """Whether a condition comes to hold in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

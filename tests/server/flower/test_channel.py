@@ -96,7 +96,7 @@ def test_an_error_without_a_reason_is_one_too() -> None:
 def test_a_node_that_never_answers_is_given_up_after_the_deadline() -> None:
     started = monotonic()
     replies = asked(FakeGrid({5: silent, 6: says("b")}), seconds=0.2)
-    assert monotonic() - started < 2
+    assert monotonic() - started < 10
     assert answers(replies) == {6: "b", 5: "no answer within 0.2 s"}
     assert [reply.size for reply in replies] == [0, 0]
 

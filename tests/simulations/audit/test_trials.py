@@ -11,6 +11,7 @@ import pytest
 from melfed.client.data.clinic_data import PARTS
 from melfed.client.ledger.key import ledger_key
 from melfed.client.privacy.noise import NoiseSource
+from melfed.client.training import inputs
 from melfed.common.study.protocol import StudyProtocol
 from melfed.simulations.audit.door import (
     Clinic,
@@ -38,6 +39,12 @@ def _fixed_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(7)
     for module in ("melfed.client.training.private", "melfed.client.worker.worker"):
         monkeypatch.setattr(f"{module}.NoiseSource", lambda: NoiseSource(noise.bytes))
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation computes a whole batch, whatever images there are: 64 stored features here, where 262,144 fit."""
+    monkeypatch.setattr(inputs, "CACHED_MICRO_BATCH_ELEMENTS", 1 << 10)
 
 
 def study_at(epsilon: float, **privacy: object) -> StudyProtocol:
