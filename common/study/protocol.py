@@ -319,7 +319,17 @@ class ResourcesSpec(Section):
 
 
 class StudyProtocol(Section):
-    """A whole study. Every key has a default; `melfed-sim keys` prints them with their ranges."""
+    """A whole study. Every key has a default; `melfed-sim keys` prints them with their ranges.
+
+    >>> study = StudyProtocol(name="first")
+    >>> study.model.backbone, study.federation.rounds
+    ('efficientnet_lite0', 5)
+    >>> longer = study.with_changes("federation", rounds=10)
+    >>> longer.digest == study.digest
+    False
+    >>> study.with_changes("resources", cpus=2.0).digest == study.digest
+    True
+    """
 
     protocol: Literal[1, 2] = Field(2, description="version of this document's format; 1 is read, and not trained")
     name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="short name")
