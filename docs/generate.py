@@ -75,6 +75,9 @@ INSTEAD = {
 """Links out of `docs`, and the pages of the site that stand for them."""
 
 _BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_LOADED = re.compile(
+    r"<(?:script|img|iframe|link (?![^>]*rel=\"?(?:canonical|prev|next)))[^>]*?(?:src|href)=\"?((?:https?:)?//[^\"> ]+)"
+)
 _LINK = re.compile(r"(?<=\]\()(?!https?:)([^)#\s]+)")
 
 
@@ -297,6 +300,21 @@ def on_page_markdown(markdown: str, *, page: "Page", **_: object) -> str:
     if page.file.generated_by:
         return markdown
     return in_site(filled(markdown), f"docs/{page.file.src_uri}")
+
+
+def on_post_page(output: str, *, page: "Page", **_: object) -> str:
+    """Refuse a page that would load something from elsewhere (a hook of mkdocs)."""
+    from mkdocs.exceptions import PluginError
+
+    if found := elsewhere(output):
+        raise PluginError(f"{page.file.src_uri} loads {found}, which is not in the site")
+    return output
+
+
+def elsewhere(html: str) -> str | None:
+    """Return the first address outside the site that a page would load scripts, styles or pictures from."""
+    found = _LOADED.search(html)
+    return found and found[1]
 
 
 if __name__ == "__main__":

@@ -134,6 +134,15 @@ def test_links_lead_to_pages_of_the_site(generate: ModuleType) -> None:
     assert generate.in_site("[a](../../README.md)", "docs/events/1001.md") == "[a](../index.md)"
 
 
+def test_a_page_that_loads_from_elsewhere_is_found(generate: ModuleType) -> None:
+    inside = (
+        '<link rel="stylesheet" href="site.css"><script src="assets/x.js"></script><a href="https://flower.ai">f</a>'
+    )
+    assert generate.elsewhere(inside) is None
+    assert generate.elsewhere(inside + '<script src="https://unpkg.com/shim"></script>') == "https://unpkg.com/shim"
+    assert generate.elsewhere('<link rel="stylesheet" href="//fonts/x.css">') == "//fonts/x.css"
+
+
 def test_every_page_has_its_place_in_the_navigation(generate: ModuleType) -> None:
     """What a strict build would say too."""
 
