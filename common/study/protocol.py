@@ -141,7 +141,7 @@ class ModelSpec(Section):
         description="the head sees so many whitened features from several depths, by statistics of the run in weights",
     )
     weights: str | None = Field(
-        None, description="file or folder of weights, or a finished run as a warm start; null: looked for (README)"
+        None, description="file or folder of weights, or a finished run to start from; null: see docs/studies.md"
     )
     weights_sha256: Digest | None = Field(None, description="SHA-256 of the weights file; null: fixed at the first run")
     seed: Seed | None = Field(None, description="of the initial values of what is not pretrained; null: the study's")
