@@ -1,4 +1,4 @@
-# make demo | test | lint | install. Needs python3 (3.11 or newer), make, git; everything else goes into .venv.
+# make demo | test | e2e | lint | docs | install. Needs python3 (3.11 or newer), make, git; everything else goes into .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test e2e lint install format system clean help
+.PHONY: demo test e2e lint docs install format system clean help
 
 help:
 	@echo "make demo     train a federated model on synthetic lesions and write a report"
 	@echo "make test     run the tests, with one whole deployed federation"
 	@echo "make e2e      the tests with whole processes: a federation that is killed, cut off, filled up, attacked; and the longest"
 	@echo "make lint     ruff, mypy"
+	@echo "make docs     the documentation as a site, in site/"
 	@echo "make install  set up $(VENV) only"
 
 install: $(STAMP)
@@ -62,5 +63,10 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Strict: a link that leads nowhere, or a page that is not in the navigation, is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "site/index.html; with its search: $(BIN)/python -m http.server --directory site"
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

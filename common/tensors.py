@@ -34,6 +34,12 @@ def check_tensors(tensors: Mapping[str, npt.NDArray[np.generic]], expected: Mapp
 
     Raises:
         TensorError: names the first tensor that does not fit and says how.
+
+    >>> check_tensors({"head": np.zeros((1, 8), np.float32)}, {"head": (1, 8)})
+    >>> check_tensors({"head": np.full((1, 8), np.nan, np.float32)}, {"head": (1, 8)})
+    Traceback (most recent call last):
+        ...
+    melfed.common.tensors.TensorError: tensor head holds values that are not finite
     """
     missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or unknown:
@@ -74,7 +80,12 @@ def save_tensors(path: Path, tensors: Mapping[str, npt.NDArray[np.generic]], met
 
 
 def to_bytes(tensors: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
-    """Return tensors as one safetensors file. Raises TensorError where one is of no kind that has a place there."""
+    """Return tensors as one safetensors file. Raises TensorError where one is of no kind that has a place there.
+
+    >>> content = to_bytes({"head": np.ones(3, np.float32)})
+    >>> from_bytes(content)["head"].tolist()
+    [1.0, 1.0, 1.0]
+    """
     try:
         return safetensors.numpy.save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()})
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -94,6 +94,15 @@ def check_study(policy: ClinicPolicy, study: StudyProtocol, noise_multiplier: fl
     Raises:
         DeclinedError: in one line, everything that the study asks beyond the policy, and what the policy allows. How
             much ε that is, a BudgetError's figures say.
+
+    >>> from melfed.common.study.protocol import StudyProtocol
+    >>> policy = ClinicPolicy(epsilon=3.0, studies="any")
+    >>> private = StudyProtocol(privacy=PrivacySpec(unit="patient", epsilon=2.0))
+    >>> check_study(policy, private, noise_multiplier=1.2)
+    >>> check_study(policy, StudyProtocol(name="bare"), noise_multiplier=0.0)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    melfed.common.errors.DeclinedError: study bare is declined: it has no privacy section, and this clinic trains ...
     """
     objections = list(_objections(policy, study, noise_multiplier))
     if not objections:

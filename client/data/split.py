@@ -79,6 +79,12 @@ def part_of(group: str, clinic: str, spec: PartitionSpec, key: bytes) -> Part:
 
     HMAC-SHA-256 of the names gives a number, uniform in [0, 1): below `spec.test` it is the test part, below
     `spec.test + spec.validation` the validation part, else training.
+
+    >>> key = simulation_key(seed=0)
+    >>> spec = PartitionSpec(validation=0.1, test=0.2)
+    >>> parts = [part_of(f"patient:{number}", "north", spec, key) for number in range(1000)]
+    >>> [(part, parts.count(part)) for part in ("train", "validation", "test")]
+    [('train', 727), ('validation', 96), ('test', 177)]
     """
     digest = hmac.digest(key, f"part\x1f{clinic}\x1f{group}".encode(), "sha256")
     place = int.from_bytes(digest[:8], "big") / 2**64

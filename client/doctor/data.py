@@ -109,7 +109,7 @@ class DataDoctor:
         tables = self._tables()
         if not tables:
             known = "image,target, and patient_id where patients are known"
-            return bad("no table with known columns", f"give the table a header with at least {known} (README)")
+            return bad("no table with known columns", f"give the table a header with at least {known} (docs/data.md)")
         if self._closed(tables):
             return bad(f"{self._whose()} may not read it", self._open())
         assert self._section is not None  # noqa: S101 (the step before saw to it)

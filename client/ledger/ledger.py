@@ -350,6 +350,18 @@ def verify(path: Path, head: str | None = None) -> Verified:
     Raises:
         LedgerError: there is no ledger; a row was edited, dropped, moved, doubled or cut off (names the first wrong
             line); or no row has the hash `head`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> step, nobody = Mechanism(sampling_rate=1.0, noise_multiplier=5.0, steps=1), "0" * 64
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "ledger.jsonl")
+    ...     with Ledger.open(path, fingerprint=nobody) as ledger:
+    ...         charge = Charge(nobody, "run", 1, "training", "patient", step, delta=1e-5)
+    ...         reservation = ledger.reserve(charge, Budget(epsilon=3.0, delta=1e-5))
+    ...     rows = verify(path).rows
+    ...
+    >>> [(row.status, row.purpose, round(row.epsilon, 2)) for row in rows]
+    [('reserved', 'training', 0.73)]
     """
     book = Book(path)
     journal = Journal(path, Disk(), utc_now)

@@ -70,6 +70,9 @@ def epsilon(history: Sequence[Mechanism], delta: float) -> float:
 
     Raises:
         StudyError: for a delta outside (0, 1).
+
+    >>> round(epsilon([Mechanism(sampling_rate=1.0, noise_multiplier=5.0, steps=10)], delta=1e-5), 2)
+    2.59
     """
     return _spent(history, delta)
 
@@ -91,6 +94,12 @@ def noise_multiplier(
 
     Raises:
         StudyError: for a value outside its range, and where no noise is enough, since the others spend the budget.
+
+    >>> sigma = noise_multiplier(3.0, delta=1e-5, sampling_rate=0.1, steps=100)
+    >>> round(sigma, 2)
+    1.67
+    >>> epsilon([Mechanism(0.1, sigma, 100)], 1e-5) <= 3.0
+    True
     """
     from scipy.optimize import brentq
 

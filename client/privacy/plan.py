@@ -53,6 +53,14 @@ def plan_of(study: StudyProtocol) -> PrivacyPlan:
 
     Raises:
         StudyError: no noise is enough for the stated ε, the evaluation would drown in it, or the accountants disagree.
+
+    >>> from melfed.common.study.recipe import resolve
+    >>> study, _ = resolve(StudyProtocol(privacy=PrivacySpec(unit="patient", epsilon=3.0)))
+    >>> plan = plan_of(study)
+    >>> plan.rounds, plan.releases, plan.epsilon <= 3.0
+    (60, 1, True)
+    >>> round(plan.training.noise_multiplier, 1)
+    11.4
     """
     privacy, rounds = privacy_of(study), study.federation.rounds
     q, delta, steps = privacy.sampling_rate, privacy.delta, rounds * privacy.steps

@@ -24,6 +24,11 @@ def poisson_sample(units: int, rate: float, random: np.random.Generator) -> npt.
 
     Raises:
         StudyError: for a rate outside (0, 1], or a negative number of units.
+
+    >>> poisson_sample(5, 1.0, secure_generator()).tolist()
+    [0, 1, 2, 3, 4]
+    >>> poisson_sample(1000, 0.1, np.random.default_rng(0)).size
+    89
     """
     if not 0 < rate <= 1:
         raise StudyError(f"sampling rate {rate:g} is outside (0, 1]; state the probability that a unit takes part")

@@ -39,6 +39,13 @@ def privacy_units(records: Sequence[LesionRecord], unit: Unit) -> list[str]:
     Raises:
         DataError: an image has none. The message counts them, and says which weaker unit the table would support: it is
             for the clinic's own people, or the user of a simulation.
+
+    >>> from types import SimpleNamespace
+    >>> records = [SimpleNamespace(image=f"{n}.jpg", patient_id=who, lesion_id=None) for n, who in enumerate("AAB")]
+    >>> privacy_units(records, "patient")
+    ['patient:A', 'patient:A', 'patient:B']
+    >>> privacy_units(records, "image")
+    ['image:0.jpg', 'image:1.jpg', 'image:2.jpg']
     """
     names = [name for name in units_of(records, unit) if name is not None]
     if len(names) < len(records):

@@ -187,6 +187,17 @@ def verify_log(path: Path, head: str | None = None) -> Verified:
 
     Raises:
         StorageError: there is no log, or it cannot be read.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "audit.jsonl")
+    ...     AuditLog(path, who="worker").record(Event.WORKER_STARTED, version="0.2.0")
+    ...     whole = verify_log(path)
+    ...     _ = path.write_text(path.read_text().replace("0.2.0", "0.1.0"))
+    ...     edited = verify_log(path)
+    ...
+    >>> whole.rows, whole.error, edited.error is None
+    (1, None, False)
     """
     with _opened(path) as (lines, torn):
         previous, rows, found = GENESIS, 0, head in (None, GENESIS)

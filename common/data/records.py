@@ -143,6 +143,18 @@ def read_table(
             `strict`, also two layouts in the folder, no image for any row, a cell that cannot be used, a diagnosis
             that is not in the vocabulary (`decisions.UnknownWords`), two rows for one image, or a path that leaves the
             folder.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from PIL import Image
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("one", "two"):
+    ...         Image.new("RGB", (64, 64)).save(Path(folder, f"{name}.png"))
+    ...     lines = "image,diagnosis,patient_id\\none,melanoma,P1\\ntwo,Blue naevus,P2\\n"
+    ...     _ = Path(folder, "table.csv").write_text(lines)
+    ...     table = read_table(Path(folder))
+    ...
+    >>> [(record.image, record.target, record.diagnosis) for record in table.records]
+    [('one.png', 1, 'mel'), ('two.png', 0, 'nv')]
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder that holds the images and their table")

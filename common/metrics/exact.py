@@ -143,6 +143,16 @@ def histogram_metrics(h: ScoreHistogram) -> EvaluationMetrics:
     of them, the upper limit to the most favourable one. Clustering is covered by Kish's effective sample sizes, class
     by class, as if all images of one class in one group were copies; the positive correlation between the classes
     within a patient, which would narrow the intervals, is left out.
+
+    >>> north = ScoreHistogram.from_scores([2.0, -1.0, -2.0], [1, 0, 0], ["Ann", "Ben", "Ben"])
+    >>> south = ScoreHistogram.from_scores([0.5, 1.0, -3.0], [1, 0, 0], ["Cem", "Dan", "Eva"])
+    >>> pooled = histogram_metrics(north + south)
+    >>> pooled.images, pooled.patients, pooled.auroc.value
+    (6, 5, 0.875)
+    >>> round(pooled.auroc.low, 2), round(pooled.auroc.high, 2)
+    (0.3, 0.99)
+    >>> histogram_metrics(ScoreHistogram.from_scores([0.5], [1], ["Cem"])).auroc.value is None
+    True
     """
     fields: dict[str, object] = dict.fromkeys(_INTERVALS, UNDEFINED)
     fields |= {"threshold_at_90_specificity": None, "threshold_at_95_specificity": None}
@@ -294,6 +304,10 @@ def scored_metrics(
 
     Raises:
         DataError: lengths differ, a logit is not a number, or a target is not 0 or 1.
+
+    >>> metrics = scored_metrics([2.0, 1.0, -1.0, 0.5, -2.0, -3.0], [1, 1, 1, 0, 0, 0], ["a", "b", "c", "d", "e", "f"])
+    >>> round(metrics.auroc.value, 3), round(metrics.auprc.value, 3), metrics.melanomas
+    (0.889, 0.917, 3)
     """
     x, y, group = check_scores(logits, targets, groups)
     closed = histogram_metrics(ScoreHistogram.from_scores(x, y, groups, most=max(2, len(x))))

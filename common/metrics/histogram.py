@@ -119,6 +119,12 @@ class ScoreHistogram:
 
         Raises:
             DataError: lengths differ, a logit is not a number, or a target is not 0 or 1.
+
+        >>> h = ScoreHistogram.from_scores([0.5, 1.5, -2.0, 0.5], [0, 1, 0, 1], ["a", "a", "b", "c"])
+        >>> h.middle.tolist(), h.positives.tolist(), h.negatives.tolist()
+        ([-2.0, 0.5, 1.5], [0, 1, 1], [1, 1, 0])
+        >>> (h + h.empty()).to_lists() == h.to_lists()
+        True
         """
         x, y, group = check_scores(logits, targets, groups)
         bins, p = bins_of(x, y, most), sigmoid(x)

@@ -60,6 +60,10 @@ def wilson(proportion: npt.ArrayLike, size: npt.ArrayLike) -> tuple[FloatArray, 
 
     Returns:
         Lower and upper limits, of the broadcast shape.
+
+    >>> low, high = wilson(0.9, 10)
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.596, 0.982)
     """
     p, n = np.asarray(proportion, dtype=np.float64), np.asarray(size, dtype=np.float64)
     square = Z95 * Z95

@@ -155,6 +155,13 @@ def backbone_spec(name: str) -> BackboneSpec:
 
     Raises:
         StudyError: there is no such backbone; names the nearest one.
+
+    >>> len(BACKBONES), backbone_spec("resnet18").features
+    (19, 512)
+    >>> backbone_spec("resnet19")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    melfed.common.errors.StudyError: model.backbone: no backbone 'resnet19'; did you mean resnet18? Known: ...
     """
     if name in BACKBONES:
         return BACKBONES[name]

@@ -26,6 +26,15 @@ def read_study(path: Path, overrides: Sequence[str] = (), seed: int | None = Non
     Raises:
         StudyError: in one line, with file, line and key of what is wrong and what is allowed; also where a key is
             stated that nothing would read (`melfed.common.study.in_force`).
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "study.yaml")
+    ...     _ = path.write_text("{name: first, federation: {rounds: 3}}")
+    ...     study = read_study(path, ["training.batch_size=32"])
+    ...
+    >>> study.name, study.federation.rounds, study.training.batch_size
+    ('first', 3, 32)
     """
     study, content, places = _read(path, overrides, seed)
     if study.protocol == CURRENT:
@@ -71,7 +80,11 @@ def study_yaml(study: StudyProtocol) -> str:
 
 
 def documented_keys() -> Iterator[tuple[str, str, str]]:
-    """Yield key path, default and description (with range) of every key of the protocol; see `model_keys`."""
+    """Yield key path, default and description (with range) of every key of the protocol; see `model_keys`.
+
+    >>> next(key for key in documented_keys() if key[0] == "federation.rounds")
+    ('federation.rounds', '5', 'rounds; for the baselines, stretches of local_epochs (≥ 1, ≤ 100000)')
+    """
     return model_keys(StudyProtocol)
 
 

@@ -141,7 +141,7 @@ class ModelSpec(Section):
         description="the head sees so many whitened features from several depths, by statistics of the run in weights",
     )
     weights: str | None = Field(
-        None, description="file or folder of weights, or a finished run as a warm start; null: looked for (README)"
+        None, description="file or folder of weights, or a finished run to start from; null: see docs/studies.md"
     )
     weights_sha256: Digest | None = Field(None, description="SHA-256 of the weights file; null: fixed at the first run")
     seed: Seed | None = Field(None, description="of the initial values of what is not pretrained; null: the study's")
@@ -319,7 +319,17 @@ class ResourcesSpec(Section):
 
 
 class StudyProtocol(Section):
-    """A whole study. Every key has a default; `melfed-sim keys` prints them with their ranges."""
+    """A whole study. Every key has a default; `melfed-sim keys` prints them with their ranges.
+
+    >>> study = StudyProtocol(name="first")
+    >>> study.model.backbone, study.federation.rounds
+    ('efficientnet_lite0', 5)
+    >>> longer = study.with_changes("federation", rounds=10)
+    >>> longer.digest == study.digest
+    False
+    >>> study.with_changes("resources", cpus=2.0).digest == study.digest
+    True
+    """
 
     protocol: Literal[1, 2] = Field(2, description="version of this document's format; 1 is read, and not trained")
     name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="short name")

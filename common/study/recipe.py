@@ -41,6 +41,13 @@ def resolve(study: StudyProtocol) -> tuple[StudyProtocol, tuple[Choice, ...]]:
 
     Raises:
         StudyError: the study is of a version that is not trained any more.
+
+    >>> from melfed.common.study.protocol import PrivacySpec
+    >>> study, choices = resolve(StudyProtocol(privacy=PrivacySpec(unit="patient", epsilon=3.0)))
+    >>> study.model.train, study.federation.rounds, study.privacy.recipe
+    ('head', 60, 'manual')
+    >>> choices[0].reason
+    "1,000 patients a clinic at ε 3: the noise leaves room for the head's few parameters"
     """
     require_current(study)
     privacy = study.privacy

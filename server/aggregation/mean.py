@@ -34,6 +34,12 @@ class WeightedMean:
     the digits are summed place by place: up to 2^18 replies, such a sum is a multiple too small for float64 to round.
     Of the ten places a network's values need two or three, and only these are kept. The idea of fixed places is that of
     Demmel and Nguyen, "Fast reproducible floating-point summation" (2013).
+
+    >>> mean = WeightedMean()
+    >>> mean.add({"head": np.array([1.0, 0.0], np.float32)}, weight=3)
+    >>> mean.add({"head": np.array([0.0, 2.0], np.float32)}, weight=1)
+    >>> mean.mean()["head"].tolist()
+    [0.75, 0.5]
     """
 
     weight: float = 0.0
@@ -124,7 +130,14 @@ def _digits(rest: Float64) -> Iterator[tuple[int, Float64]]:
 
 
 class ServerOptimizer:
-    """Turns a round's mean into the next global model. FedAvg and FedProx: the mean itself."""
+    """Turns a round's mean into the next global model. FedAvg and FedProx: the mean itself.
+
+    >>> optimizer = ServerOptimizer(FederationSpec(algorithm="fedavgm", server_momentum=0.5))
+    >>> model = optimizer.step({"head": np.zeros(1, np.float32)}, {"head": np.ones(1, np.float32)})
+    >>> model = optimizer.step(model, {"head": model["head"] + 1})
+    >>> model["head"].tolist()
+    [2.5]
+    """
 
     def __init__(self, spec: FederationSpec, state: Mapping[str, npt.NDArray[np.generic]] | None = None) -> None:
         self.spec = spec

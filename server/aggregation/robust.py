@@ -101,7 +101,14 @@ def trimmed(updates: int, trim: float) -> int:
 
 
 def median(updates: Sequence[Tensors]) -> Tensors:
-    """Return the median of each value; clinics weigh the same."""
+    """Return the median of each value; clinics weigh the same.
+
+    >>> updates = [{"head": np.array([value], np.float32)} for value in (1.0, 2.0, 1e9)]
+    >>> median(updates)["head"].tolist()
+    [2.0]
+    >>> trimmed_mean(updates, trim=0.1)["head"].tolist()
+    [2.0]
+    """
     return _by_value(updates, lambda block: np.asarray(np.median(block, axis=0), np.float64))
 
 
@@ -109,6 +116,10 @@ def krum_order(updates: Sequence[Tensors], byzantine: int) -> list[int]:
     """Return the updates' indices, the most trustworthy first.
 
     Each is scored by the sum of the squared distances to its n - f - 2 nearest others (at least one).
+
+    >>> updates = [{"head": np.array([value], np.float32)} for value in (1.0, 50.0, 1.1, 0.9, 1.05)]
+    >>> krum_order(updates, byzantine=1)
+    [4, 0, 2, 3, 1]
     """
     distances = _squared_distances(updates)
     nearest = max(1, len(updates) - byzantine - 2)

@@ -13,7 +13,9 @@ from melfed.server.cli.options import Config, Json, configuration, errors, outpu
 
 
 def provision(
-    consortium: Annotated[Path, typer.Argument(metavar="CONSORTIUM.yaml", show_default=False)],
+    consortium: Annotated[
+        Path, typer.Argument(metavar="CONSORTIUM.yaml", help="Who takes part, and where.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the kits.", show_default=False)],
     renew: Annotated[
         str | None, typer.Option(help="Clinic whose certificate is made anew, or 'server'.", show_default=False)

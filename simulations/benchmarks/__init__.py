@@ -1,1 +1,1 @@
-"""Measurements behind the figures of the README, one command each."""
+"""Measurements behind the figures of docs/measured.md, one command each."""

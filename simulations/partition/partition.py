@@ -77,6 +77,13 @@ def partition(
         StudyError: more clinics are asked for than there are sources, or the classes do not go into the clinics.
         DataError: a clinic would have too few images for a study without privacy. In a private one nothing hangs on
             how many there are.
+
+    >>> from functools import partial
+    >>> record = partial(LesionRecord, lesion_id=None, dup_group=None, age=None, sex=None, site=None, source="Vienna")
+    >>> records = [record(f"{n:03}.jpg", int(n % 4 == 0), None, patient_id=f"P{n // 2}") for n in range(400)]
+    >>> clinics = partition(records, PartitionSpec(by="size_zipf", clinics=3, alpha=1.0), seed=0)
+    >>> [(clinic.name, len(clinic.train), len(clinic.test)) for clinic in clinics]
+    [('clinic_1', 160, 46), ('clinic_2', 70, 34), ('clinic_3', 52, 10)]
     """
     if not records:
         raise DataError(

@@ -118,7 +118,12 @@ def _holders(classes: int, clinics: int, each: int, generator: np.random.Generat
 
 
 def by_shares(count: int, shares: NDArray[np.float64], generator: np.random.Generator) -> Owners:
-    """Return the owners, 0 to clinics - 1, of `count` groups in random order; the clinics' shares add up to 1."""
+    """Return the owners, 0 to clinics - 1, of `count` groups in random order; the clinics' shares add up to 1.
+
+    >>> owners = by_shares(10, np.array([0.5, 0.3, 0.2]), np.random.default_rng(0))
+    >>> np.bincount(owners).tolist()
+    [5, 3, 2]
+    """
     borders = np.rint(np.cumsum(shares)[:-1] * count)
     return generator.permutation(np.searchsorted(borders, np.arange(count), side="right"))
 

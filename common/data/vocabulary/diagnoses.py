@@ -71,6 +71,16 @@ def read_diagnosis(word: str, mapping: Mapping[str, str] | None = None) -> Diagn
     Args:
         word: the cell as it is written.
         mapping: a person's own words and what they mean, from `checked_mapping`; they go before the vocabulary.
+
+    >>> found = read_diagnosis("Superficial spreading melanoma, pT1a")
+    >>> found.reading, found.code
+    ('known', 'mel')
+    >>> read_diagnosis("suspected melanoma").reading
+    'undecided'
+    >>> read_diagnosis("naevoid").reading
+    'unknown'
+    >>> read_diagnosis("naevoid", checked_mapping({"Naevoid": "mel"})).code
+    'mel'
     """
     if mapping and (code := mapping.get(plain(word))):
         return _of_code(word.strip(), code, BY_HAND)

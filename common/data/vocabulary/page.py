@@ -22,12 +22,12 @@ What melfed makes of the words of tables. This page is made of the code that rea
 - A word that is not here is **unknown**, and an unknown word is neither a positive nor a negative. Unknown words are
   listed with their counts; a simulation does not start and a clinic's `doctor` and `approve` say no until each is
   mapped: `--diagnosis "WORD=mel"`, or in `clinic.yaml`
-
-      data:
-        diagnoses:
-          "WORD": mel          # any code below
-          "OTHER WORD": leave_out
-
+  ```yaml
+  data:
+    diagnoses:
+      "WORD": mel          # any code below
+      "OTHER WORD": leave_out
+  ```
 - Case, accents, hyphens, plurals and endings, British and American spelling do not matter.
 - A name may stand beside other words that are known: sites, stages, thickness, subtypes, in any order. One word that is
   not known makes the whole text unknown.
