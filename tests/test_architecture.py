@@ -80,6 +80,8 @@ LAYERS = {
         "data",
         "tensors",
         "process",
+        "locks",
+        "hash_chain",
         "files",
         "errors",
         "messages",

@@ -6,7 +6,6 @@ to systemd.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -39,6 +38,7 @@ from melfed.client.rpc.peer_credentials import knock
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import ServiceError, StorageError
+from melfed.common.locks import FileLock, is_held, only_one
 from melfed.common.process.child import ALLOCATOR
 from melfed.common.process.supervisor import Backoff, Child, ChildState, Supervisor
 
@@ -135,7 +135,7 @@ class Daemon:
         self._stop = stop
         with contextlib.ExitStack() as stack:
             prepare_messenger(self.config, self._messenger)  # the lock lies in that folder
-            stack.enter_context(_only_one(lock_file(self.config)))
+            stack.enter_context(_only_daemon(lock_file(self.config)))
             # Not before: a daemon that runs already goes by the secret that it has made.
             self._prepare()
             if self.config.file.health_port is not None:
@@ -242,15 +242,12 @@ def read_status(config: ClinicConfig) -> Running | None:
     """Return what a running daemon has written of itself; None where none runs.
 
     Raises:
-        PermissionError: this user may not know.
+        PermissionError, StorageError: this user may not know.
     """
     try:
-        with lock_file(config).open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                content = json.loads(status_file(config).read_text(encoding="utf-8"))
-                return Running(content["pid"], content["since"], content["version"], tuple(content["children"]))
+        if is_held(lock_file(config)):
+            content = json.loads(status_file(config).read_text(encoding="utf-8"))
+            return Running(content["pid"], content["since"], content["version"], tuple(content["children"]))
     except (FileNotFoundError, ValueError, KeyError):
         return None
     return None
@@ -300,32 +297,20 @@ def _described(state: ChildState) -> dict[str, str | int | None]:
 
 
 @contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Hold a lock that only one process can hold. Raises ServiceError where another does."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be opened: {error.strerror}; see who owns it") from error
-    try:
+def _only_daemon(path: Path) -> Iterator[None]:
+    """Hold the daemon's lock. Raises ServiceError where another one runs."""
+    with only_one(path, "this clinic's daemon is run") as lock:
         if os.geteuid() == 0:
-            _give_to_owner_of(path.parent, descriptor, path)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServiceError(
-                f"{path}: this clinic's daemon runs already; see melfed-client status, and stop it first"
-            ) from None
+            _give_to_owner_of(path.parent, lock, path)
         yield
-    finally:
-        os.close(descriptor)
 
 
-def _give_to_owner_of(folder: Path, descriptor: int, path: Path) -> None:
+def _give_to_owner_of(folder: Path, lock: FileLock, path: Path) -> None:
     """Give an open file to its folder's owner, unless that is a name that they have given to somebody else's file."""
-    if os.fstat(descriptor).st_nlink > 1:
+    if os.fstat(lock.descriptor).st_nlink > 1:
         raise StorageError(f"{path}: is another file's name as well; find out who has made it, and remove it")
     owner = folder.stat()
-    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    os.fchown(lock.descriptor, owner.st_uid, owner.st_gid)
 
 
 def _check_readable(config: ClinicConfig, messenger: Account) -> None:

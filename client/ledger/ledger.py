@@ -27,11 +27,12 @@ from pydantic import ValidationError
 
 from melfed.client.ledger.budget import Budget, Charged, check_charge, check_run, mechanism_of
 from melfed.client.ledger.disk import Disk
-from melfed.client.ledger.journal import ADVICE, GENESIS, Clock, Content, Journal
+from melfed.client.ledger.journal import ADVICE, Clock, Journal
 from melfed.client.ledger.rows import Book, DataRow, LedgerRow, Purpose, Status, Terms, agreed, first_problem
 from melfed.client.privacy import accounting
 from melfed.client.privacy.accounting import Mechanism
 from melfed.common.errors import DeclinedError, LedgerError, StorageError
+from melfed.common.hash_chain import GENESIS, Content
 
 CONTINUE = "`melfed-client ledger continue --by NAME`, after which all that was spent before still counts"
 """What to do where a clinic's images or patients have changed on purpose."""

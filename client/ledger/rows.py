@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from melfed.client.ledger.journal import Content, damage
+from melfed.client.ledger.journal import damage
 from melfed.client.privacy.accounting import Mechanism
+from melfed.common.hash_chain import Content
 
 Purpose = Literal["training", "evaluation", "counts"]
 Status = Literal["reserved", "spent", "released"]

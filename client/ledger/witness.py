@@ -12,12 +12,12 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from melfed.client.ledger.journal import GENESIS
 from melfed.client.ledger.ledger import Verified, verify
 from melfed.client.ledger.rows import LedgerRow
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog, Row, read_log
 from melfed.common.errors import LedgerError
+from melfed.common.hash_chain import GENESIS
 
 _MARKS = {Event.LEDGER_CHARGED.id, Event.LEDGER_RELEASED.id, Event.LEDGER_CONTINUED.id}
 _TERMS = ("data", "run", "round", "purpose", "unit", "sampling_rate", "noise_multiplier", "steps", "delta")

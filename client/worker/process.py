@@ -4,13 +4,11 @@ It opens no connection to anywhere: the socket of the messenger, health and metr
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -31,6 +29,7 @@ from melfed.client.worker.service import Service, StudyWorker
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import LedgerError, PolicyError, ServiceError, StudyError
+from melfed.common.locks import only_one
 from melfed.common.study.protocol import StudyProtocol
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
     inner = config.worker_state / "grpc.sock"
     check_path(inner)
     users = _users(config)
-    with _only_worker(config.worker_state / "worker.lock"), contextlib.ExitStack() as stack:
+    with only_one(config.worker_state / "worker.lock", "the clinic's worker is run"), contextlib.ExitStack() as stack:
         device = _device(config)
         audit, metrics = AuditLog(config.audit_log, "worker"), Metrics(budget=config.file.tell.budget)
         witness = Witness(config.ledger, audit)
@@ -113,17 +112,6 @@ def _users(config: ClinicConfig) -> set[int]:
     """Return the ids of the users whose processes may ask: the worker's own, root, and the messenger's."""
     named = config.file.messenger.user
     return {os.geteuid(), 0} | ({account(named).uid} if named else set())
-
-
-@contextlib.contextmanager
-def _only_worker(path: Path) -> Iterator[None]:
-    """Hold the lock of the worker's state: two workers would answer on one socket. Raises ServiceError."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ServiceError(f"another worker runs with {path.parent}; stop that one first") from None
-        yield
 
 
 def _device(config: ClinicConfig) -> "torch.device":

@@ -17,6 +17,7 @@ from sdnotify import SystemdNotifier
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import MelfedError, ServerConfigError, StorageError
+from melfed.common.locks import only_one
 from melfed.common.process.supervisor import Child, Supervisor
 from melfed.server.clinics.certificates import WARN_DAYS, read_certificate
 from melfed.server.clinics.registry import ClinicRecord, read_clinics
@@ -29,7 +30,6 @@ from melfed.server.edge.nginx import Edge, edge_ready
 from melfed.server.flower.app_bundle import check_bundle
 from melfed.server.flower.control_client import Control
 from melfed.server.flower.superlink import command, quiet_environment, read_file
-from melfed.server.runs.lock import held
 
 STEP_SECONDS = 1.0
 """Between two looks at what is and what is wanted."""
@@ -55,7 +55,7 @@ def start(config: ServerConfig) -> None:
     """
     check_kit(config)
     _make_folders(config)
-    with held(config.daemon_lock, "the server is run", LOCK_SECONDS):
+    with only_one(config.daemon_lock, "the server is run", LOCK_SECONDS):
         Daemon(config).run()
 
 

@@ -16,12 +16,12 @@ from typing import Protocol
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import MelfedError, ServiceError, StorageError
+from melfed.common.locks import is_held
 from melfed.server.clinics.registry import ClinicRecord, read_clinics
 from melfed.server.config import ServerConfig
 from melfed.server.flower.control_client import FlowerRun, Node, public_key
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.lock import CONDUCTED, is_held
-from melfed.server.runs.state import RunState, change_state, read_state
+from melfed.server.runs.state import CONDUCTED, RunState, change_state, read_state
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 """Seconds from the end of a ServerApp to its next start; twice as long each time, while the run gets no further."""

@@ -19,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from melfed.common.audit.log import AuditLog, configure_logging
 from melfed.common.errors import RunError
+from melfed.common.locks import only_one
 from melfed.common.study.protocol import StudyProtocol
 from melfed.server.clinics.self_reports import Said, note_said, word, words
 from melfed.server.config import ServerConfig, read_server
@@ -29,9 +30,9 @@ from melfed.server.flower.reply_fetcher import received
 from melfed.server.flower.superlink import CONFIG_VARIABLE
 from melfed.server.report.page import write_report
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.lock import CONDUCTED, held
 from melfed.server.runs.names import run_path
 from melfed.server.runs.request import read_request
+from melfed.server.runs.state import CONDUCTED
 
 HANDOVER_SECONDS = 15.0
 """How long a process waits for the one before it to end."""
@@ -72,7 +73,7 @@ def conduct_run(config: ServerConfig, run: str, grid: Grid, flower_run: int) -> 
         `state.json` says so.
     """
     path = run_path(config, run)
-    with held(path / CONDUCTED, f"run {run} is conducted", HANDOVER_SECONDS):
+    with only_one(path / CONDUCTED, f"run {run} is conducted", HANDOVER_SECONDS):
         folder = RunFolder.open(path)
         terms = Conduct(
             expected=frozenset(read_request(path).clinics),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from melfed.common.errors import StorageError
-from melfed.server.runs.lock import held, is_held
+from melfed.common.locks import is_held, only_one
 
 PREFIX = "melfed-sim-"
 LOCK = "owner.lock"
@@ -42,7 +42,7 @@ def workspace(parent: Path | None = None) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(f"{parent}: cannot be written: {error.strerror}; free space, or set TMPDIR") from None
     try:
-        with held(draft / LOCK, "the folder is used"):
+        with only_one(draft / LOCK, "the folder is used"):
             draft.rename(folder)
             yield folder
     finally:

@@ -15,10 +15,8 @@ delete the folder while nothing runs.
 """
 
 import contextlib
-import fcntl
 import os
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ import numpy as np
 
 from melfed.common.data.images.decoder import DECODER_VERSION, Pixels
 from melfed.common.errors import StorageError
+from melfed.common.locks import HeldError, lock
 from melfed.common.process.memory import no_memory
 
 LOCK_SECONDS: Final = 600.0
@@ -119,7 +118,7 @@ class ImageCache:
         """Hold the cache for writing: one process at a time, until it ends, however it ends.
 
         Raises:
-            StorageError: another process has held it for `LOCK_SECONDS`, or the folder cannot be written.
+            StorageError: others have held it for `LOCK_SECONDS`, or the folder cannot be written.
         """
         with storage_errors(self.folder):
             self.folder.parents[1].mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -229,28 +228,13 @@ def storage_errors(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the build lock of a cache folder; the system releases it when the process ends, however it ends."""
-    with storage_errors(folder):
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _try_lock(lock, folder):
-            if time.monotonic() >= deadline:
+    with contextlib.ExitStack() as stack:
+        with storage_errors(folder):
+            try:
+                stack.enter_context(lock(folder / "lock", LOCK_SECONDS))
+            except HeldError as holder:
                 raise StorageError(
-                    f"image cache {folder}: another process has been building it for {LOCK_SECONDS:.0f} s; "
+                    f"image cache {folder}: {holder} has been building it for {LOCK_SECONDS:.0f} s; "
                     "wait for it, or set MELFED_CACHE elsewhere"
-                )
-            time.sleep(0.05)
+                ) from None
         yield
-    finally:
-        # Closing alone would leave the lock with a child process forked in the meantime.
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        os.close(lock)
-
-
-def _try_lock(lock: int, folder: Path) -> bool:
-    with storage_errors(folder):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True

@@ -137,7 +137,7 @@ class ImageStore:
 
         Raises:
             DataError: the data folder is missing.
-            StorageError: the cache cannot be written, or another process has been building it for `LOCK_SECONDS`.
+            StorageError: the cache cannot be written, or others have been building it for `LOCK_SECONDS`.
         """
         survey = _survey(cache, root, images, size, links)
         if survey.pending or survey.unreadable:

@@ -187,7 +187,7 @@ def test_one_daemon_at_a_time(config: ClinicConfig) -> None:
         until(lambda: all_ready(daemon))
         before = {path: path.read_bytes() for path in config.state.rglob("*") if path.is_file()}
         for roles in (CARRIERS, ROLES):
-            with pytest.raises(ServiceError, match="runs already"):
+            with pytest.raises(ServiceError, match="daemon is run by process"):
                 Daemon(config, roles, command=fake).run(threading.Event())
         assert before[config.superexec_secret] == config.superexec_secret.read_bytes()
         assert before.keys() == {path for path in config.state.rglob("*") if path.is_file()}

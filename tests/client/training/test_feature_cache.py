@@ -21,13 +21,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import melfed.client.training.feature_cache
-import melfed.client.training.feature_files
 import melfed.common.model.inference
 from melfed.client.training.feature_cache import FeatureCache
 from melfed.common.data.augmentation import Augmentation, to_input
 from melfed.common.data.dataset import Images
 from melfed.common.data.images.store import ImageStore
 from melfed.common.errors import StorageError
+from melfed.common.locks import lock
 from melfed.common.model.backbones import BACKBONES, HALF, Part
 from melfed.common.model.classifier import Classifier, build_classifier
 from melfed.common.model.frozen_prefix import Split, split
@@ -517,7 +517,7 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path: Path, images: Images
 def test_what_is_in_use_is_not_deleted(tmp_path: Path, images: Images, computed: list[int]) -> None:
     one, two = small(seed=1), small(seed=2)
     features(tmp_path, one, images)
-    with melfed.client.training.feature_files.locked(files(tmp_path)[1]):
+    with lock(files(tmp_path)[1]):
         assert features(tmp_path, two, images, limit=size_of(10)) is None
     computed.clear()
     assert_right(features(tmp_path, one, images), one, images)

@@ -122,7 +122,7 @@ def test_health_and_metrics_answer_on_loopback(server):
 
 
 def test_a_second_one_does_not_start(server):
-    with pytest.raises(ServiceError, match="the server is run by another process already"):
+    with pytest.raises(ServiceError, match="the server is run by process"):
         start(server.config)
 
 

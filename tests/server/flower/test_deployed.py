@@ -11,6 +11,7 @@ from flwr.proto.node_pb2 import NodeInfo
 
 from melfed.common.audit.log import read_log
 from melfed.common.errors import MelfedError, QuorumError, RunError, ServiceError, StorageError
+from melfed.common.locks import is_held, only_one
 from melfed.common.study.protocol import DataSpec, FederationSpec, ModelSpec, StudyProtocol
 from melfed.common.study.recipe import Choice
 from melfed.common.tensors import load_tensors
@@ -20,9 +21,8 @@ from melfed.server.flower import channel as exchange
 from melfed.server.flower import deployed
 from melfed.server.flower.deployed import conduct_run, roll_call
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.lock import CONDUCTED, held, is_held
 from melfed.server.runs.request import queue_run
-from melfed.server.runs.state import change_state, read_state
+from melfed.server.runs.state import CONDUCTED, change_state, read_state
 from tests.server.fakes import FakeClinic, FakeGrid, changed
 
 
@@ -145,7 +145,7 @@ def test_one_killed_before_its_last_word_only_says_it(config):
 def test_two_processes_do_not_conduct_one_run(config):
     study = study_of()
     folder = queued(config, study)
-    with held(folder.path / CONDUCTED, "x"), pytest.raises(ServiceError, match="run r is conducted by another process"):
+    with only_one(folder.path / CONDUCTED, "x"), pytest.raises(ServiceError, match="run r is conducted by process"):
         conduct_run(config, "r", grid_of(study), 1)
     assert read_state(folder.path).status == "queued"
 
