@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from melfed.client.cli.options import ConfigArgument, ConfigOption, JsonOption, clinic, errors, output
+from melfed.client.cli.options import ConfigArgument, ConfigOption, clinic
 from melfed.common.errors import ServiceError
+from melfed.common.terminal.console import JsonOption, errors, output
 from melfed.common.terminal.times import ago
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from melfed.client.cli.options import ConfigOption, JsonOption, clinic, errors, output
+from melfed.client.cli.options import ConfigOption, clinic
 from melfed.client.cli.study import ByOption, user
 from melfed.common.errors import LedgerError
+from melfed.common.terminal.console import JsonOption, errors, output
 
 if TYPE_CHECKING:
     from melfed.client.approval.study_accounts import StudyAccount

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melfed.client.cli.options import ConfigOption, JsonOption, clinic, errors, output
+from melfed.client.cli.options import ConfigOption, clinic
 from melfed.common.errors import DeclinedError, MelfedError
+from melfed.common.terminal.console import JsonOption, errors, output
 
 if TYPE_CHECKING:
     from melfed.client.approval.approvals import Approval

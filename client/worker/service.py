@@ -38,7 +38,9 @@ from melfed.common.errors import (
     StorageError,
     StudyError,
 )
+from melfed.common.messages import TENSORS
 from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import group_of
 
 WARM = 2
 """Studies whose model, data and caches are kept ready."""
@@ -391,8 +393,7 @@ def _smallest_noise(study: StudyProtocol) -> float:
 
 def _check_leaves(answer: Packed, policy: ClinicPolicy) -> None:
     """Raise DeclinedError where a tensor of an answer may not leave."""
-    names = [name.removeprefix("tensors/") for name in answer.arrays if name.startswith("tensors/")]
-    check_tensors_may_leave(policy, names)
+    check_tensors_may_leave(policy, list(group_of(TENSORS, answer.arrays)))
 
 
 def _outcome(error: MelfedError) -> str:

@@ -43,7 +43,7 @@ from melfed.common.model.frozen_prefix import split
 from melfed.common.model.inference import Progress, pick_device
 from melfed.common.study.build import build_study_classifier
 from melfed.common.study.protocol import StudyProtocol, validates
-from melfed.common.tensors import Tensors
+from melfed.common.tensors import Tensors, group_of, in_group
 
 Evaluated = Literal["validation", "test"]
 EVALUATED: tuple[Evaluated, ...] = ("validation", "test")
@@ -294,11 +294,10 @@ class ClinicWorker:
             scores = {part: np.nan_to_num(self._scores(model, part), nan=0.0) for part in parts}
             scored = {part: (scores[part], self.images(part).targets, self._units(part)) for part in parts}
             noised = noised_histograms(scored, plan.evaluation.noise_multiplier, NoiseSource(), edges)
-            return {f"{part}/{name}": a for part, h in noised.items() for name, a in h.to_arrays().items()}
+            return {k: a for part, h in noised.items() for k, a in in_group(part, h.to_arrays()).items()}
 
         arrays = self.guard.pay("evaluation", request, compute)
-        of = {part: {n.removeprefix(f"{part}/"): a for n, a in arrays.items() if n.startswith(part)} for part in parts}
-        return {part: NoisyHistogram.from_arrays(content) for part, content in of.items()}
+        return {part: NoisyHistogram.from_arrays(group_of(part, arrays)) for part in parts}
 
     def _exact(self, model: Classifier, part: Part) -> ScoreHistogram:
         images, policy = self.images(part), self.guard.protection.policy if self.guard else None

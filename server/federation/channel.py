@@ -11,8 +11,6 @@ import numpy.typing as npt
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors
 
-DESCRIBE, TRAIN, EVALUATE = "query.describe", "train", "evaluate"
-"""What clinics are asked for: the messages' types."""
 OFFLINE = "offline"
 MAX_REASON = 300
 Content = object

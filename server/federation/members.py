@@ -11,10 +11,11 @@ from pydantic import Field, ValidationError
 from melfed.common.audit.events import Event
 from melfed.common.errors import MelfedError, QuorumError, StudyError
 from melfed.common.files import write_text
+from melfed.common.messages import DESCRIBE, IDENTITY
 from melfed.common.seeds import seed_for
 from melfed.common.study.protocol import Section, StudyProtocol
 from melfed.server.aggregation import robust
-from melfed.server.federation.channel import DESCRIBE, OFFLINE, Channel, Content, Node, Reply, Terms, one_line
+from melfed.server.federation.channel import OFFLINE, Channel, Content, Node, Reply, Terms, one_line
 from melfed.server.federation.context import Conduct, FieldValue
 from melfed.server.federation.observer import Observer
 from melfed.server.federation.reply_checks import USELESS, Intake, check_name, raise_refusal
@@ -279,7 +280,7 @@ class Members:
             name, counts = self._introduction(reply, info)
         except USELESS as error:
             label = self._labels[reply.node] = before or self._label(reply, info)
-            if version := reply.text("identity", "version"):
+            if version := reply.text(IDENTITY, "version"):
                 self._note_version(label, version)
             self.absent.note(label, reply, error)
             self.tell(reply, label, self.absent)
@@ -314,12 +315,12 @@ class Members:
 
     def _introduction(self, reply: Reply, info: Node) -> tuple[str, Counts]:
         raise_refusal(reply)
-        name, digest = check_name(reply.text("identity", "clinic")), reply.text("identity", "digest")
+        name, digest = check_name(reply.text(IDENTITY, "clinic")), reply.text(IDENTITY, "digest")
         if info.name and name != info.name:
             raise StudyError(f"calls itself {name}, but its key is registered as {info.name}")
         if not self._is_invited(name):
             raise StudyError(f"clinic {name} is not among those that this run is for")
-        version = self._note_version(name, reply.text("identity", "version"))
+        version = self._note_version(name, reply.text(IDENTITY, "version"))
         if digest != self.study.digest:
             raise StudyError(f"clinic {name} holds study {digest[:12]}, not {self.study.digest[:12]}{version}")
         holder = next((node for node, other in self.names.items() if other == name), None)
@@ -342,7 +343,7 @@ class Members:
 
     def _label(self, reply: Reply, info: Node) -> str:
         """Return what a node that is not let in is called: as it is registered, or says; never as somebody else."""
-        said = reply.text("identity", "clinic")
+        said = reply.text(IDENTITY, "clinic")
         try:
             name = info.name or check_name(said)
         except USELESS:

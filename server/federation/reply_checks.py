@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from melfed.common.errors import DataError, DeclinedError, StudyError
+from melfed.common.messages import ACCOUNT, COUNTS, LEDGER, METRICS, REQUEST, TENSORS, TEST, VALIDATION
 from melfed.common.metrics.histogram import MAX_IMAGES, ScoreHistogram
 from melfed.common.metrics.noisy_histogram import (
     REACH,
@@ -86,29 +87,29 @@ class Intake:
         """
         self._check_request(reply, number)
         weight = self._weight(reply, counts)
-        loss = 0.0 if self.study.privacy else reply.number("metrics", "loss")
+        loss = 0.0 if self.study.privacy else reply.number(METRICS, "loss")
         if not 0 <= loss <= MAX_LOSS:
             raise DataError(f"its training loss is {loss:g}; lower the learning rate")
         account = self.account(reply)
-        tensors = reply.arrays("tensors")
+        tensors = reply.arrays(TENSORS)
         check_tensors(tensors, shapes(model))
         update = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
         self._check_norm(update, model)
         due = validates(self.study, number - 1)
-        validation = self._histogram(reply, "validation", counts, account, model) if due else None
+        validation = self._histogram(reply, VALIDATION, counts, account, model) if due else None
         return Update(update, weight, loss, validation, account, reply.size)
 
     def evaluation(self, reply: Reply, number: int, counts: Counts, model: Tensors) -> Evaluation:
         """Return an evaluation reply's content; `number` is that of the last round, and `model` was evaluated."""
         self._check_request(reply, number)
         account = self.account(reply)
-        test = self._histogram(reply, "test", counts, account, model)
-        validation = self._histogram(reply, "validation", counts, account, model)
+        test = self._histogram(reply, TEST, counts, account, model)
+        validation = self._histogram(reply, VALIDATION, counts, account, model)
         return Evaluation(test, validation, account)
 
     def counts(self, reply: Reply, name: str) -> Counts:
         """Return what a clinic says of its data."""
-        privacy, noise = self.study.privacy, reply.number("counts", "noise")
+        privacy, noise = self.study.privacy, reply.number(COUNTS, "noise")
         most = largest_count_noise(privacy) if privacy else 0.0
         if not 0 <= noise <= most:
             raise DataError(
@@ -121,7 +122,7 @@ class Intake:
             # With noise, a clinic may seem larger than it is.
             largest = self._largest(part) + (REACH * noise + 1 if units else 0)
             for what in IN_UNITS if units else IN_IMAGES:
-                number = reply.number("counts", f"{part}_{what}")
+                number = reply.number(COUNTS, f"{part}_{what}")
                 if not (0 <= number <= largest and number == int(number)):
                     raise DataError(f"clinic {name} counts {number:g} {part} {what.replace('_', ' ')}")
                 numbers[f"{part}_{what}"] = int(number)
@@ -135,9 +136,9 @@ class Intake:
         if self.study.privacy is None:
             return None
         epsilon, noise, evaluation = (
-            reply.number("account", key) for key in ("epsilon", "noise_multiplier", "evaluation")
+            reply.number(ACCOUNT, key) for key in ("epsilon", "noise_multiplier", "evaluation")
         )
-        head = reply.text("ledger", "head")
+        head = reply.text(LEDGER, "head")
         # Each comparison is written so that a value that is not a number fails it.
         said = epsilon >= 0 and 0 <= noise < math.inf and _HEAD.fullmatch(head)
         noised = self.study.privacy.evaluation == "noised"
@@ -150,9 +151,9 @@ class Intake:
     def _check_request(self, reply: Reply, number: int) -> None:
         raise_refusal(reply)
         expected = {"digest": self.study.digest, "round": str(number)}
-        if any(reply.text("request", key) != value for key, value in expected.items()):
+        if any(reply.text(REQUEST, key) != value for key, value in expected.items()):
             raise StudyError("the reply is to another study or round")
-        if reply.text("request", "run") != self.run:
+        if reply.text(REQUEST, "run") != self.run:
             raise StudyError("the reply is to another run")
 
     def _largest(self, part: str) -> int:
@@ -162,7 +163,7 @@ class Intake:
 
     def _weight(self, reply: Reply, counts: Counts) -> int:
         """Return the clinic's weight. One that noise makes larger than the study's largest clinic weighs as that."""
-        weight, said = reply.number("metrics", "weight"), counts.weight(self.study)
+        weight, said = reply.number(METRICS, "weight"), counts.weight(self.study)
         if not (1 <= weight <= said and weight == int(weight)):
             what = "images" if self.study.privacy is None else "units"
             raise DataError(f"claims a weight of {weight:g}, said {said} training {what} before")

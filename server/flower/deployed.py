@@ -17,9 +17,11 @@ from typing import Any, cast
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
+from melfed.common import messages
 from melfed.common.audit.log import AuditLog, configure_logging
 from melfed.common.errors import RunError
 from melfed.common.locks import only_one
+from melfed.common.messages import DECLINED, IDENTITY, REFUSED
 from melfed.common.study.protocol import StudyProtocol
 from melfed.server.clinics.self_reports import Said, note_said, word, words
 from melfed.server.config import ServerConfig, read_server
@@ -144,7 +146,7 @@ def listening(grid: Grid, said: Path, digest: str) -> Grid:
 
 
 def _identity(message: Message) -> dict[str, Any] | None:
-    found = None if message.has_error() else message.content.config_records.get("identity")
+    found = None if message.has_error() else message.content.config_records.get(IDENTITY)
     return None if found is None else dict(found)
 
 
@@ -152,7 +154,7 @@ def said_in(message: Message, digest: str) -> Said:
     """Return what a clinic says of itself in its answer about a study."""
     identity = _identity(message) or {}
     records = message.content.config_records
-    reasons = [record.get("reason", "") for kind in ("declined", "refused") if (record := records.get(kind))]
+    reasons = [record.get("reason", "") for kind in (DECLINED, REFUSED) if (record := records.get(kind))]
     budget = identity.get("budget")
     known = isinstance(budget, int | float) and math.isfinite(budget)
     return Said(
@@ -160,7 +162,7 @@ def said_in(message: Message, digest: str) -> Said:
         approved=words(identity["approved"]) if "approved" in identity else None,
         budget=float(budget) if known and budget is not None else None,
         reason=exchange.one_line(str(reasons[0])) if reasons else "",
-        declined=digest if "declined" in records else "",
+        declined=digest if DECLINED in records else "",
     )
 
 
@@ -176,7 +178,7 @@ def roll_call(config: ServerConfig, grid: Grid) -> None:
     nodes = dict.fromkeys(exchange.online(grid), "")
     terms = exchange.Terms(ROLL_CALL_SECONDS)
     heard = listening(grid, config.clinics_said, study.digest)
-    for _ in exchange.ask(heard, exchange.DESCRIBE, nodes, content, terms, _Patient()):
+    for _ in exchange.ask(heard, messages.DESCRIBE, nodes, content, terms, _Patient()):
         pass
 
 

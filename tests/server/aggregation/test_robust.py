@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from melfed.common import messages
 from melfed.common.errors import QuorumError, StudyError
 from melfed.common.study.protocol import FederationSpec
 from melfed.common.tensors import Tensors
 from melfed.server.aggregation import robust
 from melfed.server.aggregation.mean import RoundMean
-from melfed.server.flower import channel as exchange
 from tests.server.fakes import INITIAL, Run, assert_equal, changed, clinics_of, grid_of, study_of
 from tests.server.fakes import arrays as record_of
 
@@ -279,7 +279,7 @@ def test_a_run_aggregates_as_its_study_says_and_a_false_update_changes_little(tm
     study = study_of(5, rounds=1, robust=kind, robust_trim=0.2)
     clinics = clinics_of(study, "abcde")
     clinics[3].tamper = {
-        exchange.TRAIN: changed(tensors=lambda c: record_of({n: np.full_like(t, 1e6) for n, t in INITIAL.items()}))
+        messages.TRAIN: changed(tensors=lambda c: record_of({n: np.full_like(t, 1e6) for n, t in INITIAL.items()}))
     }
     model = Run(tmp_path / "run", study, grid_of(clinics)).conduct().models[""]
     assert max(np.abs(tensor).max() for tensor in model.values()) < 10
@@ -308,7 +308,7 @@ def test_krum_needs_its_clinics_in_each_rounds_cohort(tmp_path: Path) -> None:
     with pytest.raises(QuorumError, match="6 of 8 clinics answered, 7 are needed"):
         late.conduct()
     asked = [clinic.asked for run in (run, late) for clinic in run.grid.clinics.values()]
-    assert not [kind for each in asked for kind, _ in each if kind == exchange.TRAIN]
+    assert not [kind for each in asked for kind, _ in each if kind == messages.TRAIN]
     Run(tmp_path / "seven", study, grid_of(clinics_of(study, "abcdefg")), expected=8).conduct()
 
 
@@ -316,7 +316,7 @@ def test_an_update_that_is_too_long_is_refused_with_its_reason(tmp_path: Path) -
     study = study_of(rounds=1, quorum=0.5, largest_update_norm=50.0)
     clinics = clinics_of(study)
     clinics[2].tamper = {
-        exchange.TRAIN: changed(tensors=lambda c: record_of({n: t + np.float32(20) for n, t in INITIAL.items()}))
+        messages.TRAIN: changed(tensors=lambda c: record_of({n: t + np.float32(20) for n, t in INITIAL.items()}))
     }
     run = Run(tmp_path / "run", study, grid_of(clinics))
     outcome = run.conduct()

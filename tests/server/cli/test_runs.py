@@ -30,10 +30,10 @@ from melfed.common.errors import (
 from melfed.common.locks import only_one
 from melfed.common.study.file import read_study
 from melfed.common.study.protocol import StudyProtocol
+from melfed.common.terminal.console import run_app
 from melfed.server.cli import options as terminal
 from melfed.server.cli.follow import Tail, follow, raise_unless_completed, words_of
 from melfed.server.cli.main import app
-from melfed.server.cli.options import run_app
 from melfed.server.clinics.certificates import read_certificate
 from melfed.server.clinics.self_reports import Said, note_said
 from melfed.server.config import ServerConfig
