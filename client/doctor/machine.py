@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from melfed.client.config.clinic import ClinicConfig
 from melfed.client.daemon import systemd_units as units
 from melfed.client.daemon.health import ask_health
@@ -31,7 +33,6 @@ MARGIN_BYTES: Final = 2 * GIB
 LONGEST_SOCKET: Final = 107
 """Bytes of the path of a Unix socket (Linux)."""
 
-_MEMINFO: Final = Path("/proc/meminfo")
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
@@ -85,8 +86,6 @@ def _of_gpus(devices: Sequence[Mapping[str, Any]], device: str) -> Finding:
 def memory() -> Finding:
     """Judge how much memory is available, to the machine and to this control group."""
     available = _available_memory()
-    if available is None:
-        return skipped("this system does not tell")
     text = f"{available / GIB:.1f} GiB available"
     mend = f"free memory, or give the machine more: {LITTLE_MEMORY_GIB} GiB are enough for most studies"
     if available < LEAST_MEMORY_GIB * GIB:
@@ -159,13 +158,9 @@ def systemd(config: ClinicConfig) -> Finding:
     return good(f"{len(found)} units installed")
 
 
-def _available_memory() -> int | None:
+def _available_memory() -> int:
     """Return bytes; the smaller of what the machine and what the control group has left."""
-    try:
-        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-        available = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, ValueError, KeyError):
-        return None
+    available = psutil.virtual_memory().available
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         if limit != "max":

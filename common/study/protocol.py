@@ -18,11 +18,10 @@ from melfed.common.model.backbones import BACKBONES
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 ImageType = Literal["dermoscopic", "clinical", "overview", "tbp tile", "tbp overview", "rcm"]
+"""Kinds of pictures: through a dermoscope; close up by a camera; a part of the body; cut out of total body photographs,
+close up or not; reflectance confocal microscopy."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-SEEDED = ("partition", "model", "training")
-"""Sections that may have a seed of their own."""
-
 
 CURRENT = 2
 """Version of the document's format. Version 1 (melfed 0.1) divided a clinic by counts, and rounded what it told."""
@@ -346,18 +345,12 @@ class StudyProtocol(Section):
         """Return the canonical JSON that the digest is taken of.
 
         The path of the weights is left out: it differs between machines, and their SHA-256 is in. What is null because
-        it follows from another key stands as it is in force. Where they are null, `partition.classes` and the seeds of
-        sections are left out: a study without one is the same study as before there were such keys.
+        it follows from another key stands as it is in force.
         """
         content = self.model_dump(mode="json", exclude={"resources": True, "model": {"weights"}})
         for path, value in self.followed().items():
             section, key = path.split(".")
             content[section][key] = value
-        if self.partition.classes is None:
-            del content["partition"]["classes"]
-        for section in SEEDED:
-            if content[section]["seed"] is None:
-                del content[section]["seed"]
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
     def followed(self) -> dict[str, float]:

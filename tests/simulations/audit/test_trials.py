@@ -23,10 +23,10 @@ from melfed.simulations.audit.door import (
     quiet,
     write_data,
 )
-from melfed.simulations.audit.power import trials_needed
 from melfed.simulations.audit.trials import WorldsAudit, audit_worlds, trials_for
 from melfed.simulations.audit.worlds import CPU, scenarios
 from tests.mutants import MUTANTS
+from tests.simulations.audit.power import trials_needed
 
 CONFIDENCE = 0.975
 UNSEEN = {"float32_norms": 1.003, "subnormal_factor": 1.99}
