@@ -75,9 +75,13 @@ LAYERS = {
         "study",
         "doctor",
         "yaml_file",
+        "optimizers",
+        "partition",
+        "aggregation",
         "model",
         "seeds",
         "data",
+        "registry",
         "messages",
         "tensors",
         "process",
@@ -108,6 +112,7 @@ MOST_FILES = {
     "simulations/benchmarks": 20,
     "common/data/images": 16,
     "common/data/readers": 20,
+    "common/model/backbones": 20,
     "common/data/vocabulary": 20,
 }
 """Files of code in a folder, at most; layouts of tables and their words are many."""

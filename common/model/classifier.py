@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from melfed.common.data.metadata import METADATA_FEATURES
 from melfed.common.errors import StudyError, WeightsError
-from melfed.common.model.backbones import Part, backbone_spec
+from melfed.common.model.backbones import backbone_spec
+from melfed.common.model.backbones.spec import Part
 from melfed.common.model.neck import Neck, tap_modules
 from melfed.common.model.norms import (
     FrozenStatisticsNorm,

@@ -7,14 +7,16 @@ line numbers in its errors, is in `melfed.common.study.file`.
 import hashlib
 import json
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from melfed.common.aggregation import RULES
 from melfed.common.data.vocabulary.entities import positive_entities
 from melfed.common.errors import DataError, StudyError
 from melfed.common.model.backbones import BACKBONES
+from melfed.common.optimizers import OPTIMIZERS
+from melfed.common.partition import SCHEMES
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 ImageType = Literal["dermoscopic", "clinical", "overview", "tbp tile", "tbp overview", "rcm"]
@@ -73,17 +75,15 @@ class DataSpec(Section):
         return value
 
 
-PartitionScheme = Literal[
-    "source",
-    "iid",
-    "label_dirichlet",
-    "size_dirichlet",
-    "pathological",
-    "size_zipf",
-    "size_linear",
-    "size_square",
-    "size_exponential",
-]
+if TYPE_CHECKING:
+    Algorithm: TypeAlias = str
+    PartitionScheme: TypeAlias = str
+    RobustRule: TypeAlias = str
+else:
+    # What has a file (`melfed.common.registry`) can be stated, and is listed by `melfed-sim keys`.
+    Algorithm = Literal[tuple(OPTIMIZERS)]
+    PartitionScheme = Literal[("source", *SCHEMES)]
+    RobustRule = Literal[("none", *RULES)]
 
 
 class PartitionSpec(Section):
@@ -198,16 +198,6 @@ class TrainingSpec(Section):
     )
 
 
-Algorithm = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi"]
-
-SERVER_LEARNING_RATES: Mapping[Algorithm, float] = MappingProxyType(
-    {"fedavg": 1.0, "fedprox": 1.0, "fedavgm": 1.0, "fedadam": 0.01, "fedyogi": 0.01}
-)
-"""Where the study states none. An adaptive step has about the length of the rate in every value of the model, however
-small the clinics' changes are: 1 ruins any network. Reddi et al. (arXiv 2003.00295) find 10^-2 to 10^-1 best with
-τ = 10^-3 for most of their tasks; the smaller is taken here."""
-
-
 class FederationSpec(Section):
     """How clinics train together."""
 
@@ -245,7 +235,7 @@ class FederationSpec(Section):
     clip_update_norm: float | None = Field(
         None, gt=0, le=1e12, description="an update of a longer L2 norm is shortened to it; null: none is"
     )
-    robust: Literal["none", "trimmed_mean", "median", "krum", "multi_krum"] = Field(
+    robust: RobustRule = Field(
         "none",
         description="mean that some false updates cannot lead astray, of 3 updates or more; none: weighted by images",
     )
@@ -259,7 +249,7 @@ class FederationSpec(Section):
     @property
     def server_rate(self) -> float:
         """The server's learning rate that is in force; 1 where the algorithm has none."""
-        return SERVER_LEARNING_RATES[self.algorithm] if self.server_learning_rate is None else self.server_learning_rate
+        return self.server_learning_rate or OPTIMIZERS[self.algorithm].learning_rate
 
 
 class PrivacySpec(Section):

@@ -20,7 +20,7 @@ import typer
 if TYPE_CHECKING:
     from melfed.client.training.inputs import Inputs
     from melfed.common.data.dataset import Images
-    from melfed.common.model.backbones import Part
+    from melfed.common.model.backbones.spec import Part
     from melfed.common.study.protocol import StudyProtocol
     from melfed.common.tensors import Tensors
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from melfed.common.model.backbones import Part
+from melfed.common.model.backbones.spec import Part
 
 if TYPE_CHECKING:
     import torch

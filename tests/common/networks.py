@@ -7,7 +7,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from melfed.common.model.backbones import BACKBONES, Part
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones.spec import Part
 from melfed.common.model.classifier import Classifier
 
 

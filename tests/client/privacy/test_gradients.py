@@ -14,7 +14,8 @@ from melfed.client.privacy import layer_rules as layers
 from melfed.client.privacy.gradients import Clipping, IntArray, PrivateGradients
 from melfed.common.data.metadata import METADATA_FEATURES
 from melfed.common.errors import StudyError
-from melfed.common.model.backbones import BACKBONES, Part
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones.spec import Part
 from melfed.common.model.classifier import Classifier, build_trunk, set_trainable
 from melfed.common.model.norms import FrozenStatisticsNorm, group_norm, replace_batch_norms
 from tests.client.privacy.patient_loop import clipped_sums, error, length, randomise

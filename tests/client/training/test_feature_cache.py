@@ -28,7 +28,8 @@ from melfed.common.data.dataset import Images
 from melfed.common.data.images.store import ImageStore
 from melfed.common.errors import StorageError
 from melfed.common.locks import lock
-from melfed.common.model.backbones import BACKBONES, HALF, Part
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones.spec import HALF, Part
 from melfed.common.model.classifier import Classifier, build_classifier
 from melfed.common.model.frozen_prefix import Split, split
 from melfed.common.seeds import seed_for

@@ -12,7 +12,7 @@ from melfed.client.training.feature_cache import FeatureCache
 from melfed.client.training.inputs import CachedInputs, PixelInputs, scores_of
 from melfed.common.data.dataset import Images
 from melfed.common.model import inference as scoring
-from melfed.common.model.backbones import Part
+from melfed.common.model.backbones.spec import Part
 from melfed.common.model.classifier import Classifier, build_classifier, set_trainable
 from melfed.common.model.frozen_prefix import split
 from melfed.common.model.inference import logits_of, score

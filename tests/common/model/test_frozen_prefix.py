@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from melfed.common.data.metadata import METADATA_FEATURES
 from melfed.common.errors import StudyError
-from melfed.common.model.backbones import BACKBONES, Part
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones.spec import Part
 from melfed.common.model.classifier import Classifier, build_classifier, build_trunk, set_trainable
 from melfed.common.model.frozen_prefix import AFTER_FEATURES, Split, split
 from tests.common.networks import Choices, images, with_random_head

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from melfed.common.data.metadata import METADATA_FEATURES
 from melfed.common.errors import StudyError, WeightsError
-from melfed.common.model.backbones import BACKBONES, Part
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones.spec import Part
 from melfed.common.model.classifier import (
     NECK_METADATA_SCALE,
     Classifier,

@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from melfed.common import messages
+from melfed.common.aggregation import RULES, blocks
+from melfed.common.aggregation.krum import squared_distances
+from melfed.common.aggregation.trimmed_mean import trimmed
 from melfed.common.errors import QuorumError, StudyError
 from melfed.common.study.protocol import FederationSpec
 from melfed.common.tensors import Tensors
@@ -23,12 +26,12 @@ from tests.server.fakes import INITIAL, Run, assert_equal, changed, clinics_of, 
 from tests.server.fakes import arrays as record_of
 
 SHAPES = {"w": (7, 5), "b": (3,), "scalar": (), "none": (0, 2)}
-ROBUST = ["trimmed_mean", "median", "krum", "multi_krum"]
+ROBUST = sorted(RULES)
 
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robust, "BLOCK", 4)
+    monkeypatch.setattr(blocks, "BLOCK", 4)
 
 
 def updates(n: int, seed: int = 0, shapes: dict[str, tuple[int, ...]] | None = None) -> list[Tensors]:
@@ -62,7 +65,7 @@ def assert_close(left: Tensors, right: Sequence[np.ndarray]) -> None:
 def test_trimmed_mean_is_flowers_and_scipys(n: int, trim: float, seed: int) -> None:
     held = updates(n, seed)
     found = aggregated("trimmed_mean", held, robust_trim=trim)
-    trim = (robust.trimmed(n, trim) + 0.25) / n  # theirs may leave out none
+    trim = (trimmed(n, trim) + 0.25) / n  # theirs may leave out none
     assert_close(found, [stats.trim_mean(np.stack([u[name] for u in held]), trim, axis=0) for name in SHAPES])
     solid = [{k: v for k, v in u.items() if k != "none"} for u in held]
     assert_close(aggregated("trimmed_mean", solid, robust_trim=trim), aggregate_trimmed_avg(flowers(solid), trim))
@@ -73,12 +76,12 @@ def test_trimmed_mean_is_flowers_and_scipys(n: int, trim: float, seed: int) -> N
     [(3, 0.1, 1), (9, 0.1, 1), (10, 0.1, 1), (19, 0.1, 1), (20, 0.1, 2), (10, 0.3, 3), (100, 0.29, 29), (9, 0.0, 1)],
 )
 def test_what_a_trimmed_mean_leaves_out_is_the_fraction_but_at_least_one(n: int, trim: float, out: int) -> None:
-    assert robust.trimmed(n, trim) == out
+    assert trimmed(n, trim) == out
 
 
 @given(n=st.integers(3, 1000), trim=st.floats(0, 0.5, exclude_max=True))
 def test_a_trimmed_mean_leaves_something_out_and_something_over(n: int, trim: float) -> None:
-    cut = robust.trimmed(n, trim)
+    cut = trimmed(n, trim)
     assert cut >= 1
     assert n - 2 * cut >= 1
     assert cut <= max(1, trim * n + 1e-6)
@@ -127,7 +130,7 @@ def test_the_clinics_that_multi_krum_keeps_weigh_the_same_whatever_they_claim() 
 def test_distances_are_flowers() -> None:
     held = updates(6)
     theirs = compute_distances([ArrayRecord({name: Array(t) for name, t in u.items()}) for u in held])
-    np.testing.assert_allclose(robust._squared_distances(held), theirs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(squared_distances(held), theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ROBUST)
@@ -135,7 +138,7 @@ def test_the_size_of_blocks_and_the_order_of_updates_do_not_matter(kind: str, mo
     held = updates(7)
     images = [float(i) for i in range(1, 8)]
     expected = aggregated(kind, held, images)
-    monkeypatch.setattr(robust, "BLOCK", 1 << 16)
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 16)
     assert_equal(aggregated(kind, held, images), expected)
     mean = RoundMean(FederationSpec(robust=kind), held[0])
     for index in (3, 1, 6, 0, 5, 2, 4):

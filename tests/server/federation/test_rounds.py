@@ -10,10 +10,10 @@ from flwr.app import Error, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 
 from melfed.common import messages
+from melfed.common.aggregation.weighted_mean import WeightedMean
 from melfed.common.errors import QuorumError, RunError
 from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.study.protocol import StudyProtocol
-from melfed.server.aggregation.mean import WeightedMean
 from melfed.server.runs.checkpoints import last_checkpoint
 from tests.server.fakes import (
     INITIAL,

@@ -15,14 +15,15 @@ from pydantic import ValidationError
 
 from melfed.common.data.records import LesionRecord, group_ids, read_table
 from melfed.common.errors import DataError, StudyError
+from melfed.common.partition import SCHEMES as REGISTERED
+from melfed.common.partition.scheme import by_shares
 from melfed.common.study.protocol import PartitionSpec
 from melfed.simulations.partition import partition as module
-from melfed.simulations.partition.partition import ClinicSplit, ClinicSummary, describe, partition
-from melfed.simulations.partition.schemes import by_shares, class_of
+from melfed.simulations.partition.partition import ClinicSplit, ClinicSummary, class_of, describe, partition
 
 PARTS = ("train", "validation", "test")
 SIZES = ("size_zipf", "size_linear", "size_square", "size_exponential")
-SCHEMES = ("source", "iid", "label_dirichlet", "size_dirichlet", "pathological", *SIZES)
+SCHEMES = ("source", *sorted(REGISTERED))
 
 
 def record(image: str, **values: Any) -> LesionRecord:

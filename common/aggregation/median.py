@@ -1,0 +1,16 @@
+"""Median of each value: Yin et al. (arXiv 1803.01498). Of n updates it stands fewer than n / 2 false ones."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from melfed.common.aggregation.blocks import by_value
+from melfed.common.aggregation.rule import Options, Rule
+from melfed.common.tensors import Tensors
+
+
+def _mean(updates: Sequence[Tensors], _: Options) -> Tensors:
+    return by_value(updates, lambda block: np.asarray(np.median(block, axis=0), np.float64))
+
+
+RULE = Rule(_mean)
