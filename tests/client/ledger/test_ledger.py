@@ -254,7 +254,7 @@ def test_one_worker_spends_at_a_time(path: Path) -> None:
         first.mark(reservation, "spent")
         first.mark(reservation, "released")
     waiting = second.reserve(charge(2), FREE)
-    with pytest.raises(LedgerError, match="another worker"):
+    with pytest.raises(LedgerError, match="has been spending"):
         first.reserve(charge(3), FREE)
     second.close()
     first.reserve(charge(3), FREE)
@@ -644,7 +644,7 @@ def test_there_is_nothing_to_go_on_with(path: Path) -> None:
 def test_a_ledger_goes_on_only_between_rounds(path: Path) -> None:
     with Ledger.open(path, DATA) as ledger:
         reservation = ledger.reserve(charge(1), FREE)
-        with pytest.raises(LedgerError, match="another worker"):
+        with pytest.raises(LedgerError, match="has been spending"):
             continue_with(path, OTHER, "me", wait=0.0)
         ledger.mark(reservation, "spent")
     assert continue_with(path, OTHER, "me", wait=0.0)
