@@ -84,6 +84,7 @@ LAYERS = {
         "registry",
         "messages",
         "tensors",
+        "progress",
         "process",
         "locks",
         "hash_chain",

@@ -15,7 +15,7 @@ from melfed.common.terminal.console import JsonOption, errors, output
 from melfed.common.terminal.times import ago
 
 if TYPE_CHECKING:
-    from melfed.client.cli.status import Status
+    from melfed.client.cli.status import ClientStatus
     from melfed.client.config.clinic import ClinicConfig
     from melfed.client.daemon.daemon import Role
 
@@ -147,7 +147,7 @@ def _until_told() -> threading.Event:
     return stop
 
 
-def _print_status(found: "Status") -> None:
+def _print_status(found: "ClientStatus") -> None:
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))

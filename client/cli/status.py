@@ -54,7 +54,7 @@ class LastRound:
 
 
 @dataclass(frozen=True)
-class Status:
+class ClientStatus:
     """How a clinic is.
 
     Attributes:
@@ -92,7 +92,7 @@ class Status:
         return content
 
 
-def status(config: ClinicConfig) -> Status:
+def status(config: ClinicConfig) -> ClientStatus:
     """Return how a clinic is; what cannot be told is in `problems`. Takes a few seconds at most."""
     problems: list[str] = []
     daemon = _told("processes", lambda: read_status(config), problems)
@@ -100,7 +100,7 @@ def status(config: ClinicConfig) -> Status:
     policy = _told("approved studies", lambda: effective_policy(config), problems)
     books = _told("ledger", lambda: _books(config, policy or config.policy), problems)
     budget, studies, last = books or (None, (), None)
-    return Status(
+    return ClientStatus(
         clinic=config.name,
         running=all(word == "ready" for word in processes.values()),
         processes=processes,

@@ -23,7 +23,7 @@ import sdnotify
 import melfed.client
 from melfed.client.config.clinic import ClinicConfig
 from melfed.client.config.folders import (
-    Account,
+    OSUser,
     hand_over_keys,
     may_read,
     messenger_account,
@@ -164,7 +164,7 @@ class Daemon:
             hand_over_keys(self.config, self._messenger)
             _check_readable(self.config, self._messenger)
 
-    def _child(self, role: Role, command: Command, messenger: Account | None) -> Child:
+    def _child(self, role: Role, command: Command, messenger: OSUser | None) -> Child:
         after: dict[Role, tuple[str, ...]] = {"supernode": ("worker",), "messenger": ("supernode",)}
         probes = {"worker": lambda: worker_answers(self.config), "supernode": lambda: supernode_listens(self.config)}
         return Child(
@@ -313,7 +313,7 @@ def _give_to_owner_of(folder: Path, lock: FileLock, path: Path) -> None:
     os.fchown(lock.descriptor, owner.st_uid, owner.st_gid)
 
 
-def _check_readable(config: ClinicConfig, messenger: Account) -> None:
+def _check_readable(config: ClinicConfig, messenger: OSUser) -> None:
     """Check that the messenger's user can read what it needs; a key is no use in a folder that it may not enter.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import psutil
 
 from melfed.client.config.clinic import ClinicConfig
-from melfed.client.daemon import systemd_units as units
+from melfed.client.daemon import systemd_units
 from melfed.client.daemon.health import ask_health
 from melfed.client.rpc.peer_credentials import knock
 from melfed.common.doctor.kit import GIB, disk_space
@@ -146,13 +146,13 @@ def worker_socket(config: ClinicConfig) -> Finding:
 
 def systemd(config: ClinicConfig) -> Finding:
     """Tell whether melfed's units are installed, and judge whether their worker answers their messenger."""
-    found = units.installed()
+    found = systemd_units.installed()
     if not found:
         return skipped("no units; start by hand")
-    user, named = units.setting(units.MESSENGER, "User"), config.file.messenger.user
-    if user is not None and named != user and units.setting(units.WORKER, "User") != user:
+    user, named = systemd_units.setting(systemd_units.MESSENGER, "User"), config.file.messenger.user
+    if user is not None and named != user and systemd_units.setting(systemd_units.WORKER, "User") != user:
         return doubtful(
-            f"{units.MESSENGER} runs as {user}, but messenger.user is {named or 'null'}: the worker refuses it",
+            f"{systemd_units.MESSENGER} runs as {user}, but messenger.user is {named or 'null'}: the worker refuses it",
             f"set messenger.user in clinic.yaml to {user}, then systemctl restart melfed-worker",
         )
     return good(f"{len(found)} units installed")

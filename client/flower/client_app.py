@@ -12,7 +12,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from melfed.client.rpc.api import Account, Worker, melfed_version
+from melfed.client.rpc.api import PrivacyAccount, Worker, melfed_version
 from melfed.client.rpc.remote import RemoteWorker
 from melfed.common.errors import DeclinedError, MelfedError, StudyError
 from melfed.common.messages import (
@@ -145,7 +145,7 @@ def _asked(request: ConfigRecord) -> ConfigRecord:
     return ConfigRecord({name: request[name] for name in ("round", "digest", "run")})
 
 
-def _with_account(content: RecordDict, account: Account | None) -> RecordDict:
+def _with_account(content: RecordDict, account: PrivacyAccount | None) -> RecordDict:
     if account is not None:
         numbers = MetricRecord({"epsilon": account.epsilon, "noise_multiplier": account.noise_multiplier})
         if account.evaluation_noise_multiplier is not None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from melfed.client.ledger.disk import Disk
 from melfed.client.ledger.journal import Journal, head_of
 from melfed.client.ledger.ledger import composed, utc_now
-from melfed.client.ledger.rows import Book, Status, Terms, first_problem
+from melfed.client.ledger.rows import Book, ChargeStatus, Terms, first_problem
 from melfed.client.ledger.witness import lost, only, remembered, terms_in
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import Row
@@ -66,7 +66,7 @@ class _Writer:
         if self.book.data not in (None, terms.data):
             self._write(self.journal.compose({"status": "continued", "data": terms.data, "by": self.by}))
         number = len(self.book.latest) + 1
-        statuses: tuple[Status, ...] = ("reserved", "spent", "released")
+        statuses: tuple[ChargeStatus, ...] = ("reserved", "spent", "released")
         for status in statuses:
             self._write(composed(self.journal, self.book, terms, number, status))
 
@@ -80,7 +80,10 @@ class _Writer:
         ]
         if found is None or not same or found.data != self.book.data:
             return  # of a charge that is missing itself, or of data that have changed: nobody takes it up
-        following: dict[Status, tuple[Status, ...]] = {"reserved": ("spent", "released"), "spent": ("released",)}
+        following: dict[ChargeStatus, tuple[ChargeStatus, ...]] = {
+            "reserved": ("spent", "released"),
+            "spent": ("released",),
+        }
         for status in following.get(found.status, ()):
             self._write(composed(self.journal, self.book, found, found.charge, status))
 

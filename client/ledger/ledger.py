@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from melfed.client.ledger.budget import Budget, Charged, check_charge, check_run, mechanism_of
 from melfed.client.ledger.disk import Disk
 from melfed.client.ledger.journal import ADVICE, Clock, Journal
-from melfed.client.ledger.rows import Book, DataRow, LedgerRow, Purpose, Status, Terms, agreed, first_problem
+from melfed.client.ledger.rows import Book, ChargeStatus, DataRow, LedgerRow, Purpose, Terms, agreed, first_problem
 from melfed.client.privacy import accounting
 from melfed.client.privacy.accounting import Mechanism
 from melfed.common.errors import DeclinedError, LedgerError, StorageError
@@ -291,7 +291,7 @@ class Ledger:
     def _restart(self) -> None:
         self._book = Book(self.path)
 
-    def _append(self, terms: Terms, number: int, status: Status, values: tuple[int, ...] | None = None) -> None:
+    def _append(self, terms: Terms, number: int, status: ChargeStatus, values: tuple[int, ...] | None = None) -> None:
         row = composed(self._journal, self._book, terms, number, status, values)
         self._book.add(row)
         self._journal.write(row)
@@ -369,7 +369,7 @@ def verify(path: Path, head: str | None = None) -> Verified:
 
 
 def composed(
-    journal: Journal, book: Book, terms: Terms, number: int, status: Status, values: tuple[int, ...] | None = None
+    journal: Journal, book: Book, terms: Terms, number: int, status: ChargeStatus, values: tuple[int, ...] | None = None
 ) -> Content:
     """Return the next row of a ledger, complete, without writing it. Raises LedgerError where the clock is wrong."""
     new = [mechanism_of(terms)] if status == "reserved" else []

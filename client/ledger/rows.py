@@ -12,9 +12,9 @@ from melfed.client.privacy.accounting import Mechanism
 from melfed.common.hash_chain import Content
 
 Purpose = Literal["training", "evaluation", "counts"]
-Status = Literal["reserved", "spent", "released"]
+ChargeStatus = Literal["reserved", "spent", "released"]
 
-_BEFORE: dict[Status, Status] = {"spent": "reserved", "released": "spent"}
+_BEFORE: dict[ChargeStatus, ChargeStatus] = {"spent": "reserved", "released": "spent"}
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Name = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 _Count = Annotated[int, Field(ge=-(2**53), le=2**53)]
@@ -60,7 +60,7 @@ class LedgerRow(Terms):
     time: str
     previous: _Digest
     charge: int = Field(ge=1)
-    status: Status
+    status: ChargeStatus
     epsilon: float | None = Field(ge=0, allow_inf_nan=False)
     values: _Values | None = None
     hash: _Digest

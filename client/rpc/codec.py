@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melfed.client.rpc import worker_pb2 as pb
-from melfed.client.rpc.api import Account, Description, Scored, TrainReply
+from melfed.client.rpc.api import Description, PrivacyAccount, Scored, TrainReply
 from melfed.common import errors
 from melfed.common.errors import BudgetError, DeclinedError, MelfedError, ServiceError
 from melfed.common.messages import TENSORS, TEST, VALIDATION
@@ -63,7 +63,7 @@ def unpack_trained(packed: Packed) -> TrainReply:
     )
 
 
-def pack_scored(scored: Scored, account: Account | None, clinic: str) -> Packed:
+def pack_scored(scored: Scored, account: PrivacyAccount | None, clinic: str) -> Packed:
     """Return the packed answer to an evaluation."""
     head = pb.Answer(clinic=clinic)
     _set_account(head, account)
@@ -82,13 +82,13 @@ def unpack_scored(packed: Packed) -> Scored:
     return scored
 
 
-def account_of(head: pb.Answer) -> Account | None:
+def account_of(head: pb.Answer) -> PrivacyAccount | None:
     """Return the account that goes with an answer."""
     if not head.HasField("account"):
         return None
     sent = head.account
     evaluation = sent.evaluation_noise_multiplier if sent.HasField("evaluation_noise_multiplier") else None
-    return Account(sent.epsilon, sent.head, sent.noise_multiplier, evaluation)
+    return PrivacyAccount(sent.epsilon, sent.head, sent.noise_multiplier, evaluation)
 
 
 def pack_description(description: Description) -> pb.Description:
@@ -155,7 +155,7 @@ def seconds_of(question: pb.Question) -> float:
     return min(max(seconds, 0.0), 7 * 86_400.0) if math.isfinite(seconds) else 0.0
 
 
-def _set_account(head: pb.Answer, account: Account | None) -> None:
+def _set_account(head: pb.Answer, account: PrivacyAccount | None) -> None:
     if account is None:
         return
     fields: dict[str, Any] = {

@@ -24,7 +24,7 @@ from melfed.client.rpc.peer_credentials import Door, Refusals, check_path
 from melfed.client.worker.disclosure import Telling
 from melfed.client.worker.grpc_server import Servicer, WorkerServer
 from melfed.client.worker.outbox import Outbox
-from melfed.client.worker.prometheus import LOOPBACK, Metrics
+from melfed.client.worker.prometheus import LOOPBACK, WorkerMetrics
 from melfed.client.worker.service import Service, StudyWorker
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog
@@ -62,7 +62,7 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
     users = _users(config)
     with only_one(config.worker_state / "worker.lock", "the clinic's worker is run"), contextlib.ExitStack() as stack:
         device = _device(config)
-        audit, metrics = AuditLog(config.audit_log, "worker"), Metrics(budget=config.file.tell.budget)
+        audit, metrics = AuditLog(config.audit_log, "worker"), WorkerMetrics(budget=config.file.tell.budget)
         witness = Witness(config.ledger, audit)
         witness.begin()
         _show_budget(config, metrics)
@@ -154,7 +154,7 @@ def _stamp(config: ClinicConfig) -> Callable[[], str]:
     return lambda: stamp(config)
 
 
-def _show_budget(config: ClinicConfig, metrics: Metrics) -> None:
+def _show_budget(config: ClinicConfig, metrics: WorkerMetrics) -> None:
     """Tell the monitoring how much ε the ledger has, before the first request."""
     from melfed.client.ledger.ledger import verify
     from melfed.client.privacy.accounting import Mechanism, epsilon

@@ -24,7 +24,7 @@ from melfed.client.rpc.api import Received, Worker
 from melfed.client.rpc.codec import Packed
 from melfed.client.worker.disclosure import BusyError, written
 from melfed.client.worker.outbox import Outbox
-from melfed.client.worker.prometheus import Metrics
+from melfed.client.worker.prometheus import WorkerMetrics
 from melfed.client.worker.reply_store import reply_key
 from melfed.client.worker.work_queue import Jobs, StoppingError, Work
 from melfed.common.audit.events import Event
@@ -83,7 +83,7 @@ class Service:
         policy: Callable[[], ClinicPolicy],
         outbox: Outbox,
         audit: AuditLog,
-        metrics: Metrics | None = None,
+        metrics: WorkerMetrics | None = None,
         stamp: Callable[[], str] = str,
     ) -> None:
         """Begin to answer.
@@ -99,7 +99,7 @@ class Service:
         """
         self.clinic = clinic
         self._policy, self._outbox, self._audit = policy, outbox, audit
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics or WorkerMetrics()
         self._jobs = Jobs()
         self._warm = _WarmWorkers(workers, stamp)
         self._unusable = ""

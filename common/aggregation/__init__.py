@@ -6,8 +6,8 @@ their images (`weighted_mean.py`, which holds one sum instead of all updates).
 
 from typing import Final
 
-from melfed.common.aggregation.rule import Rule
+from melfed.common.aggregation.rule import RobustRule
 from melfed.common.registry import entries
 
-RULES: Final[dict[str, Rule]] = dict(entries(__name__, __path__, "RULE"))
+RULES: Final[dict[str, RobustRule]] = dict(entries(__name__, __path__, "RULE"))
 """Every robust rule by its name."""

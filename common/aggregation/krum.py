@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from melfed.common.aggregation.blocks import Float64, stacks
-from melfed.common.aggregation.rule import Options, Rule
+from melfed.common.aggregation.rule import RobustRule, RuleOptions
 from melfed.common.aggregation.weighted_mean import WeightedMean
 from melfed.common.tensors import Tensors
 
@@ -32,7 +32,7 @@ def mean_of_first(updates: Sequence[Tensors], byzantine: int, kept: int) -> Tens
     return mean.mean()
 
 
-def needed(options: Options) -> int:
+def needed(options: RuleOptions) -> int:
     """Return 2 f + 3: there, 2 f + 2 < n."""
     return 2 * options.robust_byzantine + 3
 
@@ -50,4 +50,4 @@ def squared_distances(updates: Sequence[Tensors]) -> Float64:
     return distances
 
 
-RULE = Rule(lambda updates, options: mean_of_first(updates, options.robust_byzantine, 1), needed)
+RULE = RobustRule(lambda updates, options: mean_of_first(updates, options.robust_byzantine, 1), needed)

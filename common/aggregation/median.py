@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from melfed.common.aggregation.blocks import by_value
-from melfed.common.aggregation.rule import Options, Rule
+from melfed.common.aggregation.rule import RobustRule, RuleOptions
 from melfed.common.tensors import Tensors
 
 
-def _mean(updates: Sequence[Tensors], _: Options) -> Tensors:
+def _mean(updates: Sequence[Tensors], _: RuleOptions) -> Tensors:
     return by_value(updates, lambda block: np.asarray(np.median(block, axis=0), np.float64))
 
 
-RULE = Rule(_mean)
+RULE = RobustRule(_mean)

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from melfed.common.aggregation.krum import mean_of_first, needed
-from melfed.common.aggregation.rule import Options, Rule
+from melfed.common.aggregation.rule import RobustRule, RuleOptions
 from melfed.common.tensors import Tensors
 
 
-def _mean(updates: Sequence[Tensors], options: Options) -> Tensors:
+def _mean(updates: Sequence[Tensors], options: RuleOptions) -> Tensors:
     false = options.robust_byzantine
     return mean_of_first(updates, false, len(updates) - false)
 
 
-RULE = Rule(_mean, needed)
+RULE = RobustRule(_mean, needed)

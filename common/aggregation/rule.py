@@ -7,7 +7,7 @@ from typing import Protocol
 from melfed.common.tensors import Tensors
 
 
-class Options(Protocol):
+class RuleOptions(Protocol):
     """What rules read of a study (`melfed.common.study.protocol.FederationSpec`)."""
 
     @property
@@ -19,12 +19,12 @@ class Options(Protocol):
         """How many updates may be false."""
 
 
-def _of_three(_: Options) -> int:
+def _of_three(_: RuleOptions) -> int:
     return 3
 
 
 @dataclass(frozen=True)
-class Rule:
+class RobustRule:
     """A mean that a few false updates, whatever they hold, cannot lead astray. Clinics weigh the same in it.
 
     Attributes:
@@ -33,5 +33,5 @@ class Rule:
         needed: how many updates there must be at least. 3: of two nobody can tell which is the false one.
     """
 
-    mean: Callable[[Sequence[Tensors], Options], Tensors]
-    needed: Callable[[Options], int] = _of_three
+    mean: Callable[[Sequence[Tensors], RuleOptions], Tensors]
+    needed: Callable[[RuleOptions], int] = _of_three

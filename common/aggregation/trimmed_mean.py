@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from melfed.common.aggregation.blocks import by_value
-from melfed.common.aggregation.rule import Options, Rule
+from melfed.common.aggregation.rule import RobustRule, RuleOptions
 from melfed.common.tensors import Tensors
 
 
-def _mean(updates: Sequence[Tensors], options: Options) -> Tensors:
+def _mean(updates: Sequence[Tensors], options: RuleOptions) -> Tensors:
     """Return the mean of each value without the smallest and as many largest (`trimmed`)."""
     cut = trimmed(len(updates), options.robust_trim)
     return by_value(updates, lambda block: np.sort(block, axis=0)[cut : len(updates) - cut].mean(axis=0))
@@ -28,4 +28,4 @@ def trimmed(updates: int, trim: float) -> int:
     return min(max(1, math.floor(trim * updates + 1e-9)), (updates - 1) // 2)
 
 
-RULE = Rule(_mean)
+RULE = RobustRule(_mean)

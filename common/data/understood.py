@@ -26,13 +26,13 @@ FEW: Final = 10
 """With fewer images than this nothing is called improbable."""
 
 
-class Part(BaseModel):
+class TablePart(BaseModel):
     """Of a description for people: immutable, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ColumnUse(Part):
+class ColumnUse(TablePart):
     """A column and what it was taken for."""
 
     table: str
@@ -40,7 +40,7 @@ class ColumnUse(Part):
     meaning: str
 
 
-class WordUse(Part):
+class WordUse(TablePart):
     """A diagnosis as it is written, its class, and how many rows have it."""
 
     word: str
@@ -51,7 +51,7 @@ class WordUse(Part):
     rows: int
 
 
-class SourcePatients(Part):
+class SourcePatients(TablePart):
     """The patients of one source."""
 
     source: str
@@ -63,7 +63,7 @@ class SourcePatients(Part):
     """Share of the images with a known patient that the one with most images has."""
 
 
-class LeftOutCount(Part):
+class LeftOutCount(TablePart):
     """Rows that no record was made of, by cause."""
 
     cause: str
@@ -71,7 +71,7 @@ class LeftOutCount(Part):
     examples: list[str]
 
 
-class Understanding(Part):
+class Understanding(TablePart):
     """How tables were read; see the module."""
 
     layout: str

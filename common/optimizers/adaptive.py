@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from melfed.common.optimizers.optimizer import Moments, Optimizer, Options
+from melfed.common.optimizers.optimizer import Kept, Optimizer, StepOptions
 from melfed.common.tensors import Array
 
 LEARNING_RATE = 0.01
@@ -22,7 +22,7 @@ def adaptive(second_moment: Second) -> Optimizer:
         second_moment: the next second moment, from the one before, the squares of the changes, and β₂.
     """
 
-    def step(model: Array, delta: Array, known: Mapping[str, Array | None], options: Options) -> tuple[Array, Moments]:
+    def step(model: Array, delta: Array, known: Mapping[str, Array | None], options: StepOptions) -> tuple[Array, Kept]:
         one, rate, tau = np.float32(1), np.float32(options.server_rate), np.float32(options.server_tau)
         beta1, beta2 = np.float32(options.server_momentum), np.float32(options.server_beta2)
         zero: Array = np.zeros(model.shape, np.float32)

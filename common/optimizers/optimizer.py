@@ -7,7 +7,7 @@ from typing import Protocol
 from melfed.common.tensors import Array
 
 
-class Options(Protocol):
+class StepOptions(Protocol):
     """What optimisers read of a study (`melfed.common.study.protocol.FederationSpec`)."""
 
     @property
@@ -27,8 +27,9 @@ class Options(Protocol):
         """τ: floor of a step's divisor."""
 
 
-Moments = Mapping[str, Array]
-Step = Callable[[Array, Array, Mapping[str, Array | None], Options], tuple[Array, Moments]]
+Kept = Mapping[str, Array]
+"""Moments of one tensor by their names."""
+ServerStep = Callable[[Array, Array, Mapping[str, Array | None], StepOptions], tuple[Array, Kept]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,6 @@ class Optimizer:
         learning_rate: where the study states none.
     """
 
-    step: Step | None = None
+    step: ServerStep | None = None
     moments: tuple[str, ...] = ()
     learning_rate: float = 1.0

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from melfed.common.partition.scheme import Dealt, Options, Owners
+from melfed.common.partition.scheme import Dealt, Owners, SchemeOptions
 
 
-def _deal(dealt: Dealt, clinics: int, _options: Options, generator: np.random.Generator) -> Owners:
+def _deal(dealt: Dealt, clinics: int, _options: SchemeOptions, generator: np.random.Generator) -> Owners:
     return generator.permutation(np.arange(len(dealt.positive)) % clinics)
 
 

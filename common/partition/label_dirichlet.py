@@ -4,10 +4,10 @@ Dir(α, …, α) (Yurochkin et al. 2019, arXiv 1905.12022). A small α skews lab
 
 import numpy as np
 
-from melfed.common.partition.scheme import Dealt, Options, Owners, by_shares
+from melfed.common.partition.scheme import Dealt, Owners, SchemeOptions, by_shares
 
 
-def _deal(dealt: Dealt, clinics: int, options: Options, generator: np.random.Generator) -> Owners:
+def _deal(dealt: Dealt, clinics: int, options: SchemeOptions, generator: np.random.Generator) -> Owners:
     owners = np.empty(len(dealt.positive), dtype=np.intp)
     for label in (False, True):
         chosen = dealt.positive == label

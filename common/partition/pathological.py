@@ -5,10 +5,10 @@ clinics that have it (McMahan et al. 2017, arXiv 1602.05629; "#C = k" of Li et a
 import numpy as np
 
 from melfed.common.errors import StudyError
-from melfed.common.partition.scheme import Dealt, Options, Owners
+from melfed.common.partition.scheme import Dealt, Owners, SchemeOptions
 
 
-def _deal(dealt: Dealt, clinics: int, options: Options, generator: np.random.Generator) -> Owners:
+def _deal(dealt: Dealt, clinics: int, options: SchemeOptions, generator: np.random.Generator) -> Owners:
     names, numbers = np.unique(np.array(dealt.classes), return_inverse=True)
     each = options.classes or 1
     if each > len(names):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Owners = NDArray[np.intp]
 
 
-class Options(Protocol):
+class SchemeOptions(Protocol):
     """What schemes read of a study (`melfed.common.study.protocol.PartitionSpec`)."""
 
     @property
@@ -30,7 +30,7 @@ class Dealt:
     classes: Sequence[str]
 
 
-Deal = Callable[[Dealt, int, Options, np.random.Generator], Owners]
+Deal = Callable[[Dealt, int, SchemeOptions, np.random.Generator], Owners]
 """Returns each group's clinic, 0 to clinics - 1, shape (groups,)."""
 
 
@@ -40,10 +40,10 @@ def by_shares(count: int, shares: NDArray[np.float64], generator: np.random.Gene
     return generator.permutation(np.searchsorted(borders, np.arange(count), side="right"))
 
 
-def by_rank(log_size: Callable[[NDArray[np.float64], Options], NDArray[np.float64]]) -> Deal:
+def by_rank(log_size: Callable[[NDArray[np.float64], SchemeOptions], NDArray[np.float64]]) -> Deal:
     """Return the scheme by which the k-th clinic's size is proportional to the exponential of a function of k."""
 
-    def deal(dealt: Dealt, clinics: int, options: Options, generator: np.random.Generator) -> Owners:
+    def deal(dealt: Dealt, clinics: int, options: SchemeOptions, generator: np.random.Generator) -> Owners:
         logs = log_size(np.arange(1, clinics + 1, dtype=np.float64), options)
         sizes = np.exp(logs - logs.max())  # e^1000 is no number
         return by_shares(len(dealt.positive), sizes / sizes.sum(), generator)

@@ -4,10 +4,10 @@
 
 import numpy as np
 
-from melfed.common.partition.scheme import Dealt, Options, Owners, by_shares
+from melfed.common.partition.scheme import Dealt, Owners, SchemeOptions, by_shares
 
 
-def _deal(dealt: Dealt, clinics: int, options: Options, generator: np.random.Generator) -> Owners:
+def _deal(dealt: Dealt, clinics: int, options: SchemeOptions, generator: np.random.Generator) -> Owners:
     return by_shares(len(dealt.positive), generator.dirichlet(np.full(clinics, options.alpha)), generator)
 
 

@@ -78,12 +78,12 @@ class DataSpec(Section):
 if TYPE_CHECKING:
     Algorithm: TypeAlias = str
     PartitionScheme: TypeAlias = str
-    RobustRule: TypeAlias = str
+    RobustName: TypeAlias = str
 else:
     # What has a file (`melfed.common.registry`) can be stated, and is listed by `melfed-sim keys`.
     Algorithm = Literal[tuple(OPTIMIZERS)]
     PartitionScheme = Literal[("source", *SCHEMES)]
-    RobustRule = Literal[("none", *RULES)]
+    RobustName = Literal[("none", *RULES)]
 
 
 class PartitionSpec(Section):
@@ -235,7 +235,7 @@ class FederationSpec(Section):
     clip_update_norm: float | None = Field(
         None, gt=0, le=1e12, description="an update of a longer L2 norm is shortened to it; null: none is"
     )
-    robust: RobustRule = Field(
+    robust: RobustName = Field(
         "none",
         description="mean that some false updates cannot lead astray, of 3 updates or more; none: weighted by images",
     )

@@ -23,7 +23,7 @@ from melfed.server.clinics.certificates import WARN_DAYS, read_certificate
 from melfed.server.clinics.registry import ClinicRecord, read_clinics
 from melfed.server.config import ServerConfig
 from melfed.server.daemon.health import Health
-from melfed.server.daemon.prometheus import Metrics, Standing, served
+from melfed.server.daemon.prometheus import ServerMetrics, Standing, served
 from melfed.server.daemon.reconciler import SILENT_SECONDS, Reconciler
 from melfed.server.daemon.state import ChildRow, ClinicRow, DaemonState, write_daemon_state
 from melfed.server.edge.nginx import Edge, edge_ready
@@ -147,7 +147,7 @@ class Daemon:
         if left := self.edge.end_leftovers():
             _log.warning("ended %d processes of an nginx that was left over", left)
         self.supervisor = Supervisor(children(self.config, self.edge), self._heard)
-        metrics = Metrics(self.config.runs, self.standing)
+        metrics = ServerMetrics(self.config.runs, self.standing)
         with (
             _signals(self.stop),
             self.health.served(self.config.file.health_port),

@@ -21,7 +21,7 @@ from melfed.server.federation.observer import Observer
 from melfed.server.federation.reply_checks import USELESS, Intake, check_name, raise_refusal
 from melfed.server.runs.counts import Counts
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.outcome import Account
+from melfed.server.runs.outcome import ReportedAccount
 
 INTRODUCTION_SECONDS = 60.0
 """Longest that a round's start waits for clinics to describe themselves."""
@@ -68,7 +68,7 @@ class _Known(Section):
     """A clinic in `members.json`."""
 
     counts: Counts
-    account: Account | None
+    account: ReportedAccount | None
 
 
 class _Register(Section):
@@ -93,7 +93,7 @@ class Members:
         self.intake = Intake(study, folder.identity)
         self.names: dict[int, str] = {}
         self.counts: dict[str, Counts] = {}
-        self.accounts: dict[str, Account] = {}
+        self.accounts: dict[str, ReportedAccount] = {}
         self.absent = Absent()
         self.away: dict[int, float] = {}
         self._online: dict[int, Node] = {}

@@ -30,7 +30,7 @@ from melfed.common.tensors import (
     shapes,
 )
 from melfed.server.federation.reply_checks import Update
-from melfed.server.runs.outcome import Account
+from melfed.server.runs.outcome import ReportedAccount
 
 LONGEST_NAME = 120
 """Of a file; what is longer is named by its SHA-256."""
@@ -45,7 +45,7 @@ class _Header(Section):
     digest: str
     weight: float
     loss: float
-    account: Account | None
+    account: ReportedAccount | None
     size: int
 
 

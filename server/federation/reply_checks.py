@@ -26,7 +26,7 @@ from melfed.common.tensors import TensorError, Tensors, check_tensors, shapes
 from melfed.server.aggregation.robust import update_norm
 from melfed.server.federation.channel import Reply
 from melfed.server.runs.counts import IN_IMAGES, IN_UNITS, PARTS, Counts
-from melfed.server.runs.outcome import Account
+from melfed.server.runs.outcome import ReportedAccount
 
 MAX_LOSS = 1e12
 MAX_EVALUATED = MAX_IMAGES // 10
@@ -56,7 +56,7 @@ class Update:
     weight: float
     loss: float
     validation: Histogram | None
-    account: Account | None
+    account: ReportedAccount | None
     size: int
 
 
@@ -66,7 +66,7 @@ class Evaluation:
 
     test: Histogram
     validation: Histogram
-    account: Account | None
+    account: ReportedAccount | None
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Intake:
                 raise DataError(f"clinic {name} counts {max(some)} of {whole} {part} {'units' if units else 'images'}")
         return Counts(numbers=numbers, noise=noise)
 
-    def account(self, reply: Reply) -> Account | None:
+    def account(self, reply: Reply) -> ReportedAccount | None:
         """Return what a private study's clinic says of its privacy; None of a study without."""
         if self.study.privacy is None:
             return None
@@ -146,7 +146,7 @@ class Intake:
             raise DataError("its privacy account is missing or makes no sense; use the same melfed version")
         if noised and not evaluation <= (most := largest_multiplier(self.study, self.study.privacy)):
             raise DataError(f"the σ of its histograms is {evaluation:.4g}; the study needs none above {most:.4g}")
-        return Account(epsilon if epsilon < math.inf else None, head, noise, evaluation if noised else None)
+        return ReportedAccount(epsilon if epsilon < math.inf else None, head, noise, evaluation if noised else None)
 
     def _check_request(self, reply: Reply, number: int) -> None:
         raise_refusal(reply)
@@ -176,7 +176,9 @@ class Intake:
         if largest is not None and not norm <= largest:
             raise DataError(f"its update has norm {norm:.4g}, more than federation.largest_update_norm ({largest:g})")
 
-    def _histogram(self, reply: Reply, part: str, counts: Counts, account: Account | None, model: Tensors) -> Histogram:
+    def _histogram(
+        self, reply: Reply, part: str, counts: Counts, account: ReportedAccount | None, model: Tensors
+    ) -> Histogram:
         histogram = histogram_from_arrays(reply.arrays(part))
         noised = self.study.privacy is not None and self.study.privacy.evaluation == "noised"
         if isinstance(histogram, NoisyHistogram) != noised:
@@ -193,7 +195,7 @@ class Intake:
             self._check_noised(histogram, part, counts, account)
         return histogram
 
-    def _check_noised(self, histogram: NoisyHistogram, part: str, counts: Counts, account: Account) -> None:
+    def _check_noised(self, histogram: NoisyHistogram, part: str, counts: Counts, account: ReportedAccount) -> None:
         """Check that a histogram has the noise that was accounted for, and no more units than the clinic may have."""
         if histogram.noise_variance[0] != noise_variance(account.evaluation_noise_multiplier or 0.0):
             raise DataError(f"its {part} histogram states other noise than its account")

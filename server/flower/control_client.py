@@ -24,7 +24,7 @@ SECONDS = 20.0
 RUNS = 200
 """Flower's last runs, which are looked at."""
 
-Status = Literal["pending", "starting", "running", "completed", "failed", "stopped"]
+TaskStatus = Literal["pending", "starting", "running", "completed", "failed", "stopped"]
 _Answer = TypeVar("_Answer")
 
 
@@ -53,7 +53,7 @@ class FlowerRun:
 
     run_id: int
     run: str
-    status: Status
+    status: TaskStatus
     details: str
 
     @property

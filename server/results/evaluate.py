@@ -11,7 +11,7 @@ import torch
 from melfed.common.data.augmentation import to_input
 from melfed.common.data.dataset import Images
 from melfed.common.data.images.decoder import ImageProblem, decode
-from melfed.common.data.images.store import ImageStore, LeftOut, Progress
+from melfed.common.data.images.store import ImageStore, LeftOut
 from melfed.common.data.records import read_table
 from melfed.common.data.tables.rows import ReadOptions
 from melfed.common.errors import DataError, RunError, WeightsError
@@ -23,6 +23,7 @@ from melfed.common.model.backbones import BACKBONES
 from melfed.common.model.classifier import Classifier, saved_classifier
 from melfed.common.model.inference import autocast, pick_device, score
 from melfed.common.model.weights import run_metadata
+from melfed.common.progress import Progress
 from melfed.common.study.build import study_weights
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import load_tensors, save_tensors

@@ -14,7 +14,7 @@ from melfed.common.files import write_text
 from melfed.common.locks import lock
 from melfed.common.study.protocol import Section
 
-Status = Literal["queued", "running", "completed", "failed", "stopped"]
+RunPhase = Literal["queued", "running", "completed", "failed", "stopped"]
 NAME, LOCK = "state.json", ".state.lock"
 CONDUCTED = ".conducted.lock"
 """In a run folder: held by the ServerApp that conducts the run."""
@@ -24,7 +24,7 @@ class RunState(Section):
     """What `state.json` says."""
 
     wanted: bool = Field(True, description="a run that is wanted and has no active Flower run is submitted again")
-    status: Status = Field("queued", description="how the run stands")
+    status: RunPhase = Field("queued", description="how the run stands")
     reason: str = Field("", description="why it failed or was stopped, in one line")
     flower_run: int | None = Field(None, description="Flower's id of the run that does the work")
     round: int = Field(0, ge=0, description="the last round that is checkpointed")

@@ -12,7 +12,6 @@ claimed ε does prove is a fault: missing noise, broken clipping, images counted
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -28,6 +27,7 @@ from melfed.client.privacy.units import units_of
 from melfed.client.rpc import worker_pb2 as pb
 from melfed.common.errors import StudyError
 from melfed.common.model.classifier import trainable_tensors
+from melfed.common.progress import Progress
 from melfed.common.study.build import build_study_classifier
 from melfed.common.study.protocol import StudyProtocol
 from melfed.simulations.audit.bound import lower_bound, provable
@@ -43,8 +43,6 @@ from melfed.simulations.audit.door import (
     policy_for,
     write_data,
 )
-
-Progress = Callable[[int, int], None]
 
 ORDINARY_UNITS: Final = 16
 """Patients of the clinic's own that train beside the canaries."""

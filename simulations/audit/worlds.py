@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from melfed.client.config.policy import ClinicPolicy
-from melfed.client.data.clinic_data import Part
+from melfed.client.data.split import Part
 from melfed.client.ledger.key import ledger_key
 from melfed.client.privacy.plan import privacy_of
 from melfed.client.worker.guard import Protection

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from melfed.common.model.backbones import BACKBONES
-from melfed.common.model.backbones.spec import Part
+from melfed.common.model.backbones.spec import Trainable
 from melfed.common.model.classifier import Classifier
 
 
@@ -18,7 +18,7 @@ class Choices:
 
     backbone: str = "simple_cnn"
     pretrained: bool = False
-    train: Part = "full"
+    train: Trainable = "full"
     metadata: bool = False
     dropout_rate: float = 0.0
     neck: int | None = None

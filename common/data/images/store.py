@@ -8,7 +8,7 @@ are listed, each with its reason.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -31,8 +31,7 @@ from melfed.common.data.images.decoder import (
 from melfed.common.data.images.duplicates import DuplicateGroup, find_duplicates, signature
 from melfed.common.data.images.links import LinkRule, Links
 from melfed.common.errors import DataError
-
-Progress = Callable[[int, int], None]
+from melfed.common.progress import Progress
 
 # Images decoded between two commits: what a killed build has to do again at most.
 _CHUNK: Final = 128

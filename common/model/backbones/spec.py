@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-Part = Literal["head", "affine", "last_block", "full"]
+Trainable = Literal["head", "affine", "last_block", "full"]
 """Which parameters learn and travel; `melfed.common.model.classifier.set_trainable` says what each means."""
 
 Colour = tuple[float, float, float]

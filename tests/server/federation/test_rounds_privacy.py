@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from melfed.common import messages
 from melfed.common.errors import QuorumError
 from melfed.common.metrics.noisy_histogram import NoisyHistogram, pooled
-from melfed.server.runs.outcome import Account
+from melfed.server.runs.outcome import ReportedAccount
 from tests.server.fakes import (
     EVALUATION_NOISE,
     HEADS,
@@ -45,7 +45,7 @@ def test_a_private_run_keeps_the_last_account_of_each_clinic_and_no_loss(
     outcome = run.conduct()
     evaluation = EVALUATION_NOISE if privacy is NOISED else None
     assert outcome.accounts == {
-        name: Account(pytest.approx(0.4), HEADS[name], NOISE, evaluation)  # type: ignore[arg-type]
+        name: ReportedAccount(pytest.approx(0.4), HEADS[name], NOISE, evaluation)  # type: ignore[arg-type]
         for name in "abc"
     }
     assert list(outcome.accounts) == ["a", "b", "c"]
@@ -141,7 +141,7 @@ def test_public_histograms_have_no_noise_to_account_for(tmp_path: Path) -> None:
 def test_an_unbounded_epsilon_is_said_to_be_none(tmp_path: Path) -> None:
     without_noise = {messages.EVALUATE: account(epsilon=math.inf, noise_multiplier=0.0)}
     outcome = run_of(tmp_path / "run", NOISED, without_noise, rounds=1).conduct()
-    assert outcome.accounts["c"] == Account(None, HEADS["c"], 0.0, EVALUATION_NOISE)
+    assert outcome.accounts["c"] == ReportedAccount(None, HEADS["c"], 0.0, EVALUATION_NOISE)
 
 
 def exact(part: str, images: int) -> Tamper:
