@@ -123,11 +123,11 @@ def doctor(path: ConfigArgument = None, as_json: JsonOption = False, config: Con
 
 
 def _supervise(here: "ClinicConfig", roles: "tuple[Role, ...]") -> None:
-    from melfed.client.daemon.daemon import Daemon
+    from melfed.client.daemon.daemon import ClientDaemon
 
     _begin()
     stop = _until_told()
-    Daemon(here, roles).run(stop)
+    ClientDaemon(here, roles).run(stop)
 
 
 def _begin() -> None:

@@ -67,7 +67,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningDaemon:
     """What the daemon has written of itself for `status`: empty children where it only reserved the file."""
 
     pid: int
@@ -82,7 +82,7 @@ def own_command(config: ClinicConfig, role: Role) -> tuple[str, ...]:
     return (str(PROGRAM), "-P", "-m", "melfed.client.cli.main", role, "--config", str(config.path))
 
 
-class Daemon:
+class ClientDaemon:
     """Runs some of a clinic's processes until it is told to stop."""
 
     def __init__(
@@ -238,7 +238,7 @@ def lock_file(config: ClinicConfig) -> Path:
     return config.messenger_state / "daemon.lock"
 
 
-def read_status(config: ClinicConfig) -> Running | None:
+def read_status(config: ClinicConfig) -> RunningDaemon | None:
     """Return what a running daemon has written of itself; None where none runs.
 
     Raises:
@@ -247,7 +247,7 @@ def read_status(config: ClinicConfig) -> Running | None:
     try:
         if is_held(lock_file(config)):
             content = json.loads(status_file(config).read_text(encoding="utf-8"))
-            return Running(content["pid"], content["since"], content["version"], tuple(content["children"]))
+            return RunningDaemon(content["pid"], content["since"], content["version"], tuple(content["children"]))
     except (FileNotFoundError, ValueError, KeyError):
         return None
     return None

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from melfed.client.ledger.disk import Disk
 from melfed.client.ledger.journal import Journal, head_of
 from melfed.client.ledger.ledger import composed, utc_now
-from melfed.client.ledger.rows import Book, ChargeStatus, Terms, first_problem
+from melfed.client.ledger.rows import Book, ChargeStatus, ChargeTerms, first_problem
 from melfed.client.ledger.witness import lost, only, remembered, terms_in
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import Row
@@ -61,7 +61,7 @@ class _Writer:
     def __init__(self, book: Book, journal: Journal, by: str) -> None:
         self.book, self.journal, self.by = book, journal, by
 
-    def charge(self, terms: Terms) -> None:
+    def charge(self, terms: ChargeTerms) -> None:
         """Write a charge with all its rows."""
         if self.book.data not in (None, terms.data):
             self._write(self.journal.compose({"status": "continued", "data": terms.data, "by": self.by}))
@@ -92,7 +92,7 @@ class _Writer:
         self.journal.write(row)
 
 
-def _terms(ledger: Path, mark: Row) -> Terms:
+def _terms(ledger: Path, mark: Row) -> ChargeTerms:
     known = terms_in(mark)
     if known is None:
         raise LedgerError(
@@ -100,7 +100,7 @@ def _terms(ledger: Path, mark: Row) -> Terms:
             "an older version wrote that; bring back a newer backup of the ledger's three files"
         )
     try:
-        return Terms.model_validate(known)
+        return ChargeTerms.model_validate(known)
     except ValidationError as error:
         raise LedgerError(f"{ledger}: the audit log has a charge that is none: {first_problem(error)}") from None
 

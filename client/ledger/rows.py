@@ -22,7 +22,7 @@ _Count = Annotated[int, Field(ge=-(2**53), le=2**53)]
 _Values = Annotated[tuple[_Count, ...], Field(strict=False, min_length=1, max_length=16)]
 
 
-class Terms(BaseModel):
+class ChargeTerms(BaseModel):
     """What all rows of a charge agree in.
 
     Attributes:
@@ -45,7 +45,7 @@ class Terms(BaseModel):
     request: _Digest | None = None
 
 
-class LedgerRow(Terms):
+class LedgerRow(ChargeTerms):
     """A line of a ledger.
 
     Attributes:
@@ -85,7 +85,7 @@ class DataRow(BaseModel):
     hash: _Digest
 
 
-agreed: Callable[[Terms], tuple[object, ...]] = attrgetter(*Terms.model_fields)
+agreed: Callable[[ChargeTerms], tuple[object, ...]] = attrgetter(*ChargeTerms.model_fields)
 """Return what all rows of a charge agree in, for comparison."""
 
 

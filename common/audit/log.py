@@ -150,7 +150,7 @@ class AuditLog:
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifiedLog:
     """What a look at all of a log has found.
 
     Attributes:
@@ -171,7 +171,7 @@ class Verified:
         return f"{self.rows} record{'' if self.rows == 1 else 's'}"
 
 
-def verify_log(path: Path, head: str | None = None) -> Verified:
+def verify_log(path: Path, head: str | None = None) -> VerifiedLog:
     """Check a log from its first line to its last; nothing is written.
 
     Args:
@@ -196,7 +196,7 @@ def verify_log(path: Path, head: str | None = None) -> Verified:
             found = found or digest == head
         else:
             error = None if found else f"no record has the hash {head}: lines were cut off or replaced"
-    return Verified(rows, previous, error and f"{path}: line {rows + 1}: {error}", torn)
+    return VerifiedLog(rows, previous, error and f"{path}: line {rows + 1}: {error}", torn)
 
 
 def read_log(path: Path) -> Iterator[Row]:

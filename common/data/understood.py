@@ -114,7 +114,7 @@ class Understanding(TablePart):
 
 
 @dataclass(frozen=True)
-class Section:
+class ShownTable:
     """One table of what was understood, for a terminal."""
 
     title: str
@@ -204,20 +204,20 @@ def improbable(table: LesionTable, records: Sequence[LesionRecord]) -> Iterator[
         yield f"{table.people.shared_lesions} ids of lesions occur with several patients, though each names one lesion"
 
 
-def sections(found: Understanding) -> Iterator[Section]:
+def sections(found: Understanding) -> Iterator[ShownTable]:
     """Yield what was understood as tables for a terminal, those that hold something."""
     for section in (
-        Section(
+        ShownTable(
             "columns", ("table", "column", "taken for"), tuple((c.table, c.column, c.meaning) for c in found.columns)
         ),
-        Section("diagnoses", ("word", "class", "rows"), tuple(_word_row(word) for word in found.words)),
-        Section("patients", ("source", "images", "patients", "not known", "largest"), tuple(_patient_rows(found))),
-        Section("ids", ("", "number", "for example"), tuple(_id_rows(found))),
-        Section("pictures", ("", "kinds"), tuple(_picture_rows(found))),
-        Section("not understood", ("column of", "words"), tuple(_unread_rows(found))),
-        Section("left out", ("why", "rows", "for example"), tuple(_left_out_rows(found))),
-        Section("to be answered", ("question",), tuple((text,) for text in (*found.questions, *found.notes))),
-        Section("improbable", ("what",), tuple((text,) for text in found.improbable)),
+        ShownTable("diagnoses", ("word", "class", "rows"), tuple(_word_row(word) for word in found.words)),
+        ShownTable("patients", ("source", "images", "patients", "not known", "largest"), tuple(_patient_rows(found))),
+        ShownTable("ids", ("", "number", "for example"), tuple(_id_rows(found))),
+        ShownTable("pictures", ("", "kinds"), tuple(_picture_rows(found))),
+        ShownTable("not understood", ("column of", "words"), tuple(_unread_rows(found))),
+        ShownTable("left out", ("why", "rows", "for example"), tuple(_left_out_rows(found))),
+        ShownTable("to be answered", ("question",), tuple((text,) for text in (*found.questions, *found.notes))),
+        ShownTable("improbable", ("what",), tuple((text,) for text in found.improbable)),
     ):
         if section.rows:
             yield section

@@ -56,7 +56,7 @@ def start(config: ServerConfig) -> None:
     check_kit(config)
     _make_folders(config)
     with only_one(config.daemon_lock, "the server is run", LOCK_SECONDS):
-        Daemon(config).run()
+        ServerDaemon(config).run()
 
 
 def check_kit(config: ServerConfig) -> None:
@@ -115,7 +115,7 @@ def _listens(port: int) -> bool:
 
 
 @dataclass
-class Daemon:
+class ServerDaemon:
     """A server that runs."""
 
     config: ServerConfig

@@ -72,7 +72,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Terms:
+class RequestTerms:
     """How long clinics are asked, and how often.
 
     Attributes:
@@ -130,7 +130,7 @@ class Channel(Protocol):
         kind: str,
         nodes: Mapping[int, str],
         content: Content,
-        terms: Terms,
+        terms: RequestTerms,
         asker: Asker,
         away: Mapping[int, float] | None = None,
     ) -> Iterator[Reply]:

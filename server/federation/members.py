@@ -15,7 +15,7 @@ from melfed.common.messages import DESCRIBE, IDENTITY
 from melfed.common.seeds import seed_for
 from melfed.common.study.protocol import Section, StudyProtocol
 from melfed.server.aggregation import robust
-from melfed.server.federation.channel import OFFLINE, Channel, Content, Node, Reply, Terms, one_line
+from melfed.server.federation.channel import OFFLINE, Channel, Content, Node, Reply, RequestTerms, one_line
 from melfed.server.federation.context import Conduct, FieldValue
 from melfed.server.federation.observer import Observer
 from melfed.server.federation.reply_checks import USELESS, Intake, check_name, raise_refusal
@@ -130,7 +130,7 @@ class Members:
                 break
             self.conduct.wait(self.folder, self.observer)
         self._online = nodes
-        terms = Terms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
+        terms = RequestTerms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
         if self.study.privacy is not None:
             nodes = self._able(channel, nodes, terms, needed)
             self.need_quorum(len(nodes), self.conduct.clinics, self.absent, needed)
@@ -148,7 +148,7 @@ class Members:
         due = {node: info for node, info in nodes.items() if self._is_due(node, info)}
         if due:
             seconds = min(INTRODUCTION_SECONDS, self.study.federation.deadline_seconds)
-            self._introduce(channel, due, Terms(seconds, self.conduct.deployed), 0)
+            self._introduce(channel, due, RequestTerms(seconds, self.conduct.deployed), 0)
 
     def cohort(self, number: int) -> list[str]:
         """Choose the clinics of a round: all, or a random part.
@@ -192,7 +192,7 @@ class Members:
     ) -> Iterator[Reply]:
         """Ask clinics and yield their replies, one each; see `melfed.server.federation.channel.Channel.ask`."""
         spec = self.study.federation
-        terms = Terms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
+        terms = RequestTerms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
         return channel.ask(kind, nodes, content, terms, asking, self.away)
 
     def remember(self) -> None:
@@ -238,7 +238,7 @@ class Members:
         since, asked = self._asked.get(node, (None, -math.inf))
         return since != info.since or (node not in self.names and monotonic() - asked >= AGAIN_SECONDS)
 
-    def _able(self, channel: Channel, nodes: Mapping[int, Node], terms: Terms, needed: int) -> dict[int, Node]:
+    def _able(self, channel: Channel, nodes: Mapping[int, Node], terms: RequestTerms, needed: int) -> dict[int, Node]:
         """Return the nodes whose clinics can take part to the run's end, before any of them has paid for anything."""
         nodes = dict(sorted(nodes.items()))
         content = channel.request(0, self.study, self.intake.run, counts=False)
@@ -253,7 +253,7 @@ class Members:
                 self._admit(reply, nodes[reply.node])
         return able
 
-    def _introduce(self, channel: Channel, nodes: Mapping[int, Node], terms: Terms, needed: int) -> None:
+    def _introduce(self, channel: Channel, nodes: Mapping[int, Node], terms: RequestTerms, needed: int) -> None:
         """Ask nodes to describe themselves, and let in those whose answer will do.
 
         Whoever is lost meanwhile is waited for until `needed` are in.

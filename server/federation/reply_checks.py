@@ -61,7 +61,7 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ClinicEvaluation:
     """An evaluation reply that has passed all checks."""
 
     test: Histogram
@@ -99,13 +99,13 @@ class Intake:
         validation = self._histogram(reply, VALIDATION, counts, account, model) if due else None
         return Update(update, weight, loss, validation, account, reply.size)
 
-    def evaluation(self, reply: Reply, number: int, counts: Counts, model: Tensors) -> Evaluation:
+    def evaluation(self, reply: Reply, number: int, counts: Counts, model: Tensors) -> ClinicEvaluation:
         """Return an evaluation reply's content; `number` is that of the last round, and `model` was evaluated."""
         self._check_request(reply, number)
         account = self.account(reply)
         test = self._histogram(reply, TEST, counts, account, model)
         validation = self._histogram(reply, VALIDATION, counts, account, model)
-        return Evaluation(test, validation, account)
+        return ClinicEvaluation(test, validation, account)
 
     def counts(self, reply: Reply, name: str) -> Counts:
         """Return what a clinic says of its data."""

@@ -18,14 +18,14 @@ from flwr.serverapp import Grid
 from melfed.common.messages import DECLINED, MESSAGE_VERSION, PACKED, REFUSED, REQUEST, TENSORS, pack, unpack
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors
-from melfed.server.federation.channel import OFFLINE, Asker, Content, Node, Terms, one_line
+from melfed.server.federation.channel import OFFLINE, Asker, Content, Node, RequestTerms, one_line
 
 __all__ = [
     "ATTEMPTS",
     "OFFLINE",
     "FlowerChannel",
     "Reply",
-    "Terms",
+    "RequestTerms",
     "ask",
     "one_line",
     "online",
@@ -134,7 +134,7 @@ class FlowerChannel:
         kind: str,
         nodes: Mapping[int, str],
         content: Content,
-        terms: Terms,
+        terms: RequestTerms,
         asker: Asker,
         away: Mapping[int, float] | None = None,
     ) -> Iterator[Reply]:
@@ -147,7 +147,7 @@ def ask(
     kind: str,
     nodes: Mapping[int, str],
     content: RecordDict,
-    terms: Terms,
+    terms: RequestTerms,
     asker: Asker,
     away: Mapping[int, float] | None = None,
 ) -> Iterator[Reply]:
@@ -202,7 +202,7 @@ class _Errand:
 class _Errands:
     """The requests that are still open."""
 
-    def __init__(self, grid: Grid, kind: str, content: RecordDict, terms: Terms, asker: Asker) -> None:
+    def __init__(self, grid: Grid, kind: str, content: RecordDict, terms: RequestTerms, asker: Asker) -> None:
         self.grid, self.kind, self.content, self.terms, self.asker = grid, kind, content, terms, asker
         self.started = monotonic()
         self.looked = -math.inf

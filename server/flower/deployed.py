@@ -176,7 +176,7 @@ def roll_call(config: ServerConfig, grid: Grid) -> None:
     study = last.study() if last else StudyProtocol()
     content = exchange.request(0, study, run="")
     nodes = dict.fromkeys(exchange.online(grid), "")
-    terms = exchange.Terms(ROLL_CALL_SECONDS)
+    terms = exchange.RequestTerms(ROLL_CALL_SECONDS)
     heard = listening(grid, config.clinics_said, study.digest)
     for _ in exchange.ask(heard, messages.DESCRIBE, nodes, content, terms, _Patient()):
         pass

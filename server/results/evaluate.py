@@ -142,7 +142,7 @@ def _model_path(folder: RunFolder, local: bool, clinic: str | None) -> Path:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class RunEvaluation:
     """A model's metrics on a labelled folder, and what to know about them.
 
     Attributes:
@@ -163,7 +163,7 @@ def evaluate_run(
     progress: Progress | None = None,
     options: ReadOptions | None = None,
     clinic: str | None = None,
-) -> Evaluation:
+) -> RunEvaluation:
     """Score a run's final model on every usable image of a labelled folder.
 
     Args:
@@ -201,7 +201,7 @@ def evaluate_run(
     scores = score(model.to(device), images, study.data.image_size, device, scored)
     missing = tuple(LeftOut(row, "the table names it, but there is no such image") for row in table.missing)
     known = folder.trained_on()
-    return Evaluation(
+    return RunEvaluation(
         scored_metrics(scores, images.targets, images.groups),
         images.store.left_out + missing,
         sum(PurePosixPath(record.image).stem in known for record in images.records),

@@ -85,7 +85,7 @@ class Seen:
     size: int
 
 
-class Clinic:
+class AuditedClinic:
     """A clinic in a folder; whoever uses it closes it (`with`)."""
 
     def __init__(
@@ -113,7 +113,7 @@ class Clinic:
         self._call_off = False
         self._service: Service | None = None
 
-    def __enter__(self) -> "Clinic":
+    def __enter__(self) -> "AuditedClinic":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -33,7 +33,7 @@ from melfed.common.study.protocol import StudyProtocol
 from melfed.simulations.audit.bound import lower_bound, provable
 from melfed.simulations.audit.canaries import Auditor, Bits, CanaryWorker, correct_guesses
 from melfed.simulations.audit.door import (
-    Clinic,
+    AuditedClinic,
     Picture,
     Question,
     images_of,
@@ -156,7 +156,7 @@ def audit_canaries(
     worker = functools.partial(CanaryWorker, auditor, names)
     # A little more, since the ledger adds up in another order than the plan.
     policy = policy_for(asked, max(privacy.epsilon or 0.0, plan.epsilon * (1 + 1e-6)))
-    with Clinic(folder, policy, device, weights_dir, worker) as door:
+    with AuditedClinic(folder, policy, device, weights_dir, worker) as door:
         door.take_key(key)
         tensors = trainable_tensors(model)
         for number in range(1, plan.rounds + 1):

@@ -23,7 +23,7 @@ from melfed.common.partition.scheme import Dealt
 from melfed.common.seeds import seed_for
 from melfed.common.study.protocol import PartitionSpec
 
-__all__ = ["ClinicSplit", "ClinicSummary", "PartSummary", "describe", "partition"]
+__all__ = ["ClinicSplit", "PartSummary", "PartitionedClinic", "describe", "partition"]
 
 DEFAULT_CLINICS = 4
 """Number of clinics where the study names none and they do not follow from the sources."""
@@ -42,7 +42,7 @@ class PartSummary(BaseModel):
     melanomas: int
 
 
-class ClinicSummary(BaseModel):
+class PartitionedClinic(BaseModel):
     """How much there is at one clinic."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,7 +118,7 @@ def partition(
     raise DataError(f"{outcome}, in the last of {DRAWS} draws: {remedy}")
 
 
-def describe(records: Sequence[LesionRecord], splits: Iterable[ClinicSplit]) -> tuple[ClinicSummary, ...]:
+def describe(records: Sequence[LesionRecord], splits: Iterable[ClinicSplit]) -> tuple[PartitionedClinic, ...]:
     """Count groups, images and melanomas in every part of every clinic; `splits` index into `records`."""
     ids = group_ids(records)
 
@@ -130,7 +130,7 @@ def describe(records: Sequence[LesionRecord], splits: Iterable[ClinicSplit]) -> 
         )
 
     return tuple(
-        ClinicSummary(
+        PartitionedClinic(
             name=split.name,
             train=count(split.train),
             validation=count(split.validation),

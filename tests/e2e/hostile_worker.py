@@ -233,12 +233,12 @@ def _send(honest: Callable[..., bool], contents: Any, announce: Any, push_object
 
 def start(config: ClinicConfig) -> None:
     from melfed.client.cli.daemon import _until_told
-    from melfed.client.daemon.daemon import Daemon
+    from melfed.client.daemon.daemon import ClientDaemon
 
     def command(here: ClinicConfig, role: str) -> tuple[str, ...]:
         return (sys.executable, __file__, role, "--config", str(here.path))
 
-    Daemon(config, command=command).run(_until_told())
+    ClientDaemon(config, command=command).run(_until_told())
 
 
 if __name__ == "__main__":

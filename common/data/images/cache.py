@@ -47,7 +47,7 @@ _BUSY_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CacheOutcome:
     """What the index says of one file: its pixels' slot, the problem of its content, or that it was not readable."""
 
     sha256: str | None
@@ -84,7 +84,7 @@ class ImageCache:
         with storage_errors(self.folder):
             return np.memmap(self._pixels, dtype=np.uint8, mode="r", shape=shape)
 
-    def outcomes(self, root: str) -> dict[bytes, tuple[Stamp, Outcome]]:
+    def outcomes(self, root: str) -> dict[bytes, tuple[Stamp, CacheOutcome]]:
         """What the index knows of the files below a folder, by path, without slots whose pixels are gone."""
         prefix = os.fsencode(root.rstrip("/"))
         with storage_errors(self.folder):
@@ -100,7 +100,7 @@ class ImageCache:
             # Looked at after the index was read: a build may be appending.
             slots = self._slots_on_disk()
         return {
-            path: ((length, mtime, ctime), Outcome(sha256, slot, problem))
+            path: ((length, mtime, ctime), CacheOutcome(sha256, slot, problem))
             for path, length, mtime, ctime, sha256, slot, problem in rows
             if problem is not None or (slot is not None and slot < slots)
         }

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from melfed.common.data.images.cache import CacheBuilder, ImageCache, Outcome, Reading, Stamp
+from melfed.common.data.images.cache import CacheBuilder, CacheOutcome, ImageCache, Reading, Stamp
 from melfed.common.data.images.containers import split_member
 from melfed.common.data.images.decoder import (
     MAX_FILE_BYTES,
@@ -62,7 +62,7 @@ class _Survey:
 
     cache: ImageCache
     images: tuple[str, ...]
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, CacheOutcome]
     unusable: Mapping[str, str]
     pending: Sequence[_File]
     unreadable: Sequence[_File]
@@ -208,7 +208,7 @@ def _survey(cache: Path, root: Path, images: Sequence[str], size: int, links: Li
     inside = f"{real_root.rstrip('/')}/"
     for folder in {os.path.split(file.path)[0] for file in files if not file.path.startswith(inside)}:
         known |= store.outcomes(folder)
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, CacheOutcome] = {}
     pending: list[_File] = []
     for file in files:
         stamp, outcome = known.get(os.fsencode(file.path), (None, None))

@@ -15,7 +15,7 @@ from melfed.client.ledger.budget import Budget
 from melfed.client.ledger.disk import Disk
 from melfed.client.ledger.journal import LONGEST_ROW, Journal, head_of
 from melfed.client.ledger.ledger import Charge, Ledger, Reservation, continue_with, verify
-from melfed.client.ledger.rows import Terms, charges
+from melfed.client.ledger.rows import ChargeTerms, charges
 from melfed.client.privacy import accounting
 from melfed.client.privacy.accounting import Mechanism
 from melfed.common.errors import DeclinedError, LedgerError, StorageError
@@ -404,7 +404,7 @@ def test_every_allowed_charge_is_read_back_as_it_was(
 def forge(path: Path, *changes: Content) -> None:
     """Write rows with right hashes, each that of a first reservation with changes."""
     journal = Journal(path, Disk(), lambda: datetime.now(UTC))
-    terms = Terms(
+    terms = ChargeTerms(
         data=DATA,
         study=STUDY,
         run="run",

@@ -149,7 +149,7 @@ def test_what_a_crash_has_left_is_mended_by_the_next_record(tmp_path: Path, rest
 def test_a_torn_first_record(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_bytes(b'{"ti')
-    assert verify_log(path) == audit_log.Verified(0, GENESIS, None, 4)
+    assert verify_log(path) == audit_log.VerifiedLog(0, GENESIS, None, 4)
     AuditLog(path).record(Event.WORKER_STARTED)
     assert verify_log(path).rows == 1
 

@@ -17,7 +17,7 @@ from melfed.common import messages
 from melfed.common.messages import MESSAGE_VERSION, PACKED, pack
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import TensorError
-from melfed.server.flower.channel import Node, Reply, Terms, ask, one_line, online, request, size
+from melfed.server.flower.channel import Node, Reply, RequestTerms, ask, one_line, online, request, size
 from tests.server.fakes import Answer, FakeGrid, held, study_of
 
 STUDY = study_of()
@@ -49,7 +49,7 @@ class Counting:
 
 def asked(grid: FakeGrid, seconds: float = 5.0, asker: Counting | None = None) -> list[Reply]:
     nodes = dict.fromkeys(grid.clinics, "")
-    return list(ask(grid, messages.TRAIN, nodes, CONTENT, Terms(seconds), asker or Counting()))
+    return list(ask(grid, messages.TRAIN, nodes, CONTENT, RequestTerms(seconds), asker or Counting()))
 
 
 def answers(replies: list[Reply]) -> dict[int, str]:

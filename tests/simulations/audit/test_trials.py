@@ -13,7 +13,7 @@ from melfed.client.ledger.key import ledger_key
 from melfed.client.privacy.noise import NoiseSource
 from melfed.common.study.protocol import StudyProtocol
 from melfed.simulations.audit.door import (
-    Clinic,
+    AuditedClinic,
     Picture,
     images_of,
     nameless,
@@ -123,7 +123,7 @@ def test_made_up_patients_lie_where_they_are_meant_to(tmp_path: Path, unit: str)
         for part in PARTS
     }
     write_data(folder, [Picture(record, png(pixels)) for records in meant.values() for record in records])
-    with Clinic(folder, policy_for(study, 2.0), CPU) as clinic:
+    with AuditedClinic(folder, policy_for(study, 2.0), CPU) as clinic:
         clinic.take_key(key)
         found = clinic.data(study)
     for part in PARTS:
