@@ -13,8 +13,6 @@ import safetensors.numpy
 from melfed.common.errors import MelfedError, RunError
 from melfed.common.files import atomic_write
 
-PACKED = "safetensors"
-"""Name of the one array of a record of tensors."""
 CONTENT = "content_sha256"
 """In a file's header: SHA-256 of all else that is in it (files of melfed 0.1 have none)."""
 Array = npt.NDArray[np.float32]
@@ -101,20 +99,15 @@ def from_bytes(content: bytes) -> dict[str, npt.NDArray[np.generic]]:
         raise TensorError(f"tensors cannot be read: {error}") from None
 
 
-def to_array(tensors: Mapping[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.uint8]:
-    """Return tensors as the bytes of one safetensors file, shape (bytes,): how they travel between server and clinic.
-
-    Flower carries every array of a record in at least two requests of its own, each signed, checked and written to the
-    server's database: as one array, a model of many tensors travels many times as fast. Raises TensorError.
-    """
-    return np.frombuffer(to_bytes(tensors), np.uint8)
+def in_group(group: str, tensors: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
+    """Return tensors under the names `GROUP/NAME`, for a file or message of several groups."""
+    return {f"{group}/{name}": tensor for name, tensor in tensors.items()}
 
 
-def from_array(packed: npt.NDArray[np.generic]) -> dict[str, npt.NDArray[np.generic]]:
-    """Return the tensors that `to_array` packed. Raises TensorError."""
-    if packed.dtype != np.uint8 or packed.ndim != 1:
-        raise TensorError(f"tensors cannot be read: packed as {packed.dtype} of shape {packed.shape}, not as bytes")
-    return from_bytes(packed.tobytes())
+def group_of(group: str, tensors: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the tensors of one group, as `in_group` was given them."""
+    start = f"{group}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def load_tensors(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, object]]:

@@ -9,10 +9,10 @@ import sqlite3
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from melfed.common.doctor.kit import (
     EXPIRY_DAYS,
@@ -26,7 +26,7 @@ from melfed.common.doctor.kit import (
     versions,
 )
 from melfed.common.doctor.ports import ports
-from melfed.common.doctor.steps import MARKS, STYLES, Check, Finding, Step, bad, doubtful, examine_steps, good, skipped
+from melfed.common.doctor.steps import Check, Finding, Step, bad, doubtful, examine_steps, good, skipped
 from melfed.common.errors import MelfedError, RunError, ServerConfigError, ServiceError, StorageError
 from melfed.common.model.weights import SUFFIXES
 from melfed.server.clinics.certificates import read_certificate
@@ -35,9 +35,6 @@ from melfed.server.config import ServerConfig
 from melfed.server.edge.nginx import Edge
 from melfed.server.flower.app_bundle import bundle_digest, check_bundle
 from melfed.server.runs.state import read_state
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 NEW_KIT: Final = "put the kit's own file back, or provision the server anew (melfed-server provision)"
 NEEDED_BYTES: Final = 5 * GIB
@@ -60,23 +57,6 @@ def examine_server(config: ServerConfig, on_check: Callable[[Check], None] | Non
         on_check: called with each check as soon as it is known.
     """
     return examine_steps(_steps(config), on_check)
-
-
-def render(checks: Sequence[Check]) -> "Table":
-    """Return a table with a row a check: its mark, its name, what was found, and what to do."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("", "check", "found", "what to do"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("", "check"))
-    for check in checks:
-        # Text, so that a bracket in a path is no markup.
-        table.add_row(
-            Text(MARKS[check.status], STYLES[check.status]), Text(check.name), Text(check.detail), Text(check.mend)
-        )
-    return table
 
 
 def _steps(config: ServerConfig) -> Iterator[Step]:

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import torch
 
-from melfed.client.data.clinic_data import PARTS, ClinicData, Part, load_part
+from melfed.client.data.clinic_data import PARTS, ClinicData, load_part
+from melfed.client.data.split import Part
 from melfed.client.training.plain import Trainer
 from melfed.common.metrics.histogram import ScoreHistogram, total
 from melfed.common.model.classifier import Classifier, load_trainable, trainable_tensors

@@ -16,6 +16,8 @@ FILES = sorted(
     if ">>> " in path.read_text(encoding="utf-8")
 )
 CALLED = (
+    "common.aggregation.median",
+    "common.aggregation.weighted_mean.WeightedMean",
     "common.audit.log.verify_log",
     "common.data.records.read_table",
     "common.metrics.exact.histogram_metrics",
@@ -28,15 +30,13 @@ CALLED = (
     "client.privacy.accounting.epsilon",
     "client.privacy.accounting.noise_multiplier",
     "client.privacy.plan.plan_of",
-    "server.aggregation.mean.WeightedMean",
-    "server.aggregation.robust.median",
     "simulations.partition.partition.partition",
 )
 """What people will call from a notebook: each has an example."""
 
 
 def module_of(path: Path) -> str:
-    return ".".join(["melfed", *path.with_suffix("").parts])
+    return ".".join(["melfed", *path.with_suffix("").parts]).removesuffix(".__init__")
 
 
 def examples(path: Path) -> list[doctest.DocTest]:

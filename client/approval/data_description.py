@@ -13,7 +13,7 @@ MELANOMA = ("mel",)
 
 
 @dataclass(frozen=True)
-class Reading:
+class TableReading:
     """How a clinic's table is read for a study.
 
     Attributes:
@@ -27,7 +27,7 @@ class Reading:
     problem: str | None = None
 
 
-def read_for(config: ClinicConfig, study: StudyProtocol | None) -> Reading:
+def read_for(config: ClinicConfig, study: StudyProtocol | None) -> TableReading:
     """Read a clinic's table as a study would.
 
     Args:
@@ -38,11 +38,11 @@ def read_for(config: ClinicConfig, study: StudyProtocol | None) -> Reading:
     try:
         table, unknown = read_to_show(config.data_folder.resolve(), positive, config.data.read_options())
     except UnknownWords as error:
-        return Reading(unknown=error, problem=str(error))
+        return TableReading(unknown=error, problem=str(error))
     except (DataError, PolicyError) as error:
-        return Reading(problem=str(error))
+        return TableReading(problem=str(error))
     own = taken_each(table.records, config.data.sources)
-    return Reading(understand(table, own, unknown), unknown)
+    return TableReading(understand(table, own, unknown), unknown)
 
 
 def refuse_unknown_words(config: ClinicConfig, study: StudyProtocol | None) -> None:

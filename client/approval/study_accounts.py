@@ -14,7 +14,7 @@ from melfed.client.approval.run_budget import limits, stated_epsilon, terms_of
 from melfed.client.config.clinic import ClinicConfig
 from melfed.client.config.policy import ClinicPolicy
 from melfed.client.ledger.budget import check_run, mechanism_of, remaining
-from melfed.client.ledger.ledger import Verified, verify
+from melfed.client.ledger.ledger import VerifiedLedger, verify
 from melfed.client.ledger.rows import LedgerRow
 from melfed.client.privacy import accounting
 from melfed.common.errors import BudgetError, StudyError
@@ -72,7 +72,7 @@ class StudyAccount:
         return f"{runs}; ε {spent} of {self.epsilon:.4g} spent, {self.left:.4g} left{at}"
 
 
-def ledger_of(config: ClinicConfig) -> Verified | None:
+def ledger_of(config: ClinicConfig) -> VerifiedLedger | None:
     """Return the clinic's ledger; None where there is none yet. Raises LedgerError, PermissionError."""
     # Unlike `exists`, this raises where the folder may not be entered.
     names = {entry.name for entry in config.worker_state.iterdir()} if config.worker_state.is_dir() else set()

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from melfed.client.cli.options import ConfigArgument, ConfigOption, JsonOption, clinic, errors, output
+from melfed.client.cli.options import ConfigArgument, ConfigOption, clinic
 from melfed.common.errors import ServiceError
+from melfed.common.terminal.console import JsonOption, errors, output
 from melfed.common.terminal.times import ago
 
 if TYPE_CHECKING:
-    from melfed.client.cli.status import Status
+    from melfed.client.cli.status import ClientStatus
     from melfed.client.config.clinic import ClinicConfig
     from melfed.client.daemon.daemon import Role
 
@@ -122,11 +123,11 @@ def doctor(path: ConfigArgument = None, as_json: JsonOption = False, config: Con
 
 
 def _supervise(here: "ClinicConfig", roles: "tuple[Role, ...]") -> None:
-    from melfed.client.daemon.daemon import Daemon
+    from melfed.client.daemon.daemon import ClientDaemon
 
     _begin()
     stop = _until_told()
-    Daemon(here, roles).run(stop)
+    ClientDaemon(here, roles).run(stop)
 
 
 def _begin() -> None:
@@ -146,7 +147,7 @@ def _until_told() -> threading.Event:
     return stop
 
 
-def _print_status(found: "Status") -> None:
+def _print_status(found: "ClientStatus") -> None:
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from melfed.client.cli.options import ConfigOption, JsonOption, clinic, errors, output
+from melfed.client.cli.options import ConfigOption, clinic
 from melfed.client.cli.study import ByOption, user
 from melfed.common.errors import LedgerError
+from melfed.common.terminal.console import JsonOption, errors, output
 
 if TYPE_CHECKING:
     from melfed.client.approval.study_accounts import StudyAccount
     from melfed.client.config.clinic import ClinicConfig
-    from melfed.client.ledger.ledger import Verified
+    from melfed.client.ledger.ledger import VerifiedLedger
 
 LONGEST_NAME = 200
 TABLE_WIDTH = 130
@@ -170,7 +171,7 @@ def _record_continued(here: "ClinicConfig", name: str, carried: int | None = Non
     return charges
 
 
-def _accounts(config: Path | None, ledger: "Verified") -> "tuple[StudyAccount, ...]":
+def _accounts(config: Path | None, ledger: "VerifiedLedger") -> "tuple[StudyAccount, ...]":
     """Return what each study may cost this clinic, and has cost it."""
     from melfed.client.approval.approvals import effective_policy
     from melfed.client.approval.study_accounts import accounts
@@ -186,7 +187,7 @@ def _place(path: Path | None, config: Path | None) -> Path:
     return clinic(config).ledger if path is None else path
 
 
-def _read(path: Path, head: str | None = None) -> list[tuple[Path, "Verified"]]:
+def _read(path: Path, head: str | None = None) -> list[tuple[Path, "VerifiedLedger"]]:
     """Return the ledgers that a path names, all of them verified. Raises LedgerError."""
     from melfed.client.ledger.ledger import verify as verify_ledger
 
@@ -202,7 +203,7 @@ def _read(path: Path, head: str | None = None) -> list[tuple[Path, "Verified"]]:
     return [(file, verify_ledger(file, head)) for file in files]
 
 
-def _print_ledger(file: Path, ledger: "Verified") -> None:
+def _print_ledger(file: Path, ledger: "VerifiedLedger") -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

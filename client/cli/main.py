@@ -6,7 +6,7 @@ from melfed.client.cli import daemon as daemon_commands
 from melfed.client.cli import log as log_commands
 from melfed.client.cli import study as study_commands
 from melfed.client.cli.ledger import ledger_app
-from melfed.client.cli.options import NOTICE, VersionOption, run_app
+from melfed.common.terminal.console import NOTICE, VersionOption, run_app
 
 app = typer.Typer(
     name="melfed-client",

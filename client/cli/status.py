@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from melfed.client.approval.approvals import effective_policy
 from melfed.client.config.clinic import ClinicConfig
 from melfed.client.config.policy import ClinicPolicy
-from melfed.client.daemon.daemon import PROBE_SECONDS, ROLES, Running, read_status
+from melfed.client.daemon.daemon import PROBE_SECONDS, ROLES, RunningDaemon, read_status
 from melfed.client.daemon.health import ask_health
 from melfed.client.doctor.network import NetworkDoctor
 from melfed.client.rpc.peer_credentials import knock
@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Budget:
+class EpsilonBudget:
     """The clinic's ε: allowed, spent and left, at δ; infinite where a charge had no noise."""
 
     epsilon: float
@@ -54,7 +54,7 @@ class LastRound:
 
 
 @dataclass(frozen=True)
-class Status:
+class ClientStatus:
     """How a clinic is.
 
     Attributes:
@@ -73,11 +73,11 @@ class Status:
     clinic: str
     running: bool
     processes: dict[str, str]
-    daemon: Running | None
+    daemon: RunningDaemon | None
     coordinator: str
     unreachable: str | None
     approved: tuple[str, ...] | str | None
-    budget: Budget | None
+    budget: EpsilonBudget | None
     studies: tuple["StudyAccount", ...]
     last: LastRound | None
     problems: tuple[str, ...]
@@ -92,7 +92,7 @@ class Status:
         return content
 
 
-def status(config: ClinicConfig) -> Status:
+def status(config: ClinicConfig) -> ClientStatus:
     """Return how a clinic is; what cannot be told is in `problems`. Takes a few seconds at most."""
     problems: list[str] = []
     daemon = _told("processes", lambda: read_status(config), problems)
@@ -100,7 +100,7 @@ def status(config: ClinicConfig) -> Status:
     policy = _told("approved studies", lambda: effective_policy(config), problems)
     books = _told("ledger", lambda: _books(config, policy or config.policy), problems)
     budget, studies, last = books or (None, (), None)
-    return Status(
+    return ClientStatus(
         clinic=config.name,
         running=all(word == "ready" for word in processes.values()),
         processes=processes,
@@ -125,7 +125,7 @@ def _told(what: str, read: Callable[[], Value], problems: list[str]) -> Value | 
     return None
 
 
-def _processes(config: ClinicConfig, daemon: Running | None) -> dict[str, str]:
+def _processes(config: ClinicConfig, daemon: RunningDaemon | None) -> dict[str, str]:
     """Return what each process does: from the daemon, else by asking."""
     port = config.file.health_port
     answers = (ask_health(port, ROLES) if port is not None else None) or {}
@@ -157,7 +157,9 @@ def _unreachable(config: ClinicConfig) -> str | None:
     return None
 
 
-def _books(config: ClinicConfig, policy: ClinicPolicy) -> tuple[Budget, tuple["StudyAccount", ...], LastRound | None]:
+def _books(
+    config: ClinicConfig, policy: ClinicPolicy
+) -> tuple[EpsilonBudget, tuple["StudyAccount", ...], LastRound | None]:
     """Read the ledger as it is now; the worker may be writing to it. Raises LedgerError, PermissionError."""
     from melfed.client.approval.study_accounts import accounts, ledger_of
     from melfed.client.ledger.budget import mechanism_of
@@ -166,7 +168,7 @@ def _books(config: ClinicConfig, policy: ClinicPolicy) -> tuple[Budget, tuple["S
     ledger = ledger_of(config)
     rows = ledger.rows if ledger else ()
     history = [mechanism_of(row) for row in rows if row.status == "reserved"]
-    budget = Budget(policy.epsilon, policy.delta, accounting.epsilon(history, policy.delta))
+    budget = EpsilonBudget(policy.epsilon, policy.delta, accounting.epsilon(history, policy.delta))
     studies = accounts(config, policy, rows)
     if not rows:
         return budget, studies, None

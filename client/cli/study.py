@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melfed.client.cli.options import ConfigOption, JsonOption, clinic, errors, output
+from melfed.client.cli.options import ConfigOption, clinic
 from melfed.common.errors import DeclinedError, MelfedError
+from melfed.common.terminal.console import JsonOption, errors, output
 
 if TYPE_CHECKING:
     from melfed.client.approval.approvals import Approval
-    from melfed.client.approval.data_description import Reading
+    from melfed.client.approval.data_description import TableReading
     from melfed.client.cli.agreement import Agreement
     from melfed.client.config.clinic import ClinicConfig
     from melfed.common.study.protocol import StudyProtocol
@@ -176,7 +177,7 @@ def _print_agreement(agreed: "Agreement", allowed: list[tuple[str, str]]) -> Non
         errors.print(f"But this clinic's policy: {agreed.objection}", style="yellow")
 
 
-def _print_reading(shown: "Reading") -> None:
+def _print_reading(shown: "TableReading") -> None:
     from melfed.common.terminal.doctor_table import render_understood
 
     if shown.understood is None:
@@ -186,7 +187,7 @@ def _print_reading(shown: "Reading") -> None:
         output.print(table)
 
 
-def _write_approval(approval: "Approval | None", agreed: "Agreement | None", shown: "Reading") -> None:
+def _write_approval(approval: "Approval | None", agreed: "Agreement | None", shown: "TableReading") -> None:
     content = {
         "approval": approval.model_dump(mode="json") if approval else None,
         "agreement": [list(line) for line in agreed.lines] if agreed else None,

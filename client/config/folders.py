@@ -26,7 +26,7 @@ SECRET_BYTES = 32
 
 
 @dataclass(frozen=True)
-class Account:
+class OSUser:
     """An OS user: numeric ids, as processes and files have them."""
 
     name: str
@@ -35,16 +35,16 @@ class Account:
     groups: tuple[int, ...]
 
 
-def account(name: str) -> Account:
+def account(name: str) -> OSUser:
     """Return an OS user. Raises PolicyError where this machine has none of that name."""
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
         raise PolicyError(f"messenger.user: this machine has no user {name!r}; add it, or correct the name") from None
-    return Account(name, entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(name, entry.pw_gid)))
+    return OSUser(name, entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(name, entry.pw_gid)))
 
 
-def messenger_account(config: ClinicConfig) -> Account | None:
+def messenger_account(config: ClinicConfig) -> OSUser | None:
     """Return whom `start` runs SuperNode and messenger as; None where it runs them as itself.
 
     Raises:
@@ -56,7 +56,7 @@ def messenger_account(config: ClinicConfig) -> Account | None:
     return account(name)
 
 
-def owner(folder: Path) -> Account | None:
+def owner(folder: Path) -> OSUser | None:
     """Return whose folder it is, where root asks for another's; None: nobody's, or this process sees as they do."""
     try:
         name = pwd.getpwuid(folder.stat().st_uid).pw_name
@@ -84,7 +84,7 @@ def acting_as_owner(folder: Path) -> Iterator[None]:
         os.setgroups(root[1])
 
 
-def may_read(user: Account, path: Path) -> bool:
+def may_read(user: OSUser, path: Path) -> bool:
     """Tell whether a user can read a file, or list and enter a folder; access lists count. Only root can ask."""
     enter = ("-a", "-x", str(path)) if path.is_dir() else ()
     done = subprocess.run(  # noqa: S603 (no shell, and the paths are the configuration's own)
@@ -113,7 +113,7 @@ def prepare_worker(config: ClinicConfig) -> None:
     _folder(config.run, 0o2750, gid=_shared_group(config))
 
 
-def prepare_messenger(config: ClinicConfig, messenger: Account | None = None) -> None:
+def prepare_messenger(config: ClinicConfig, messenger: OSUser | None = None) -> None:
     """Make the messenger's folder and its audit log; what is there is left as it is.
 
     Raises:
@@ -133,7 +133,7 @@ def new_secret(config: ClinicConfig) -> None:
     write_private(config.superexec_secret, secrets.token_hex(SECRET_BYTES).encode())
 
 
-def hand_over_keys(config: ClinicConfig, messenger: Account) -> None:
+def hand_over_keys(config: ClinicConfig, messenger: OSUser) -> None:
     """Give the keys that speak for the clinic to the user that speaks; 0600. Only root can.
 
     Raises:

@@ -6,7 +6,6 @@ to systemd.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -24,7 +23,7 @@ import sdnotify
 import melfed.client
 from melfed.client.config.clinic import ClinicConfig
 from melfed.client.config.folders import (
-    Account,
+    OSUser,
     hand_over_keys,
     may_read,
     messenger_account,
@@ -39,6 +38,7 @@ from melfed.client.rpc.peer_credentials import knock
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import ServiceError, StorageError
+from melfed.common.locks import FileLock, is_held, only_one
 from melfed.common.process.child import ALLOCATOR
 from melfed.common.process.supervisor import Backoff, Child, ChildState, Supervisor
 
@@ -67,7 +67,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningDaemon:
     """What the daemon has written of itself for `status`: empty children where it only reserved the file."""
 
     pid: int
@@ -82,7 +82,7 @@ def own_command(config: ClinicConfig, role: Role) -> tuple[str, ...]:
     return (str(PROGRAM), "-P", "-m", "melfed.client.cli.main", role, "--config", str(config.path))
 
 
-class Daemon:
+class ClientDaemon:
     """Runs some of a clinic's processes until it is told to stop."""
 
     def __init__(
@@ -135,7 +135,7 @@ class Daemon:
         self._stop = stop
         with contextlib.ExitStack() as stack:
             prepare_messenger(self.config, self._messenger)  # the lock lies in that folder
-            stack.enter_context(_only_one(lock_file(self.config)))
+            stack.enter_context(_only_daemon(lock_file(self.config)))
             # Not before: a daemon that runs already goes by the secret that it has made.
             self._prepare()
             if self.config.file.health_port is not None:
@@ -164,7 +164,7 @@ class Daemon:
             hand_over_keys(self.config, self._messenger)
             _check_readable(self.config, self._messenger)
 
-    def _child(self, role: Role, command: Command, messenger: Account | None) -> Child:
+    def _child(self, role: Role, command: Command, messenger: OSUser | None) -> Child:
         after: dict[Role, tuple[str, ...]] = {"supernode": ("worker",), "messenger": ("supernode",)}
         probes = {"worker": lambda: worker_answers(self.config), "supernode": lambda: supernode_listens(self.config)}
         return Child(
@@ -238,19 +238,16 @@ def lock_file(config: ClinicConfig) -> Path:
     return config.messenger_state / "daemon.lock"
 
 
-def read_status(config: ClinicConfig) -> Running | None:
+def read_status(config: ClinicConfig) -> RunningDaemon | None:
     """Return what a running daemon has written of itself; None where none runs.
 
     Raises:
-        PermissionError: this user may not know.
+        PermissionError, StorageError: this user may not know.
     """
     try:
-        with lock_file(config).open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                content = json.loads(status_file(config).read_text(encoding="utf-8"))
-                return Running(content["pid"], content["since"], content["version"], tuple(content["children"]))
+        if is_held(lock_file(config)):
+            content = json.loads(status_file(config).read_text(encoding="utf-8"))
+            return RunningDaemon(content["pid"], content["since"], content["version"], tuple(content["children"]))
     except (FileNotFoundError, ValueError, KeyError):
         return None
     return None
@@ -300,35 +297,23 @@ def _described(state: ChildState) -> dict[str, str | int | None]:
 
 
 @contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Hold a lock that only one process can hold. Raises ServiceError where another does."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be opened: {error.strerror}; see who owns it") from error
-    try:
+def _only_daemon(path: Path) -> Iterator[None]:
+    """Hold the daemon's lock. Raises ServiceError where another one runs."""
+    with only_one(path, "this clinic's daemon is run") as lock:
         if os.geteuid() == 0:
-            _give_to_owner_of(path.parent, descriptor, path)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServiceError(
-                f"{path}: this clinic's daemon runs already; see melfed-client status, and stop it first"
-            ) from None
+            _give_to_owner_of(path.parent, lock, path)
         yield
-    finally:
-        os.close(descriptor)
 
 
-def _give_to_owner_of(folder: Path, descriptor: int, path: Path) -> None:
+def _give_to_owner_of(folder: Path, lock: FileLock, path: Path) -> None:
     """Give an open file to its folder's owner, unless that is a name that they have given to somebody else's file."""
-    if os.fstat(descriptor).st_nlink > 1:
+    if os.fstat(lock.descriptor).st_nlink > 1:
         raise StorageError(f"{path}: is another file's name as well; find out who has made it, and remove it")
     owner = folder.stat()
-    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    os.fchown(lock.descriptor, owner.st_uid, owner.st_gid)
 
 
-def _check_readable(config: ClinicConfig, messenger: Account) -> None:
+def _check_readable(config: ClinicConfig, messenger: OSUser) -> None:
     """Check that the messenger's user can read what it needs; a key is no use in a folder that it may not enter.
 
     Raises:

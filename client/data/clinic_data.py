@@ -5,14 +5,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
+from melfed.client.data.split import Part
 from melfed.common.data.dataset import Images
 from melfed.common.data.images.links import Links
 from melfed.common.data.images.store import ImageStore
 from melfed.common.data.records import LesionRecord
 
-Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 

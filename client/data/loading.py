@@ -8,7 +8,7 @@ The clinic's secret decides which part a patient is in (`melfed.client.data.spli
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -24,9 +24,9 @@ from melfed.common.data.images.store import ImageStore
 from melfed.common.data.records import LesionRecord, read_table, select_image_types
 from melfed.common.data.tables.tables import short_list
 from melfed.common.errors import DataError
+from melfed.common.progress import Progress
 from melfed.common.study.protocol import StudyProtocol
 
-Progress = Callable[[int, int], None]
 MELANOMA = ("mel",)
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from typing import Final
 from melfed.client.config.clinic import ClinicConfig
 from melfed.client.config.folders import may_read, owner
 from melfed.client.config.policy import ClinicPolicy
-from melfed.client.daemon import systemd_units as units
+from melfed.client.daemon import systemd_units
 from melfed.client.data.split import objection, simulation_key, split_clinic
 from melfed.client.privacy.units import privacy_units
 from melfed.common.data.decisions import UnknownWords
@@ -98,7 +98,7 @@ class DataDoctor:
             return bad(f"{self.root}: this user may not read it", "give the worker's user read access to the folder")
         if self._closed([self.root]):
             return bad(f"{self.root}: {self._whose()} may not read it", self._open())
-        protects = (units.setting(units.WORKER, "ProtectHome") or "no").lower()
+        protects = (systemd_units.setting(systemd_units.WORKER, "ProtectHome") or "no").lower()
         if protects not in SEEN and any(self.root.resolve().is_relative_to(home) for home in HOMES):
             mend = "set ProtectHome=read-only (systemctl edit melfed-worker), or move the images"
             return bad(f"{self.root}: the unit melfed-worker does not see it (ProtectHome)", mend)

@@ -18,7 +18,7 @@ from melfed.common.model.backbones import BACKBONES
 from melfed.common.model.weights import SUFFIXES
 
 if TYPE_CHECKING:
-    from melfed.client.ledger.ledger import Verified
+    from melfed.client.ledger.ledger import VerifiedLedger
 
 NEW_KIT: Final = "put the kit's own file back, or ask the coordinator for a new kit of this clinic"
 MESSENGER: Final = "melfed-messenger"
@@ -137,7 +137,7 @@ def ledger(config: ClinicConfig) -> Finding:
     return good(f"{text}; {verified.mendable}, mended by the next start" if verified.mendable else text)
 
 
-def _other_data(config: ClinicConfig, verified: "Verified", key: bytes) -> Finding | None:
+def _other_data(config: ClinicConfig, verified: "VerifiedLedger", key: bytes) -> Finding | None:
     """Return what is wrong where the ledger is not of the data as they are."""
     from melfed.client.data.clinic_data import population_fingerprint
     from melfed.client.data.loading import population

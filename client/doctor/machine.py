@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from melfed.client.config.clinic import ClinicConfig
-from melfed.client.daemon import systemd_units as units
+from melfed.client.daemon import systemd_units
 from melfed.client.daemon.health import ask_health
 from melfed.client.rpc.peer_credentials import knock
 from melfed.common.doctor.kit import GIB, disk_space
@@ -31,7 +33,6 @@ MARGIN_BYTES: Final = 2 * GIB
 LONGEST_SOCKET: Final = 107
 """Bytes of the path of a Unix socket (Linux)."""
 
-_MEMINFO: Final = Path("/proc/meminfo")
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
@@ -85,8 +86,6 @@ def _of_gpus(devices: Sequence[Mapping[str, Any]], device: str) -> Finding:
 def memory() -> Finding:
     """Judge how much memory is available, to the machine and to this control group."""
     available = _available_memory()
-    if available is None:
-        return skipped("this system does not tell")
     text = f"{available / GIB:.1f} GiB available"
     mend = f"free memory, or give the machine more: {LITTLE_MEMORY_GIB} GiB are enough for most studies"
     if available < LEAST_MEMORY_GIB * GIB:
@@ -147,25 +146,21 @@ def worker_socket(config: ClinicConfig) -> Finding:
 
 def systemd(config: ClinicConfig) -> Finding:
     """Tell whether melfed's units are installed, and judge whether their worker answers their messenger."""
-    found = units.installed()
+    found = systemd_units.installed()
     if not found:
         return skipped("no units; start by hand")
-    user, named = units.setting(units.MESSENGER, "User"), config.file.messenger.user
-    if user is not None and named != user and units.setting(units.WORKER, "User") != user:
+    user, named = systemd_units.setting(systemd_units.MESSENGER, "User"), config.file.messenger.user
+    if user is not None and named != user and systemd_units.setting(systemd_units.WORKER, "User") != user:
         return doubtful(
-            f"{units.MESSENGER} runs as {user}, but messenger.user is {named or 'null'}: the worker refuses it",
+            f"{systemd_units.MESSENGER} runs as {user}, but messenger.user is {named or 'null'}: the worker refuses it",
             f"set messenger.user in clinic.yaml to {user}, then systemctl restart melfed-worker",
         )
     return good(f"{len(found)} units installed")
 
 
-def _available_memory() -> int | None:
+def _available_memory() -> int:
     """Return bytes; the smaller of what the machine and what the control group has left."""
-    try:
-        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-        available = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, ValueError, KeyError):
-        return None
+    available = psutil.virtual_memory().available
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         if limit != "max":

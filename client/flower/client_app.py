@@ -12,11 +12,26 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from melfed.client.rpc.api import Account, Worker, melfed_version
+from melfed.client.rpc.api import PrivacyAccount, Worker, melfed_version
 from melfed.client.rpc.remote import RemoteWorker
 from melfed.common.errors import DeclinedError, MelfedError, StudyError
-from melfed.common.messages import MESSAGE_VERSION
-from melfed.common.tensors import PACKED, TensorError, from_array, to_array
+from melfed.common.messages import (
+    ACCOUNT,
+    COUNTS,
+    DECLINED,
+    DESCRIPTION,
+    IDENTITY,
+    LEDGER,
+    MESSAGE_VERSION,
+    METRICS,
+    PACKED,
+    REFUSED,
+    REQUEST,
+    TENSORS,
+    VALIDATION,
+    pack,
+    unpack,
+)
 
 CLOCK_SECONDS = 300.0
 """By how much two clocks may differ: Flower takes no signature of a clock that is further off."""
@@ -41,16 +56,16 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
             worker = worker_of(context, message)
             content = ask(worker, message)
         except MelfedError as error:
-            kind = "declined" if isinstance(error, DeclinedError) else "refused"
+            kind = DECLINED if isinstance(error, DeclinedError) else REFUSED
             # The version above all: it may be the reason.
             identity = ConfigRecord({"version": melfed_version()})
             if worker is not None and worker.clinic is not None:
                 identity["clinic"] = worker.clinic
             reason = str(error if worker is None else worker.told(error))
-            content = RecordDict({kind: ConfigRecord({"reason": reason}), "identity": identity})
+            content = RecordDict({kind: ConfigRecord({"reason": reason}), IDENTITY: identity})
         return Message(content, reply_to=message)
 
-    @app.query("describe")
+    @app.query(DESCRIPTION)
     def describe(message: Message, context: Context) -> Message:
         return answer(message, context, _describe)
 
@@ -75,7 +90,7 @@ def deployed_app(socket: Path) -> ClientApp:
 
 
 def _remote(socket: Path, context: Context, message: Message) -> RemoteWorker:
-    request = message.content.config_records.get("request", ConfigRecord())
+    request = message.content.config_records.get(REQUEST, ConfigRecord())
     spoken = request.get("protocol")
     if spoken != MESSAGE_VERSION:
         says = f"protocol {spoken!r}" if spoken is not None else "a protocol without a version"
@@ -91,7 +106,7 @@ def _remote(socket: Path, context: Context, message: Message) -> RemoteWorker:
 
 
 def _describe(worker: Worker, message: Message) -> RecordDict:
-    request = message.content.config_records.get("request", ConfigRecord())
+    request = message.content.config_records.get(REQUEST, ConfigRecord())
     description = worker.describe(str(request.get("run", "")), bool(request.get("counts", True)))
     identity = ConfigRecord(
         {"clinic": description.clinic, "digest": description.digest, "version": description.version}
@@ -101,25 +116,25 @@ def _describe(worker: Worker, message: Message) -> RecordDict:
     if description.approved:
         identity["approved"] = list(description.approved)
     counts = MetricRecord({**description.counts, "noise": description.count_noise})
-    return RecordDict({"identity": identity, "counts": counts})
+    return RecordDict({"identity": identity, COUNTS: counts})
 
 
 def _train(worker: Worker, message: Message) -> RecordDict:
-    request = message.content.config_records["request"]
+    request = message.content.config_records[REQUEST]
     reply = worker.train(_tensors(message), int(str(request["round"])), str(request["digest"]), str(request["run"]))
     metrics = MetricRecord({"weight": reply.weight})
     if reply.loss is not None:
         metrics["loss"] = reply.loss
-    content = RecordDict({"request": _asked(request), "tensors": _record(reply.tensors), "metrics": metrics})
+    content = RecordDict({REQUEST: _asked(request), TENSORS: _record(reply.tensors), METRICS: metrics})
     if reply.validation is not None:
-        content["validation"] = _record(reply.validation.to_arrays())
+        content[VALIDATION] = _record(reply.validation.to_arrays())
     return _with_account(content, reply.account)
 
 
 def _evaluate(worker: Worker, message: Message) -> RecordDict:
-    request = message.content.config_records["request"]
+    request = message.content.config_records[REQUEST]
     scored = worker.evaluate(_tensors(message), str(request["digest"]), str(request["run"]))
-    content = RecordDict({"request": _asked(request)})
+    content = RecordDict({REQUEST: _asked(request)})
     for part, histogram in scored.items():
         content[part] = _record(histogram.to_arrays())
     return _with_account(content, worker.account())
@@ -130,25 +145,18 @@ def _asked(request: ConfigRecord) -> ConfigRecord:
     return ConfigRecord({name: request[name] for name in ("round", "digest", "run")})
 
 
-def _with_account(content: RecordDict, account: Account | None) -> RecordDict:
+def _with_account(content: RecordDict, account: PrivacyAccount | None) -> RecordDict:
     if account is not None:
         numbers = MetricRecord({"epsilon": account.epsilon, "noise_multiplier": account.noise_multiplier})
         if account.evaluation_noise_multiplier is not None:
             numbers["evaluation"] = account.evaluation_noise_multiplier
-        content["account"], content["ledger"] = numbers, ConfigRecord({"head": account.head})
+        content[ACCOUNT], content[LEDGER] = numbers, ConfigRecord({"head": account.head})
     return content
 
 
 def _record(arrays: Mapping[str, npt.NDArray[np.generic]]) -> ArrayRecord:
-    return ArrayRecord({PACKED: Array(to_array(arrays))})
+    return ArrayRecord({PACKED: Array(pack(arrays))})
 
 
 def _tensors(message: Message) -> dict[str, npt.NDArray[np.generic]]:
-    record = message.content.array_records.get("tensors", ArrayRecord())
-    if not record:
-        return {}
-    try:
-        packed = record[PACKED].numpy()
-    except Exception as error:  # noqa: BLE001 (bytes from outside: NumPy lets its tokenizer's and allocator's out)
-        raise TensorError(f"tensors cannot be read: {error}") from None
-    return from_array(packed)
+    return unpack(TENSORS, message.content.array_records.get(TENSORS, ArrayRecord()))

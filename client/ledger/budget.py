@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from melfed.client.ledger.rows import LedgerRow, Purpose, Terms
+from melfed.client.ledger.rows import ChargeTerms, LedgerRow, Purpose
 from melfed.client.privacy import accounting
 from melfed.client.privacy.accounting import Mechanism
 from melfed.common.errors import BudgetError, DeclinedError
@@ -53,12 +53,12 @@ Charged = Mapping[str, Sequence[LedgerRow]]
 """The reserved rows of one study, by the run."""
 
 
-def mechanism_of(terms: Terms) -> Mechanism:
+def mechanism_of(terms: ChargeTerms) -> Mechanism:
     """Return what a charge applies."""
     return Mechanism(terms.sampling_rate, terms.noise_multiplier, terms.steps)
 
 
-def remaining(plan: Sequence[Planned], charged: Sequence[Terms]) -> list[Mechanism]:
+def remaining(plan: Sequence[Planned], charged: Sequence[ChargeTerms]) -> list[Mechanism]:
     """Return what a run will still be charged after these charges; a round that was charged twice counts once."""
     rounds = {(row.purpose, row.round) for row in charged}
     left = [(part, part.times - sum(purpose == part.purpose for purpose, _ in rounds)) for part in plan]
@@ -89,7 +89,7 @@ def check_run(history: Sequence[Mechanism], charged: Charged, run: str | None, b
 
 
 def check_charge(
-    history: Sequence[Mechanism], charged: Charged, terms: Terms, budget: Budget, *, again: bool = False
+    history: Sequence[Mechanism], charged: Charged, terms: ChargeTerms, budget: Budget, *, again: bool = False
 ) -> None:
     """Check that a charge fits, with all that follows it where it begins a run.
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from melfed.client.ledger.disk import Disk
 from melfed.client.ledger.journal import Journal, head_of
 from melfed.client.ledger.ledger import composed, utc_now
-from melfed.client.ledger.rows import Book, Status, Terms, first_problem
+from melfed.client.ledger.rows import Book, ChargeStatus, ChargeTerms, first_problem
 from melfed.client.ledger.witness import lost, only, remembered, terms_in
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import Row
@@ -61,12 +61,12 @@ class _Writer:
     def __init__(self, book: Book, journal: Journal, by: str) -> None:
         self.book, self.journal, self.by = book, journal, by
 
-    def charge(self, terms: Terms) -> None:
+    def charge(self, terms: ChargeTerms) -> None:
         """Write a charge with all its rows."""
         if self.book.data not in (None, terms.data):
             self._write(self.journal.compose({"status": "continued", "data": terms.data, "by": self.by}))
         number = len(self.book.latest) + 1
-        statuses: tuple[Status, ...] = ("reserved", "spent", "released")
+        statuses: tuple[ChargeStatus, ...] = ("reserved", "spent", "released")
         for status in statuses:
             self._write(composed(self.journal, self.book, terms, number, status))
 
@@ -80,7 +80,10 @@ class _Writer:
         ]
         if found is None or not same or found.data != self.book.data:
             return  # of a charge that is missing itself, or of data that have changed: nobody takes it up
-        following: dict[Status, tuple[Status, ...]] = {"reserved": ("spent", "released"), "spent": ("released",)}
+        following: dict[ChargeStatus, tuple[ChargeStatus, ...]] = {
+            "reserved": ("spent", "released"),
+            "spent": ("released",),
+        }
         for status in following.get(found.status, ()):
             self._write(composed(self.journal, self.book, found, found.charge, status))
 
@@ -89,7 +92,7 @@ class _Writer:
         self.journal.write(row)
 
 
-def _terms(ledger: Path, mark: Row) -> Terms:
+def _terms(ledger: Path, mark: Row) -> ChargeTerms:
     known = terms_in(mark)
     if known is None:
         raise LedgerError(
@@ -97,7 +100,7 @@ def _terms(ledger: Path, mark: Row) -> Terms:
             "an older version wrote that; bring back a newer backup of the ledger's three files"
         )
     try:
-        return Terms.model_validate(known)
+        return ChargeTerms.model_validate(known)
     except ValidationError as error:
         raise LedgerError(f"{ledger}: the audit log has a charge that is none: {first_problem(error)}") from None
 

@@ -1,29 +1,10 @@
 """The file operations of a journal, one a method, so that a test can crash before, in and after each of them."""
 
-import fcntl
 import os
-import time
-import weakref
 from pathlib import Path
 
-_PAUSE = 0.05
-"""Seconds between two attempts to lock."""
-
-
-class FileLock:
-    """An exclusive lock on a file, given back by `close`, when the object is collected, or when its process ends."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        # Closes without unlocking: a forked child that drops its copy must not free what its parent holds.
-        self._close = weakref.finalize(self, os.close, descriptor)
-        self._close.atexit = False
-
-    def close(self) -> None:
-        """Give the lock back; a second call does nothing."""
-        if self._close.alive:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            self._close()
+from melfed.common.files import sync, write_all
+from melfed.common.locks import FileLock, lock
 
 
 class Disk:
@@ -34,7 +15,7 @@ class Disk:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         for path in reversed(missing):
             path.mkdir(mode=0o700, exist_ok=True)
-            _sync(path.parent)
+            sync(path.parent)
 
     def read(self, path: Path) -> bytes | None:
         """Return a file's content, None where there is no such file."""
@@ -61,7 +42,7 @@ class Disk:
 
     def sync(self, path: Path) -> None:
         """Make a file's content durable, whoever wrote it."""
-        _sync(path)
+        sync(path)
 
     def rename(self, source: Path, target: Path) -> None:
         """Put a file in the place of another at once; not durable before `sync_folder`."""
@@ -69,37 +50,16 @@ class Disk:
 
     def sync_folder(self, folder: Path) -> None:
         """Make the names in a folder durable."""
-        _sync(folder)
+        sync(folder)
 
     def lock(self, path: Path, seconds: float) -> FileLock:
-        """Lock a file, made empty (0600) if it is missing. Raises TimeoutError where others hold it for too long."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        lock = FileLock(descriptor)
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    raise TimeoutError from None
-                time.sleep(_PAUSE)
-            else:
-                return lock
+        """Lock a file, made empty (0600) if it is missing. Raises HeldError where others hold it for too long."""
+        return lock(path, seconds)
 
 
 def _write(path: Path, flags: int, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | flags, 0o600)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
+        write_all(descriptor, data)
     finally:
         os.close(descriptor)

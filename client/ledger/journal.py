@@ -1,9 +1,9 @@
 """An append-only file of JSON lines in which every row names the hash of the row before it.
 
-A line is one JSON object. It begins with `sequence` (1 in the first line), `time` (UTC) and `previous` (the `hash` of
-the row before, 64 zeros in the first), and ends with `hash`: the SHA-256 of the line's own bytes before `,"hash":`.
-So any changed byte, and any row that is dropped, moved or doubled, is found by reading. What is cut off at the end is
-found by a second file, NAME.head, that holds the number of rows and the last hash, and is replaced after every row.
+A line is one JSON object. It begins with `sequence` (1 in the first line), `time` (UTC) and `previous`, and ends with
+`hash` (`melfed.common.hash_chain`). So any changed byte, and any row that is dropped, moved or doubled, is found by
+reading. What is cut off at the end is found by a second file, NAME.head, that holds the number of rows and the last
+hash, and is replaced after every row.
 
 A row is written in this order: append, fsync; then write, fsync and rename NAME.head, fsync the folder. It counts as
 written when the last of these has returned. So a crash leaves at most one row, whole or torn, that NAME.head does not
@@ -14,19 +14,16 @@ damage: a LedgerError, and nothing is written any more.
 Whoever rewrites both files, hashes included, is found only by comparing with a head that was kept elsewhere.
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from melfed.client.ledger.disk import Disk, FileLock
+from melfed.client.ledger.disk import Disk
 from melfed.common.errors import LedgerError, StorageError
-
-GENESIS = "0" * 64
-"""What stands for the hash of the row before the first."""
+from melfed.common.hash_chain import GENESIS, Content, NoRowError, seal, to_line, unseal
+from melfed.common.locks import FileLock, HeldError
 
 LONGEST_ROW = 4096
 """Bytes of a line: what is longer is no row."""
@@ -37,12 +34,9 @@ hours. Rows written meanwhile repeat the last time. The order of the rows never 
 
 ADVICE = "train nothing on these data before that is understood; restore the ledger and its .head from one backup"
 
-Content = dict[str, object]
 Receive = Callable[[Content], None]
 Clock = Callable[[], datetime]
 
-_END = re.compile(rb',"hash":"([0-9a-f]{64})"\}')
-_END_LENGTH = len(',"hash":""}') + 64
 _HEAD = re.compile(rb'\{"rows":(0|[1-9][0-9]{0,11}),"head":"([0-9a-f]{64})"\}\n')
 _ATTEMPTS = 100
 
@@ -112,8 +106,8 @@ class Journal:
         """
         try:
             self._lock = self._disk.lock(self.path, seconds)
-        except TimeoutError:
-            reason = f"another worker has been spending from this ledger for {seconds:g} s"
+        except HeldError as holder:
+            reason = f"{holder} has been spending from this ledger for {seconds:g} s"
             raise LedgerError(f"{self.path}: {reason}; wait until it is done, or stop it") from None
         except OSError as error:
             raise _unwritable(self.path, error) from error
@@ -153,7 +147,7 @@ class Journal:
         """Return the next row with `content` in it, complete with its hash, without writing it. Raises LedgerError."""
         time = self.check_clock().isoformat(timespec="microseconds")
         row = {"sequence": self.chain.rows + 1, "time": time, "previous": self.chain.head, **content}
-        return {**row, "hash": hashlib.sha256(_body(row)).hexdigest()}
+        return seal(row)
 
     def write(self, row: Content) -> None:
         """Append a composed row and make it durable. After an error the file is let go, to be read anew.
@@ -162,7 +156,7 @@ class Journal:
             LedgerError: the file was changed by others since it was read.
             StorageError: the row is not, or not for sure, on the disk.
         """
-        line = _line(row)
+        line = to_line(row)
         try:
             if self._disk.size(self.path) != self.chain.size:
                 raise LedgerError(f"{self.path}: was written to by something else while a worker held it; {ADVICE}")
@@ -232,10 +226,6 @@ def damage(path: Path, line: int, reason: str) -> LedgerError:
     return LedgerError(f"{path}: line {line}: {reason}; {ADVICE}")
 
 
-class _NoRowError(ValueError):
-    """A line is not a row that a journal has written."""
-
-
 def _committed(path: Path, data: bytes | None, head: bytes | None) -> tuple[int, str]:
     """Return the number of rows and the last hash that NAME.head promises. Raises LedgerError."""
     name = head_of(path).name
@@ -265,7 +255,7 @@ def _follow(path: Path, data: bytes, committed: tuple[int, str], receive: Receiv
             raise damage(path, number, f"{head_of(path).name} knows of {promised} rows only")
         try:
             row = _parse(line)
-        except _NoRowError as error:
+        except NoRowError as error:
             if number > promised and number == last and not rest and b"\0" in line:
                 rest = line + b"\n"  # parts of a row reached the disk, its end among them
                 break
@@ -300,43 +290,10 @@ def _next(path: Path, chain: Chain, row: Content, size: int) -> Chain:
 
 
 def _parse(line: bytes) -> Content:
-    """Return a row whose hash is right. Raises _NoRowError."""
+    """Return a row whose hash is right. Raises NoRowError."""
     if len(line) > LONGEST_ROW:
-        raise _NoRowError(f"has {len(line)} bytes, but a row has {LONGEST_ROW} at most")
-    body, end = line[:-_END_LENGTH], _END.fullmatch(line[-_END_LENGTH:])
-    if end is None:
-        raise _NoRowError("is not a whole row (it does not end with a hash)")
-    if hashlib.sha256(body).hexdigest().encode() != end[1]:
-        raise _NoRowError("its content is not what its hash was taken of: it was changed")
-    try:
-        row = json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise _NoRowError(f"is not a JSON object ({error})") from None
-    if not isinstance(row, dict):
-        raise _NoRowError("is not a JSON object")
-    return row
-
-
-def _unique(pairs: Iterable[tuple[str, object]]) -> Content:
-    content: Content = {}
-    for key, value in pairs:
-        if key in content:
-            raise ValueError(f"key {key!r} stands there twice")
-        content[key] = value
-    return content
-
-
-def _refuse(name: str) -> object:
-    raise ValueError(f"{name} is no number")
-
-
-def _body(row: Content) -> bytes:
-    """Return the bytes that the hash is taken of: the JSON object without its end."""
-    return json.dumps(row, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")[:-1]
-
-
-def _line(row: Content) -> bytes:
-    return _body(row) + b"}\n"
+        raise NoRowError(f"has {len(line)} bytes, but a row has {LONGEST_ROW} at most")
+    return unseal(line)
 
 
 def _time(row: Content) -> datetime | None:

@@ -27,11 +27,21 @@ from pydantic import ValidationError
 
 from melfed.client.ledger.budget import Budget, Charged, check_charge, check_run, mechanism_of
 from melfed.client.ledger.disk import Disk
-from melfed.client.ledger.journal import ADVICE, GENESIS, Clock, Content, Journal
-from melfed.client.ledger.rows import Book, DataRow, LedgerRow, Purpose, Status, Terms, agreed, first_problem
+from melfed.client.ledger.journal import ADVICE, Clock, Journal
+from melfed.client.ledger.rows import (
+    Book,
+    ChargeStatus,
+    ChargeTerms,
+    DataRow,
+    LedgerRow,
+    Purpose,
+    agreed,
+    first_problem,
+)
 from melfed.client.privacy import accounting
 from melfed.client.privacy.accounting import Mechanism
 from melfed.common.errors import DeclinedError, LedgerError, StorageError
+from melfed.common.hash_chain import GENESIS, Content
 
 CONTINUE = "`melfed-client ledger continue --by NAME`, after which all that was spent before still counts"
 """What to do where a clinic's images or patients have changed on purpose."""
@@ -290,7 +300,9 @@ class Ledger:
     def _restart(self) -> None:
         self._book = Book(self.path)
 
-    def _append(self, terms: Terms, number: int, status: Status, values: tuple[int, ...] | None = None) -> None:
+    def _append(
+        self, terms: ChargeTerms, number: int, status: ChargeStatus, values: tuple[int, ...] | None = None
+    ) -> None:
         row = composed(self._journal, self._book, terms, number, status, values)
         self._book.add(row)
         self._journal.write(row)
@@ -299,12 +311,12 @@ class Ledger:
         if self._witness is not None:
             self._witness(self._book.rows)
 
-    def _terms(self, charge: Charge) -> Terms:
+    def _terms(self, charge: Charge) -> ChargeTerms:
         mechanism = charge.mechanism
         if not charge.run.isprintable():  # in the rows of older versions such a run may stand
             raise DeclinedError("the charge does not fit a privacy ledger: run: has characters that cannot be printed")
         try:
-            return Terms(
+            return ChargeTerms(
                 data=self.fingerprint,
                 study=charge.study,
                 run=charge.run,
@@ -322,7 +334,7 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifiedLedger:
     """A ledger that is whole.
 
     Attributes:
@@ -340,7 +352,7 @@ class Verified:
     data: str | None
 
 
-def verify(path: Path, head: str | None = None) -> Verified:
+def verify(path: Path, head: str | None = None) -> VerifiedLedger:
     """Check a ledger from its first row to its last; nothing is written.
 
     Args:
@@ -376,16 +388,21 @@ def verify(path: Path, head: str | None = None) -> Verified:
         mendable = f"a crash has left {journal.chain.torn} bytes of a row that was not finished"
     elif journal.chain.ahead:
         mendable = "a crash has left its last row out of its .head"
-    return Verified(tuple(book.rows), journal.chain.head, mendable, tuple(book.changes), book.data)
+    return VerifiedLedger(tuple(book.rows), journal.chain.head, mendable, tuple(book.changes), book.data)
 
 
 def composed(
-    journal: Journal, book: Book, terms: Terms, number: int, status: Status, values: tuple[int, ...] | None = None
+    journal: Journal,
+    book: Book,
+    terms: ChargeTerms,
+    number: int,
+    status: ChargeStatus,
+    values: tuple[int, ...] | None = None,
 ) -> Content:
     """Return the next row of a ledger, complete, without writing it. Raises LedgerError where the clock is wrong."""
     new = [mechanism_of(terms)] if status == "reserved" else []
     total = accounting.epsilon([*book.history, *new], terms.delta)
-    fields = {name: getattr(terms, name) for name in Terms.model_fields}
+    fields = {name: getattr(terms, name) for name in ChargeTerms.model_fields}
     optional = {"request": fields.pop("request"), "values": None if values is None else list(values)}
     delta = fields.pop("delta")
     epsilon = total if math.isfinite(total) else None

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from melfed.client.ledger.journal import Content, damage
+from melfed.client.ledger.journal import damage
 from melfed.client.privacy.accounting import Mechanism
+from melfed.common.hash_chain import Content
 
 Purpose = Literal["training", "evaluation", "counts"]
-Status = Literal["reserved", "spent", "released"]
+ChargeStatus = Literal["reserved", "spent", "released"]
 
-_BEFORE: dict[Status, Status] = {"spent": "reserved", "released": "spent"}
+_BEFORE: dict[ChargeStatus, ChargeStatus] = {"spent": "reserved", "released": "spent"}
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Name = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 _Count = Annotated[int, Field(ge=-(2**53), le=2**53)]
@@ -21,7 +22,7 @@ _Count = Annotated[int, Field(ge=-(2**53), le=2**53)]
 _Values = Annotated[tuple[_Count, ...], Field(strict=False, min_length=1, max_length=16)]
 
 
-class Terms(BaseModel):
+class ChargeTerms(BaseModel):
     """What all rows of a charge agree in.
 
     Attributes:
@@ -44,7 +45,7 @@ class Terms(BaseModel):
     request: _Digest | None = None
 
 
-class LedgerRow(Terms):
+class LedgerRow(ChargeTerms):
     """A line of a ledger.
 
     Attributes:
@@ -59,7 +60,7 @@ class LedgerRow(Terms):
     time: str
     previous: _Digest
     charge: int = Field(ge=1)
-    status: Status
+    status: ChargeStatus
     epsilon: float | None = Field(ge=0, allow_inf_nan=False)
     values: _Values | None = None
     hash: _Digest
@@ -84,7 +85,7 @@ class DataRow(BaseModel):
     hash: _Digest
 
 
-agreed: Callable[[Terms], tuple[object, ...]] = attrgetter(*Terms.model_fields)
+agreed: Callable[[ChargeTerms], tuple[object, ...]] = attrgetter(*ChargeTerms.model_fields)
 """Return what all rows of a charge agree in, for comparison."""
 
 

@@ -12,12 +12,12 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from melfed.client.ledger.journal import GENESIS
-from melfed.client.ledger.ledger import Verified, verify
+from melfed.client.ledger.ledger import VerifiedLedger, verify
 from melfed.client.ledger.rows import LedgerRow
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog, Row, read_log
 from melfed.common.errors import LedgerError
+from melfed.common.hash_chain import GENESIS
 
 _MARKS = {Event.LEDGER_CHARGED.id, Event.LEDGER_RELEASED.id, Event.LEDGER_CONTINUED.id}
 _TERMS = ("data", "run", "round", "purpose", "unit", "sampling_rate", "noise_multiplier", "steps", "delta")
@@ -132,7 +132,7 @@ def _release(row: LedgerRow) -> dict[str, str | int]:
     return {**about, "digest": row.study, "head": row.hash}
 
 
-def _verified(ledger: Path) -> Verified | None:
+def _verified(ledger: Path) -> VerifiedLedger | None:
     """Return a ledger that is whole; None where there is none, or a damaged one."""
     try:
         return verify(ledger)
@@ -140,11 +140,11 @@ def _verified(ledger: Path) -> Verified | None:
         return None
 
 
-def _hashes(found: Verified) -> set[str]:
+def _hashes(found: VerifiedLedger) -> set[str]:
     return {GENESIS, *(row.hash for row in found.rows), *(row.hash for row in found.changes)}
 
 
-def _accounted(marks: Sequence[Row], found: Verified) -> int:
+def _accounted(marks: Sequence[Row], found: VerifiedLedger) -> int:
     """Return the number of the row up to which `ledger continue` has accounted for all."""
     sequences = {row.hash: row.sequence for row in found.rows} | {row.hash: row.sequence for row in found.changes}
     ends = [sequences.get(str(mark["head"]), 0) for mark in marks if mark["id"] == Event.LEDGER_CONTINUED.id]

@@ -22,13 +22,13 @@ from melfed.common.study.evaluation_noise import LARGEST_MULTIPLIER
 # Weights of a unit that has images of both classes: 4² + 3² = 5², so together they move as far as those of any other.
 _OF_BOTH = {"positives": SHARES * 4 // 5, "negatives": SHARES * 3 // 5}
 
-Part = Literal["validation", "test"]
+EvaluatedPart = Literal["validation", "test"]
 Scores = tuple[npt.ArrayLike, npt.ArrayLike, Sequence[str]]
 
 
 def noised_histograms(
-    parts: Mapping[Part, Scores], noise_multiplier: float, noise: NoiseSource, edges: FloatArray
-) -> dict[Part, NoisyHistogram]:
+    parts: Mapping[EvaluatedPart, Scores], noise_multiplier: float, noise: NoiseSource, edges: FloatArray
+) -> dict[EvaluatedPart, NoisyHistogram]:
     """Return each part's histogram with noise, all of them for the price of one Gaussian mechanism.
 
     Args:
@@ -51,7 +51,7 @@ def noised_histograms(
     _check_disjoint({part: units for part, (_, _, units) in parts.items()})
     std = noise_multiplier * SENSITIVITY
     variance = np.array([noise_variance(noise_multiplier)], dtype=np.int64)
-    histograms: dict[Part, NoisyHistogram] = {}
+    histograms: dict[EvaluatedPart, NoisyHistogram] = {}
     for part, scores in parts.items():
         sums = {name: WEIGHTS[name] @ shares for name, shares in unit_shares(*scores, edges).items()}
         noised = {name: exact + noise.integers_gaussian(exact.shape, std) for name, exact in sums.items()}
@@ -87,8 +87,8 @@ def _classes(targets: npt.NDArray[np.bool_]) -> tuple[tuple[str, npt.NDArray[np.
     return ("positives", targets), ("negatives", ~targets)
 
 
-def _check_disjoint(units: Mapping[Part, Sequence[str]]) -> None:
-    seen: dict[str, Part] = {}
+def _check_disjoint(units: Mapping[EvaluatedPart, Sequence[str]]) -> None:
+    seen: dict[str, EvaluatedPart] = {}
     for part, names in units.items():
         for name in set(names):
             if name in seen:

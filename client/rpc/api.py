@@ -43,7 +43,7 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Account:
+class PrivacyAccount:
     """What a clinic says of its privacy: total ε of its ledger (infinite without noise), head, and its two σ.
 
     `evaluation_noise_multiplier` is None where the evaluation images are public.
@@ -68,7 +68,7 @@ class TrainReply:
     weight: int
     loss: float | None
     validation: Histogram | None
-    account: Account | None = None
+    account: PrivacyAccount | None = None
 
 
 class Worker(Protocol):
@@ -97,7 +97,7 @@ class Worker(Protocol):
     def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
         """Return the histograms of a model's scores on validation and test part."""
 
-    def account(self) -> Account | None:
+    def account(self) -> PrivacyAccount | None:
         """Return what the ledger says after the last answer; None without privacy."""
 
 

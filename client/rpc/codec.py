@@ -13,17 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from melfed.client.rpc import worker_pb2 as pb
-from melfed.client.rpc.api import Account, Description, Received, Scored, TrainReply
+from melfed.client.rpc.api import Description, PrivacyAccount, Scored, TrainReply
 from melfed.common import errors
 from melfed.common.errors import BudgetError, DeclinedError, MelfedError, ServiceError
+from melfed.common.messages import TENSORS, TEST, VALIDATION
 from melfed.common.metrics.noisy_histogram import Histogram, histogram_from_arrays
-from melfed.common.tensors import TensorError
+from melfed.common.tensors import TensorError, group_of, in_group
 
 PART_BYTES = 1 << 20
 """Largest part of tensors in one message."""
 MOST_TENSOR_BYTES = 2 << 30
 """Of a question or an answer: what is larger is no model of ours, and would fill the memory."""
-PARTS_SCORED = ("validation", "test")
+PARTS_SCORED = (VALIDATION, TEST)
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 _CLASSES: dict[str, type[MelfedError]] = {
@@ -43,18 +44,18 @@ def pack_trained(reply: TrainReply, clinic: str) -> Packed:
     """Return the packed answer to one round."""
     head = pb.Answer(clinic=clinic, weight=reply.weight, loss=reply.loss)
     _set_account(head, reply.account)
-    arrays = _named("tensors", reply.tensors)
+    arrays = in_group(TENSORS, reply.tensors)
     if reply.validation is not None:
-        arrays |= _named("validation", reply.validation.to_arrays())
+        arrays |= in_group(VALIDATION, reply.validation.to_arrays())
     return Packed(head, arrays)
 
 
 def unpack_trained(packed: Packed) -> TrainReply:
     """Return what `pack_trained` was given. Raises DataError where a histogram is none."""
     head = packed.head
-    validation = _of("validation", packed.arrays)
+    validation = group_of(VALIDATION, packed.arrays)
     return TrainReply(
-        {name: np.asarray(array, np.float32) for name, array in _of("tensors", packed.arrays).items()},
+        {name: np.asarray(array, np.float32) for name, array in group_of(TENSORS, packed.arrays).items()},
         head.weight,
         head.loss if head.HasField("loss") else None,
         histogram_from_arrays(validation) if validation else None,
@@ -62,13 +63,13 @@ def unpack_trained(packed: Packed) -> TrainReply:
     )
 
 
-def pack_scored(scored: Scored, account: Account | None, clinic: str) -> Packed:
+def pack_scored(scored: Scored, account: PrivacyAccount | None, clinic: str) -> Packed:
     """Return the packed answer to an evaluation."""
     head = pb.Answer(clinic=clinic)
     _set_account(head, account)
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     for part, histogram in scored.items():
-        arrays |= _named(part, histogram.to_arrays())
+        arrays |= in_group(part, histogram.to_arrays())
     return Packed(head, arrays)
 
 
@@ -76,18 +77,18 @@ def unpack_scored(packed: Packed) -> Scored:
     """Return the histograms that `pack_scored` was given. Raises DataError where one is none."""
     scored: dict[str, Histogram] = {}
     for part in PARTS_SCORED:
-        if arrays := _of(part, packed.arrays):
+        if arrays := group_of(part, packed.arrays):
             scored[part] = histogram_from_arrays(arrays)
     return scored
 
 
-def account_of(head: pb.Answer) -> Account | None:
+def account_of(head: pb.Answer) -> PrivacyAccount | None:
     """Return the account that goes with an answer."""
     if not head.HasField("account"):
         return None
     sent = head.account
     evaluation = sent.evaluation_noise_multiplier if sent.HasField("evaluation_noise_multiplier") else None
-    return Account(sent.epsilon, sent.head, sent.noise_multiplier, evaluation)
+    return PrivacyAccount(sent.epsilon, sent.head, sent.noise_multiplier, evaluation)
 
 
 def pack_description(description: Description) -> pb.Description:
@@ -154,7 +155,7 @@ def seconds_of(question: pb.Question) -> float:
     return min(max(seconds, 0.0), 7 * 86_400.0) if math.isfinite(seconds) else 0.0
 
 
-def _set_account(head: pb.Answer, account: Account | None) -> None:
+def _set_account(head: pb.Answer, account: PrivacyAccount | None) -> None:
     if account is None:
         return
     fields: dict[str, Any] = {
@@ -164,12 +165,3 @@ def _set_account(head: pb.Answer, account: Account | None) -> None:
         "evaluation_noise_multiplier": account.evaluation_noise_multiplier,
     }
     head.account.CopyFrom(pb.Account(**fields))
-
-
-def _named(group: str, arrays: Arrays) -> dict[str, npt.NDArray[np.generic]]:
-    return {f"{group}/{name}": array for name, array in arrays.items()}
-
-
-def _of(group: str, arrays: Arrays) -> dict[str, Received]:
-    start = f"{group}/"
-    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

@@ -17,7 +17,7 @@ import grpc
 
 from melfed.client.rpc import codec as wire
 from melfed.client.rpc import worker_pb2 as pb
-from melfed.client.rpc.api import Account, Description, Received, Scored, TrainReply
+from melfed.client.rpc.api import Description, PrivacyAccount, Received, Scored, TrainReply
 from melfed.client.rpc.peer_credentials import knock
 from melfed.client.rpc.worker_pb2_grpc import WorkerStub
 from melfed.common.errors import CancelledError, MelfedError, ServiceError, StudyError
@@ -67,7 +67,7 @@ class RemoteWorker:
         self.socket, self.study_text, self.flower_run, self.run = socket, study_text, flower_run, run
         self._deadline = time.monotonic() + deadline_seconds
         self._clinic: str | None = None
-        self._account: Account | None = None
+        self._account: PrivacyAccount | None = None
 
     @property
     def clinic(self) -> str | None:
@@ -109,7 +109,7 @@ class RemoteWorker:
         """Return the histograms of the model's scores on validation and test part."""
         return wire.unpack_scored(self._ask("Evaluate", tensors, pb.Question(digest=digest, run=run)))
 
-    def account(self) -> Account | None:
+    def account(self) -> PrivacyAccount | None:
         """Return what came with the last answer."""
         return self._account
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,9 +26,9 @@ from melfed.common.model.backbones import BACKBONES
 from melfed.common.model.classifier import Classifier
 from melfed.common.model.frozen_prefix import Split, split
 from melfed.common.model.inference import autocast, micro_batch_size, micro_batches
+from melfed.common.progress import Progress
 from melfed.common.seeds import seed_for
 
-Progress = Callable[[int, int], None]
 DEFAULT_LIMIT: Final = 20 * 2**30
 """Bytes that the folder may take."""
 

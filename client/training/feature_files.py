@@ -11,7 +11,6 @@ at or filled. The folder is bounded: the pairs that were not used for longest ma
 """
 
 import contextlib
-import fcntl
 import hashlib
 import math
 import os
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melfed.common.errors import StorageError
+from melfed.common.locks import HeldError, lock
 from melfed.common.process.memory import no_memory
 
 Features = npt.NDArray[np.float32]
@@ -66,11 +66,11 @@ class FeatureFiles:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Wait until nobody else holds these files, then hold them; note that they were used, and read the index."""
-        with contextlib.ExitStack() as lock:
+        with contextlib.ExitStack() as stack:
             with _storage_errors(self.folder):
                 self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self.folder.mkdir(mode=0o700, exist_ok=True)
-                self._descriptor = lock.enter_context(locked(self._index))
+                self._descriptor = stack.enter_context(lock(self._index, math.inf)).descriptor
                 os.utime(self._descriptor)
                 shape, rows = _read_index(self._index)
                 sizes = len(self.rows), len(self.rows) * _row_bytes(shape)
@@ -93,7 +93,7 @@ class FeatureFiles:
 
         Others of the folder are deleted until all fit into `limit` bytes. False where that is not possible.
         """
-        with _storage_errors(self.folder), locked(self.folder / _LOCK):
+        with _storage_errors(self.folder), lock(self.folder / _LOCK, math.inf):
             if not self._make_room(limit - self.size(shape)):
                 return False
             self._data.unlink(missing_ok=True)
@@ -173,38 +173,11 @@ class FeatureFiles:
             if sum(sizes.values()) <= room:
                 break
             index = self.folder / f"{name}{_INDEX}"
-            with contextlib.suppress(BlockingIOError), locked(index, wait=False):
+            with contextlib.suppress(HeldError), lock(index):
                 index.with_suffix(_DATA).unlink(missing_ok=True)
                 index.unlink()
                 del sizes[name]
         return sum(sizes.values()) <= room
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[int]:
-    """Lock a file, made where it is missing; the system releases it when the process ends, however it ends.
-
-    Raises:
-        BlockingIOError: another process holds it, and `wait` is false.
-    """
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            # Whoever held it may have deleted the file: nobody else would find that lock.
-            if _is_at(descriptor, path):
-                yield descriptor
-                return
-        finally:
-            # Closing alone would leave the lock with a child process forked in the meantime.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    return False
 
 
 def _read_index(path: Path) -> tuple[Shape, Rows]:

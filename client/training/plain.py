@@ -13,7 +13,7 @@ from melfed.client.training.optimizer import LocalOptimizer, Place
 from melfed.common.data.dataset import Images
 from melfed.common.errors import StudyError
 from melfed.common.model.classifier import Classifier
-from melfed.common.model.inference import Progress
+from melfed.common.model.inference import Advance
 from melfed.common.seeds import seed_for
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.study.step_plan import planned_steps, stretch
@@ -42,7 +42,7 @@ class Trainer:
         images: Images,
         clinic: str,
         round_number: int,
-        on_progress: Progress | None = None,
+        on_progress: Advance | None = None,
         inputs: Inputs | None = None,
     ) -> TrainingResult:
         """Train one round of the study: `training.local_epochs` passes over the images, or a part of one.

@@ -22,7 +22,7 @@ from melfed.client.privacy.sampling import poisson_sample, secure_generator
 from melfed.client.training.inputs import Inputs
 from melfed.client.training.optimizer import LocalOptimizer, Place
 from melfed.common.model.classifier import Classifier
-from melfed.common.model.inference import Progress
+from melfed.common.model.inference import Advance
 from melfed.common.study.protocol import PrivacySpec, StudyProtocol
 
 Indices = npt.NDArray[np.int64]
@@ -92,7 +92,7 @@ class PrivateTrainer:
         expected_units: int,
         noise_multiplier: float,
         round_number: int,
-        on_progress: Progress | None = None,
+        on_progress: Advance | None = None,
     ) -> PrivateResult:
         """Train one round: exactly `privacy.steps` steps.
 

@@ -4,13 +4,11 @@ It opens no connection to anywhere: the socket of the messenger, health and metr
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -26,11 +24,12 @@ from melfed.client.rpc.peer_credentials import Door, Refusals, check_path
 from melfed.client.worker.disclosure import Telling
 from melfed.client.worker.grpc_server import Servicer, WorkerServer
 from melfed.client.worker.outbox import Outbox
-from melfed.client.worker.prometheus import LOOPBACK, Metrics
+from melfed.client.worker.prometheus import LOOPBACK, WorkerMetrics
 from melfed.client.worker.service import Service, StudyWorker
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import LedgerError, PolicyError, ServiceError, StudyError
+from melfed.common.locks import only_one
 from melfed.common.study.protocol import StudyProtocol
 
 if TYPE_CHECKING:
@@ -61,9 +60,9 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
     inner = config.worker_state / "grpc.sock"
     check_path(inner)
     users = _users(config)
-    with _only_worker(config.worker_state / "worker.lock"), contextlib.ExitStack() as stack:
+    with only_one(config.worker_state / "worker.lock", "the clinic's worker is run"), contextlib.ExitStack() as stack:
         device = _device(config)
-        audit, metrics = AuditLog(config.audit_log, "worker"), Metrics(budget=config.file.tell.budget)
+        audit, metrics = AuditLog(config.audit_log, "worker"), WorkerMetrics(budget=config.file.tell.budget)
         witness = Witness(config.ledger, audit)
         witness.begin()
         _show_budget(config, metrics)
@@ -115,17 +114,6 @@ def _users(config: ClinicConfig) -> set[int]:
     return {os.geteuid(), 0} | ({account(named).uid} if named else set())
 
 
-@contextlib.contextmanager
-def _only_worker(path: Path) -> Iterator[None]:
-    """Hold the lock of the worker's state: two workers would answer on one socket. Raises ServiceError."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ServiceError(f"another worker runs with {path.parent}; stop that one first") from None
-        yield
-
-
 def _device(config: ClinicConfig) -> "torch.device":
     """Return where to train, with torch loaded and its threads set. Raises PolicyError."""
     import torch
@@ -166,7 +154,7 @@ def _stamp(config: ClinicConfig) -> Callable[[], str]:
     return lambda: stamp(config)
 
 
-def _show_budget(config: ClinicConfig, metrics: Metrics) -> None:
+def _show_budget(config: ClinicConfig, metrics: WorkerMetrics) -> None:
     """Tell the monitoring how much ε the ledger has, before the first request."""
     from melfed.client.ledger.ledger import verify
     from melfed.client.privacy.accounting import Mechanism, epsilon

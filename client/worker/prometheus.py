@@ -12,7 +12,7 @@ from melfed.common.errors import ServiceError
 LOOPBACK: Final = "127.0.0.1"
 
 
-class Metrics:
+class WorkerMetrics:
     """The worker's counters and gauges. None tells anything of a patient: they count requests, bytes, seconds and ε."""
 
     def __init__(self, *, budget: bool = True) -> None:

@@ -18,7 +18,7 @@ from melfed.common.errors import RunError
 from melfed.common.tensors import load_tensors, save_tensors
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
-Metrics = dict[str, float | int | str]
+Numbers = dict[str, float | int | str]
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class ReplyStore:
         about = {"key": key, "metrics": dict(metrics), "sha256": _digest([key, dict(metrics)], tensors)}
         save_tensors(self.path, tensors, about)
 
-    def find(self, key: str) -> tuple[dict[str, npt.NDArray[np.generic]], Metrics] | None:
+    def find(self, key: str) -> tuple[dict[str, npt.NDArray[np.generic]], Numbers] | None:
         """Return the tensors and metrics of the reply to a question; None where the last reply answers another one.
 
         A damaged file counts as no reply: the log then has a warning, and the question costs anew.

@@ -24,7 +24,7 @@ from melfed.client.rpc.api import Received, Worker
 from melfed.client.rpc.codec import Packed
 from melfed.client.worker.disclosure import BusyError, written
 from melfed.client.worker.outbox import Outbox
-from melfed.client.worker.prometheus import Metrics
+from melfed.client.worker.prometheus import WorkerMetrics
 from melfed.client.worker.reply_store import reply_key
 from melfed.client.worker.work_queue import Jobs, StoppingError, Work
 from melfed.common.audit.events import Event
@@ -38,7 +38,9 @@ from melfed.common.errors import (
     StorageError,
     StudyError,
 )
+from melfed.common.messages import TENSORS
 from melfed.common.study.protocol import StudyProtocol
+from melfed.common.tensors import group_of
 
 WARM = 2
 """Studies whose model, data and caches are kept ready."""
@@ -81,7 +83,7 @@ class Service:
         policy: Callable[[], ClinicPolicy],
         outbox: Outbox,
         audit: AuditLog,
-        metrics: Metrics | None = None,
+        metrics: WorkerMetrics | None = None,
         stamp: Callable[[], str] = str,
     ) -> None:
         """Begin to answer.
@@ -97,7 +99,7 @@ class Service:
         """
         self.clinic = clinic
         self._policy, self._outbox, self._audit = policy, outbox, audit
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics or WorkerMetrics()
         self._jobs = Jobs()
         self._warm = _WarmWorkers(workers, stamp)
         self._unusable = ""
@@ -391,8 +393,7 @@ def _smallest_noise(study: StudyProtocol) -> float:
 
 def _check_leaves(answer: Packed, policy: ClinicPolicy) -> None:
     """Raise DeclinedError where a tensor of an answer may not leave."""
-    names = [name.removeprefix("tensors/") for name in answer.arrays if name.startswith("tensors/")]
-    check_tensors_may_leave(policy, names)
+    check_tensors_may_leave(policy, list(group_of(TENSORS, answer.arrays)))
 
 
 def _outcome(error: MelfedError) -> str:

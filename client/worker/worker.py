@@ -18,12 +18,13 @@ import torch
 
 from melfed.client.config.clinic import TellSection
 from melfed.client.config.policy import ClinicPolicy
-from melfed.client.data.clinic_data import PARTS, ClinicData, Part
+from melfed.client.data.clinic_data import PARTS, ClinicData
+from melfed.client.data.split import Part
 from melfed.client.privacy.noise import NoiseSource
 from melfed.client.privacy.noisy_evaluation import noised_histograms
 from melfed.client.privacy.plan import plan_of, privacy_of
 from melfed.client.privacy.units import privacy_units
-from melfed.client.rpc.api import Account, Description, Received, Scored, TrainReply, melfed_version
+from melfed.client.rpc.api import Description, PrivacyAccount, Received, Scored, TrainReply, melfed_version
 from melfed.client.training.feature_cache import FeatureCache
 from melfed.client.training.inputs import CachedInputs, Indices, Inputs, PixelInputs, scores_of
 from melfed.client.training.plain import Trainer
@@ -40,10 +41,10 @@ from melfed.common.metrics.score_bins import MOST_BINS
 from melfed.common.metrics.score_edges import score_edges
 from melfed.common.model.classifier import Classifier, load_trainable, trainable_tensors
 from melfed.common.model.frozen_prefix import split
-from melfed.common.model.inference import Progress, pick_device
+from melfed.common.model.inference import Advance, pick_device
 from melfed.common.study.build import build_study_classifier
 from melfed.common.study.protocol import StudyProtocol, validates
-from melfed.common.tensors import Tensors
+from melfed.common.tensors import Tensors, group_of, in_group
 
 Evaluated = Literal["validation", "test"]
 EVALUATED: tuple[Evaluated, ...] = ("validation", "test")
@@ -58,7 +59,7 @@ class ClinicWorker:
         study: StudyProtocol,
         weights_dir: Path | None = None,
         device: torch.device | None = None,
-        on_progress: Progress | None = None,
+        on_progress: Advance | None = None,
         protection: Protection | None = None,
         tell: TellSection | None = None,
     ) -> None:
@@ -200,7 +201,7 @@ class ClinicWorker:
         model = self._model(tensors, digest)
         return self._evaluate(model, Request(run, self.study.federation.rounds, tensors), EVALUATED)
 
-    def account(self) -> Account | None:
+    def account(self) -> PrivacyAccount | None:
         """Return what the ledger says; None without privacy. Raises LedgerError."""
         return self._account()
 
@@ -294,11 +295,10 @@ class ClinicWorker:
             scores = {part: np.nan_to_num(self._scores(model, part), nan=0.0) for part in parts}
             scored = {part: (scores[part], self.images(part).targets, self._units(part)) for part in parts}
             noised = noised_histograms(scored, plan.evaluation.noise_multiplier, NoiseSource(), edges)
-            return {f"{part}/{name}": a for part, h in noised.items() for name, a in h.to_arrays().items()}
+            return {k: a for part, h in noised.items() for k, a in in_group(part, h.to_arrays()).items()}
 
         arrays = self.guard.pay("evaluation", request, compute)
-        of = {part: {n.removeprefix(f"{part}/"): a for n, a in arrays.items() if n.startswith(part)} for part in parts}
-        return {part: NoisyHistogram.from_arrays(content) for part, content in of.items()}
+        return {part: NoisyHistogram.from_arrays(group_of(part, arrays)) for part in parts}
 
     def _exact(self, model: Classifier, part: Part) -> ScoreHistogram:
         images, policy = self.images(part), self.guard.protection.policy if self.guard else None
@@ -322,12 +322,12 @@ class ClinicWorker:
         if self.checkpoint:
             self.checkpoint()
 
-    def _account(self) -> Account | None:
+    def _account(self) -> PrivacyAccount | None:
         if self.guard is None or self.study.privacy is None:
             return None
         plan, (spent, head) = plan_of(self.study), self.guard.account()
         evaluation = plan.evaluation.noise_multiplier if plan.evaluation else None
-        return Account(spent, head, plan.training.noise_multiplier, evaluation)
+        return PrivacyAccount(spent, head, plan.training.noise_multiplier, evaluation)
 
     def _model(self, tensors: Mapping[str, Received], digest: str) -> Classifier:
         if digest != self.study.digest:

@@ -1,9 +1,9 @@
 """The audit log: who asked what of a clinic, or what a server did, for somebody who does not trust the machine's users.
 
 A file of JSON lines, one a record: `time` (UTC), `id`, `event` and `who` wrote it, the event's own fields, `previous`
-(the hash of the record before, 64 zeros in the first) and `hash`: the SHA-256 of the line's own bytes before
-`,"hash":`. So an edited, dropped or moved line is found by reading. That lines were cut off at the end, or all hashes
-made anew, is found only by comparing with a head that was kept elsewhere: each record goes to the system's journal too.
+and `hash` (`melfed.common.hash_chain`). So an edited, dropped or moved line is found by reading. That lines were cut
+off at the end, or all hashes made anew, is found only by comparing with a head that was kept elsewhere: each record
+goes to the system's journal too.
 
 Records name no patient: an event lists its fields (`melfed.common.audit.events`), values are numbers and short texts,
 and paths and names of images in a text are left out.
@@ -13,7 +13,6 @@ of a record is removed by the next one, which says so in `mended` (bytes). What 
 held back until the next record (`record_or_hold`).
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -29,13 +28,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, TextIO, cast
 
 from melfed.common.audit.events import Event
 from melfed.common.errors import StorageError
-
-GENESIS = "0" * 64
-"""What stands for the hash of the record before the first."""
+from melfed.common.files import sync, write_all
+from melfed.common.hash_chain import GENESIS, NoRowError, seal, to_line, unseal
+from melfed.common.locks import FileLock, HeldError, lock
 
 LONGEST_TEXT = 300
 """Characters of a value; the rest is cut off."""
@@ -59,9 +58,6 @@ Row = dict[str, Value]
 
 logger = logging.getLogger("melfed.audit")
 
-_END = re.compile(rb',"hash":"([0-9a-f]{64})"\}')
-_END_LENGTH = len(',"hash":""}') + 64
-_LOCK_PAUSE = 0.02
 _TAIL = 65_536
 _LONGEST_INPUT = 4 * LONGEST_TEXT
 _LEFT_OUT = "[left out]"
@@ -134,9 +130,8 @@ class AuditLog:
             raise StorageError(f"{self.path}: {reason}; {advice}, and try again") from error
 
     def _append(self, event: Event, fields: Mapping[str, Value], at: str | None = None) -> None:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            _lock(descriptor, fcntl.LOCK_EX)
+        with _locked(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND) as held:
+            descriptor = held.descriptor
             size, head, torn = _end_of(descriptor)
             about: Row = {"time": at or _now(), "id": event.id, "event": event.short_name, "who": _text(self.who)}
             row: Row = {**about, **fields}
@@ -145,19 +140,17 @@ class AuditLog:
                 row["mended"] = torn
             row["previous"] = head
             try:
-                _write(descriptor, _line(row))
+                write_all(descriptor, to_line(seal(row)))
                 os.fsync(descriptor)
                 if not size:
-                    _sync_folder(self.path.parent)
+                    sync(self.path.parent)
             except OSError:
                 os.ftruncate(descriptor, size)
                 raise
-        finally:
-            os.close(descriptor)
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifiedLog:
     """What a look at all of a log has found.
 
     Attributes:
@@ -178,7 +171,7 @@ class Verified:
         return f"{self.rows} record{'' if self.rows == 1 else 's'}"
 
 
-def verify_log(path: Path, head: str | None = None) -> Verified:
+def verify_log(path: Path, head: str | None = None) -> VerifiedLog:
     """Check a log from its first line to its last; nothing is written.
 
     Args:
@@ -214,7 +207,7 @@ def verify_log(path: Path, head: str | None = None) -> Verified:
             found = found or digest == head
         else:
             error = None if found else f"no record has the hash {head}: lines were cut off or replaced"
-    return Verified(rows, previous, error and f"{path}: line {rows + 1}: {error}", torn)
+    return VerifiedLog(rows, previous, error and f"{path}: line {rows + 1}: {error}", torn)
 
 
 def read_log(path: Path) -> Iterator[Row]:
@@ -274,9 +267,8 @@ def _opened(path: Path) -> Iterator[tuple[Iterator[bytes], int]]:
     """
     try:
         with path.open("rb") as file:
-            _lock(file.fileno(), fcntl.LOCK_SH)
-            whole, _, torn = _end_of(file.fileno())
-            fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+            with _locked(path, os.O_RDONLY, shared=True):
+                whole, _, torn = _end_of(file.fileno())
             yield _lines(file, whole), torn
     except FileNotFoundError:
         raise StorageError(f"{path}: there is no audit log; it begins with the first event") from None
@@ -293,17 +285,12 @@ def _lines(file: BinaryIO, whole: int) -> Iterator[bytes]:
 def _parse(line: bytes) -> tuple[str, Row | None]:
     """Return what the next line has to name as the one before it, and the record; None where the line is none."""
     content = line.rstrip(b"\n")
-    body, end = content[:-_END_LENGTH], _END.fullmatch(content[-_END_LENGTH:])
-    digest = hashlib.sha256(body).hexdigest()
-    if end is not None and end[1].decode() == digest:
-        try:
-            row = json.loads(content)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
-            return digest, row
-    # A log with a damaged end goes on: more would be lost if it did not. The damage stays to be found.
-    return hashlib.sha256(content).hexdigest(), None
+    try:
+        row = cast(Row, unseal(content))
+    except NoRowError:
+        # A log with a damaged end goes on: more would be lost if it did not. The damage stays to be found.
+        return hashlib.sha256(content).hexdigest(), None
+    return str(row["hash"]), row
 
 
 def _end_of(descriptor: int) -> tuple[int, str, int]:
@@ -323,11 +310,6 @@ def _end_of(descriptor: int) -> tuple[int, str, int]:
         length *= 2
     head = _parse(lines[-1])[0] if lines else GENESIS
     return size - torn, head, torn
-
-
-def _line(row: Row) -> bytes:
-    body = json.dumps(row, separators=(",", ":"), allow_nan=False).encode("ascii")[:-1]
-    return body + f',"hash":"{hashlib.sha256(body).hexdigest()}"}}\n'.encode()
 
 
 def _now() -> str:
@@ -374,29 +356,8 @@ def _in_words(fields: Mapping[str, Value]) -> str:
     return "".join(f" {name}={word}" for name, word in quoted)
 
 
-def _write(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
-def _lock(descriptor: int, kind: int) -> None:
-    """Lock a file until it is closed. Raises TimeoutError."""
-    end = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                raise TimeoutError(f"another process has held it for {LOCK_SECONDS:g} s") from None
-            time.sleep(_LOCK_PAUSE)
-        else:
-            return
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _locked(path: Path, flags: int, *, shared: bool = False) -> FileLock:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return lock(path, LOCK_SECONDS, shared=shared, flags=flags)
+    except HeldError as holder:
+        raise TimeoutError(f"{holder} has held it for {LOCK_SECONDS:g} s") from None

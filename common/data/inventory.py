@@ -14,7 +14,7 @@ from melfed.common.data.images.decoder import ImageProblem, decode_bytes, read_f
 from melfed.common.data.images.duplicates import DuplicateGroup, find_duplicates, signature
 from melfed.common.data.records import LesionRecord, group_ids, group_kind
 from melfed.common.data.tables.rows import ReadOptions
-from melfed.common.data.understood import Part, Understanding, counted, read_to_show, understand
+from melfed.common.data.understood import TablePart, Understanding, counted, read_to_show, understand
 
 _CHECK_SIZE = 64
 """Side in pixels to which images are decoded: a check reads the whole file whatever the size, and a signature needs no
@@ -22,7 +22,7 @@ more."""
 _COLUMNS = ("diagnosis", "patient_id", "lesion_id", "age", "sex", "site")
 
 
-class SourceCount(Part):
+class SourceCount(TablePart):
     """One clinic or data set; patients and lesions are those with a known id."""
 
     name: str
@@ -33,7 +33,7 @@ class SourceCount(Part):
     groups: int
 
 
-class Ages(Part):
+class Ages(TablePart):
     """Ages in years over images; None where none is known."""
 
     known: int
@@ -44,14 +44,14 @@ class Ages(Part):
     """Images by decade, `0-9`, `10-19` and so on, in order."""
 
 
-class UnreadableFile(Part):
+class UnreadableFile(TablePart):
     """An image that cannot be decoded, and why."""
 
     image: str
     reason: str
 
 
-class SamePicture(Part):
+class SamePicture(TablePart):
     """Images that are one picture: the same bytes, or the same photograph saved anew
     (`melfed.common.data.images.duplicates`)."""
 
@@ -64,7 +64,7 @@ class SamePicture(Part):
     """Whether the same picture is labelled both ways."""
 
 
-class Inventory(Part):
+class Inventory(TablePart):
     """All that `inspect` finds; counts are of images that have both a row and a file."""
 
     folder: str

@@ -244,7 +244,7 @@ def select_image_types(
 
     Args:
         records: any records.
-        types: `"all"`, or some of `image_types.IMAGE_TYPES`.
+        types: `"all"`, or some kinds of pictures.
     """
     if types == "all":
         return tuple(records)

@@ -26,13 +26,13 @@ FEW: Final = 10
 """With fewer images than this nothing is called improbable."""
 
 
-class Part(BaseModel):
+class TablePart(BaseModel):
     """Of a description for people: immutable, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ColumnUse(Part):
+class ColumnUse(TablePart):
     """A column and what it was taken for."""
 
     table: str
@@ -40,7 +40,7 @@ class ColumnUse(Part):
     meaning: str
 
 
-class WordUse(Part):
+class WordUse(TablePart):
     """A diagnosis as it is written, its class, and how many rows have it."""
 
     word: str
@@ -51,7 +51,7 @@ class WordUse(Part):
     rows: int
 
 
-class SourcePatients(Part):
+class SourcePatients(TablePart):
     """The patients of one source."""
 
     source: str
@@ -63,7 +63,7 @@ class SourcePatients(Part):
     """Share of the images with a known patient that the one with most images has."""
 
 
-class LeftOutCount(Part):
+class LeftOutCount(TablePart):
     """Rows that no record was made of, by cause."""
 
     cause: str
@@ -71,7 +71,7 @@ class LeftOutCount(Part):
     examples: list[str]
 
 
-class Understanding(Part):
+class Understanding(TablePart):
     """How tables were read; see the module."""
 
     layout: str
@@ -114,7 +114,7 @@ class Understanding(Part):
 
 
 @dataclass(frozen=True)
-class Section:
+class ShownTable:
     """One table of what was understood, for a terminal."""
 
     title: str
@@ -204,20 +204,20 @@ def improbable(table: LesionTable, records: Sequence[LesionRecord]) -> Iterator[
         yield f"{table.people.shared_lesions} ids of lesions occur with several patients, though each names one lesion"
 
 
-def sections(found: Understanding) -> Iterator[Section]:
+def sections(found: Understanding) -> Iterator[ShownTable]:
     """Yield what was understood as tables for a terminal, those that hold something."""
     for section in (
-        Section(
+        ShownTable(
             "columns", ("table", "column", "taken for"), tuple((c.table, c.column, c.meaning) for c in found.columns)
         ),
-        Section("diagnoses", ("word", "class", "rows"), tuple(_word_row(word) for word in found.words)),
-        Section("patients", ("source", "images", "patients", "not known", "largest"), tuple(_patient_rows(found))),
-        Section("ids", ("", "number", "for example"), tuple(_id_rows(found))),
-        Section("pictures", ("", "kinds"), tuple(_picture_rows(found))),
-        Section("not understood", ("column of", "words"), tuple(_unread_rows(found))),
-        Section("left out", ("why", "rows", "for example"), tuple(_left_out_rows(found))),
-        Section("to be answered", ("question",), tuple((text,) for text in (*found.questions, *found.notes))),
-        Section("improbable", ("what",), tuple((text,) for text in found.improbable)),
+        ShownTable("diagnoses", ("word", "class", "rows"), tuple(_word_row(word) for word in found.words)),
+        ShownTable("patients", ("source", "images", "patients", "not known", "largest"), tuple(_patient_rows(found))),
+        ShownTable("ids", ("", "number", "for example"), tuple(_id_rows(found))),
+        ShownTable("pictures", ("", "kinds"), tuple(_picture_rows(found))),
+        ShownTable("not understood", ("column of", "words"), tuple(_unread_rows(found))),
+        ShownTable("left out", ("why", "rows", "for example"), tuple(_left_out_rows(found))),
+        ShownTable("to be answered", ("question",), tuple((text,) for text in (*found.questions, *found.notes))),
+        ShownTable("improbable", ("what",), tuple((text,) for text in found.improbable)),
     ):
         if section.rows:
             yield section

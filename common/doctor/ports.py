@@ -1,16 +1,15 @@
-"""Who listens on a TCP port of this machine: read from /proc, since nothing is to be bound or connected for it."""
+"""Who listens on a TCP port of this machine, by the system's list: nothing is bound or connected to find out."""
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import contextlib
+from collections.abc import Mapping
 from typing import Final
 
-from melfed.common.doctor.steps import Finding, bad, doubtful, good, skipped
+import psutil
+
+from melfed.common.doctor.steps import Finding, bad, doubtful, good
 
 OURS: Final = ("melfed-", "melfed.client.cli.main", "melfed.server.cli.main", "flower-", "flwr-", "nginx")
 """How the name of a program, or of a module, of one of melfed's processes begins."""
-
-_PROC: Final = Path("/proc")
-_LISTENING: Final = "0A"
 
 
 def ports(wanted: Mapping[str, int]) -> Finding:
@@ -21,8 +20,6 @@ def ports(wanted: Mapping[str, int]) -> Finding:
     """
     if len(set(wanted.values())) < len(wanted):
         return bad(f"a port is named twice: {_listed(wanted)}", "give each its own port in the configuration")
-    if not (_PROC / "net" / "tcp").exists():
-        return skipped("this system does not tell who listens")
     holders = {what: holder for what, port in wanted.items() if (holder := listener(port)) is not None}
     foreign = {what: wanted[what] for what, holder in holders.items() if holder and not _is_ours(holder)}
     unknown = {what: wanted[what] for what, holder in holders.items() if not holder}
@@ -39,30 +36,12 @@ def ports(wanted: Mapping[str, int]) -> Finding:
 
 def listener(port: int) -> tuple[str, ...] | None:
     """Return the command line of the process that listens on a TCP port; empty where it is hidden, None without one."""
-    inodes = set(_inodes(port))
-    if not inodes:
-        return None
-    for descriptor in _PROC.glob("[0-9]*/fd/*"):
-        try:
-            target = str(descriptor.readlink())
-            if target.startswith("socket:[") and target[8:-1] in inodes:
-                command = (descriptor.parent.parent / "cmdline").read_bytes()
-                return tuple(command.decode("utf-8", "replace").rstrip("\0").split("\0"))
-        except OSError:
-            continue  # the process ended, or is another user's
-    return ()
-
-
-def _inodes(port: int) -> Iterator[str]:
-    for name in ("tcp", "tcp6"):
-        try:
-            lines = (_PROC / "net" / name).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                yield fields[9]
+    found = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    holders = [each.pid for each in found if each.laddr[1:] == (port,)]
+    for process in filter(None, holders):
+        with contextlib.suppress(psutil.Error):  # it ended, or is another user's
+            return tuple(psutil.Process(process).cmdline())
+    return () if holders else None
 
 
 def _is_ours(command: tuple[str, ...]) -> bool:

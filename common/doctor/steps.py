@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal, NamedTuple
 
-Status = Literal["ok", "warning", "failed", "skipped"]
+CheckStatus = Literal["ok", "warning", "failed", "skipped"]
 
-MARKS: Final[dict[Status, str]] = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "–"}
+MARKS: Final[dict[CheckStatus, str]] = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "–"}
 """How a table shows a status."""
 
-STYLES: Final[dict[Status, str]] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
+STYLES: Final[dict[CheckStatus, str]] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
 """Colours of the marks."""
 
 UNMENDED: Final = "run the doctor again; if it stays, report it with the version and what this table says"
@@ -33,7 +33,7 @@ class Check:
     """
 
     name: str
-    status: Status
+    status: CheckStatus
     detail: str
     mend: str = ""
 
@@ -41,7 +41,7 @@ class Check:
 class Finding(NamedTuple):
     """A check without its name."""
 
-    status: Status
+    status: CheckStatus
     detail: str
     mend: str = ""
 

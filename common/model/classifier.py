@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from melfed.common.data.metadata import METADATA_FEATURES
 from melfed.common.errors import StudyError, WeightsError
-from melfed.common.model.backbones import Part, backbone_spec
+from melfed.common.model.backbones import backbone_spec
+from melfed.common.model.backbones.spec import Trainable
 from melfed.common.model.neck import Neck, tap_modules
 from melfed.common.model.norms import (
     FrozenStatisticsNorm,
@@ -42,7 +43,7 @@ class ModelChoices(Protocol):
         """Whether training starts from ImageNet weights."""
 
     @property
-    def train(self) -> Part:
+    def train(self) -> Trainable:
         """Which parameters learn and travel."""
 
     @property
@@ -293,7 +294,7 @@ def warm_classifier(model: ModelChoices, *, seed: int, tensors: Mapping[str, Ten
     return classifier, own.keys() - fitting
 
 
-def set_trainable(model: Classifier, part: Part) -> None:
+def set_trainable(model: Classifier, part: Trainable) -> None:
     """Choose which parameters learn and travel, by their `requires_grad`. Frozen statistics never do.
 
     - `head`: the head and the metadata branch.

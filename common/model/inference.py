@@ -11,7 +11,7 @@ from melfed.common.data.dataset import Images
 from melfed.common.model.backbones import BACKBONES
 from melfed.common.model.classifier import Classifier
 
-Progress = Callable[[int], None]
+Advance = Callable[[int], None]
 
 # On a CPU a step is fastest while a micro-batch's activations stay in the last-level cache: with EfficientNet-Lite0 at
 # 128 px, 16 images at a time took 0.57 of the time an image that 64 did.
@@ -75,7 +75,7 @@ def at_least_single(logits: torch.Tensor) -> torch.Tensor:
 
 
 def score(
-    model: Classifier, images: Images, image_size: int, device: torch.device, on_progress: Progress | None = None
+    model: Classifier, images: Images, image_size: int, device: torch.device, on_progress: Advance | None = None
 ) -> npt.NDArray[np.float64]:
     """Return the logit of a positive for every image, in double precision, shape (n,)."""
     scores = np.empty(len(images))

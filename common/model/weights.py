@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 from melfed.common.data.images.store import default_cache
 from melfed.common.errors import RunError, StorageError, WeightsError
 from melfed.common.files import atomic_write
-from melfed.common.model.backbones import BackboneSpec, backbone_spec
+from melfed.common.model.backbones import backbone_spec
+from melfed.common.model.backbones.spec import BackboneSpec
 from melfed.common.tensors import load_tensors
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Literal
 from melfed.common.errors import ServiceError
 from melfed.common.process import launcher as supervised
 
-Status = Literal["starting", "ready", "waiting", "stopped", "failed"]
+ChildStatus = Literal["starting", "ready", "waiting", "stopped", "failed"]
 
 ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576"}
 """Environment that has the C library give large arrays' memory back; else each of many threads keeps some for long."""
@@ -91,7 +91,7 @@ class ChildState:
 
     name: str
     pid: int | None
-    status: Status
+    status: ChildStatus
     restarts: int
     since: datetime
     next_start: datetime | None

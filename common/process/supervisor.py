@@ -28,8 +28,8 @@ from melfed.common.process.child import (
     Backoff,
     Child,
     ChildState,
+    ChildStatus,
     Running,
-    Status,
     check_children,
     in_words,
     script,
@@ -69,7 +69,7 @@ class _Slot:
     child: Child
     log: ChildLog | None = None
     running: Running | None = None
-    status: Status = "waiting"
+    status: ChildStatus = "waiting"
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     reason: str = ""
     started: float = 0.0
@@ -80,7 +80,7 @@ class _Slot:
     kill_at: float | None = None
     again: str = ""
 
-    def become(self, status: Status) -> None:
+    def become(self, status: ChildStatus) -> None:
         self.status, self.since = status, datetime.now(UTC)
 
     def send(self, number: int) -> bool:

@@ -7,22 +7,23 @@ line numbers in its errors, is in `melfed.common.study.file`.
 import hashlib
 import json
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from melfed.common.aggregation import RULES
 from melfed.common.data.vocabulary.entities import positive_entities
 from melfed.common.errors import DataError, StudyError
 from melfed.common.model.backbones import BACKBONES
+from melfed.common.optimizers import OPTIMIZERS
+from melfed.common.partition import SCHEMES
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 ImageType = Literal["dermoscopic", "clinical", "overview", "tbp tile", "tbp overview", "rcm"]
+"""Kinds of pictures: through a dermoscope; close up by a camera; a part of the body; cut out of total body photographs,
+close up or not; reflectance confocal microscopy."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-SEEDED = ("partition", "model", "training")
-"""Sections that may have a seed of their own."""
-
 
 CURRENT = 2
 """Version of the document's format. Version 1 (melfed 0.1) divided a clinic by counts, and rounded what it told."""
@@ -74,17 +75,15 @@ class DataSpec(Section):
         return value
 
 
-PartitionScheme = Literal[
-    "source",
-    "iid",
-    "label_dirichlet",
-    "size_dirichlet",
-    "pathological",
-    "size_zipf",
-    "size_linear",
-    "size_square",
-    "size_exponential",
-]
+if TYPE_CHECKING:
+    Algorithm: TypeAlias = str
+    PartitionScheme: TypeAlias = str
+    RobustName: TypeAlias = str
+else:
+    # What has a file (`melfed.common.registry`) can be stated, and is listed by `melfed-sim keys`.
+    Algorithm = Literal[tuple(OPTIMIZERS)]
+    PartitionScheme = Literal[("source", *SCHEMES)]
+    RobustName = Literal[("none", *RULES)]
 
 
 class PartitionSpec(Section):
@@ -199,16 +198,6 @@ class TrainingSpec(Section):
     )
 
 
-Algorithm = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi"]
-
-SERVER_LEARNING_RATES: Mapping[Algorithm, float] = MappingProxyType(
-    {"fedavg": 1.0, "fedprox": 1.0, "fedavgm": 1.0, "fedadam": 0.01, "fedyogi": 0.01}
-)
-"""Where the study states none. An adaptive step has about the length of the rate in every value of the model, however
-small the clinics' changes are: 1 ruins any network. Reddi et al. (arXiv 2003.00295) find 10^-2 to 10^-1 best with
-τ = 10^-3 for most of their tasks; the smaller is taken here."""
-
-
 class FederationSpec(Section):
     """How clinics train together."""
 
@@ -246,7 +235,7 @@ class FederationSpec(Section):
     clip_update_norm: float | None = Field(
         None, gt=0, le=1e12, description="an update of a longer L2 norm is shortened to it; null: none is"
     )
-    robust: Literal["none", "trimmed_mean", "median", "krum", "multi_krum"] = Field(
+    robust: RobustName = Field(
         "none",
         description="mean that some false updates cannot lead astray, of 3 updates or more; none: weighted by images",
     )
@@ -260,7 +249,7 @@ class FederationSpec(Section):
     @property
     def server_rate(self) -> float:
         """The server's learning rate that is in force; 1 where the algorithm has none."""
-        return SERVER_LEARNING_RATES[self.algorithm] if self.server_learning_rate is None else self.server_learning_rate
+        return self.server_learning_rate or OPTIMIZERS[self.algorithm].learning_rate
 
 
 class PrivacySpec(Section):
@@ -356,18 +345,12 @@ class StudyProtocol(Section):
         """Return the canonical JSON that the digest is taken of.
 
         The path of the weights is left out: it differs between machines, and their SHA-256 is in. What is null because
-        it follows from another key stands as it is in force. Where they are null, `partition.classes` and the seeds of
-        sections are left out: a study without one is the same study as before there were such keys.
+        it follows from another key stands as it is in force.
         """
         content = self.model_dump(mode="json", exclude={"resources": True, "model": {"weights"}})
         for path, value in self.followed().items():
             section, key = path.split(".")
             content[section][key] = value
-        if self.partition.classes is None:
-            del content["partition"]["classes"]
-        for section in SEEDED:
-            if content[section]["seed"] is None:
-                del content[section]["seed"]
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
     def followed(self) -> dict[str, float]:

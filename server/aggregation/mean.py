@@ -1,75 +1,21 @@
-"""Aggregation: a round's updates become one, and the server optimisers turn that into the next global model.
+"""Aggregation: a round's updates become one, and the server optimiser turns that into the next global model.
 
 Flower's own strategies hold every reply of a round; the weighted mean holds one sum, so memory is O(model). Where the
-study asks for a robust mean (`melfed.server.aggregation.robust`), all updates of a round are held. The optimisers are
-those of Hsu et al. (arXiv 1909.06335) for fedavgm, and of Reddi et al., "Adaptive federated optimization" (arXiv
-2003.00295), algorithm 2, for fedadam and fedyogi: no bias correction, and a second moment that starts at τ². Flower's
-start at zero, and its FedAdam corrects as Adam does; they are tested against Flower's where both agree, and against a
-plain loop.
+study asks for a robust mean (`melfed.common.aggregation`), all updates of a round are held.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from melfed.common.aggregation import RULES
+from melfed.common.aggregation.weighted_mean import WeightedMean
 from melfed.common.errors import QuorumError
+from melfed.common.optimizers import OPTIMIZERS
 from melfed.common.study.protocol import FederationSpec
-from melfed.common.tensors import Array, Tensors
+from melfed.common.tensors import Tensors
 from melfed.server.aggregation import robust
-
-Float64 = npt.NDArray[np.float64]
-
-DIGIT_BITS = 36
-# Float32 values times whole weights under 2^24 lie between 2^-149 and 2^152, so these digits hold all of their bits.
-HIGHEST_DIGIT, LOWEST_DIGIT = 4, -5
-
-
-@dataclass
-class WeightedMean:
-    """A weighted mean over replies, added one at a time; not one bit of it depends on the order in which they arrive.
-
-    Sums are exact. Each product of value and weight is cut into digits of 36 bits, the k-th a multiple of 2^(36 k), and
-    the digits are summed place by place: up to 2^18 replies, such a sum is a multiple too small for float64 to round.
-    Of the ten places a network's values need two or three, and only these are kept. The idea of fixed places is that of
-    Demmel and Nguyen, "Fast reproducible floating-point summation" (2013).
-
-    >>> mean = WeightedMean()
-    >>> mean.add({"head": np.array([1.0, 0.0], np.float32)}, weight=3)
-    >>> mean.add({"head": np.array([0.0, 2.0], np.float32)}, weight=1)
-    >>> mean.mean()["head"].tolist()
-    [0.75, 0.5]
-    """
-
-    weight: float = 0.0
-    _sums: dict[str, dict[int, Float64]] = field(default_factory=dict)
-    _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def add(self, tensors: Tensors, weight: float) -> None:
-        """Add one reply with its weight (whole and > 0), such as the number of images that it was trained on."""
-        self.weight += weight
-        for name, tensor in tensors.items():
-            self._shapes[name] = tensor.shape
-            sums = self._sums.setdefault(name, {})
-            for place, digit in _digits(tensor.astype(np.float64) * weight):
-                sums[place] = sums[place] + digit if place in sums else digit
-
-    def mean(self) -> Tensors:
-        """Return the mean as float32.
-
-        Raises:
-            QuorumError: nothing was added.
-        """
-        if self.weight <= 0:
-            raise QuorumError("no clinic's update could be used, so there is nothing to average")
-        return {name: np.asarray(self._total(name) / self.weight, np.float32) for name in self._shapes}
-
-    def _total(self, name: str) -> Float64:
-        total = np.zeros(self._shapes[name])
-        for _, digits in sorted(self._sums[name].items(), reverse=True):
-            total += digits
-        return total
 
 
 class RoundMean:
@@ -105,32 +51,11 @@ class RoundMean:
             raise QuorumError(f"{self.spec.robust} needs {needed} updates, {len(self._updates)} came")
         # By name, so that not even a tie is decided by who came first.
         updates = [self._updates[name] for name in sorted(self._updates)]
-        if self.spec.robust == "trimmed_mean":
-            return robust.trimmed_mean(updates, self.spec.robust_trim)
-        if self.spec.robust == "median":
-            return robust.median(updates)
-        order = robust.krum_order(updates, self.spec.robust_byzantine)
-        kept = 1 if self.spec.robust == "krum" else len(updates) - self.spec.robust_byzantine
-        mean = WeightedMean()
-        for index in order[:kept]:
-            mean.add(updates[index], 1)
-        return mean.mean()
-
-
-def _digits(rest: Float64) -> Iterator[tuple[int, Float64]]:
-    """Yield the digits that add up to the values, with their places; the highest first, and none that is zero."""
-    largest = np.abs(rest).max(initial=0)
-    for place in range(HIGHEST_DIGIT, LOWEST_DIGIT - 1, -1):
-        unit = 2.0 ** (DIGIT_BITS * place)
-        if largest > unit / 2:
-            digit = np.rint(rest / unit) * unit
-            yield place, digit
-            rest = rest - digit
-            largest = np.abs(rest).max(initial=0)
+        return RULES[self.spec.robust].mean(updates, self.spec)
 
 
 class ServerOptimizer:
-    """Turns a round's mean into the next global model. FedAvg and FedProx: the mean itself.
+    """Turns a round's mean into the next global model, as one of `melfed.common.optimizers` does.
 
     >>> optimizer = ServerOptimizer(FederationSpec(algorithm="fedavgm", server_momentum=0.5))
     >>> model = optimizer.step({"head": np.zeros(1, np.float32)}, {"head": np.ones(1, np.float32)})
@@ -140,35 +65,27 @@ class ServerOptimizer:
     """
 
     def __init__(self, spec: FederationSpec, state: Mapping[str, npt.NDArray[np.generic]] | None = None) -> None:
+        """Begin, or go on.
+
+        Args:
+            spec: names the optimiser.
+            state: `MOMENT/TENSOR`, from a checkpoint.
+        """
         self.spec = spec
         self.state: Tensors = {name: np.asarray(tensor, np.float32) for name, tensor in (state or {}).items()}
 
     def step(self, model: Tensors, mean: Tensors) -> Tensors:
         """Return the next model from the current one and the clinics' mean (same names and shapes)."""
-        if self.spec.algorithm in ("fedavg", "fedprox"):
+        optimizer = OPTIMIZERS[self.spec.algorithm]
+        if optimizer.step is None:
             return mean
+        result: Tensors = {}
         with np.errstate(over="ignore", invalid="ignore"):  # the round loop refuses what is not finite
-            return {name: self._step(name, model[name], mean[name]) for name in model}
-
-    def _step(self, name: str, model: Array, mean: Array) -> Array:
-        spec, one, delta = self.spec, np.float32(1), mean - model
-        rate, tau = np.float32(spec.server_rate), np.float32(spec.server_tau)
-        beta1, beta2 = np.float32(spec.server_momentum), np.float32(spec.server_beta2)
-        zero: Array = np.zeros(model.shape, np.float32)
-        momentum: Array = beta1 * self.state.get(f"momentum/{name}", zero)
-        if spec.algorithm == "fedavgm":
-            self.state[f"momentum/{name}"] = momentum + delta
-            return model + rate * self.state[f"momentum/{name}"]
-        momentum = momentum + (one - beta1) * delta
-        second: Array = self.state.get(f"second/{name}", zero + tau * tau)
-        square: Array = delta * delta
-        if spec.algorithm == "fedadam":
-            second = beta2 * second + (one - beta2) * square
-        else:
-            second = second - (one - beta2) * square * np.sign(second - square)
-        self.state[f"momentum/{name}"], self.state[f"second/{name}"] = momentum, second
-        root: Array = np.sqrt(second)
-        return model + rate * momentum / (root + tau)
+            for name, tensor in model.items():
+                known = {moment: self.state.get(f"{moment}/{name}") for moment in optimizer.moments}
+                result[name], moments = optimizer.step(tensor, mean[name] - tensor, known, self.spec)
+                self.state |= {f"{moment}/{name}": value for moment, value in moments.items()}
+        return result
 
 
 def tail_average(spec: FederationSpec, round_number: int, average: Tensors, model: Tensors) -> Tensors:

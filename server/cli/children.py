@@ -6,19 +6,19 @@ from typing import Annotated
 import typer
 
 from melfed.common.errors import ServiceError
-from melfed.server.cli.options import Config, configuration
+from melfed.server.cli.options import ConfigOption, configuration
 
 MAX_TOKEN = 1024
 
 
-def superlink(config: Config = None) -> None:
+def superlink(config: ConfigOption = None) -> None:
     """Be Flower's SuperLink."""
     from melfed.server.flower.superlink import run_superlink
 
     run_superlink(configuration(config))
 
 
-def superexec(config: Config = None) -> None:
+def superexec(config: ConfigOption = None) -> None:
     """Be Flower's superexec, which starts ServerApps."""
     from melfed.server.flower.superlink import run_superexec
 
@@ -27,7 +27,7 @@ def superexec(config: Config = None) -> None:
 
 def serverapp(
     daemon: Annotated[int, typer.Option(help="Process id of the daemon, with which this one ends.")],
-    config: Config = None,
+    config: ConfigOption = None,
 ) -> None:
     """Be the process of one ServerApp; its token comes on the standard input."""
     from melfed.server.flower.superlink import run_serverapp

@@ -9,8 +9,8 @@ from typing import Any
 
 from melfed.common.audit.events import Event
 from melfed.common.errors import CancelledError, QuorumError, RunError
+from melfed.common.locks import is_held
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.lock import is_held
 from melfed.server.runs.state import RunState, read_state
 
 PAUSE = 0.3

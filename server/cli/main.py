@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from melfed.common.errors import DataError, ServerConfigError
+from melfed.common.terminal.console import NOTICE, VersionOption, errors, output, run_app
 from melfed.server.cli import children as child_commands
 from melfed.server.cli import log as log_commands
 from melfed.server.cli import runs as run_commands
 from melfed.server.cli import server as daemon_commands
-from melfed.server.cli.options import NOTICE, Bar, Version, configuration, errors, metrics_table, output, run_app
+from melfed.server.cli.options import Bar, configuration, metrics_table
 
 app = typer.Typer(
     name="melfed-server",
@@ -31,7 +32,7 @@ Clinic = Annotated[
 
 
 @app.callback()
-def _root(version: Version = False) -> None:
+def _root(version: VersionOption = False) -> None:
     """Keep the commands as sub-commands."""
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: errors in one line, tables of metrics, progress bars."""
+"""What the commands share: how the configuration is found, tables of metrics, progress bars."""
 
 import os
 import pwd
@@ -8,48 +8,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from melfed.common.errors import MelfedError, ServerConfigError, StorageError
+from melfed.common.errors import ServerConfigError, StorageError
+from melfed.common.terminal.console import errors
 
 if TYPE_CHECKING:
     from melfed.common.metrics.exact import EvaluationMetrics, Interval
     from melfed.server.config import ServerConfig
 
 INTERVAL_WIDTH = len("(0.123–0.456)")
-NOTICE = "melfed is research software and no medical device: do not use it for diagnosis."
-
-# No markup and no emoji: a clinic may be called "[a]", and "study.yaml:100:" is not a hundred points.
-errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
-output = Console(highlight=False, markup=False, emoji=False)
-if not output.is_terminal and "COLUMNS" not in os.environ:
-    # A file or a pipe has no width that a table must fit into.
-    output.width = 120
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        output.print(f"melfed {version('melfed')}")
-        raise typer.Exit
-
-
-Version = Annotated[
-    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print melfed's version.")
-]
 
 SYSTEM_FILE = Path("/etc/melfed/server.yaml")
 """Where the kit's install.sh links it."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", help=f"server.yaml; else $MELFED_SERVER, ./server.yaml, {SYSTEM_FILE}.", show_default=False
-    ),
-]
+_WHERE = f"The coordinator's server.yaml; else MELFED_SERVER, ./server.yaml, {SYSTEM_FILE}."
+ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help=_WHERE, show_default=False)]
+ConfigArgument = Annotated[Path | None, typer.Argument(metavar="[SERVER.YAML]", help=_WHERE, show_default=False)]
+
+
+def named_once(*named: Path | None) -> Path | None:
+    """Return the file that an argument or an option names. Raises typer.BadParameter where both do."""
+    paths = [path for path in named if path is not None]
+    if len(paths) > 1:
+        raise typer.BadParameter("name server.yaml once", param_hint="--config")
+    return paths[0] if paths else None
 
 
 def configuration(path: Path | None) -> "ServerConfig":
@@ -96,23 +79,6 @@ def _user_name(number: int) -> str:
         return pwd.getpwuid(number).pw_name
     except KeyError:  # of a container, or of another machine
         return str(number)
-
-
-def run_app(app: typer.Typer) -> None:
-    """Run a command; a `MelfedError` becomes one line on stderr and its exit code (Ctrl-C is Typer's: 130)."""
-    try:
-        app()
-    except PermissionError as error:  # of whoever looks into folders that are the server's alone
-        if error.filename is None:
-            raise
-        _leave(StorageError(f"{error.filename}: {error.strerror}; see who owns it, and give this command as that user"))
-    except MelfedError as error:
-        _leave(error)
-
-
-def _leave(error: MelfedError) -> None:
-    errors.print(f"error: {error}", style="red", markup=False)
-    sys.exit(error.exit_code)
 
 
 def interval_text(interval: "Interval") -> str:

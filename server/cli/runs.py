@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melfed.common.errors import RunError, ServerConfigError, StudyError
-from melfed.server.cli.options import NOTICE, Config, configuration, errors, output, own_configuration
+from melfed.common.terminal.console import NOTICE, errors, output
+from melfed.server.cli.options import ConfigOption, configuration, own_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ def study(
     path: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="Study protocol.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Where the sealed study is written.", show_default=False)] = None,
     overrides: Overrides = [],  # noqa: B006 (typer copies it)
-    config: Config = None,
+    config: ConfigOption = None,
 ) -> None:
     """Seal a study, so that clinics can approve it: choose what its recipe leaves open, and fix its weights' digest."""
     from melfed.common.files import write_text
@@ -59,7 +60,7 @@ def run(
     overrides: Overrides = [],  # noqa: B006 (typer copies it)
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end.")] = False,
     out: Annotated[str | None, typer.Option(help="Name of the run.", show_default="NAME-TIME")] = None,
-    config: Config = None,
+    config: ConfigOption = None,
 ) -> None:
     """Run a study with the clinics, and follow it; Ctrl-C leaves the run going."""
     from melfed.server.cli.follow import Tail
@@ -87,7 +88,7 @@ def run(
 
 def stop(
     name: Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.", show_default=False)],
-    config: Config = None,
+    config: ConfigOption = None,
 ) -> None:
     """Stop a run, and the training at the clinics; it can be resumed."""
     from melfed.server.runs.folder import RunFolder

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from melfed.common.errors import ServerConfigError, ServiceError
-from melfed.server.cli.options import Config, Json, configuration, errors, output, own_configuration
+from melfed.common.errors import ServiceError
+from melfed.common.terminal.console import JsonOption, errors, output
+from melfed.server.cli.options import ConfigArgument, ConfigOption, configuration, named_once, own_configuration
 
 
 def provision(
@@ -37,12 +38,7 @@ def provision(
     output.print(f"app bundle, SHA-256: {made.app}", soft_wrap=True)
 
 
-def start(
-    path: Annotated[
-        Path | None, typer.Argument(metavar="[server.yaml]", help="The configuration.", show_default=False)
-    ] = None,
-    config: Config = None,
-) -> None:
+def start(path: ConfigArgument = None, config: ConfigOption = None) -> None:
     """Run the server until it is told to end: SuperLink on loopback, ServerApps, and nginx as the one open port."""
     from melfed.common.audit.log import configure_logging
     from melfed.server.daemon.daemon import start as run
@@ -50,21 +46,23 @@ def start(
 
     # Flower's database holds what lets a ServerApp act, and nginx's logs name the clinics.
     os.umask(0o077)
-    server = own_configuration(path or config)
+    server = own_configuration(named_once(path, config))
     become_quiet(server)
     configure_logging()
     run(server)
 
 
 def status(
-    as_json: Json = False,
+    as_json: JsonOption = False,
+    path: ConfigArgument = None,
     ask: Annotated[bool, typer.Option("--ask", help="Have the clinics say how they are now.")] = False,
-    config: Config = None,
+    config: ConfigOption = None,
 ) -> None:
     """Show the server's processes, the clinics and the runs."""
     from melfed.server.cli.status import ask_clinics, server_status, tables
 
-    server = own_configuration(config) if ask else configuration(config)
+    named = named_once(path, config)
+    server = own_configuration(named) if ask else configuration(named)
     if ask:
         ask_clinics(server)
     found = server_status(server)
@@ -82,7 +80,7 @@ def status(
 
 def approve(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A clinic's record, NAME.json.", show_default=False)],
-    config: Config = None,
+    config: ConfigOption = None,
 ) -> None:
     """Let a clinic in, or in again."""
     from melfed.server.clinics.registry import approve as let_in
@@ -93,7 +91,7 @@ def approve(
 
 def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the clinic.", show_default=False)],
-    config: Config = None,
+    config: ConfigOption = None,
 ) -> None:
     """Keep a clinic out, from now on; a server that runs ends its connections."""
     from melfed.server.clinics.registry import revoke as keep_out
@@ -105,7 +103,7 @@ def revoke(
     )
 
 
-def clinics(as_json: Json = False, config: Config = None) -> None:
+def clinics(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """List the clinics that the server knows."""
     from rich import box
     from rich.table import Table
@@ -126,18 +124,24 @@ def clinics(as_json: Json = False, config: Config = None) -> None:
     output.print(table)
 
 
-def doctor(as_json: Json = False, config: Config = None) -> None:
-    """Examine everything that can keep the server from running, and say what to do about it."""
-    from melfed.server.doctor import examine_server, render
+def doctor(path: ConfigArgument = None, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Examine everything that can keep the server from running, and say what to do about it.
 
-    checks = examine_server(configuration(config))
+    Changes nothing. Leaves with 0, or with 1 where something does not work.
+    """
+    from melfed.common.doctor.steps import exit_code, to_json
+    from melfed.common.terminal.doctor_table import render
+    from melfed.server.doctor import examine_server
+
+    server = configuration(named_once(path, config))
     if as_json:
-        rows = [{"name": c.name, "status": c.status, "detail": c.detail, "mend": c.mend} for c in checks]
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        checks = examine_server(server)
+        sys.stdout.write(to_json(checks) + "\n")
     else:
+        with errors.status("examining") as line:
+            checks = examine_server(server, lambda check: line.update(f"examined: {check.name}"))
         output.print(render(checks))
-    if any(check.status == "failed" for check in checks):
-        raise typer.Exit(ServerConfigError.exit_code)
+    raise typer.Exit(exit_code(checks))
 
 
 def add_to(app: typer.Typer) -> None:

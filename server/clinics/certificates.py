@@ -8,8 +8,7 @@ serial number together with the only CA that it trusts is the stronger name.
 import base64
 import datetime
 import ipaddress
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,16 +49,6 @@ class Certificate:
     fingerprint: str
     not_after: datetime.datetime
     names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Expiry:
-    """A certificate that ends soon. `days` are whole days left, negative where it has ended."""
-
-    path: Path
-    subject: str
-    not_after: datetime.datetime
-    days: int
 
 
 def now() -> datetime.datetime:
@@ -162,22 +151,6 @@ def belongs(key: bytes, certificate: bytes) -> bool:
     except ServerConfigError:
         return False
     return True
-
-
-def expiring(paths: Iterable[Path], within_days: int = WARN_DAYS) -> list[Expiry]:
-    """Return those of the certificates that end within so many days or have ended, the most urgent first.
-
-    Raises:
-        ServerConfigError: no such file, or no certificate in it.
-    """
-    time = now()
-    found = []
-    for path in paths:
-        certificate = read_certificate(path)
-        days = (certificate.not_after - time) / datetime.timedelta(days=1)
-        if days <= within_days:
-            found.append(Expiry(path, certificate.subject, certificate.not_after, math.floor(days)))
-    return sorted(found, key=lambda expiry: expiry.not_after)
 
 
 def _issue(

@@ -17,19 +17,19 @@ from sdnotify import SystemdNotifier
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import MelfedError, ServerConfigError, StorageError
+from melfed.common.locks import only_one
 from melfed.common.process.supervisor import Child, Supervisor
 from melfed.server.clinics.certificates import WARN_DAYS, read_certificate
 from melfed.server.clinics.registry import ClinicRecord, read_clinics
 from melfed.server.config import ServerConfig
 from melfed.server.daemon.health import Health
-from melfed.server.daemon.prometheus import Metrics, Standing, served
+from melfed.server.daemon.prometheus import ServerMetrics, Standing, served
 from melfed.server.daemon.reconciler import SILENT_SECONDS, Reconciler
 from melfed.server.daemon.state import ChildRow, ClinicRow, DaemonState, write_daemon_state
 from melfed.server.edge.nginx import Edge, edge_ready
 from melfed.server.flower.app_bundle import check_bundle
 from melfed.server.flower.control_client import Control
 from melfed.server.flower.superlink import command, quiet_environment, read_file
-from melfed.server.runs.lock import held
 
 STEP_SECONDS = 1.0
 """Between two looks at what is and what is wanted."""
@@ -55,8 +55,8 @@ def start(config: ServerConfig) -> None:
     """
     check_kit(config)
     _make_folders(config)
-    with held(config.daemon_lock, "the server is run", LOCK_SECONDS):
-        Daemon(config).run()
+    with only_one(config.daemon_lock, "the server is run", LOCK_SECONDS):
+        ServerDaemon(config).run()
 
 
 def check_kit(config: ServerConfig) -> None:
@@ -115,7 +115,7 @@ def _listens(port: int) -> bool:
 
 
 @dataclass
-class Daemon:
+class ServerDaemon:
     """A server that runs."""
 
     config: ServerConfig
@@ -147,7 +147,7 @@ class Daemon:
         if left := self.edge.end_leftovers():
             _log.warning("ended %d processes of an nginx that was left over", left)
         self.supervisor = Supervisor(children(self.config, self.edge), self._heard)
-        metrics = Metrics(self.config.runs, self.standing)
+        metrics = ServerMetrics(self.config.runs, self.standing)
         with (
             _signals(self.stop),
             self.health.served(self.config.file.health_port),

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from melfed.common.errors import RunError, ServiceError
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.state import Status, read_state
+from melfed.server.runs.state import RunPhase, read_state
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Rounds:
     seconds: float = 0.0
 
 
-class Metrics(Collector):
+class ServerMetrics(Collector):
     """Reads runs when it is asked; a run whose events have not changed is not read again."""
 
     def __init__(self, runs: Path, standing: Callable[[], Standing]) -> None:
@@ -52,7 +52,7 @@ class Metrics(Collector):
         yield _gauge("melfed_child_ready", "Whether a child process does its work.", "child", now.ready)
         yield _counter("melfed_child_restarts", "How often a child was started again.", "child", now.restarts)
         yield _gauge("melfed_certificate_days", "Days until a certificate ends.", "certificate", now.certificate_days)
-        by_status: Counter[str] = Counter(dict.fromkeys(get_args(Status), 0))
+        by_status: Counter[str] = Counter(dict.fromkeys(get_args(RunPhase), 0))
         rounds: dict[str, _Rounds] = {}
         for path in sorted(self.runs.iterdir()) if self.runs.is_dir() else []:
             with contextlib.suppress(RunError):  # a damaged run is told of elsewhere
@@ -108,7 +108,7 @@ def _counter(name: str, text: str, label: str, values: "dict[str, int] | dict[st
 
 
 @contextlib.contextmanager
-def served(metrics: Metrics, port: int | None) -> Iterator[None]:
+def served(metrics: ServerMetrics, port: int | None) -> Iterator[None]:
     """Answer Prometheus on a loopback port; None: nowhere. Raises ServiceError where the port is taken."""
     if port is None:
         yield

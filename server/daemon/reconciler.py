@@ -16,12 +16,12 @@ from typing import Protocol
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import MelfedError, ServiceError, StorageError
+from melfed.common.locks import is_held
 from melfed.server.clinics.registry import ClinicRecord, read_clinics
 from melfed.server.config import ServerConfig
-from melfed.server.flower.control_client import FlowerRun, Node, public_key
+from melfed.server.flower.control_client import FlowerNode, FlowerRun, public_key
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.lock import CONDUCTED, is_held
-from melfed.server.runs.state import RunState, change_state, read_state
+from melfed.server.runs.state import CONDUCTED, RunState, change_state, read_state
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 """Seconds from the end of a ServerApp to its next start; twice as long each time, while the run gets no further."""
@@ -49,7 +49,7 @@ class Controls(Protocol):
     def unregister(self, node_id: int) -> None:
         """Shut a key out."""
 
-    def nodes(self) -> tuple[Node, ...]:
+    def nodes(self) -> tuple[FlowerNode, ...]:
         """Return whose keys are in."""
 
     def start_run(self, run: str, bundle: bytes) -> int:
@@ -97,7 +97,7 @@ class Reconciler:
     audit: AuditLog
     clock: Callable[[], float] = time.monotonic
     clinics: tuple[ClinicRecord, ...] = ()
-    nodes: tuple[Node, ...] = ()
+    nodes: tuple[FlowerNode, ...] = ()
     problems: tuple[str, ...] = ()
     tries: dict[str, _Try] = field(default_factory=dict)
     silent_since: float | None = None  # of `clock`; None: SuperLink has answered

@@ -7,9 +7,9 @@ from pydantic import Field, ValidationError
 
 from melfed.common.errors import ServiceError
 from melfed.common.files import write_text
+from melfed.common.locks import is_held
 from melfed.common.study.protocol import Section
 from melfed.server.config import ServerConfig
-from melfed.server.runs.lock import is_held
 
 
 class ChildRow(Section):

@@ -16,6 +16,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
+
 from melfed.common.errors import ServerConfigError, ServiceError
 from melfed.common.files import write_text
 from melfed.server.clinics.registry import ClinicRecord
@@ -103,19 +105,18 @@ class Edge:
 
         Workers outlive a master that was killed: they keep the port, and go by the clinics that were let in then.
         """
-        left = [process for process in _nginx_processes() if self._is_ours(process)]
+        left = [process for process in psutil.process_iter() if _is_nginx(process) and self._is_ours(process)]
         for process in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         return len(left)
 
-    def _is_ours(self, process: int) -> bool:
+    def _is_ours(self, process: psutil.Process) -> bool:
         """Tell whether a process has one of this edge's logs open; nginx writes over its arguments."""
         logs = {str((self.folder / name).resolve()) for name in ("error.log", "access.log")}
-        try:
-            return any(str(link.readlink()) in logs for link in Path(f"/proc/{process}/fd").iterdir())
-        except OSError:  # another user's, or it has ended
-            return False
+        with contextlib.suppress(psutil.Error):  # another user's, or it has ended
+            return any(file.path in logs for file in process.open_files())
+        return False
 
     def _test(self, configuration: Path) -> None:
         try:
@@ -140,12 +141,12 @@ class Edge:
 
     def _signal(self, number: signal.Signals) -> bool:
         try:
-            process = int((self.folder / "nginx.pid").read_text(encoding="ascii"))
+            process = psutil.Process(int((self.folder / "nginx.pid").read_text(encoding="ascii")))
             # The number may be another process's by now, if nginx was killed.
-            if os.fsencode(self.folder) not in Path(f"/proc/{process}/cmdline").read_bytes():
+            if str(self.folder) not in _command(process):
                 return False
-            os.kill(process, number)
-        except (OSError, ValueError):
+            process.send_signal(number)
+        except (OSError, ValueError, psutil.Error):
             return False
         return True
 
@@ -161,14 +162,14 @@ def edge_ready(config: ServerConfig, timeout: float = 1.0) -> bool:
         return False
 
 
-def _nginx_processes() -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if (entry / "cmdline").read_bytes().startswith(b"nginx: "):
-                    found.append(int(entry.name))
-    return found
+def _is_nginx(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return _command(process).startswith("nginx: ")
+    return False
+
+
+def _command(process: psutil.Process) -> str:
+    return " ".join(process.cmdline())
 
 
 def _certificates_digest(config: ServerConfig) -> str:

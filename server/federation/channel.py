@@ -11,8 +11,6 @@ import numpy.typing as npt
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors
 
-DESCRIBE, TRAIN, EVALUATE = "query.describe", "train", "evaluate"
-"""What clinics are asked for: the messages' types."""
 OFFLINE = "offline"
 MAX_REASON = 300
 Content = object
@@ -74,7 +72,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Terms:
+class RequestTerms:
     """How long clinics are asked, and how often.
 
     Attributes:
@@ -132,7 +130,7 @@ class Channel(Protocol):
         kind: str,
         nodes: Mapping[int, str],
         content: Content,
-        terms: Terms,
+        terms: RequestTerms,
         asker: Asker,
         away: Mapping[int, float] | None = None,
     ) -> Iterator[Reply]:

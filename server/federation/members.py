@@ -11,16 +11,17 @@ from pydantic import Field, ValidationError
 from melfed.common.audit.events import Event
 from melfed.common.errors import MelfedError, QuorumError, StudyError
 from melfed.common.files import write_text
+from melfed.common.messages import DESCRIBE, IDENTITY
 from melfed.common.seeds import seed_for
 from melfed.common.study.protocol import Section, StudyProtocol
 from melfed.server.aggregation import robust
-from melfed.server.federation.channel import DESCRIBE, OFFLINE, Channel, Content, Node, Reply, Terms, one_line
+from melfed.server.federation.channel import OFFLINE, Channel, Content, Node, Reply, RequestTerms, one_line
 from melfed.server.federation.context import Conduct, FieldValue
 from melfed.server.federation.observer import Observer
 from melfed.server.federation.reply_checks import USELESS, Intake, check_name, raise_refusal
 from melfed.server.runs.counts import Counts
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.outcome import Account
+from melfed.server.runs.outcome import ReportedAccount
 
 INTRODUCTION_SECONDS = 60.0
 """Longest that a round's start waits for clinics to describe themselves."""
@@ -67,7 +68,7 @@ class _Known(Section):
     """A clinic in `members.json`."""
 
     counts: Counts
-    account: Account | None
+    account: ReportedAccount | None
 
 
 class _Register(Section):
@@ -92,7 +93,7 @@ class Members:
         self.intake = Intake(study, folder.identity)
         self.names: dict[int, str] = {}
         self.counts: dict[str, Counts] = {}
-        self.accounts: dict[str, Account] = {}
+        self.accounts: dict[str, ReportedAccount] = {}
         self.absent = Absent()
         self.away: dict[int, float] = {}
         self._online: dict[int, Node] = {}
@@ -129,7 +130,7 @@ class Members:
                 break
             self.conduct.wait(self.folder, self.observer)
         self._online = nodes
-        terms = Terms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
+        terms = RequestTerms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
         if self.study.privacy is not None:
             nodes = self._able(channel, nodes, terms, needed)
             self.need_quorum(len(nodes), self.conduct.clinics, self.absent, needed)
@@ -147,7 +148,7 @@ class Members:
         due = {node: info for node, info in nodes.items() if self._is_due(node, info)}
         if due:
             seconds = min(INTRODUCTION_SECONDS, self.study.federation.deadline_seconds)
-            self._introduce(channel, due, Terms(seconds, self.conduct.deployed), 0)
+            self._introduce(channel, due, RequestTerms(seconds, self.conduct.deployed), 0)
 
     def cohort(self, number: int) -> list[str]:
         """Choose the clinics of a round: all, or a random part.
@@ -191,7 +192,7 @@ class Members:
     ) -> Iterator[Reply]:
         """Ask clinics and yield their replies, one each; see `melfed.server.federation.channel.Channel.ask`."""
         spec = self.study.federation
-        terms = Terms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
+        terms = RequestTerms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
         return channel.ask(kind, nodes, content, terms, asking, self.away)
 
     def remember(self) -> None:
@@ -237,7 +238,7 @@ class Members:
         since, asked = self._asked.get(node, (None, -math.inf))
         return since != info.since or (node not in self.names and monotonic() - asked >= AGAIN_SECONDS)
 
-    def _able(self, channel: Channel, nodes: Mapping[int, Node], terms: Terms, needed: int) -> dict[int, Node]:
+    def _able(self, channel: Channel, nodes: Mapping[int, Node], terms: RequestTerms, needed: int) -> dict[int, Node]:
         """Return the nodes whose clinics can take part to the run's end, before any of them has paid for anything."""
         nodes = dict(sorted(nodes.items()))
         content = channel.request(0, self.study, self.intake.run, counts=False)
@@ -252,7 +253,7 @@ class Members:
                 self._admit(reply, nodes[reply.node])
         return able
 
-    def _introduce(self, channel: Channel, nodes: Mapping[int, Node], terms: Terms, needed: int) -> None:
+    def _introduce(self, channel: Channel, nodes: Mapping[int, Node], terms: RequestTerms, needed: int) -> None:
         """Ask nodes to describe themselves, and let in those whose answer will do.
 
         Whoever is lost meanwhile is waited for until `needed` are in.
@@ -279,7 +280,7 @@ class Members:
             name, counts = self._introduction(reply, info)
         except USELESS as error:
             label = self._labels[reply.node] = before or self._label(reply, info)
-            if version := reply.text("identity", "version"):
+            if version := reply.text(IDENTITY, "version"):
                 self._note_version(label, version)
             self.absent.note(label, reply, error)
             self.tell(reply, label, self.absent)
@@ -314,12 +315,12 @@ class Members:
 
     def _introduction(self, reply: Reply, info: Node) -> tuple[str, Counts]:
         raise_refusal(reply)
-        name, digest = check_name(reply.text("identity", "clinic")), reply.text("identity", "digest")
+        name, digest = check_name(reply.text(IDENTITY, "clinic")), reply.text(IDENTITY, "digest")
         if info.name and name != info.name:
             raise StudyError(f"calls itself {name}, but its key is registered as {info.name}")
         if not self._is_invited(name):
             raise StudyError(f"clinic {name} is not among those that this run is for")
-        version = self._note_version(name, reply.text("identity", "version"))
+        version = self._note_version(name, reply.text(IDENTITY, "version"))
         if digest != self.study.digest:
             raise StudyError(f"clinic {name} holds study {digest[:12]}, not {self.study.digest[:12]}{version}")
         holder = next((node for node, other in self.names.items() if other == name), None)
@@ -342,7 +343,7 @@ class Members:
 
     def _label(self, reply: Reply, info: Node) -> str:
         """Return what a node that is not let in is called: as it is registered, or says; never as somebody else."""
-        said = reply.text("identity", "clinic")
+        said = reply.text(IDENTITY, "clinic")
         try:
             name = info.name or check_name(said)
         except USELESS:

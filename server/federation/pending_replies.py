@@ -16,11 +16,21 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from melfed.common.errors import DataError, RunError, StorageError
+from melfed.common.messages import TENSORS, VALIDATION
 from melfed.common.metrics.noisy_histogram import histogram_from_arrays
 from melfed.common.study.protocol import Section
-from melfed.common.tensors import TensorError, Tensors, check_tensors, load_tensors, save_tensors, shapes
+from melfed.common.tensors import (
+    TensorError,
+    Tensors,
+    check_tensors,
+    group_of,
+    in_group,
+    load_tensors,
+    save_tensors,
+    shapes,
+)
 from melfed.server.federation.reply_checks import Update
-from melfed.server.runs.outcome import Account
+from melfed.server.runs.outcome import ReportedAccount
 
 LONGEST_NAME = 120
 """Of a file; what is longer is named by its SHA-256."""
@@ -35,7 +45,7 @@ class _Header(Section):
     digest: str
     weight: float
     loss: float
-    account: Account | None
+    account: ReportedAccount | None
     size: int
 
 
@@ -52,9 +62,9 @@ class Pending:
         Raises:
             StorageError: it cannot be written; then it must not count.
         """
-        arrays: Arrays = {f"tensors/{name}": tensor for name, tensor in update.tensors.items()}
+        arrays: Arrays = in_group(TENSORS, update.tensors)
         if update.validation is not None:
-            arrays |= {f"validation/{name}": array for name, array in update.validation.to_arrays().items()}
+            arrays |= in_group(VALIDATION, update.validation.to_arrays())
         header = _Header(
             clinic=clinic,
             round=number,
@@ -99,9 +109,9 @@ class Pending:
             if metadata.get("sum") != _sum(text, arrays):
                 return None
             header = _Header.model_validate_json(text)
-            tensors = _under("tensors/", arrays)
+            tensors = group_of(TENSORS, arrays)
             check_tensors(tensors, shapes(model))
-            scores = _under("validation/", arrays)
+            scores = group_of(VALIDATION, arrays)
             validation = histogram_from_arrays(scores) if scores else None
         except (RunError, ValidationError, TensorError, DataError):
             return None
@@ -116,10 +126,6 @@ class Pending:
 def _file_name(clinic: str) -> str:
     name = quote(clinic, safe=" ,()")
     return f"{name if len(name) <= LONGEST_NAME else hashlib.sha256(clinic.encode()).hexdigest()}.safetensors"
-
-
-def _under(prefix: str, arrays: Arrays) -> Arrays:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _sum(header: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:

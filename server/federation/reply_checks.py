@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from melfed.common.errors import DataError, DeclinedError, StudyError
+from melfed.common.messages import ACCOUNT, COUNTS, LEDGER, METRICS, REQUEST, TENSORS, TEST, VALIDATION
 from melfed.common.metrics.histogram import MAX_IMAGES, ScoreHistogram
 from melfed.common.metrics.noisy_histogram import (
     REACH,
@@ -25,7 +26,7 @@ from melfed.common.tensors import TensorError, Tensors, check_tensors, shapes
 from melfed.server.aggregation.robust import update_norm
 from melfed.server.federation.channel import Reply
 from melfed.server.runs.counts import IN_IMAGES, IN_UNITS, PARTS, Counts
-from melfed.server.runs.outcome import Account
+from melfed.server.runs.outcome import ReportedAccount
 
 MAX_LOSS = 1e12
 MAX_EVALUATED = MAX_IMAGES // 10
@@ -55,17 +56,17 @@ class Update:
     weight: float
     loss: float
     validation: Histogram | None
-    account: Account | None
+    account: ReportedAccount | None
     size: int
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ClinicEvaluation:
     """An evaluation reply that has passed all checks."""
 
     test: Histogram
     validation: Histogram
-    account: Account | None
+    account: ReportedAccount | None
 
 
 @dataclass(frozen=True)
@@ -86,29 +87,29 @@ class Intake:
         """
         self._check_request(reply, number)
         weight = self._weight(reply, counts)
-        loss = 0.0 if self.study.privacy else reply.number("metrics", "loss")
+        loss = 0.0 if self.study.privacy else reply.number(METRICS, "loss")
         if not 0 <= loss <= MAX_LOSS:
             raise DataError(f"its training loss is {loss:g}; lower the learning rate")
         account = self.account(reply)
-        tensors = reply.arrays("tensors")
+        tensors = reply.arrays(TENSORS)
         check_tensors(tensors, shapes(model))
         update = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
         self._check_norm(update, model)
         due = validates(self.study, number - 1)
-        validation = self._histogram(reply, "validation", counts, account, model) if due else None
+        validation = self._histogram(reply, VALIDATION, counts, account, model) if due else None
         return Update(update, weight, loss, validation, account, reply.size)
 
-    def evaluation(self, reply: Reply, number: int, counts: Counts, model: Tensors) -> Evaluation:
+    def evaluation(self, reply: Reply, number: int, counts: Counts, model: Tensors) -> ClinicEvaluation:
         """Return an evaluation reply's content; `number` is that of the last round, and `model` was evaluated."""
         self._check_request(reply, number)
         account = self.account(reply)
-        test = self._histogram(reply, "test", counts, account, model)
-        validation = self._histogram(reply, "validation", counts, account, model)
-        return Evaluation(test, validation, account)
+        test = self._histogram(reply, TEST, counts, account, model)
+        validation = self._histogram(reply, VALIDATION, counts, account, model)
+        return ClinicEvaluation(test, validation, account)
 
     def counts(self, reply: Reply, name: str) -> Counts:
         """Return what a clinic says of its data."""
-        privacy, noise = self.study.privacy, reply.number("counts", "noise")
+        privacy, noise = self.study.privacy, reply.number(COUNTS, "noise")
         most = largest_count_noise(privacy) if privacy else 0.0
         if not 0 <= noise <= most:
             raise DataError(
@@ -121,7 +122,7 @@ class Intake:
             # With noise, a clinic may seem larger than it is.
             largest = self._largest(part) + (REACH * noise + 1 if units else 0)
             for what in IN_UNITS if units else IN_IMAGES:
-                number = reply.number("counts", f"{part}_{what}")
+                number = reply.number(COUNTS, f"{part}_{what}")
                 if not (0 <= number <= largest and number == int(number)):
                     raise DataError(f"clinic {name} counts {number:g} {part} {what.replace('_', ' ')}")
                 numbers[f"{part}_{what}"] = int(number)
@@ -130,14 +131,14 @@ class Intake:
                 raise DataError(f"clinic {name} counts {max(some)} of {whole} {part} {'units' if units else 'images'}")
         return Counts(numbers=numbers, noise=noise)
 
-    def account(self, reply: Reply) -> Account | None:
+    def account(self, reply: Reply) -> ReportedAccount | None:
         """Return what a private study's clinic says of its privacy; None of a study without."""
         if self.study.privacy is None:
             return None
         epsilon, noise, evaluation = (
-            reply.number("account", key) for key in ("epsilon", "noise_multiplier", "evaluation")
+            reply.number(ACCOUNT, key) for key in ("epsilon", "noise_multiplier", "evaluation")
         )
-        head = reply.text("ledger", "head")
+        head = reply.text(LEDGER, "head")
         # Each comparison is written so that a value that is not a number fails it.
         said = epsilon >= 0 and 0 <= noise < math.inf and _HEAD.fullmatch(head)
         noised = self.study.privacy.evaluation == "noised"
@@ -145,14 +146,14 @@ class Intake:
             raise DataError("its privacy account is missing or makes no sense; use the same melfed version")
         if noised and not evaluation <= (most := largest_multiplier(self.study, self.study.privacy)):
             raise DataError(f"the σ of its histograms is {evaluation:.4g}; the study needs none above {most:.4g}")
-        return Account(epsilon if epsilon < math.inf else None, head, noise, evaluation if noised else None)
+        return ReportedAccount(epsilon if epsilon < math.inf else None, head, noise, evaluation if noised else None)
 
     def _check_request(self, reply: Reply, number: int) -> None:
         raise_refusal(reply)
         expected = {"digest": self.study.digest, "round": str(number)}
-        if any(reply.text("request", key) != value for key, value in expected.items()):
+        if any(reply.text(REQUEST, key) != value for key, value in expected.items()):
             raise StudyError("the reply is to another study or round")
-        if reply.text("request", "run") != self.run:
+        if reply.text(REQUEST, "run") != self.run:
             raise StudyError("the reply is to another run")
 
     def _largest(self, part: str) -> int:
@@ -162,7 +163,7 @@ class Intake:
 
     def _weight(self, reply: Reply, counts: Counts) -> int:
         """Return the clinic's weight. One that noise makes larger than the study's largest clinic weighs as that."""
-        weight, said = reply.number("metrics", "weight"), counts.weight(self.study)
+        weight, said = reply.number(METRICS, "weight"), counts.weight(self.study)
         if not (1 <= weight <= said and weight == int(weight)):
             what = "images" if self.study.privacy is None else "units"
             raise DataError(f"claims a weight of {weight:g}, said {said} training {what} before")
@@ -175,7 +176,9 @@ class Intake:
         if largest is not None and not norm <= largest:
             raise DataError(f"its update has norm {norm:.4g}, more than federation.largest_update_norm ({largest:g})")
 
-    def _histogram(self, reply: Reply, part: str, counts: Counts, account: Account | None, model: Tensors) -> Histogram:
+    def _histogram(
+        self, reply: Reply, part: str, counts: Counts, account: ReportedAccount | None, model: Tensors
+    ) -> Histogram:
         histogram = histogram_from_arrays(reply.arrays(part))
         noised = self.study.privacy is not None and self.study.privacy.evaluation == "noised"
         if isinstance(histogram, NoisyHistogram) != noised:
@@ -192,7 +195,7 @@ class Intake:
             self._check_noised(histogram, part, counts, account)
         return histogram
 
-    def _check_noised(self, histogram: NoisyHistogram, part: str, counts: Counts, account: Account) -> None:
+    def _check_noised(self, histogram: NoisyHistogram, part: str, counts: Counts, account: ReportedAccount) -> None:
         """Check that a histogram has the noise that was accounted for, and no more units than the clinic may have."""
         if histogram.noise_variance[0] != noise_variance(account.evaluation_noise_multiplier or 0.0):
             raise DataError(f"its {part} histogram states other noise than its account")

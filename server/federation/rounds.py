@@ -16,11 +16,12 @@ import numpy as np
 
 from melfed.common.audit.events import Event
 from melfed.common.errors import DataError, RunError
+from melfed.common.messages import EVALUATE, TRAIN
 from melfed.common.metrics.noisy_histogram import Histogram, plus, pooled
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors, check_tensors, shapes
 from melfed.server.aggregation.mean import RoundMean, ServerOptimizer, tail_average
-from melfed.server.federation.channel import EVALUATE, OFFLINE, TRAIN, Channel
+from melfed.server.federation.channel import OFFLINE, Channel
 from melfed.server.federation.context import Conduct, standing
 from melfed.server.federation.members import Absent, Asking, Members
 from melfed.server.federation.observer import Observer

@@ -15,20 +15,17 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from melfed.common.messages import MESSAGE_VERSION
+from melfed.common.messages import DECLINED, MESSAGE_VERSION, PACKED, REFUSED, REQUEST, TENSORS, pack, unpack
 from melfed.common.study.protocol import StudyProtocol
-from melfed.common.tensors import PACKED, TensorError, Tensors, from_array, to_array
-from melfed.server.federation.channel import DESCRIBE, EVALUATE, OFFLINE, TRAIN, Asker, Content, Node, Terms, one_line
+from melfed.common.tensors import Tensors
+from melfed.server.federation.channel import OFFLINE, Asker, Content, Node, RequestTerms, one_line
 
 __all__ = [
     "ATTEMPTS",
-    "DESCRIBE",
-    "EVALUATE",
     "OFFLINE",
-    "TRAIN",
     "FlowerChannel",
     "Reply",
-    "Terms",
+    "RequestTerms",
     "ask",
     "one_line",
     "online",
@@ -69,17 +66,7 @@ class Reply:
 
     def arrays(self, name: str) -> dict[str, npt.NDArray[np.generic]]:
         """Return a record of arrays by its name; empty where the reply lacks it. Raises TensorError."""
-        record = self.content.array_records.get(name, ArrayRecord())
-        if not record:
-            return {}
-        try:
-            packed = record[PACKED].numpy()
-        except Exception as error:  # noqa: BLE001 (bytes from outside: NumPy lets its tokenizer's and allocator's out)
-            raise TensorError(f"{name} cannot be read: {error}") from None
-        # What looks like a zip file is read as an archive.
-        if not isinstance(packed, np.ndarray):
-            raise TensorError(f"{name} cannot be read: not an array")
-        return from_array(packed)
+        return unpack(name, self.content.array_records.get(name, ArrayRecord()))
 
     def number(self, record: str, key: str) -> float:
         """Return a metric; NaN where the reply lacks it."""
@@ -106,9 +93,9 @@ def request(
     told = study.model_copy(update={"model": study.model.model_copy(update={"weights": None})})
     words = {"digest": study.digest, "run": run, "study": told.model_dump_json()}
     numbers = {"round": round_number, "protocol": MESSAGE_VERSION, "counts": counts}
-    content = RecordDict({"request": ConfigRecord({**numbers, **words})})
+    content = RecordDict({REQUEST: ConfigRecord({**numbers, **words})})
     if tensors is not None:
-        content["tensors"] = ArrayRecord({PACKED: Array(to_array(tensors))})
+        content[TENSORS] = ArrayRecord({PACKED: Array(pack(tensors))})
     return content
 
 
@@ -147,7 +134,7 @@ class FlowerChannel:
         kind: str,
         nodes: Mapping[int, str],
         content: Content,
-        terms: Terms,
+        terms: RequestTerms,
         asker: Asker,
         away: Mapping[int, float] | None = None,
     ) -> Iterator[Reply]:
@@ -160,7 +147,7 @@ def ask(
     kind: str,
     nodes: Mapping[int, str],
     content: RecordDict,
-    terms: Terms,
+    terms: RequestTerms,
     asker: Asker,
     away: Mapping[int, float] | None = None,
 ) -> Iterator[Reply]:
@@ -215,7 +202,7 @@ class _Errand:
 class _Errands:
     """The requests that are still open."""
 
-    def __init__(self, grid: Grid, kind: str, content: RecordDict, terms: Terms, asker: Asker) -> None:
+    def __init__(self, grid: Grid, kind: str, content: RecordDict, terms: RequestTerms, asker: Asker) -> None:
         self.grid, self.kind, self.content, self.terms, self.asker = grid, kind, content, terms, asker
         self.started = monotonic()
         self.looked = -math.inf
@@ -301,7 +288,7 @@ class _Errands:
             self.content,
             dst_node_id=node,
             message_type=self.kind,
-            group_id=str(self.content.config_records["request"]["round"]),
+            group_id=str(self.content.config_records[REQUEST]["round"]),
             ttl=max(self._left(), 0.0) + SLACK_SECONDS,
         )
         # One at a time: of several, Flower does not always tell which could not be sent.
@@ -343,7 +330,7 @@ class _Errands:
 
 def _reply(node: int, message: Message) -> Reply:
     content = message.content
-    reasons = [_reason(content, kind) for kind in ("refused", "declined")]
+    reasons = [_reason(content, kind) for kind in (REFUSED, DECLINED)]
     return Reply(node, content, reasons[0], size(content), reasons[1])
 
 

@@ -24,12 +24,12 @@ SECONDS = 20.0
 RUNS = 200
 """Flower's last runs, which are looked at."""
 
-Status = Literal["pending", "starting", "running", "completed", "failed", "stopped"]
+TaskStatus = Literal["pending", "starting", "running", "completed", "failed", "stopped"]
 _Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
-class Node:
+class FlowerNode:
     """A clinic's SuperNode as the SuperLink knows it.
 
     Attributes:
@@ -53,7 +53,7 @@ class FlowerRun:
 
     run_id: int
     run: str
-    status: Status
+    status: TaskStatus
     details: str
 
     @property
@@ -111,13 +111,13 @@ class Control:
         request = UnregisterNodeRequest(node_id=node_id)
         self._call("unregister a key", lambda: self._client.UnregisterNode(request))
 
-    def nodes(self) -> tuple[Node, ...]:
+    def nodes(self) -> tuple[FlowerNode, ...]:
         """Return all clinics that may connect. Raises ServiceError."""
         from flwr.proto.control_pb2 import ListNodesRequest
 
         answer = self._call("list the clinics", lambda: self._client.ListNodes(ListNodesRequest()))
         return tuple(
-            Node(info.node_id, info.name, info.public_key, info.status == "online", _since(info))
+            FlowerNode(info.node_id, info.name, info.public_key, info.status == "online", _since(info))
             for info in answer.nodes_info
             if info.status != "unregistered"
         )

@@ -17,8 +17,11 @@ from typing import Any, cast
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
+from melfed.common import messages
 from melfed.common.audit.log import AuditLog, configure_logging
 from melfed.common.errors import RunError
+from melfed.common.locks import only_one
+from melfed.common.messages import DECLINED, IDENTITY, REFUSED
 from melfed.common.study.protocol import StudyProtocol
 from melfed.server.clinics.self_reports import Said, note_said, word, words
 from melfed.server.config import ServerConfig, read_server
@@ -29,9 +32,9 @@ from melfed.server.flower.reply_fetcher import received
 from melfed.server.flower.superlink import CONFIG_VARIABLE
 from melfed.server.report.page import write_report
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.lock import CONDUCTED, held
 from melfed.server.runs.names import run_path
 from melfed.server.runs.request import read_request
+from melfed.server.runs.state import CONDUCTED
 
 HANDOVER_SECONDS = 15.0
 """How long a process waits for the one before it to end."""
@@ -72,7 +75,7 @@ def conduct_run(config: ServerConfig, run: str, grid: Grid, flower_run: int) -> 
         `state.json` says so.
     """
     path = run_path(config, run)
-    with held(path / CONDUCTED, f"run {run} is conducted", HANDOVER_SECONDS):
+    with only_one(path / CONDUCTED, f"run {run} is conducted", HANDOVER_SECONDS):
         folder = RunFolder.open(path)
         terms = Conduct(
             expected=frozenset(read_request(path).clinics),
@@ -143,7 +146,7 @@ def listening(grid: Grid, said: Path, digest: str) -> Grid:
 
 
 def _identity(message: Message) -> dict[str, Any] | None:
-    found = None if message.has_error() else message.content.config_records.get("identity")
+    found = None if message.has_error() else message.content.config_records.get(IDENTITY)
     return None if found is None else dict(found)
 
 
@@ -151,7 +154,7 @@ def said_in(message: Message, digest: str) -> Said:
     """Return what a clinic says of itself in its answer about a study."""
     identity = _identity(message) or {}
     records = message.content.config_records
-    reasons = [record.get("reason", "") for kind in ("declined", "refused") if (record := records.get(kind))]
+    reasons = [record.get("reason", "") for kind in (DECLINED, REFUSED) if (record := records.get(kind))]
     budget = identity.get("budget")
     known = isinstance(budget, int | float) and math.isfinite(budget)
     return Said(
@@ -159,7 +162,7 @@ def said_in(message: Message, digest: str) -> Said:
         approved=words(identity["approved"]) if "approved" in identity else None,
         budget=float(budget) if known and budget is not None else None,
         reason=exchange.one_line(str(reasons[0])) if reasons else "",
-        declined=digest if "declined" in records else "",
+        declined=digest if DECLINED in records else "",
     )
 
 
@@ -173,9 +176,9 @@ def roll_call(config: ServerConfig, grid: Grid) -> None:
     study = last.study() if last else StudyProtocol()
     content = exchange.request(0, study, run="")
     nodes = dict.fromkeys(exchange.online(grid), "")
-    terms = exchange.Terms(ROLL_CALL_SECONDS)
+    terms = exchange.RequestTerms(ROLL_CALL_SECONDS)
     heard = listening(grid, config.clinics_said, study.digest)
-    for _ in exchange.ask(heard, exchange.DESCRIBE, nodes, content, terms, _Patient()):
+    for _ in exchange.ask(heard, messages.DESCRIBE, nodes, content, terms, _Patient()):
         pass
 
 

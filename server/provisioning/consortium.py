@@ -103,7 +103,7 @@ CONSORTIUM = Form(ConsortiumFile, "consortium", "'name:', 'server:' and 'clinics
 
 
 @dataclass(frozen=True)
-class Clinic:
+class ConsortiumClinic:
     """A clinic of a consortium, its data folder made absolute."""
 
     name: str
@@ -119,10 +119,10 @@ class Consortium:
     file: ConsortiumFile
 
     @property
-    def clinics(self) -> tuple[Clinic, ...]:
+    def clinics(self) -> tuple[ConsortiumClinic, ...]:
         """The clinics in the file's order."""
         return tuple(
-            Clinic(str(entry.name), entry, self.path.parent / entry.data.folder if entry.data else None)
+            ConsortiumClinic(str(entry.name), entry, self.path.parent / entry.data.folder if entry.data else None)
             for entry in self.file.clinics
         )
 

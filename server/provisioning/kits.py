@@ -13,7 +13,7 @@ from pathlib import Path
 from melfed.common.errors import StorageError
 from melfed.common.files import atomic_write
 from melfed.server.clinics.certificates import Certificate
-from melfed.server.provisioning.consortium import Clinic, Consortium
+from melfed.server.provisioning.consortium import Consortium, ConsortiumClinic
 
 SUMS = "SHA256SUMS"
 PUBLIC, SECRET = 0o644, 0o600
@@ -28,7 +28,7 @@ def template(name: str, values: Mapping[str, object]) -> bytes:
     return re.sub(r"@([a-z_]+)@", lambda match: str(values[match[1]]), text).encode("utf-8")
 
 
-def clinic_files(consortium: Consortium, clinic: Clinic, values: Mapping[str, object]) -> dict[str, Content]:
+def clinic_files(consortium: Consortium, clinic: ConsortiumClinic, values: Mapping[str, object]) -> dict[str, Content]:
     """Return the files of a clinic's kit that hold no key, by path.
 
     Args:

@@ -30,7 +30,7 @@ from melfed.server.clinics.certificates import (
 )
 from melfed.server.clinics.registry import ClinicRecord, approve, read_clinics, replace_certificate
 from melfed.server.provisioning import kits
-from melfed.server.provisioning.consortium import SERVER_NAME, Clinic, Consortium, read_consortium
+from melfed.server.provisioning.consortium import SERVER_NAME, Consortium, ConsortiumClinic, read_consortium
 
 _SECRET_BYTES = 48
 _OWN_FILES = ("clinic.crt", "clinic.key", "node.key")
@@ -117,7 +117,7 @@ class _Maker:
         secret = {"server.key": pair.key, "superexec.secret": secrets.token_hex(_SECRET_BYTES).encode("ascii")}
         kits.write_folder(self._folders.server, public, secret)
 
-    def make_clinic(self, clinic: Clinic, app: str) -> bool:
+    def make_clinic(self, clinic: ConsortiumClinic, app: str) -> bool:
         """Write a clinic's kit, its archive and, last, its record, unless it has one; return whether it had none."""
         folder = self._folders.clinics / clinic.name
         if (self._folders.records / f"{clinic.name}.json").exists():
@@ -130,7 +130,7 @@ class _Maker:
         approve(self._folders.records, _record(clinic.name, folder))
         return True
 
-    def _write_kit(self, clinic: Clinic, app: str) -> None:
+    def _write_kit(self, clinic: ConsortiumClinic, app: str) -> None:
         pair = self._clinic_certificate(clinic.name)
         values = kits.words(self._ca, _version()) | {"app": app}
         public = kits.clinic_files(self._consortium, clinic, values)
@@ -182,7 +182,7 @@ def _record(name: str, folder: Path) -> ClinicRecord:
     )
 
 
-def _listed(consortium: Consortium) -> dict[str, Clinic]:
+def _listed(consortium: Consortium) -> dict[str, ConsortiumClinic]:
     return {clinic.name: clinic for clinic in consortium.clinics}
 
 

@@ -11,7 +11,7 @@ import torch
 from melfed.common.data.augmentation import to_input
 from melfed.common.data.dataset import Images
 from melfed.common.data.images.decoder import ImageProblem, decode
-from melfed.common.data.images.store import ImageStore, LeftOut, Progress
+from melfed.common.data.images.store import ImageStore, LeftOut
 from melfed.common.data.records import read_table
 from melfed.common.data.tables.rows import ReadOptions
 from melfed.common.errors import DataError, RunError, WeightsError
@@ -23,6 +23,7 @@ from melfed.common.model.backbones import BACKBONES
 from melfed.common.model.classifier import Classifier, saved_classifier
 from melfed.common.model.inference import autocast, pick_device, score
 from melfed.common.model.weights import run_metadata
+from melfed.common.progress import Progress
 from melfed.common.study.build import study_weights
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import load_tensors, save_tensors
@@ -141,7 +142,7 @@ def _model_path(folder: RunFolder, local: bool, clinic: str | None) -> Path:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class RunEvaluation:
     """A model's metrics on a labelled folder, and what to know about them.
 
     Attributes:
@@ -162,7 +163,7 @@ def evaluate_run(
     progress: Progress | None = None,
     options: ReadOptions | None = None,
     clinic: str | None = None,
-) -> Evaluation:
+) -> RunEvaluation:
     """Score a run's final model on every usable image of a labelled folder.
 
     Args:
@@ -200,7 +201,7 @@ def evaluate_run(
     scores = score(model.to(device), images, study.data.image_size, device, scored)
     missing = tuple(LeftOut(row, "the table names it, but there is no such image") for row in table.missing)
     known = folder.trained_on()
-    return Evaluation(
+    return RunEvaluation(
         scored_metrics(scores, images.targets, images.groups),
         images.store.left_out + missing,
         sum(PurePosixPath(record.image).stem in known for record in images.records),

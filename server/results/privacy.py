@@ -8,7 +8,7 @@ from melfed.common.study.protocol import PrivacySpec, StudyProtocol, validates
 from melfed.common.study.recipe import Choice
 from melfed.server.report.privacy_words import shown
 from melfed.server.runs.counts import Counts
-from melfed.server.runs.outcome import Account
+from melfed.server.runs.outcome import ReportedAccount
 from melfed.server.runs.summary import ClinicPrivacy, PrivacySummary, RecipeChoice, ReleasedQuantity
 
 PART = "part of ε"
@@ -22,7 +22,7 @@ _PLURALS = {"patient": "patients", "lesion": "lesions", "image": "images"}
 
 def summarise_privacy(
     study: StudyProtocol,
-    accounts: Mapping[str, Account],
+    accounts: Mapping[str, ReportedAccount],
     clinics: Mapping[str, Counts],
     choices: Sequence[Choice] = (),
     warnings: Sequence[str] = (),
@@ -84,7 +84,9 @@ def _largest(values: Sequence[float | None]) -> float | None:
     return max(known) if len(known) == len(values) else None
 
 
-def _evaluation_noise(study: StudyProtocol, privacy: PrivacySpec, accounts: Mapping[str, Account]) -> float | None:
+def _evaluation_noise(
+    study: StudyProtocol, privacy: PrivacySpec, accounts: Mapping[str, ReportedAccount]
+) -> float | None:
     noises = [account.evaluation_noise_multiplier for account in accounts.values()]
     known = [noise for noise in noises if noise is not None]
     if len(known) != (len(noises) if privacy.evaluation == "noised" else 0):

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from melfed.common.errors import RunError
-from melfed.common.tensors import Tensors, load_tensors, save_tensors
+from melfed.common.tensors import Tensors, group_of, in_group, load_tensors, save_tensors
 
 KEPT = 2
+_GROUPS = ("model", "optimizer", "average")
 _NAME = re.compile(r"^round-(\d{6})\.safetensors$")
 
 
@@ -32,9 +33,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         StorageError: it cannot be written; earlier checkpoints stay whole.
     """
-    tensors = {f"model/{name}": tensor for name, tensor in checkpoint.model.items()}
-    tensors |= {f"optimizer/{name}": tensor for name, tensor in checkpoint.optimizer.items()}
-    tensors |= {f"average/{name}": tensor for name, tensor in checkpoint.average.items()}
+    tensors = {name: each for group in _GROUPS for name, each in in_group(group, getattr(checkpoint, group)).items()}
     path = folder / f"round-{checkpoint.round:06d}.safetensors"
     save_tensors(path, tensors, {"round": checkpoint.round, "digest": checkpoint.digest})
     for old in _found(folder)[:-KEPT]:
@@ -71,15 +70,15 @@ def last_checkpoint(
             raise RunError(f"{path}: of study {str(metadata.get('digest'))[:12]}, not {digest[:12]}")
         if problems and told is not None:
             told(f"{problems[0]}; going on from the one before")
-        parts = (_under(prefix, tensors) for prefix in ("model/", "optimizer/", "average/"))
+        parts = (_group(name, tensors) for name in _GROUPS)
         return Checkpoint(int(str(metadata["round"])), digest, *parts)
     if problems:
         raise RunError(f"{folder}: no whole checkpoint: {problems[0]}")
     return None
 
 
-def _under(prefix: str, tensors: dict[str, np.typing.NDArray[np.generic]]) -> Tensors:
-    return {n.removeprefix(prefix): np.asarray(t, np.float32) for n, t in tensors.items() if n.startswith(prefix)}
+def _group(name: str, tensors: dict[str, np.typing.NDArray[np.generic]]) -> Tensors:
+    return {name: np.asarray(tensor, np.float32) for name, tensor in group_of(name, tensors).items()}
 
 
 def _found(folder: Path) -> list[Path]:

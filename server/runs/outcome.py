@@ -9,7 +9,7 @@ from melfed.server.runs.counts import Counts
 
 
 @dataclass(frozen=True)
-class Account:
+class ReportedAccount:
     """What a clinic says of its privacy after a round.
 
     Attributes:
@@ -41,4 +41,4 @@ class Outcome:
     clinics: Mapping[str, Counts]
     test: Mapping[str, Histogram]
     everywhere: Mapping[str, Histogram] = field(default_factory=dict)
-    accounts: Mapping[str, Account] = field(default_factory=dict)
+    accounts: Mapping[str, ReportedAccount] = field(default_factory=dict)

@@ -1,8 +1,7 @@
 """A run's `state.json`: whether the coordinator wants it, and how far it is. The daemon resumes runs by it."""
 
 import contextlib
-import fcntl
-import os
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +11,20 @@ from pydantic import Field, ValidationError
 
 from melfed.common.errors import RunError, StorageError
 from melfed.common.files import write_text
+from melfed.common.locks import lock
 from melfed.common.study.protocol import Section
 
-Status = Literal["queued", "running", "completed", "failed", "stopped"]
+RunPhase = Literal["queued", "running", "completed", "failed", "stopped"]
 NAME, LOCK = "state.json", ".state.lock"
+CONDUCTED = ".conducted.lock"
+"""In a run folder: held by the ServerApp that conducts the run."""
 
 
 class RunState(Section):
     """What `state.json` says."""
 
     wanted: bool = Field(True, description="a run that is wanted and has no active Flower run is submitted again")
-    status: Status = Field("queued", description="how the run stands")
+    status: RunPhase = Field("queued", description="how the run stands")
     reason: str = Field("", description="why it failed or was stopped, in one line")
     flower_run: int | None = Field(None, description="Flower's id of the run that does the work")
     round: int = Field(0, ge=0, description="the last round that is checkpointed")
@@ -72,13 +74,9 @@ def change_state(folder: Path, **changes: Any) -> RunState:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     path = folder / LOCK
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}; free space and try again") from None
-    try:
-        # Held for one small write; the kernel lets go of it when its holder dies.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock(path, math.inf))  # held for one small write
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be written: {error.strerror}; free space and try again") from None
         yield
-    finally:
-        os.close(descriptor)

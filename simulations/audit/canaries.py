@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from melfed.client.data.clinic_data import Part
+from melfed.client.data.split import Part
 from melfed.client.privacy.accounting import Mechanism
 from melfed.client.privacy.plan import privacy_of
 from melfed.client.training.inputs import CachedInputs, Inputs, PixelInputs

@@ -27,9 +27,9 @@ from PIL import Image
 from melfed.client.config.clinic import ClinicConfig, ClinicFile, DataSection
 from melfed.client.config.folders import prepare_worker
 from melfed.client.config.policy import ClinicPolicy
-from melfed.client.data.clinic_data import ClinicData, Part
+from melfed.client.data.clinic_data import ClinicData
 from melfed.client.data.loading import clinic_data, stamp
-from melfed.client.data.split import part_of
+from melfed.client.data.split import Part, part_of
 from melfed.client.privacy.plan import privacy_of
 from melfed.client.privacy.units import unit_of
 from melfed.client.rpc import codec as wire
@@ -85,7 +85,7 @@ class Seen:
     size: int
 
 
-class Clinic:
+class AuditedClinic:
     """A clinic in a folder; whoever uses it closes it (`with`)."""
 
     def __init__(
@@ -113,7 +113,7 @@ class Clinic:
         self._call_off = False
         self._service: Service | None = None
 
-    def __enter__(self) -> "Clinic":
+    def __enter__(self) -> "AuditedClinic":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,7 +12,6 @@ claimed ε does prove is a fault: missing noise, broken clipping, images counted
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -28,12 +27,13 @@ from melfed.client.privacy.units import units_of
 from melfed.client.rpc import worker_pb2 as pb
 from melfed.common.errors import StudyError
 from melfed.common.model.classifier import trainable_tensors
+from melfed.common.progress import Progress
 from melfed.common.study.build import build_study_classifier
 from melfed.common.study.protocol import StudyProtocol
 from melfed.simulations.audit.bound import lower_bound, provable
 from melfed.simulations.audit.canaries import Auditor, Bits, CanaryWorker, correct_guesses
 from melfed.simulations.audit.door import (
-    Clinic,
+    AuditedClinic,
     Picture,
     Question,
     images_of,
@@ -43,8 +43,6 @@ from melfed.simulations.audit.door import (
     policy_for,
     write_data,
 )
-
-Progress = Callable[[int, int], None]
 
 ORDINARY_UNITS: Final = 16
 """Patients of the clinic's own that train beside the canaries."""
@@ -158,7 +156,7 @@ def audit_canaries(
     worker = functools.partial(CanaryWorker, auditor, names)
     # A little more, since the ledger adds up in another order than the plan.
     policy = policy_for(asked, max(privacy.epsilon or 0.0, plan.epsilon * (1 + 1e-6)))
-    with Clinic(folder, policy, device, weights_dir, worker) as door:
+    with AuditedClinic(folder, policy, device, weights_dir, worker) as door:
         door.take_key(key)
         tensors = trainable_tensors(model)
         for number in range(1, plan.rounds + 1):

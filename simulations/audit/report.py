@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +12,7 @@ from melfed.client.data.clinic_data import ClinicData
 from melfed.client.privacy.plan import plan_of
 from melfed.client.privacy.sampling import secure_generator
 from melfed.common.model.inference import pick_device
+from melfed.common.progress import Progress
 from melfed.common.seeds import seed_for
 from melfed.common.study.build import seal
 from melfed.common.study.protocol import StudyProtocol
@@ -23,7 +23,6 @@ from melfed.simulations.audit.trials import WorldsAudit, audit_worlds
 if TYPE_CHECKING:
     from rich.table import Table
 
-Progress = Callable[[int, int], None]
 
 CONFIDENCE: Final = 0.95
 PARTS: Final = 2

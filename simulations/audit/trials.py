@@ -8,7 +8,7 @@ made on other trials, the many statistics cost the proof nothing.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 
 from melfed.client.privacy.plan import privacy_of
+from melfed.common.progress import Progress
 from melfed.common.study.protocol import StudyProtocol
 from melfed.simulations.audit.bound import lower_bound, provable
 from melfed.simulations.audit.statistics import Observation, Statistic, choose
@@ -26,8 +27,6 @@ LOOKS: Final = 6
 FINALISTS: Final = 2
 FEWEST_TRIALS, TRIALS_A_CHANCE = 120, 12
 """Trials that prove: more where a higher ε takes more to be refuted, so that some wrong guesses are forgiven."""
-
-Progress = Callable[[int, int], None]
 
 
 _Seen = tuple[list[Observation], list[Observation]]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from melfed.client.config.policy import ClinicPolicy
-from melfed.client.data.clinic_data import Part
+from melfed.client.data.split import Part
 from melfed.client.ledger.key import ledger_key
 from melfed.client.privacy.plan import privacy_of
 from melfed.client.worker.guard import Protection
@@ -30,7 +30,7 @@ from melfed.common.study.protocol import PrivacySpec, StudyProtocol
 from melfed.common.tensors import Tensors
 from melfed.simulations.audit import network
 from melfed.simulations.audit.door import (
-    Clinic,
+    AuditedClinic,
     Picture,
     Question,
     Seen,
@@ -74,7 +74,7 @@ class Scenario:
 
     name: str
     study: StudyProtocol
-    clinics: tuple[Clinic, Clinic]
+    clinics: tuple[AuditedClinic, AuditedClinic]
     questions: Mapping[str, Question]
     direction: Mapping[str, Floats] = field(default_factory=dict)
     fresh: bool = False
@@ -243,13 +243,15 @@ class _Maker:
         found = patients(start or f"{part}-{int(positive)}", count, self.study, self.key, part, like)
         return [Picture(record, self.colours[white]) for patient in found for record in images_of(patient, images)]
 
-    def _pair(self, name: str, others: Sequence[Picture], patient: Sequence[Picture]) -> tuple[Clinic, Clinic]:
+    def _pair(
+        self, name: str, others: Sequence[Picture], patient: Sequence[Picture]
+    ) -> tuple[AuditedClinic, AuditedClinic]:
         """Write a clinic without and one with a patient; both have one secret, which the auditor knows."""
         pair = []
         for world, pictures in (("without", others), ("with", [*others, *patient])):
             folder = self.folder / name / world
             write_data(folder, pictures)
-            clinic = Clinic(folder, self.policy, CPU, self.weights)
+            clinic = AuditedClinic(folder, self.policy, CPU, self.weights)
             clinic.take_key(self.key)
             pair.append(clinic)
         return pair[0], pair[1]
@@ -257,7 +259,7 @@ class _Maker:
     def _scenario(
         self,
         name: str,
-        clinics: tuple[Clinic, Clinic],
+        clinics: tuple[AuditedClinic, AuditedClinic],
         model: Tensors,
         called_off: bool = False,
         evaluated: bool = True,
@@ -293,7 +295,7 @@ def _diagnosis(study: StudyProtocol, positive: bool) -> str:
     return next(code for code in BENIGN if code not in study.data.positive)
 
 
-def _direction(study: StudyProtocol, clinics: tuple[Clinic, Clinic], model: Tensors) -> dict[str, Floats]:
+def _direction(study: StudyProtocol, clinics: tuple[AuditedClinic, AuditedClinic], model: Tensors) -> dict[str, Floats]:
     """Return where the patient moves a step's sum: what the auditor computes on its own, without noise."""
     content = study.model_dump(mode="json")
     content["privacy"] |= {"epsilon": None, "noise_multiplier": 0.0}

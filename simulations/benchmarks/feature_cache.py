@@ -20,14 +20,14 @@ import typer
 if TYPE_CHECKING:
     from melfed.client.training.inputs import Inputs
     from melfed.common.data.dataset import Images
-    from melfed.common.model.backbones import Part
+    from melfed.common.model.backbones.spec import Trainable
     from melfed.common.study.protocol import StudyProtocol
     from melfed.common.tensors import Tensors
 
 TO_REACH = 100.0
 """Times by which a head-only round gets faster."""
 
-PARTS: "tuple[Part, ...]" = ("head", "last_block")
+PARTS: "tuple[Trainable, ...]" = ("head", "last_block")
 
 
 def measure(data: Path | None, images: int, size: int, backbone: str, repeats: int) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def measure(data: Path | None, images: int, size: int, backbone: str, repeats: i
     return {"cores": os.cpu_count(), "backbone": backbone, "image_size": size, "images": len(train), "trained": rows}
 
 
-def _compare(study: "StudyProtocol", part: "Part", images: "Images", repeats: int) -> dict[str, float]:
+def _compare(study: "StudyProtocol", part: "Trainable", images: "Images", repeats: int) -> dict[str, float]:
     """Return what rounds cost where one part of the network learns, and how far the two trained models are apart."""
     import numpy as np
     import torch

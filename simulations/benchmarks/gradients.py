@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from melfed.common.model.backbones import Part
+from melfed.common.model.backbones.spec import Trainable
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ CLIPPING_NORM: Final = 1.0
 Step = Callable[[], None]
 
 
-def network(backbone: str, part: Part, *, channels_last: bool) -> "Classifier":
+def network(backbone: str, part: Trainable, *, channels_last: bool) -> "Classifier":
     """Return a network as a study builds it from ImageNet weights, but with random ones, on the device used here."""
     import torch
 
@@ -69,7 +69,7 @@ def device() -> "torch.device":
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def make_step(method: str, backbone: str, size: int, part: Part, batch: int) -> Step:
+def make_step(method: str, backbone: str, size: int, part: Trainable, batch: int) -> Step:
     """Return a function that takes one step. Whatever a method needs before its first step is done here.
 
     Args:
@@ -178,7 +178,7 @@ def without_operations_in_place(trunk: "nn.Module") -> "nn.Module":
     return traced
 
 
-def measure(backbone: str, size: int, part: Part, batch: int, repeats: int) -> dict[str, Any]:
+def measure(backbone: str, size: int, part: Trainable, batch: int, repeats: int) -> dict[str, Any]:
     """Return one row: seconds and peak bytes by method (null where it cannot run), why not, and the ratios."""
     steps: dict[str, Step] = {}
     failures: dict[str, str] = {}
@@ -217,7 +217,7 @@ def measure(backbone: str, size: int, part: Part, batch: int, repeats: int) -> d
     }
 
 
-def peak_memory(method: str, backbone: str, size: int, part: Part, batch: int) -> int | None:
+def peak_memory(method: str, backbone: str, size: int, part: Trainable, batch: int) -> int | None:
     """Return the bytes that two steps need at most beyond the network and its inputs; None where it is not known."""
     import torch
 
@@ -231,7 +231,7 @@ def peak_memory(method: str, backbone: str, size: int, part: Part, batch: int) -
         return processes.submit(_resident_peak, method, backbone, size, part, batch).result()
 
 
-def _resident_peak(method: str, backbone: str, size: int, part: Part, batch: int) -> int:
+def _resident_peak(method: str, backbone: str, size: int, part: Trainable, batch: int) -> int:
     warnings.simplefilter("ignore")
     make_step(method, "simple_cnn", 32, "full", 2)()  # libraries load, and threads start
     step = make_step(method, backbone, size, part, batch)
@@ -260,7 +260,9 @@ def _cuda_peak(step: Step) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def _method_and_part(method: str, backbone: str, size: int, part: Part, batch: int) -> tuple[str, str, int, Part, int]:
+def _method_and_part(
+    method: str, backbone: str, size: int, part: Trainable, batch: int
+) -> tuple[str, str, int, Trainable, int]:
     if method == "ordinary full":
         return "ordinary", backbone, size, "full", batch
     return method, backbone, size, part, batch

@@ -26,10 +26,10 @@ from melfed.common.metrics.score_edges import edges_around, score_edges
 
 SCALES, SHIFTS = (1e-4, 1.0, 1e4), (-30.0, 0.0, 30.0)
 _OLD: FloatArray = np.linspace(-12.0, 12.0, 1023)
-Part = tuple[FloatArray, FloatArray, list[str]]
+Scores = tuple[FloatArray, FloatArray, list[str]]
 
 
-def ways(parts: list[Part], scale: float, shift: float, sigma: float) -> Iterator[tuple[str, Histogram]]:
+def ways(parts: list[Scores], scale: float, shift: float, sigma: float) -> Iterator[tuple[str, Histogram]]:
     """Yield each way's pooled histogram."""
     fixed = [(np.append(_OLD, 12.1)[np.searchsorted(_OLD, x, side="right")], y, g) for x, y, g in parts]
     yield "fixed", pooled(ScoreHistogram.from_scores(*part) for part in fixed)

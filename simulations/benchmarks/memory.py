@@ -2,12 +2,11 @@
 
 import contextlib
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from melfed.common.process.launcher import processes
+import psutil
 
 MEGABYTE = 1e6
 _ROLE = re.compile(r"-m melfed\.(client|server)\.cli\.main (\w+)")
@@ -42,15 +41,14 @@ def role(command: str, parent: str) -> str:
 
 def roles(roots: Iterable[int]) -> dict[int, str]:
     """Return the roles of some processes and all below them."""
-    below: dict[int, list[int]] = defaultdict(list)
-    for process in processes():
-        below[process.parent].append(process.pid)
     found: dict[int, str] = {}
     queue = [(root, "") for root in roots]
     while queue:
         pid, parent = queue.pop()
-        found[pid] = role(_command(pid), parent) or parent
-        queue += [(child, found[pid]) for child in below[pid]]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            found[pid] = role(" ".join(process.cmdline()), parent) or parent
+            queue += [(child.pid, found[pid]) for child in process.children()]
     return found
 
 
@@ -101,9 +99,3 @@ class Peaks:
 def growth(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
     """Return by how many bytes each role grew that was there both times."""
     return {name: after[name] - before[name] for name in before if name in after}
-
-
-def _command(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    return ""

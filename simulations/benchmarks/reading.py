@@ -65,7 +65,7 @@ _SITES = ("posterior torso", "lower extremity", "anterior torso", "upper extremi
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadingTime:
     """One version's reading of a folder.
 
     Attributes:
@@ -116,7 +116,7 @@ def _lines(rows: int, source: random.Random) -> Iterator[str]:
         yield ",".join(cells) + "\n"
 
 
-def measure(checkout: Path, folder: Path, times: int) -> Reading:
+def measure(checkout: Path, folder: Path, times: int) -> ReadingTime:
     """Read a data folder by the code of a checkout, several times, and return the fastest."""
     best, alone, said = float("inf"), float("inf"), ""
     known = (checkout / "common/data/records.py").is_file()
@@ -133,7 +133,7 @@ def measure(checkout: Path, folder: Path, times: int) -> Reading:
         best, alone = min(best, spent), min(alone, float(said.split()[0]))
     _, rows, melanomas, layout = said.split(maxsplit=3)
     version = "this" if checkout == _REPOSITORY else str(checkout)
-    return Reading(version, layout.strip(), round(best, 2), round(alone, 2), int(rows), int(melanomas))
+    return ReadingTime(version, layout.strip(), round(best, 2), round(alone, 2), int(rows), int(melanomas))
 
 
 def main() -> None:

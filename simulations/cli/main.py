@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melfed.common.errors import AuditError, StudyError
-from melfed.server.cli.options import INTERVAL_WIDTH, NOTICE, Bar, Version, errors, metrics_cells, output, run_app
+from melfed.common.terminal.console import NOTICE, JsonOption, VersionOption, errors, output, run_app
+from melfed.server.cli.options import INTERVAL_WIDTH, Bar, metrics_cells
 
 if TYPE_CHECKING:
     from melfed.client.config.policy import ClinicPolicy
@@ -33,7 +34,6 @@ Data = Annotated[
 Override = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key of the study.")]
 Seed = Annotated[int | None, typer.Option(help="Replaces the study's seed.", show_default=False)]
 Cache = Annotated[Path | None, typer.Option(help="Where decoded images are kept.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Diagnoses = Annotated[
     list[str],
     typer.Option("--diagnosis", metavar="WORD=CODE", help="What a word in the tables means; see docs/vocabulary.md."),
@@ -57,7 +57,7 @@ Links = Annotated[
 
 
 @app.callback()
-def _root(version: Version = False) -> None:
+def _root(version: VersionOption = False) -> None:
     """Keep the commands as sub-commands."""
 
 
@@ -141,7 +141,7 @@ def run(
 def partition(
     study: Study,
     data: Data = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
     overrides: Override = [],  # noqa: B006 (typer copies it)
     seed: Seed = None,
     cache: Cache = None,
@@ -179,7 +179,7 @@ def audit(
         int | None,
         typer.Option(help="How many canary patients, each in by a fair coin.", show_default="500 to 1000"),
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
     overrides: Override = [],  # noqa: B006 (typer copies it)
     seed: Annotated[
         int | None,
@@ -234,7 +234,7 @@ def audit(
 @app.command()
 def data(
     folder: Annotated[Path, typer.Argument(help="Folder of labelled images.", show_default=False)],
-    as_json: Json = False,
+    as_json: JsonOption = False,
     diagnoses: Diagnoses = [],  # noqa: B006 (typer copies it)
     shared_ids: SharedIds = False,
     classes: Classes = None,

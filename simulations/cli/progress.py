@@ -6,7 +6,7 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from melfed.common.study.recipe import Choice
-from melfed.server.cli.options import errors
+from melfed.common.terminal.console import errors
 from melfed.server.report.privacy_words import shown
 from melfed.server.runs.counts import Counts
 

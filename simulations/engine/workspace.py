@@ -4,13 +4,14 @@ import contextlib
 import os
 import secrets
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from melfed.common.errors import StorageError
-from melfed.server.runs.lock import held, is_held
+from melfed.common.locks import is_held, only_one
 
 PREFIX = "melfed-sim-"
 LOCK = "owner.lock"
@@ -42,7 +43,7 @@ def workspace(parent: Path | None = None) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(f"{parent}: cannot be written: {error.strerror}; free space, or set TMPDIR") from None
     try:
-        with held(draft / LOCK, "the folder is used"):
+        with only_one(draft / LOCK, "the folder is used"):
             draft.rename(folder)
             yield folder
     finally:
@@ -78,13 +79,7 @@ def _is_dead(path: Path) -> bool:
 
 def _end_processes(folder: Path) -> None:
     """Kill the processes whose environment names the folder: they are of this user, or could not be read."""
-    mark = f"{VARIABLE}={folder}".encode()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            # By a descriptor, which stands for this process alone, whoever has its number later.
-            descriptor = os.pidfd_open(int(entry.name))
-            try:
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            finally:
-                os.close(descriptor)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # another user's, or it has ended
+            if process.environ().get(VARIABLE) == str(folder):
+                process.kill()

@@ -7,6 +7,7 @@ Everything follows from the seed, the records and the scheme. The order of the t
 clinic's share is then divided as a real clinic divides its images.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -17,11 +18,12 @@ from melfed.client.data.split import ClinicSplit, Group, collect_groups, objecti
 from melfed.client.privacy.units import Unit
 from melfed.common.data.records import LesionRecord, group_ids
 from melfed.common.errors import DataError, StudyError
+from melfed.common.partition import SCHEMES
+from melfed.common.partition.scheme import Dealt
 from melfed.common.seeds import seed_for
 from melfed.common.study.protocol import PartitionSpec
-from melfed.simulations.partition.schemes import DEALS, Dealt, class_of
 
-__all__ = ["ClinicSplit", "ClinicSummary", "PartSummary", "describe", "partition"]
+__all__ = ["ClinicSplit", "PartSummary", "PartitionedClinic", "describe", "partition"]
 
 DEFAULT_CLINICS = 4
 """Number of clinics where the study names none and they do not follow from the sources."""
@@ -40,7 +42,7 @@ class PartSummary(BaseModel):
     melanomas: int
 
 
-class ClinicSummary(BaseModel):
+class PartitionedClinic(BaseModel):
     """How much there is at one clinic."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -106,7 +108,7 @@ def partition(
     generator = np.random.default_rng(seed_for(seed, "partition", spec.by))
     outcome, most = "", 0
     for _ in range(DRAWS):
-        owners = DEALS[spec.by](dealt, clinics, spec, generator)
+        owners = SCHEMES[spec.by](dealt, clinics, spec, generator)
         divided = _by_owner(groups, owners, clinics)
         outcome = _split_all(divided, records, spec, seed, unit)
         if not isinstance(outcome, str):
@@ -123,7 +125,7 @@ def partition(
     raise DataError(f"{outcome}, in the last of {DRAWS} draws: {remedy}")
 
 
-def describe(records: Sequence[LesionRecord], splits: Iterable[ClinicSplit]) -> tuple[ClinicSummary, ...]:
+def describe(records: Sequence[LesionRecord], splits: Iterable[ClinicSplit]) -> tuple[PartitionedClinic, ...]:
     """Count groups, images and melanomas in every part of every clinic; `splits` index into `records`."""
     ids = group_ids(records)
 
@@ -135,7 +137,7 @@ def describe(records: Sequence[LesionRecord], splits: Iterable[ClinicSplit]) -> 
         )
 
     return tuple(
-        ClinicSummary(
+        PartitionedClinic(
             name=split.name,
             train=count(split.train),
             validation=count(split.validation),
@@ -192,3 +194,14 @@ def _split_all(
             return reason
         splits.append(split)
     return tuple(splits)
+
+
+def class_of(records: Sequence[LesionRecord]) -> str:
+    """Return a group's class: the diagnosis of most of its images, of its positive ones where it has any.
+
+    Of several as frequent it is the first by name. An image whose diagnosis is not known counts as "positive" or
+    "negative".
+    """
+    kept = [record for record in records if record.target] or records
+    counts = Counter(record.diagnosis or ("positive" if record.target else "negative") for record in kept)
+    return min(counts, key=lambda name: (-counts[name], name))

@@ -1,6 +1,6 @@
 """From a folder of images to virtual clinics: read, decode, leave out what cannot be used, divide."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,12 @@ from melfed.common.data.records import (
 )
 from melfed.common.data.tables.rows import ReadOptions
 from melfed.common.errors import DataError
+from melfed.common.progress import Progress
 from melfed.common.seeds import seed_for
 from melfed.common.study.protocol import PhantomSection, StudyProtocol
 from melfed.server.runs.summary import DataSummary, LeftOutImage
 from melfed.simulations.partition.partition import ClinicSplit, partition
 from melfed.simulations.phantom.dataset import SYNTHETIC_NOTICE, PhantomSpec, write_phantom
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 
 from melfed.client.config.policy import ClinicPolicy
 from melfed.client.rpc import worker_pb2 as pb
-from melfed.client.rpc.api import Account, Description, TrainReply
+from melfed.client.rpc.api import Description, PrivacyAccount, TrainReply
 from melfed.client.worker.outbox import Outbox
-from melfed.client.worker.prometheus import Metrics
+from melfed.client.worker.prometheus import WorkerMetrics
 from melfed.client.worker.service import Service
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import MelfedError, StudyError
@@ -78,8 +78,12 @@ class FakeWorker:
         histogram = ScoreHistogram.from_scores(np.array([0.2, 0.9]), np.array([0, 1]), ["p1", "p2"])
         return {"validation": histogram, "test": histogram}
 
-    def account(self) -> Account | None:
-        return None if self.study.privacy is None else Account(float(self.charged), f"{self.charged:064d}", 3.0, None)
+    def account(self) -> PrivacyAccount | None:
+        return (
+            None
+            if self.study.privacy is None
+            else PrivacyAccount(float(self.charged), f"{self.charged:064d}", 3.0, None)
+        )
 
 
 class Clinic:
@@ -89,7 +93,7 @@ class Clinic:
         self.workers: dict[str, FakeWorker] = {}
         self.made: list[str] = []
         self.limits = {"epsilon": 50.0, "studies": "any", "non_private": True, **limits}
-        self.metrics = Metrics()
+        self.metrics = WorkerMetrics()
         self.log = folder / "audit.jsonl"
         self.outbox = Outbox(folder / "outbox")
         self.stamp = "data"

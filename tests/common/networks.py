@@ -11,7 +11,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from melfed.common.model.backbones import BACKBONES, Part
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones.spec import Trainable
 from melfed.common.model.classifier import Classifier
 
 
@@ -21,7 +22,7 @@ class Choices:
 
     backbone: str = "simple_cnn"
     pretrained: bool = False
-    train: Part = "full"
+    train: Trainable = "full"
     metadata: bool = False
     dropout_rate: float = 0.0
     neck: int | None = None

@@ -24,7 +24,8 @@ from melfed.client.config.clinic import ClinicConfig, read_clinic
 from melfed.client.rpc import codec as wire
 from melfed.client.rpc import worker_pb2 as pb
 from melfed.client.rpc.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
-from melfed.common.tensors import PACKED, from_array, from_bytes, to_array, to_bytes
+from melfed.common.messages import PACKED, pack, unpack
+from melfed.common.tensors import from_bytes, to_bytes
 
 MEGABYTES = 200
 Arrays = dict[str, np.ndarray]
@@ -155,10 +156,10 @@ def messenger(config: ClinicConfig) -> None:
     honest, honestly_scored = app._train, app._evaluate
 
     def held(record: Any) -> dict[str, Any]:
-        return from_array(record[PACKED].numpy())
+        return unpack("tensors", record)
 
     def packed(arrays: Mapping[str, Any]) -> Any:
-        return ArrayRecord({PACKED: Array(to_array(arrays))})
+        return ArrayRecord({PACKED: Array(pack(arrays))})
 
     def train(remote: Any, message: Any) -> Any:
         deed, content = deed_of(message.content["request"]["round"]), honest(remote, message)
@@ -232,12 +233,12 @@ def _send(honest: Callable[..., bool], contents: Any, announce: Any, push_object
 
 def start(config: ClinicConfig) -> None:
     from melfed.client.cli.daemon import _until_told
-    from melfed.client.daemon.daemon import Daemon
+    from melfed.client.daemon.daemon import ClientDaemon
 
     def command(here: ClinicConfig, role: str) -> tuple[str, ...]:
         return (sys.executable, __file__, role, "--config", str(here.path))
 
-    Daemon(config, command=command).run(_until_told())
+    ClientDaemon(config, command=command).run(_until_told())
 
 
 if __name__ == "__main__":

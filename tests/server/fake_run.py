@@ -20,7 +20,7 @@ from melfed.server.results.finalize import told_data
 from melfed.server.results.privacy import summarise_privacy
 from melfed.server.runs.counts import Counts, counted, totals
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.outcome import Account
+from melfed.server.runs.outcome import ReportedAccount
 from melfed.server.runs.summary import (
     ClinicSummary,
     DataSummary,
@@ -162,7 +162,7 @@ class FakeRun:
         )
 
 
-def accounts(study: StudyProtocol, clinics: Sequence[str]) -> dict[str, Account]:
+def accounts(study: StudyProtocol, clinics: Sequence[str]) -> dict[str, ReportedAccount]:
     """What each clinic says of its privacy: each spent a little less than the one before."""
     if study.privacy is None:
         return {}
@@ -170,7 +170,9 @@ def accounts(study: StudyProtocol, clinics: Sequence[str]) -> dict[str, Account]
     sigma, most = (8.2134, study.privacy.epsilon or 2.5) if noise is None else (noise, 2.5)
     evaluation = None if study.privacy.evaluation == "public" else min(sigma, 1) * EVALUATION_NOISE
     return {
-        name: Account(most * (0.9934 - number / 100) if sigma else None, f"{number + 10:02x}" * 32, sigma, evaluation)
+        name: ReportedAccount(
+            most * (0.9934 - number / 100) if sigma else None, f"{number + 10:02x}" * 32, sigma, evaluation
+        )
         for number, name in enumerate(clinics)
     }
 

@@ -13,13 +13,14 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from melfed.client.privacy.noise import NoiseSource
 from melfed.client.privacy.noisy_evaluation import noised_histograms
+from melfed.common import messages
+from melfed.common.messages import PACKED, pack, unpack
 from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.metrics.noisy_histogram import NoisyHistogram
 from melfed.common.metrics.score_edges import edges_around
 from melfed.common.seeds import seed_for
 from melfed.common.study.count_noise import unit_parts
 from melfed.common.study.protocol import FederationSpec, PrivacySpec, StudyProtocol, validates
-from melfed.common.tensors import PACKED, from_array, to_array
 from melfed.server.federation.context import Conduct
 from melfed.server.federation.rounds import Rounds
 from melfed.server.flower import channel as exchange
@@ -58,12 +59,12 @@ def noised_scores_of(clinic: str, part: str, images: int) -> NoisyHistogram:
 
 
 def arrays(tensors: Mapping[str, np.ndarray]) -> ArrayRecord:
-    return ArrayRecord({PACKED: Array(to_array(tensors))})
+    return ArrayRecord({PACKED: Array(pack(tensors))})
 
 
 def held(record: ArrayRecord) -> dict[str, np.ndarray]:
     """The tensors of a record."""
-    return from_array(record[PACKED].numpy())
+    return unpack("tensors", record)
 
 
 @dataclass
@@ -80,7 +81,7 @@ class FakeClinic:
     def __call__(self, message: Message) -> Answer:
         kind = message.metadata.message_type
         self.asked.append((kind, int(str(message.content.config_records["request"]["round"]))))
-        answer = {exchange.DESCRIBE: self.describe, exchange.TRAIN: self.train, exchange.EVALUATE: self.evaluate}[kind]
+        answer = {messages.DESCRIBE: self.describe, messages.TRAIN: self.train, messages.EVALUATE: self.evaluate}[kind]
         return self.tamper.get(kind, lambda content: content)(answer(message.content))
 
     def describe(self, _request: RecordDict) -> RecordDict:
@@ -300,4 +301,4 @@ def metrics(**values: float) -> Tamper:
 
 def counted_rounds(clinic: FakeClinic) -> list[int]:
     """The rounds that a clinic was asked to train in, with repetitions."""
-    return [number for kind, number in clinic.asked if kind == exchange.TRAIN]
+    return [number for kind, number in clinic.asked if kind == messages.TRAIN]

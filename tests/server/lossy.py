@@ -9,6 +9,7 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 
+from melfed.common import messages
 from melfed.common.study.protocol import StudyProtocol
 from melfed.server.federation import members
 from melfed.server.flower import channel as exchange
@@ -109,7 +110,7 @@ class LossyGrid(FakeGrid):
         node = message.metadata.dst_node_id
         trouble, state = self.trouble(node), self.states[node]
         answer: Answer
-        if message.metadata.message_type == exchange.TRAIN and state.crashes < trouble.crashes:
+        if message.metadata.message_type == messages.TRAIN and state.crashes < trouble.crashes:
             state.crashes += 1
             answer = Error(code=trouble.code, reason="ClientApp stopped responding.")
         else:
@@ -175,4 +176,4 @@ def deployed(path, study: StudyProtocol, grid: FakeGrid, **options) -> Run:
 
 def counted(clinics: Iterable[FakeClinic], number: int) -> dict[str, int]:
     """How often each clinic was asked to train in a round."""
-    return {clinic.name: clinic.asked.count((exchange.TRAIN, number)) for clinic in clinics}
+    return {clinic.name: clinic.asked.count((messages.TRAIN, number)) for clinic in clinics}

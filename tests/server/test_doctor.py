@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog
@@ -252,11 +251,3 @@ def test_no_broken_kit_makes_it_raise(tmp_path_factory: pytest.TempPathFactory, 
     assert exit_code(checks) == 1
     assert all(check.detail and "\n" not in check.detail for check in checks)
     shutil.rmtree(config.folder)
-
-
-def test_the_table(tmp_path: Path) -> None:
-    console = Console(width=100, record=True, file=(tmp_path / "out").open("w"))
-    console.print(doctor.render([Check("ports", "failed", "[in use]", "stop it")]))
-    text = console.export_text()
-    assert "✗" in text
-    assert "[in use]" in text

@@ -15,10 +15,8 @@ delete the folder while nothing runs.
 """
 
 import contextlib
-import fcntl
 import os
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ import numpy as np
 
 from melfed.common.data.images.decoder import DECODER_VERSION, Pixels
 from melfed.common.errors import StorageError
+from melfed.common.locks import HeldError, lock
 from melfed.common.process.memory import no_memory
 
 LOCK_SECONDS: Final = 600.0
@@ -52,7 +51,7 @@ _BUSY_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CacheOutcome:
     """What the index says of one file: its pixels' slot, the problem of its content, or that it was not readable."""
 
     sha256: str | None
@@ -89,7 +88,7 @@ class ImageCache:
         with storage_errors(self.folder):
             return np.memmap(self._pixels, dtype=np.uint8, mode="r", shape=shape)
 
-    def outcomes(self, paths: Sequence[str]) -> dict[str, tuple[Stamp, Outcome]]:
+    def outcomes(self, paths: Sequence[str]) -> dict[str, tuple[Stamp, CacheOutcome]]:
         """What the index knows of some files, by path, without slots whose pixels are gone.
 
         Each file is looked up by itself: a clinic with few images in a large folder does not read all of its index.
@@ -104,7 +103,7 @@ class ImageCache:
             # Looked at after the index was read: a build may be appending.
             slots = self._slots_on_disk()
         return {
-            os.fsdecode(path): ((length, mtime, ctime), Outcome(sha256, slot, problem))
+            os.fsdecode(path): ((length, mtime, ctime), CacheOutcome(sha256, slot, problem))
             for path, length, mtime, ctime, sha256, slot, problem in filter(None, found)
             if problem is not None or (slot is not None and slot < slots)
         }
@@ -122,7 +121,7 @@ class ImageCache:
         """Hold the cache for writing: one process at a time, until it ends, however it ends.
 
         Raises:
-            StorageError: another process has held it for `LOCK_SECONDS`, or the folder cannot be written.
+            StorageError: others have held it for `LOCK_SECONDS`, or the folder cannot be written.
         """
         with storage_errors(self.folder):
             self.folder.parents[1].mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -232,28 +231,13 @@ def storage_errors(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the build lock of a cache folder; the system releases it when the process ends, however it ends."""
-    with storage_errors(folder):
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _try_lock(lock, folder):
-            if time.monotonic() >= deadline:
+    with contextlib.ExitStack() as stack:
+        with storage_errors(folder):
+            try:
+                stack.enter_context(lock(folder / "lock", LOCK_SECONDS))
+            except HeldError as holder:
                 raise StorageError(
-                    f"image cache {folder}: another process has been building it for {LOCK_SECONDS:.0f} s; "
+                    f"image cache {folder}: {holder} has been building it for {LOCK_SECONDS:.0f} s; "
                     "wait for it, or set MELFED_CACHE elsewhere"
-                )
-            time.sleep(0.05)
+                ) from None
         yield
-    finally:
-        # Closing alone would leave the lock with a child process forked in the meantime.
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        os.close(lock)
-
-
-def _try_lock(lock: int, folder: Path) -> bool:
-    with storage_errors(folder):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True

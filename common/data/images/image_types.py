@@ -8,10 +8,6 @@ from typing import Final
 
 from melfed.common.data.tables.cells import folded
 
-IMAGE_TYPES: Final = ("dermoscopic", "clinical", "overview", "tbp tile", "tbp overview", "rcm")
-"""Kinds of pictures: through a dermoscope; close up by a camera; a part of the body; cut out of total body photographs,
-close up or not; reflectance confocal microscopy."""
-
 UNUSUAL: Final = frozenset({"rcm"})
 """Kinds that show no skin surface in colour; left out unless they are asked for."""
 
@@ -22,7 +18,7 @@ _AS_TAKEN: Final = frozenset({"instrument only", "none", "no", "unaltered", "ori
 
 @lru_cache(maxsize=256)
 def read_image_type(text: str) -> str | None:
-    """Return one of `IMAGE_TYPES`; None for words that are none.
+    """Return one of the study's `ImageType`s; None for words that are none.
 
     >>> read_image_type("clinical: close-up"), read_image_type("RCM: mosaic"), read_image_type("TBP tile: overview")
     ('clinical', 'rcm', 'tbp overview')

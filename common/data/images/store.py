@@ -8,7 +8,7 @@ are listed, each with its reason.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from melfed.common.data.images.cache import CacheBuilder, ImageCache, Outcome, Reading, Stamp
+from melfed.common.data.images.cache import CacheBuilder, CacheOutcome, ImageCache, Reading, Stamp
 from melfed.common.data.images.containers import split_member
 from melfed.common.data.images.decoder import (
     MAX_FILE_BYTES,
@@ -31,8 +31,7 @@ from melfed.common.data.images.decoder import (
 from melfed.common.data.images.duplicates import DuplicateGroup, find_duplicates, signature
 from melfed.common.data.images.links import LinkRule, Links
 from melfed.common.errors import DataError
-
-Progress = Callable[[int, int], None]
+from melfed.common.progress import Progress
 
 # Images decoded between two commits: what a killed build has to do again at most.
 _CHUNK: Final = 128
@@ -63,7 +62,7 @@ class _Survey:
 
     cache: ImageCache
     images: tuple[str, ...]
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, CacheOutcome]
     unusable: Mapping[str, str]
     pending: Sequence[_File]
     unreadable: Sequence[_File]
@@ -137,7 +136,7 @@ class ImageStore:
 
         Raises:
             DataError: the data folder is missing.
-            StorageError: the cache cannot be written, or another process has been building it for `LOCK_SECONDS`.
+            StorageError: the cache cannot be written, or others have been building it for `LOCK_SECONDS`.
         """
         survey = _survey(cache, root, images, size, links)
         if survey.pending or survey.unreadable:
@@ -206,7 +205,7 @@ def _survey(cache: Path, root: Path, images: Sequence[str], size: int, links: Li
     files, unusable = _find_files(real_root, names, LinkRule(real_root, links))
     store = ImageCache(cache, size)
     known = store.outcomes([file.path for file in files])
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, CacheOutcome] = {}
     pending: list[_File] = []
     for file in files:
         stamp, outcome = known.get(file.path, (None, None))

@@ -22,7 +22,7 @@ from melfed.client.config.folders import messenger_account, new_secret, prepare_
 from melfed.client.daemon.daemon import (
     CARRIERS,
     ROLES,
-    Daemon,
+    ClientDaemon,
     Role,
     lock_file,
     own_command,
@@ -75,7 +75,7 @@ def config(tmp_path: Path) -> ClinicConfig:
 
 
 @contextmanager
-def running(daemon: Daemon) -> Iterator[None]:
+def running(daemon: ClientDaemon) -> Iterator[None]:
     """Run a daemon in a thread; afterwards it has ended without an error."""
     stop, errors = threading.Event(), list[BaseException]()
 
@@ -97,7 +97,7 @@ def running(daemon: Daemon) -> Iterator[None]:
     assert errors == []
 
 
-def all_ready(daemon: Daemon) -> bool:
+def all_ready(daemon: ClientDaemon) -> bool:
     return all(state.status == "ready" for state in daemon.states().values())
 
 
@@ -107,7 +107,7 @@ def serving(config: ClinicConfig) -> dict[str, bool] | None:
 
 def test_three_processes_run_are_told_of_and_end(config: ClinicConfig) -> None:
     assert read_status(config) is None
-    daemon = Daemon(config, command=fake, backoff=QUICK)
+    daemon = ClientDaemon(config, command=fake, backoff=QUICK)
     with running(daemon):
         until(lambda: all_ready(daemon))
         states = daemon.states()
@@ -129,7 +129,7 @@ def test_three_processes_run_are_told_of_and_end(config: ClinicConfig) -> None:
 
 
 def test_a_killed_child_comes_back_and_is_in_the_audit_log(config: ClinicConfig) -> None:
-    daemon = Daemon(config, command=fake, backoff=QUICK)
+    daemon = ClientDaemon(config, command=fake, backoff=QUICK)
     with running(daemon):
         until(lambda: all_ready(daemon))
         first = daemon.states()["supernode"].pid
@@ -146,7 +146,7 @@ def test_health_says_which_process_is_not_there(config: ClinicConfig) -> None:
     def without_messenger(here: ClinicConfig, role: Role) -> tuple[str, ...]:
         return (sys.executable, "-I", "-S", "-c", "exit(3)") if role == "supernode" else fake(here, role)
 
-    daemon = Daemon(config, command=without_messenger, backoff=QUICK)
+    daemon = ClientDaemon(config, command=without_messenger, backoff=QUICK)
     with running(daemon):
         until(lambda: (serving(config) or {}).get("worker"))
         until(lambda: daemon.states()["supernode"].restarts)
@@ -154,7 +154,7 @@ def test_health_says_which_process_is_not_there(config: ClinicConfig) -> None:
 
 
 def test_carriers_alone_write_nothing_of_the_workers_and_see_whether_it_is_there(config: ClinicConfig) -> None:
-    daemon = Daemon(config, CARRIERS, command=fake, backoff=QUICK)
+    daemon = ClientDaemon(config, CARRIERS, command=fake, backoff=QUICK)
     assert not config.worker_state.exists()
     with running(daemon):
         until(lambda: all_ready(daemon))
@@ -171,7 +171,7 @@ def test_a_worker_that_turns_the_messenger_away_is_not_told_to_be_ready(config: 
     worker = subprocess.Popen(fake(config, "worker", greeting))
     try:
         until(config.socket.exists)
-        daemon = Daemon(config, CARRIERS, command=fake, backoff=QUICK)
+        daemon = ClientDaemon(config, CARRIERS, command=fake, backoff=QUICK)
         with running(daemon):
             until(lambda: all_ready(daemon))
             daemon._tell()
@@ -182,13 +182,13 @@ def test_a_worker_that_turns_the_messenger_away_is_not_told_to_be_ready(config: 
 
 
 def test_one_daemon_at_a_time(config: ClinicConfig) -> None:
-    daemon = Daemon(config, command=fake, backoff=QUICK)
+    daemon = ClientDaemon(config, command=fake, backoff=QUICK)
     with running(daemon):
         until(lambda: all_ready(daemon))
         before = {path: path.read_bytes() for path in config.state.rglob("*") if path.is_file()}
         for roles in (CARRIERS, ROLES):
-            with pytest.raises(ServiceError, match="runs already"):
-                Daemon(config, roles, command=fake).run(threading.Event())
+            with pytest.raises(ServiceError, match="daemon is run by process"):
+                ClientDaemon(config, roles, command=fake).run(threading.Event())
         assert before[config.superexec_secret] == config.superexec_secret.read_bytes()
         assert before.keys() == {path for path in config.state.rglob("*") if path.is_file()}
         assert all_ready(daemon)
@@ -198,7 +198,7 @@ def test_a_health_port_that_is_taken_is_said(config: ClinicConfig) -> None:
     with HealthServer(0) as other:
         taken = a_clinic(config.folder, messenger={"port": free_port()}, health_port=other.port)
         with pytest.raises(ServiceError, match=rf"port {other.port} on loopback is taken.*health_port"):
-            Daemon(taken, command=fake).run(threading.Event())
+            ClientDaemon(taken, command=fake).run(threading.Event())
     assert not worker_answers(config)
 
 
@@ -207,7 +207,7 @@ def test_systemd_hears_of_readiness_and_of_the_end(config: ClinicConfig, monkeyp
         line.bind(str(config.folder / "notify"))
         line.settimeout(DEADLINE)
         monkeypatch.setenv("NOTIFY_SOCKET", str(config.folder / "notify"))
-        daemon = Daemon(config, command=fake, backoff=QUICK)
+        daemon = ClientDaemon(config, command=fake, backoff=QUICK)
         heard: list[str] = []
         with running(daemon):
             while "READY=1" not in heard:
@@ -266,10 +266,10 @@ def test_run_as_root_the_messenger_is_another_user_who_cannot_read_the_data(monk
         config.path.chmod(0o644)
         config.ca_certificate.chmod(0o600)
         with pytest.raises(ServiceError, match=r"ca.crt: the messenger's user nobody cannot read it"):
-            Daemon(config, command=fake).run(threading.Event())
+            ClientDaemon(config, command=fake).run(threading.Event())
         for path in (config.ca_certificate, config.certificate):
             path.chmod(0o644)
-        daemon = Daemon(config, command=fake, backoff=QUICK)
+        daemon = ClientDaemon(config, command=fake, backoff=QUICK)
         nobody = messenger_account(config)
         assert nobody is not None
         with running(daemon):
@@ -300,7 +300,7 @@ def test_children_find_this_code_and_nothing_in_the_kit(tmp_path: Path) -> None:
     config = a_clinic(tmp_path)
     (tmp_path / "client").mkdir()
     (tmp_path / "client" / "__init__.py").write_text("raise SystemExit(9)")
-    daemon = Daemon(config, command=fake)
+    daemon = ClientDaemon(config, command=fake)
     child = daemon._child("worker", own_command, None)
     assert child.command[-2:] == ("--config", str(config.path))
     command = [*child.command[:-2], "--help"]
@@ -311,7 +311,7 @@ def test_children_find_this_code_and_nothing_in_the_kit(tmp_path: Path) -> None:
 
 
 def test_what_carries_gives_memory_back_and_what_trains_keeps_it(tmp_path: Path) -> None:
-    daemon = Daemon(a_clinic(tmp_path), command=fake)
+    daemon = ClientDaemon(a_clinic(tmp_path), command=fake)
     thrifty = {role for role in ROLES if ALLOCATOR.items() <= daemon._child(role, fake, None).environment.items()}
     assert thrifty == {"supernode", "messenger"}
 
@@ -324,7 +324,7 @@ def test_links_in_the_messengers_folder_give_it_no_file_of_others(config: Clinic
     treasure.write_text("root's")
     owner = config.messenger_state.stat().st_uid + 1
     os.chown(config.messenger_state, owner, -1)
-    daemon = Daemon(config, command=fake, backoff=QUICK)
+    daemon = ClientDaemon(config, command=fake, backoff=QUICK)
     for link in (lock_file(config).hardlink_to, lock_file(config).symlink_to):
         lock_file(config).unlink(missing_ok=True)
         link(treasure)
@@ -345,7 +345,7 @@ def test_a_full_disk_is_told_of_once_each_time(
     def full(*_: object) -> None:
         raise StorageError("status.json: cannot be written: No space left on device")
 
-    daemon = Daemon(config, command=fake)
+    daemon = ClientDaemon(config, command=fake)
     for times in (1, 2):
         with monkeypatch.context() as patch:
             patch.setattr(melfed.client.daemon.daemon, "write_private", full)

@@ -237,7 +237,7 @@ def test_the_data_are_looked_at_as_the_workers_user(opened: ClinicConfig) -> Non
 def test_data_that_the_unit_does_not_show_the_worker(
     config: ClinicConfig, setting: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(melfed.client.doctor.data.units, "UNIT_FOLDERS", (tmp_path / "units",))
+    monkeypatch.setattr(melfed.client.doctor.data.systemd_units, "UNIT_FOLDERS", (tmp_path / "units",))
     (tmp_path / "units").mkdir()
     (tmp_path / "units" / "melfed-worker.service").write_text(f"[Service]\nProtectHome={setting}\n")
     assert examined(config)["data folder"].status == "ok"

@@ -22,12 +22,14 @@ from melfed.client.rpc.api import melfed_version
 from melfed.client.rpc.codec import pack_failure, unpack_failure
 from melfed.client.worker.guard import Protection
 from melfed.client.worker.worker import ClinicWorker
+from melfed.common import messages
 from melfed.common.errors import DataError, DeclinedError, MelfedError
+from melfed.common.messages import PACKED, unpack
 from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.metrics.noisy_histogram import NoisyHistogram
 from melfed.common.model.classifier import trainable_tensors
 from melfed.common.study.protocol import StudyProtocol
-from melfed.common.tensors import PACKED, Tensors, from_array
+from melfed.common.tensors import Tensors
 from melfed.server.flower import channel as exchange
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.fake_worker import STUDY as FAKE
@@ -86,7 +88,7 @@ def question(
 
 
 def arrays(content: RecordDict, name: str) -> dict[str, np.ndarray]:
-    return from_array(content.array_records[name][PACKED].numpy())
+    return unpack(name, content.array_records[name])
 
 
 def refusal(content: RecordDict, clinic: str | None = "phantom_north") -> str:
@@ -97,7 +99,7 @@ def refusal(content: RecordDict, clinic: str | None = "phantom_north") -> str:
 
 
 def test_describe(worker: ClinicWorker, study: StudyProtocol) -> None:
-    content = ask(app_of(worker), exchange.DESCRIBE, question(0, study, "run"))
+    content = ask(app_of(worker), messages.DESCRIBE, question(0, study, "run"))
     assert set(content) == {"identity", "counts"}
     identity = {"clinic": "phantom_north", "digest": study.digest, "version": melfed_version()}
     assert dict(content.config_records["identity"]) == identity
@@ -105,7 +107,7 @@ def test_describe(worker: ClinicWorker, study: StudyProtocol) -> None:
 
 
 def test_train(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> None:
-    content = ask(app_of(worker), exchange.TRAIN, question(2, study, "run", tensors))
+    content = ask(app_of(worker), messages.TRAIN, question(2, study, "run", tensors))
     expected = worker.train(tensors, 2, study.digest)
     assert set(content) == {"request", "tensors", "validation", "metrics"}
     assert dict(content.config_records["request"]) == {"round": 2, "digest": study.digest, "run": "run"}
@@ -123,12 +125,12 @@ def test_train(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> 
 def test_nothing_is_said_of_a_validation_that_the_study_does_not_ask_for(
     worker: ClinicWorker, study: StudyProtocol, tensors: Tensors
 ) -> None:
-    content = ask(app_of(worker), exchange.TRAIN, question(1, study, "run", tensors))
+    content = ask(app_of(worker), messages.TRAIN, question(1, study, "run", tensors))
     assert set(content) == {"request", "tensors", "metrics"}
 
 
 def test_evaluate(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> None:
-    content = ask(app_of(worker), exchange.EVALUATE, question(2, study, "run", tensors))
+    content = ask(app_of(worker), messages.EVALUATE, question(2, study, "run", tensors))
     assert set(content) == {"request", "validation", "test"}
     expected = worker.evaluate(tensors, study.digest)
     for part in ("validation", "test"):
@@ -136,13 +138,13 @@ def test_evaluate(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) 
         assert histogram.to_lists() == expected[part].to_lists()
 
 
-@pytest.mark.parametrize("kind", [exchange.TRAIN, exchange.EVALUATE])
+@pytest.mark.parametrize("kind", [messages.TRAIN, messages.EVALUATE])
 def test_another_study_is_refused_with_the_reason(worker: ClinicWorker, tensors: Tensors, kind: str) -> None:
     content = ask(app_of(worker), kind, question(1, worker.study, "run", tensors, digest="f" * 64))
     assert refusal(content) == f"clinic phantom_north holds study {worker.study.digest[:12]}, not ffffffffffff"
 
 
-@pytest.mark.parametrize("kind", [exchange.TRAIN, exchange.EVALUATE])
+@pytest.mark.parametrize("kind", [messages.TRAIN, messages.EVALUATE])
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -161,28 +163,28 @@ def test_tensors_that_do_not_fit_are_refused_with_the_reason(
 
 def test_a_message_without_tensors_is_refused(worker: ClinicWorker) -> None:
     request = question(1, worker.study, "run")
-    assert refusal(ask(app_of(worker), exchange.TRAIN, request)).startswith("tensors do not fit the model: lacks head.")
+    assert refusal(ask(app_of(worker), messages.TRAIN, request)).startswith("tensors do not fit the model: lacks head.")
 
 
 def test_damaged_tensors_are_refused(worker: ClinicWorker, tensors: Tensors) -> None:
     record = ArrayRecord({PACKED: Array(dtype="uint8", shape=(8,), stype="numpy.ndarray", data=b"no array")})
     config = ConfigRecord({"round": 1, "digest": worker.study.digest, "run": "run"})
     content = RecordDict({"request": config, "tensors": record})
-    assert refusal(ask(app_of(worker), exchange.TRAIN, content)).startswith("tensors cannot be read: ")
+    assert refusal(ask(app_of(worker), messages.TRAIN, content)).startswith("tensors cannot be read: ")
 
 
 def test_a_worker_that_cannot_be_found_is_a_refusal(study: StudyProtocol) -> None:
     def nobody(_context: Context, _message: Message) -> ClinicWorker:
         raise DataError("the data folder is gone")
 
-    content = ask(make_app(nobody), exchange.DESCRIBE, question(0, study, "run"))
+    content = ask(make_app(nobody), messages.DESCRIBE, question(0, study, "run"))
     assert refusal(content, None) == "the data folder is gone"
 
 
 def test_the_worker_is_looked_up_by_context_and_message(worker: ClinicWorker, study: StudyProtocol) -> None:
     seen: list[tuple[int, object]] = []
     app = make_app(lambda context, message: seen.append((context.node_id, message.content["request"]["run"])) or worker)
-    ask(app, exchange.DESCRIBE, question(0, study, "run"))
+    ask(app, messages.DESCRIBE, question(0, study, "run"))
     assert seen == [(NODE, "run")]
 
 
@@ -209,7 +211,7 @@ def test_a_private_round_has_an_account_and_no_loss(
     phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path
 ) -> None:
     worker = private_worker(phantom_clinics, tmp_path)
-    content = ask(app_of(worker), exchange.TRAIN, private_request(2, tensors))
+    content = ask(app_of(worker), messages.TRAIN, private_request(2, tensors))
     assert set(content) == {"request", "tensors", "validation", "metrics", "account", "ledger"}
     assert set(content.metric_records["metrics"]) == {"weight"}
     account = worker.account()
@@ -226,7 +228,7 @@ def test_a_private_round_has_an_account_and_no_loss(
 
 def test_a_private_evaluation_has_an_account(phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path) -> None:
     worker = private_worker(phantom_clinics, tmp_path)
-    content = ask(app_of(worker), exchange.EVALUATE, private_request(2, tensors))
+    content = ask(app_of(worker), messages.EVALUATE, private_request(2, tensors))
     assert set(content) == {"request", "validation", "test", "account", "ledger"}
     assert content.metric_records["account"]["epsilon"] > 0
 
@@ -236,12 +238,12 @@ def test_public_evaluation_images_have_no_sigma(
 ) -> None:
     study = PRIVATE.with_changes("privacy", evaluation="public")
     worker = private_worker(phantom_clinics, tmp_path, study=study)
-    content = ask(app_of(worker), exchange.EVALUATE, question(2, study, "a run", tensors))
+    content = ask(app_of(worker), messages.EVALUATE, question(2, study, "a run", tensors))
     assert set(content.metric_records["account"]) == {"epsilon", "noise_multiplier"}
     ScoreHistogram.from_arrays(arrays(content, "test"))
 
 
-@pytest.mark.parametrize("kind", [exchange.DESCRIBE, exchange.TRAIN, exchange.EVALUATE])
+@pytest.mark.parametrize("kind", [messages.DESCRIBE, messages.TRAIN, messages.EVALUATE])
 def test_what_the_policy_forbids_is_declined_with_the_reason(
     phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path, kind: str
 ) -> None:
@@ -256,12 +258,12 @@ def test_a_spent_budget_is_declined_with_what_is_left(
     phantom_clinics: VirtualClinics, tensors: Tensors, tmp_path: Path
 ) -> None:
     worker = private_worker(phantom_clinics, tmp_path, policy(epsilon=0.5))
-    content = ask(app_of(worker), exchange.TRAIN, private_request(1, tensors))
+    content = ask(app_of(worker), messages.TRAIN, private_request(1, tensors))
     reason = str(content.config_records["declined"]["reason"])
     assert reason.startswith("too little is left of these patients' ε for a whole run, which counts in round 0")
     assert "is left;" not in reason
     worker.tell = TellSection(budget=True)
-    content = ask(app_of(worker), exchange.TRAIN, private_request(1, tensors))
+    content = ask(app_of(worker), messages.TRAIN, private_request(1, tensors))
     reason = str(content.config_records["declined"]["reason"])
     assert ": of ε = 0.5 at δ = 1e-05, 0 is spent and 0.5 is left; this needs " in reason
 
@@ -291,11 +293,11 @@ def test_reasons_that_could_tell_about_patients_stay_at_a_clinic_with_a_policy(
     (tmp_path / "north.jsonl").write_text("damaged\n")
     (tmp_path / "north.key").write_bytes(bytes(32))
     request = private_request(1, tensors)
-    real = ask(app_of(private_worker(phantom_clinics, tmp_path, policy())), exchange.TRAIN, request)
+    real = ask(app_of(private_worker(phantom_clinics, tmp_path, policy())), messages.TRAIN, request)
     assert refusal(real) == "this clinic cannot answer; its own people see why"
     assert str(tmp_path) in caplog.text
     # A simulated clinic's user has to know.
-    simulated = ask(app_of(private_worker(phantom_clinics, tmp_path)), exchange.TRAIN, request)
+    simulated = ask(app_of(private_worker(phantom_clinics, tmp_path)), messages.TRAIN, request)
     assert str(tmp_path / "north.jsonl") in refusal(simulated)
 
 
@@ -304,9 +306,9 @@ def test_reasons_about_the_study_and_the_model_that_came_are_told(
 ) -> None:
     app = app_of(private_worker(phantom_clinics, tmp_path, policy()))
     other = question(1, PRIVATE, "a run", tensors, digest="f" * 64)
-    assert refusal(ask(app, exchange.TRAIN, other)).startswith("clinic phantom_north holds study ")
+    assert refusal(ask(app, messages.TRAIN, other)).startswith("clinic phantom_north holds study ")
     wrong = private_request(1, {**tensors, "head.bias": np.zeros(3, np.float32)})
-    assert refusal(ask(app, exchange.TRAIN, wrong)) == "tensor head.bias has shape (3,), not (1,)"
+    assert refusal(ask(app, messages.TRAIN, wrong)) == "tensor head.bias has shape (3,), not (1,)"
 
 
 def test_the_messenger_loads_no_torch() -> None:
@@ -328,7 +330,7 @@ def clinic() -> Iterator[tuple[Path, Clinic]]:
 def test_a_deployed_app_asks_the_worker_on_its_socket(clinic: tuple[Path, Clinic]) -> None:
     socket, served_clinic = clinic
     app = deployed_app(socket)
-    described = ask(app, exchange.DESCRIBE, question(0, FAKE, "run"))
+    described = ask(app, messages.DESCRIBE, question(0, FAKE, "run"))
     assert dict(described.config_records["identity"]) == {
         "clinic": "north",
         "digest": FAKE.digest,
@@ -336,12 +338,12 @@ def test_a_deployed_app_asks_the_worker_on_its_socket(clinic: tuple[Path, Clinic
         "budget": 3.5,
         "approved": ["any"],
     }
-    trained = ask(app, exchange.TRAIN, question(2, FAKE, "run", FAKE_TENSORS))
+    trained = ask(app, messages.TRAIN, question(2, FAKE, "run", FAKE_TENSORS))
     np.testing.assert_array_equal(arrays(trained, "tensors")["w"], FAKE_TENSORS["w"] + 2)
     assert dict(trained.config_records["request"]) == {"round": 2, "digest": FAKE.digest, "run": "run"}
-    assert set(ask(app, exchange.EVALUATE, question(2, FAKE, "run", FAKE_TENSORS))) == {"request", "validation", "test"}
+    assert set(ask(app, messages.EVALUATE, question(2, FAKE, "run", FAKE_TENSORS))) == {"request", "validation", "test"}
     served_clinic.limits["studies"] = ()
-    declined = ask(app, exchange.TRAIN, question(2, FAKE, "run", FAKE_TENSORS))
+    declined = ask(app, messages.TRAIN, question(2, FAKE, "run", FAKE_TENSORS))
     assert set(declined) == {"declined", "identity"}
     assert dict(declined.config_records["identity"]) == {"clinic": "north", "version": melfed_version()}
 
@@ -361,7 +363,7 @@ def test_a_coordinator_of_another_version_is_told_so(tmp_path: Path, change: dic
         del content.config_records["request"][name]
         if value is not None:
             content.config_records["request"][name] = value
-    assert refusal(ask(deployed_app(tmp_path / "w.sock"), exchange.DESCRIBE, content), None) == reason
+    assert refusal(ask(deployed_app(tmp_path / "w.sock"), messages.DESCRIBE, content), None) == reason
 
 
 @pytest.mark.parametrize(("age", "seconds"), [(0, 3600), (200, 3600), (-5000, 3600), (1300, 2600), (10_000, 1)])
@@ -384,7 +386,7 @@ def test_the_deadline_is_the_life_of_the_message_whatever_the_clocks_say(
             return error
 
     monkeypatch.setattr(app_module, "RemoteWorker", Remote)
-    message = Message(question(0, FAKE, "run"), dst_node_id=NODE, message_type=exchange.DESCRIBE, ttl=3600)
+    message = Message(question(0, FAKE, "run"), dst_node_id=NODE, message_type=messages.DESCRIBE, ttl=3600)
     message.metadata.__dict__["_message_id"] = "question"
     message.metadata.created_at = time.time() - age
     context = Context(run_id=1, node_id=NODE, node_config={}, state=RecordDict(), run_config={})

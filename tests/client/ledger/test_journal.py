@@ -15,9 +15,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from melfed.client.ledger.disk import Disk
-from melfed.client.ledger.journal import GENESIS, LONGEST_ROW, Content, Journal, head_of
+from melfed.client.ledger.journal import LONGEST_ROW, Journal, head_of
 from melfed.client.privacy import accounting
 from melfed.common.errors import LedgerError, StorageError
+from melfed.common.hash_chain import GENESIS, Content
 from tests.client.ledger.fake_disk import FakeDisk, Node
 from tests.client.ledger.ledgers import cheap_epsilon
 
@@ -303,7 +304,7 @@ def test_one_process_holds_it_at_a_time_and_gives_it_back_by_dying(tmp_path: Pat
     assert ready.wait(30)
     journal = Journal(path, Disk(), Clock())
     journal.read(take)
-    with pytest.raises(LedgerError, match=r"another worker has been spending from this ledger for 0\.1 s"):
+    with pytest.raises(LedgerError, match=r"process \d+ \(.+\) has been spending from this ledger for 0\.1 s"):
         journal.hold(0.1, take)
     assert not journal.held
     other.kill()
@@ -323,7 +324,7 @@ def test_a_dropped_journal_and_a_dropped_copy_in_a_child(tmp_path: Path) -> None
         del journal
         os._exit(0)
     os.waitpid(child, 0)
-    with pytest.raises(LedgerError, match="another worker"):
+    with pytest.raises(LedgerError, match="has been spending"):
         second.hold(0, take)
     del journal
     second.hold(0, take)

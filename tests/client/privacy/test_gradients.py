@@ -14,7 +14,8 @@ from melfed.client.privacy import layer_rules as layers
 from melfed.client.privacy.gradients import Clipping, IntArray, PrivateGradients
 from melfed.common.data.metadata import METADATA_FEATURES
 from melfed.common.errors import StudyError
-from melfed.common.model.backbones import BACKBONES, Part
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones.spec import Trainable
 from melfed.common.model.classifier import Classifier, build_trunk, set_trainable
 from melfed.common.model.norms import FrozenStatisticsNorm, group_norm, replace_batch_norms
 from tests.client.privacy.patient_loop import clipped_sums, error, length, randomise
@@ -23,7 +24,7 @@ PATIENTS = np.array([2, 0, 1, 2, 2, 0])
 """Patients of two, one and three images, which do not lie together."""
 
 
-def a_classifier(backbone: str, part: Part, *, pretrained: bool = True, metadata: bool = False) -> Classifier:
+def a_classifier(backbone: str, part: Trainable, *, pretrained: bool = True, metadata: bool = False) -> Classifier:
     """Return a network of random values, in training mode, float64, without dropout; logits are of the order of 1."""
     with torch.device("meta"):
         trunk = build_trunk(backbone, pretrained=pretrained)
@@ -84,13 +85,13 @@ def test_from_scratch(backbone: str) -> None:
 @pytest.mark.parametrize("pretrained", [False, True])
 @pytest.mark.parametrize("metadata", [False, True])
 @pytest.mark.parametrize("part", ["head", "affine", "last_block", "full"])
-def test_every_part(part: Part, metadata: bool, pretrained: bool) -> None:
+def test_every_part(part: Trainable, metadata: bool, pretrained: bool) -> None:
     assert_exact(a_classifier("shufflenet_v2_x1_0", part, pretrained=pretrained, metadata=metadata))
 
 
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "vgg11", "efficientnet_lite0"])
 @pytest.mark.parametrize("part", ["affine", "last_block"])
-def test_parts_of_other_networks(backbone: str, part: Part) -> None:
+def test_parts_of_other_networks(backbone: str, part: Trainable) -> None:
     assert_exact(a_classifier(backbone, part))
 
 

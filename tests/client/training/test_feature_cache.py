@@ -21,14 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import melfed.client.training.feature_cache
-import melfed.client.training.feature_files
 import melfed.common.model.inference
 from melfed.client.training.feature_cache import FeatureCache
 from melfed.common.data.augmentation import Augmentation, to_input
 from melfed.common.data.dataset import Images
 from melfed.common.data.images.store import ImageStore
 from melfed.common.errors import StorageError
-from melfed.common.model.backbones import BACKBONES, HALF, Part
+from melfed.common.locks import lock
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones.spec import HALF, Trainable
 from melfed.common.model.classifier import Classifier, build_classifier
 from melfed.common.model.frozen_prefix import Split, split
 from melfed.common.seeds import seed_for
@@ -44,7 +45,7 @@ ROW = 11
 """Length of a row of the tiny network's features."""
 
 
-def small(part: Part = "head", seed: int = 1) -> Classifier:
+def small(part: Trainable = "head", seed: int = 1) -> Classifier:
     return with_random_head(build_classifier(NeckChoices(train=part), seed=seed, state=None)).eval()
 
 
@@ -124,7 +125,7 @@ def features(folder: Path, model: Classifier, images: Images, views: int = 1, **
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("part", ["head", "last_block"])
 def test_rows_are_those_of_the_prefix_and_computed_once(
-    tmp_path: Path, images: Images, computed: list[int], part: Part, views: int
+    tmp_path: Path, images: Images, computed: list[int], part: Trainable, views: int
 ) -> None:
     model, progress = small(part), []
     cache = FeatureCache(tmp_path)
@@ -163,7 +164,7 @@ def test_the_tail_computes_from_stored_rows_what_the_network_does(tmp_path: Path
 
 
 @pytest.mark.parametrize("part", ["affine", "full"])
-def test_without_a_frozen_prefix_nothing_is_stored(tmp_path: Path, images: Images, part: Part) -> None:
+def test_without_a_frozen_prefix_nothing_is_stored(tmp_path: Path, images: Images, part: Trainable) -> None:
     assert features(tmp_path, small(part), images) is None
     assert not any(tmp_path.iterdir())
 
@@ -517,7 +518,7 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path: Path, images: Images
 def test_what_is_in_use_is_not_deleted(tmp_path: Path, images: Images, computed: list[int]) -> None:
     one, two = small(seed=1), small(seed=2)
     features(tmp_path, one, images)
-    with melfed.client.training.feature_files.locked(files(tmp_path)[1]):
+    with lock(files(tmp_path)[1]):
         assert features(tmp_path, two, images, limit=size_of(10)) is None
     computed.clear()
     assert_right(features(tmp_path, one, images), one, images)

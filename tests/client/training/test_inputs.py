@@ -12,7 +12,7 @@ from melfed.client.training.feature_cache import FeatureCache
 from melfed.client.training.inputs import CachedInputs, PixelInputs, scores_of
 from melfed.common.data.dataset import Images
 from melfed.common.model import inference as scoring
-from melfed.common.model.backbones import Part
+from melfed.common.model.backbones.spec import Trainable
 from melfed.common.model.classifier import Classifier, build_classifier, set_trainable
 from melfed.common.model.frozen_prefix import split
 from melfed.common.model.inference import logits_of, score
@@ -34,7 +34,7 @@ def cache(tmp_path: Path) -> FeatureCache:
     return FeatureCache(tmp_path / "features")
 
 
-def ready(model: Classifier, part: Part) -> Classifier:
+def ready(model: Classifier, part: Trainable) -> Classifier:
     set_trainable(model, part)
     model.dropout.p = 0.0
     with torch.no_grad():
@@ -72,7 +72,7 @@ NETWORKS: dict[str, Callable[[], Classifier]] = {
     ("network", "part"), [*((name, "head") for name in NETWORKS), ("plain", "last_block"), ("squeezenet", "last_block")]
 )
 def test_stored_outputs_and_pixels_give_the_same_logits(
-    images: Images, cache: FeatureCache, network: str, part: Part
+    images: Images, cache: FeatureCache, network: str, part: Trainable
 ) -> None:
     model = ready(NETWORKS[network](), part)
     pixels, cached = pixel_inputs(model, images), cached_inputs(model, images, cache)
@@ -87,7 +87,7 @@ def test_stored_outputs_and_pixels_give_the_same_logits(
 
 @pytest.mark.parametrize(("network", "part"), [("neck and metadata", "head"), ("squeezenet", "last_block")])
 def test_both_give_the_same_gradients_to_the_same_parameters(
-    images: Images, cache: FeatureCache, network: str, part: Part
+    images: Images, cache: FeatureCache, network: str, part: Trainable
 ) -> None:
     model = ready(NETWORKS[network](), part)
     chosen = np.arange(6)

@@ -19,7 +19,7 @@ from melfed.client.privacy.plan import plan_of
 from melfed.client.rpc import codec as wire
 from melfed.client.rpc.codec import Packed
 from melfed.client.worker import service
-from melfed.client.worker.prometheus import Metrics
+from melfed.client.worker.prometheus import WorkerMetrics
 from melfed.client.worker.work_queue import StoppingError
 from melfed.common.audit.log import read_log, verify_log
 from melfed.common.errors import (
@@ -588,7 +588,7 @@ def test_what_is_spent_is_shown_also_where_the_work_was_called_off(clinic: Clini
 
 
 def test_the_monitoring_learns_of_no_budget_that_the_clinic_does_not_tell(clinic: Clinic) -> None:
-    clinic.service._metrics = clinic.metrics = Metrics(budget=False)
+    clinic.service._metrics = clinic.metrics = WorkerMetrics(budget=False)
     clinic.service.train(asked(1, PRIVATE), tensors())
     assert "melfed_rounds_total 1.0" in shown(clinic)
     assert "epsilon" not in shown(clinic)

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from melfed.common.audit import log as audit_log
 from melfed.common.audit.events import Event
-from melfed.common.audit.log import GENESIS, AuditLog, configure_logging, read_log, verify_log
+from melfed.common.audit.log import AuditLog, configure_logging, read_log, verify_log
 from melfed.common.errors import StorageError
+from melfed.common.hash_chain import GENESIS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -148,7 +149,7 @@ def test_what_a_crash_has_left_is_mended_by_the_next_record(tmp_path: Path, rest
 def test_a_torn_first_record(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_bytes(b'{"ti')
-    assert verify_log(path) == audit_log.Verified(0, GENESIS, None, 4)
+    assert verify_log(path) == audit_log.VerifiedLog(0, GENESIS, None, 4)
     AuditLog(path).record(Event.WORKER_STARTED)
     assert verify_log(path).rows == 1
 
@@ -183,9 +184,9 @@ def test_a_log_that_another_process_holds(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(audit_log, "LOCK_SECONDS", 0.1)
     with path.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(StorageError, match=r"another process has held it for 0\.1 s"):
+        with pytest.raises(StorageError, match=r"process \d+ \(.+\) has held it for 0\.1 s"):
             log.record(Event.WORKER_STOPPED)
-        with pytest.raises(StorageError, match="another process"):
+        with pytest.raises(StorageError, match="has held it"):
             verify_log(path)
     log.record(Event.WORKER_STOPPED)
     assert verify_log(path).rows == 2

@@ -63,7 +63,7 @@ def scratch(request: pytest.FixtureRequest) -> Classifier:
 
 
 def test_catalogue_has_every_backbone_and_loads_no_torch() -> None:
-    assert list(BACKBONES) == NAMES
+    assert set(BACKBONES) >= set(NAMES)
     script = (
         "import sys, melfed.common.model.backbones as _; print({'torch', 'torchvision', 'timm'} & set(sys.modules))"
     )

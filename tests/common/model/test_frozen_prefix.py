@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from melfed.common.data.metadata import METADATA_FEATURES
 from melfed.common.errors import StudyError
-from melfed.common.model.backbones import BACKBONES, Part
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones.spec import Trainable
 from melfed.common.model.classifier import Classifier, build_classifier, build_trunk, set_trainable
 from melfed.common.model.frozen_prefix import AFTER_FEATURES, Split, split
 from tests.common.networks import Choices, images, narrow_vgg, with_random_head
@@ -56,7 +57,7 @@ def gradients(model: Classifier, logits: Tensor) -> dict[str, Tensor]:
     [("head", torch.channels_last), ("last_block", torch.channels_last), ("last_block", torch.contiguous_format)],
 )
 def test_the_parts_compute_and_learn_what_the_whole_does(
-    model: Classifier, part: Part, memory: torch.memory_format
+    model: Classifier, part: Trainable, memory: torch.memory_format
 ) -> None:
     model.to(memory_format=memory)  # type: ignore[call-overload]
     set_trainable(model, part)
@@ -76,7 +77,7 @@ def test_the_parts_compute_and_learn_what_the_whole_does(
 
 
 @pytest.mark.parametrize("part", ["head", "last_block"])
-def test_the_tail_has_the_classifiers_own_parameters_and_modules(model: Classifier, part: Part) -> None:
+def test_the_tail_has_the_classifiers_own_parameters_and_modules(model: Classifier, part: Trainable) -> None:
     set_trainable(model, part)
     parts = halves(model)
     own, of_tail = dict(model.named_parameters()), dict(parts.tail.named_parameters())
@@ -107,7 +108,7 @@ def test_last_block_is_cut_before_its_first_module(model: Classifier) -> None:
     assert torch.equal(seen[0], parts.prefix(batch()))
 
 
-def small(part: Part = "last_block", *, backbone: str = "simple_cnn") -> Classifier:
+def small(part: Trainable = "last_block", *, backbone: str = "simple_cnn") -> Classifier:
     return with_random_head(build_classifier(NeckChoices(backbone, train=part), seed=1, state=None)).eval()
 
 
@@ -118,7 +119,7 @@ def test_head_is_cut_after_the_features() -> None:
 
 
 @pytest.mark.parametrize("part", ["affine", "full"])
-def test_without_a_frozen_prefix_there_is_no_split(part: Part) -> None:
+def test_without_a_frozen_prefix_there_is_no_split(part: Trainable) -> None:
     assert split(small(part)) is None
 
 
@@ -161,7 +162,7 @@ def test_frozen_statistics_belong_to_the_prefix() -> None:
     assert "trunk.layer4.1.bn2.running_var" in halves(model).frozen
 
 
-def with_neck(part: Part = "head") -> Classifier:
+def with_neck(part: Trainable = "head") -> Classifier:
     model = with_random_head(build_classifier(NeckChoices("mobilenet_v2", train=part, neck=5), seed=1, state=None))
     assert model.neck is not None
     nn.init.normal_(model.neck.projection, generator=torch.Generator().manual_seed(7))

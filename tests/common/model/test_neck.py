@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from melfed.common.data.metadata import METADATA_FEATURES
 from melfed.common.errors import StudyError, WeightsError
-from melfed.common.model.backbones import BACKBONES, Part
+from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones.spec import Trainable
 from melfed.common.model.classifier import (
     NECK_METADATA_SCALE,
     Classifier,
@@ -223,7 +224,7 @@ def test_more_dimensions_than_features_are_refused() -> None:
 
 
 @pytest.mark.parametrize("part", ["head", "affine", "last_block", "full"])
-def test_the_neck_never_learns_nor_travels(part: Part) -> None:
+def test_the_neck_never_learns_nor_travels(part: Trainable) -> None:
     model = necked(train="full")
     set_trainable(model, part)
     assert model.neck is not None

@@ -14,9 +14,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from melfed.common.aggregation.weighted_mean import WeightedMean
 from melfed.common.errors import QuorumError
 from melfed.common.study.protocol import FederationSpec
-from melfed.server.aggregation.mean import ServerOptimizer, WeightedMean, tail_average
+from melfed.server.aggregation.mean import ServerOptimizer, tail_average
 from melfed.server.runs.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
 
 LARGEST = float(np.finfo(np.float32).max)

@@ -13,22 +13,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from melfed.common import messages
+from melfed.common.aggregation import RULES, blocks
+from melfed.common.aggregation.krum import squared_distances
+from melfed.common.aggregation.trimmed_mean import trimmed
 from melfed.common.errors import QuorumError, StudyError
 from melfed.common.study.protocol import FederationSpec
 from melfed.common.tensors import Tensors
 from melfed.server.aggregation import robust
 from melfed.server.aggregation.mean import RoundMean
-from melfed.server.flower import channel as exchange
 from tests.server.fakes import INITIAL, Run, assert_equal, changed, clinics_of, grid_of, study_of
 from tests.server.fakes import arrays as record_of
 
 SHAPES = {"w": (7, 5), "b": (3,), "scalar": (), "none": (0, 2)}
-ROBUST = ["trimmed_mean", "median", "krum", "multi_krum"]
+ROBUST = sorted(RULES)
 
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robust, "BLOCK", 4)
+    monkeypatch.setattr(blocks, "BLOCK", 4)
 
 
 def updates(n: int, seed: int = 0, shapes: dict[str, tuple[int, ...]] | None = None) -> list[Tensors]:
@@ -62,7 +65,7 @@ def assert_close(left: Tensors, right: Sequence[np.ndarray]) -> None:
 def test_trimmed_mean_is_flowers_and_scipys(n: int, trim: float, seed: int) -> None:
     held = updates(n, seed)
     found = aggregated("trimmed_mean", held, robust_trim=trim)
-    trim = (robust.trimmed(n, trim) + 0.25) / n  # theirs may leave out none
+    trim = (trimmed(n, trim) + 0.25) / n  # theirs may leave out none
     assert_close(found, [stats.trim_mean(np.stack([u[name] for u in held]), trim, axis=0) for name in SHAPES])
     solid = [{k: v for k, v in u.items() if k != "none"} for u in held]
     assert_close(aggregated("trimmed_mean", solid, robust_trim=trim), aggregate_trimmed_avg(flowers(solid), trim))
@@ -73,12 +76,12 @@ def test_trimmed_mean_is_flowers_and_scipys(n: int, trim: float, seed: int) -> N
     [(3, 0.1, 1), (9, 0.1, 1), (10, 0.1, 1), (19, 0.1, 1), (20, 0.1, 2), (10, 0.3, 3), (100, 0.29, 29), (9, 0.0, 1)],
 )
 def test_what_a_trimmed_mean_leaves_out_is_the_fraction_but_at_least_one(n: int, trim: float, out: int) -> None:
-    assert robust.trimmed(n, trim) == out
+    assert trimmed(n, trim) == out
 
 
 @given(n=st.integers(3, 1000), trim=st.floats(0, 0.5, exclude_max=True))
 def test_a_trimmed_mean_leaves_something_out_and_something_over(n: int, trim: float) -> None:
-    cut = robust.trimmed(n, trim)
+    cut = trimmed(n, trim)
     assert cut >= 1
     assert n - 2 * cut >= 1
     assert cut <= max(1, trim * n + 1e-6)
@@ -127,7 +130,7 @@ def test_the_clinics_that_multi_krum_keeps_weigh_the_same_whatever_they_claim() 
 def test_distances_are_flowers() -> None:
     held = updates(6)
     theirs = compute_distances([ArrayRecord({name: Array(t) for name, t in u.items()}) for u in held])
-    np.testing.assert_allclose(robust._squared_distances(held), theirs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(squared_distances(held), theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ROBUST)
@@ -135,7 +138,7 @@ def test_the_size_of_blocks_and_the_order_of_updates_do_not_matter(kind: str, mo
     held = updates(7)
     images = [float(i) for i in range(1, 8)]
     expected = aggregated(kind, held, images)
-    monkeypatch.setattr(robust, "BLOCK", 1 << 16)
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 16)
     assert_equal(aggregated(kind, held, images), expected)
     mean = RoundMean(FederationSpec(robust=kind), held[0])
     for index in (3, 1, 6, 0, 5, 2, 4):
@@ -279,7 +282,7 @@ def test_a_run_aggregates_as_its_study_says_and_a_false_update_changes_little(tm
     study = study_of(5, rounds=1, robust=kind, robust_trim=0.2)
     clinics = clinics_of(study, "abcde")
     clinics[3].tamper = {
-        exchange.TRAIN: changed(tensors=lambda c: record_of({n: np.full_like(t, 1e6) for n, t in INITIAL.items()}))
+        messages.TRAIN: changed(tensors=lambda c: record_of({n: np.full_like(t, 1e6) for n, t in INITIAL.items()}))
     }
     model = Run(tmp_path / "run", study, grid_of(clinics)).conduct().models[""]
     assert max(np.abs(tensor).max() for tensor in model.values()) < 10
@@ -308,7 +311,7 @@ def test_krum_needs_its_clinics_in_each_rounds_cohort(tmp_path: Path) -> None:
     with pytest.raises(QuorumError, match="6 of 8 clinics answered, 7 are needed"):
         late.conduct()
     asked = [clinic.asked for run in (run, late) for clinic in run.grid.clinics.values()]
-    assert not [kind for each in asked for kind, _ in each if kind == exchange.TRAIN]
+    assert not [kind for each in asked for kind, _ in each if kind == messages.TRAIN]
     Run(tmp_path / "seven", study, grid_of(clinics_of(study, "abcdefg")), expected=8).conduct()
 
 
@@ -316,7 +319,7 @@ def test_an_update_that_is_too_long_is_refused_with_its_reason(tmp_path: Path) -
     study = study_of(rounds=1, quorum=0.5, largest_update_norm=50.0)
     clinics = clinics_of(study)
     clinics[2].tamper = {
-        exchange.TRAIN: changed(tensors=lambda c: record_of({n: t + np.float32(20) for n, t in INITIAL.items()}))
+        messages.TRAIN: changed(tensors=lambda c: record_of({n: t + np.float32(20) for n, t in INITIAL.items()}))
     }
     run = Run(tmp_path / "run", study, grid_of(clinics))
     outcome = run.conduct()

@@ -14,7 +14,8 @@ import pytest
 import melfed.server.cli.main
 from melfed.common.errors import DataError, MelfedError, RunError
 from melfed.common.metrics.exact import EvaluationMetrics
-from melfed.server.cli.options import NOTICE, interval_text, metrics_table, output, run_app
+from melfed.common.terminal.console import NOTICE, output, run_app
+from melfed.server.cli.options import interval_text, metrics_table
 from melfed.server.results.evaluate import evaluate_run, predict
 from tests.server.finished import labelled, picture
 

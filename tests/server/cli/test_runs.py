@@ -27,17 +27,17 @@ from melfed.common.errors import (
     StorageError,
     StudyError,
 )
+from melfed.common.locks import only_one
 from melfed.common.study.file import read_study
 from melfed.common.study.protocol import StudyProtocol
+from melfed.common.terminal.console import run_app
 from melfed.server.cli import options as terminal
 from melfed.server.cli.follow import Tail, follow, raise_unless_completed, words_of
 from melfed.server.cli.main import app
-from melfed.server.cli.options import run_app
 from melfed.server.clinics.certificates import read_certificate
 from melfed.server.clinics.self_reports import Said, note_said
 from melfed.server.config import ServerConfig
 from melfed.server.daemon.state import DaemonState, write_daemon_state
-from melfed.server.runs.lock import held
 from melfed.server.runs.request import queue_run, read_request
 from melfed.server.runs.state import RunState, change_state, read_state
 from tests.server.coordinator import make_kits
@@ -62,7 +62,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerCo
 def running(config: ServerConfig) -> Iterator[ServerConfig]:
     """As if a daemon ran."""
     write_daemon_state(config.daemon_state, DaemonState(pid=os.getpid(), started="now"))
-    with held(config.daemon_lock, "the server is run"):
+    with only_one(config.daemon_lock, "the server is run"):
         yield config
 
 

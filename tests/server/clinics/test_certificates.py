@@ -1,6 +1,5 @@
 """Certificates and keys: what they are good for, as OpenSSL and Flower see it."""
 
-import datetime
 import subprocess
 from base64 import b64encode
 from pathlib import Path
@@ -9,14 +8,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from melfed.common.errors import ServerConfigError
 from melfed.server.clinics.certificates import (
     Pair,
     describe,
-    expiring,
     key_header,
     make_authority,
     make_clinic_certificate,
@@ -115,35 +111,13 @@ def test_what_is_no_node_key_is_refused(line: str) -> None:
         public_line(line.encode())
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.integers(min_value=-40, max_value=90), st.integers(min_value=0, max_value=60))
-def test_what_ends_within_the_days_is_told(tmp_path_factory: pytest.TempPathFactory, days: int, within: int) -> None:
-    path = tmp_path_factory.mktemp("expiry") / "clinic.crt"
-    path.write_bytes(make_clinic_certificate(make_authority("test"), "test", "amsterdam", days).certificate)
-    found = expiring([path], within)
-    assert bool(found) == (days <= within)
-    for each in found:
-        assert (each.path, each.subject) == (path, "amsterdam")
-        assert each.days in (days, days - 1)
-        assert each.not_after <= datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
-
-
-def test_the_most_urgent_comes_first(tmp_path: Path, authority: Pair) -> None:
-    paths = []
-    for days in (20, -3, 8, 300):
-        path = tmp_path / f"{days}.crt"
-        path.write_bytes(make_clinic_certificate(authority, "test", "a", days).certificate)
-        paths.append(path)
-    assert [each.path.stem for each in expiring(paths)] == ["-3", "8", "20"]
-
-
 def test_a_file_that_is_no_certificate_is_told(tmp_path: Path, authority: Pair) -> None:
     with pytest.raises(ServerConfigError, match="cannot be read"):
         read_certificate(tmp_path / "missing.crt")
     path = tmp_path / "ca.key"
     path.write_bytes(authority.key)
     with pytest.raises(ServerConfigError, match="not a certificate"):
-        expiring([path])
+        read_certificate(path)
 
 
 def test_the_serial_is_written_as_openssl_does(tmp_path: Path, authority: Pair) -> None:

@@ -26,7 +26,7 @@ from melfed.common.process.child import ChildState
 from melfed.common.study.protocol import DataSpec, FederationSpec, ModelSpec, StudyProtocol
 from melfed.server.clinics.registry import revoke
 from melfed.server.config import ServerConfig
-from melfed.server.daemon.daemon import Daemon, start
+from melfed.server.daemon.daemon import ServerDaemon, start
 from melfed.server.daemon.reconciler import SILENT_SECONDS
 from melfed.server.provisioning.provision import provision
 from melfed.server.runs.request import queue_run
@@ -122,7 +122,7 @@ def test_health_and_metrics_answer_on_loopback(server):
 
 
 def test_a_second_one_does_not_start(server):
-    with pytest.raises(ServiceError, match="the server is run by another process already"):
+    with pytest.raises(ServiceError, match="the server is run by process"):
         start(server.config)
 
 
@@ -267,7 +267,7 @@ def test_another_bundle_is_not_served(tmp_path):
     config = make_kits(tmp_path, "a")
     config.bundle.write_bytes(b"another")
     with pytest.raises(ServerConfigError, match="not the app bundle"):
-        Daemon(config)
+        ServerDaemon(config)
 
 
 @pytest.mark.parametrize("name", ["ca.crt", "server.crt", "server.key", "superexec.secret", "melfed.fab"])
@@ -286,7 +286,7 @@ def test_certificates_that_end_soon_are_told_of(tmp_path, caplog):
     path = config.clinics / "a.json"
     content = json.loads(path.read_text()) | {"not_after": "2020-01-01T00:00:00+00:00"}
     path.write_text(json.dumps(content))
-    daemon = Daemon(config)
+    daemon = ServerDaemon(config)
     daemon.look_at_certificates((record_of(config, "a"), record_of(config, "b")))
     (row,) = read_log(config.audit_log)
     assert (row["event"], row["clinic"]) == ("certificate-expires", "a")
@@ -311,7 +311,7 @@ class Restarts:
 
 def test_a_superlink_that_hangs_is_not_said_to_be_well_and_is_started_anew(tmp_path):
     place = Place(make_kits(tmp_path, "a"))
-    daemon = Daemon(place.config)
+    daemon = ServerDaemon(place.config)
     daemon.supervisor, daemon.reconciler = supervisor, found = Restarts(), place.reconciler
     place.step()
     daemon.mend_superlink(found)
@@ -338,7 +338,7 @@ def test_a_superlink_that_hangs_is_not_said_to_be_well_and_is_started_anew(tmp_p
 
 def test_logs_are_looked_after_in_each_step(tmp_path, monkeypatch):
     """A day is long enough for a stranger to fill the disk."""
-    daemon = Daemon(make_kits(tmp_path, "a"))
+    daemon = ServerDaemon(make_kits(tmp_path, "a"))
     daemon.supervisor = Restarts()
     daemon.supervisor.status = "starting"
     daemon.edge.folder.mkdir()

@@ -11,15 +11,15 @@ import pytest
 
 from melfed.common.audit.log import AuditLog, read_log
 from melfed.common.errors import ServiceError, StorageError
+from melfed.common.locks import only_one
 from melfed.common.study.protocol import StudyProtocol
 from melfed.server.clinics.registry import ClinicRecord, approve, revoke
 from melfed.server.config import ServerConfig, read_server
 from melfed.server.daemon.reconciler import ATTEMPTS, LONGEST_PAUSE, SILENT_SECONDS, START_SECONDS, Reconciler
-from melfed.server.flower.control_client import FlowerRun, Node, public_key
+from melfed.server.flower.control_client import FlowerNode, FlowerRun, public_key
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.lock import CONDUCTED, held
 from melfed.server.runs.request import queue_run
-from melfed.server.runs.state import change_state, read_state
+from melfed.server.runs.state import CONDUCTED, change_state, read_state
 from tests.server.coordinator import make_kits
 
 
@@ -27,7 +27,7 @@ from tests.server.coordinator import make_kits
 class FakeControl:
     """A SuperLink in memory."""
 
-    known: list[Node] = field(default_factory=list)
+    known: list[FlowerNode] = field(default_factory=list)
     flower: dict[int, FlowerRun] = field(default_factory=dict)
     stopped: list[int] = field(default_factory=list)
     down: bool = False
@@ -40,14 +40,14 @@ class FakeControl:
     def register(self, record: ClinicRecord) -> int:
         self._check()
         self.next += 1
-        self.known.append(Node(self.next, record.name, public_key(record), True, None))
+        self.known.append(FlowerNode(self.next, record.name, public_key(record), True, None))
         return self.next
 
     def unregister(self, node_id: int) -> None:
         self._check()
         self.known = [node for node in self.known if node.node_id != node_id]
 
-    def nodes(self) -> tuple[Node, ...]:
+    def nodes(self) -> tuple[FlowerNode, ...]:
         self._check()
         return tuple(self.known)
 
@@ -145,7 +145,7 @@ def test_approved_clinics_are_registered_and_revoked_ones_leave(place):
 
 
 def test_a_key_that_nobody_approved_is_thrown_out(place):
-    place.control.known = [Node(9, "stranger", b"key", True, None)]
+    place.control.known = [FlowerNode(9, "stranger", b"key", True, None)]
     place.step()
     assert "stranger" not in {node.name for node in place.control.known}
 
@@ -191,7 +191,7 @@ def test_a_run_that_is_conducted_is_left_alone(place):
     folder = place.queue()
     place.step()
     change_state(folder.path, status="running")
-    with held(folder.path / CONDUCTED, "x"):
+    with only_one(folder.path / CONDUCTED, "x"):
         for _ in range(5):
             place.step(1000)
     assert (len(place.control.flower), place.control.stopped) == (1, [])
@@ -352,7 +352,7 @@ def test_a_stop_reaches_flower_and_is_written_down_when_it_has_happened(place):
     folder = place.queue()
     place.step()
     first = read_state(folder.path).flower_run
-    with held(folder.path / CONDUCTED, "x"):
+    with only_one(folder.path / CONDUCTED, "x"):
         change_state(folder.path, status="running", wanted=False)
         place.step()
         assert place.control.stopped == [first]

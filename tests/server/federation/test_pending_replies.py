@@ -8,12 +8,12 @@ import pytest
 from melfed.common.errors import StorageError
 from melfed.server.federation.pending_replies import Pending
 from melfed.server.federation.reply_checks import Update
-from melfed.server.runs.outcome import Account
+from melfed.server.runs.outcome import ReportedAccount
 from tests.server.fakes import HEADS, INITIAL, assert_equal, noised_scores_of, scores_of
 
 DIGEST = "d" * 64
 TENSORS = {"w": np.full((3, 4), 0.1, np.float32), "b": np.array([-0.0, 1e-38, 3e38], np.float32)}
-ACCOUNT = Account(0.25, HEADS["a"], 2.0, None)
+ACCOUNT = ReportedAccount(0.25, HEADS["a"], 2.0, None)
 
 
 def update(**changes) -> Update:
@@ -32,7 +32,7 @@ def pending(tmp_path: Path) -> Pending:
         update(),
         update(validation=scores_of("a", "validation", 9)),
         update(validation=noised_scores_of("a", "validation", 9), account=ACCOUNT, loss=0.0),
-        update(account=Account(None, HEADS["b"], 0.0, 0.0)),
+        update(account=ReportedAccount(None, HEADS["b"], 0.0, 0.0)),
     ],
 )
 def test_an_answer_comes_back_as_it_was(pending: Pending, kept: Update) -> None:

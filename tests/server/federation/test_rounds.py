@@ -9,11 +9,11 @@ import pytest
 from flwr.app import Error, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 
+from melfed.common import messages
+from melfed.common.aggregation.weighted_mean import WeightedMean
 from melfed.common.errors import QuorumError, RunError
 from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.study.protocol import StudyProtocol
-from melfed.server.aggregation.mean import WeightedMean
-from melfed.server.flower import channel as exchange
 from melfed.server.runs.checkpoints import last_checkpoint
 from tests.server.fakes import (
     INITIAL,
@@ -58,7 +58,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     for name in "abc":
         assert outcome.test[name].to_lists() == scores_of(name, "test", 12).to_lists()
     for clinic in clinics:
-        assert clinic.asked == [(exchange.DESCRIBE, 0), *[(exchange.TRAIN, n) for n in (1, 2, 3)], ("evaluate", 3)]
+        assert clinic.asked == [(messages.DESCRIBE, 0), *[(messages.TRAIN, n) for n in (1, 2, 3)], ("evaluate", 3)]
     saved = last_checkpoint(run.folder.checkpoints, study.digest)
     assert saved is not None
     assert saved.round == 3
@@ -92,7 +92,7 @@ def test_validation_every_so_many_rounds_and_after_the_last(tmp_path: Path, ever
 def test_the_observer_is_told_each_step(tmp_path: Path) -> None:
     study = study_of(rounds=1)
     clinics = clinics_of(study)
-    clinics[1].tamper = {exchange.EVALUATE: lambda _content: Error(code=1, reason="gone")}
+    clinics[1].tamper = {messages.EVALUATE: lambda _content: Error(code=1, reason="gone")}
     study_quorum = study.with_changes("federation", quorum=0.6)
     for clinic in clinics:
         clinic.study = study_quorum
@@ -143,7 +143,7 @@ def test_bytes_are_those_of_the_trainable_parameters(tmp_path: Path) -> None:
 def test_too_few_clinics_end_the_run_with_their_reasons_and_the_checkpoint_stays(tmp_path: Path) -> None:
     study = study_of(rounds=3)
     clinics = clinics_of(study)
-    ill = {exchange.TRAIN: lambda content: Error(code=1, reason="no space\non device") if due(content) else content}
+    ill = {messages.TRAIN: lambda content: Error(code=1, reason="no space\non device") if due(content) else content}
 
     def due(content: RecordDict) -> bool:
         return content.config_records["request"]["round"] == 2
@@ -169,7 +169,7 @@ def test_too_few_clinics_end_the_run_with_their_reasons_and_the_checkpoint_stays
 def test_quorum_is_a_share_of_those_asked(tmp_path: Path, quorum: float, enough: bool) -> None:
     study = study_of(rounds=1, quorum=quorum)
     clinics = clinics_of(study)
-    clinics[0].tamper = {exchange.TRAIN: lambda _content: Error(code=1, reason="ill")}
+    clinics[0].tamper = {messages.TRAIN: lambda _content: Error(code=1, reason="ill")}
     run = Run(tmp_path / "run", study, grid_of(clinics))
     if not enough:
         with pytest.raises(QuorumError, match="2 of 3 clinics answered, 3 are needed: a: ill"):
@@ -184,7 +184,7 @@ def test_quorum_is_a_share_of_those_asked(tmp_path: Path, quorum: float, enough:
 
 def test_all_failing_is_no_quorum_however_small_it_is(tmp_path: Path) -> None:
     study = study_of(1, rounds=1, quorum=0.01)
-    clinic = FakeClinic("a", study, tamper={exchange.TRAIN: lambda _content: Error(code=1, reason="ill")})
+    clinic = FakeClinic("a", study, tamper={messages.TRAIN: lambda _content: Error(code=1, reason="ill")})
     with pytest.raises(QuorumError, match="0 of 1 clinics answered, 1 are needed: a: ill"):
         Run(tmp_path / "run", study, grid_of([clinic])).conduct()
 
@@ -192,7 +192,7 @@ def test_all_failing_is_no_quorum_however_small_it_is(tmp_path: Path) -> None:
 def test_a_clinic_that_never_answers_costs_no_more_than_the_deadline(tmp_path: Path) -> None:
     study = study_of(rounds=1, quorum=0.6, deadline_seconds=0.3)
     clinics = clinics_of(study)
-    clinics[2].tamper = {exchange.TRAIN: lambda _content: None}
+    clinics[2].tamper = {messages.TRAIN: lambda _content: None}
     run = Run(tmp_path / "run", study, grid_of(clinics))
     started = monotonic()
     run.conduct()
@@ -226,7 +226,7 @@ def test_clinics_that_come_late_take_part(tmp_path: Path) -> None:
 def test_an_error_is_the_fault_of_the_node_whose_message_it_answers(tmp_path: Path) -> None:
     study = study_of(rounds=1, quorum=0.6)
     clinics = clinics_of(study)
-    clinics[2].tamper = {exchange.TRAIN: lambda _content: Error(code=3, reason="message expired")}
+    clinics[2].tamper = {messages.TRAIN: lambda _content: Error(code=3, reason="message expired")}
     # Node 1 is also what Flower gives as the sender of its own errors.
     run = Run(tmp_path / "run", study, grid_of(clinics, first_node=1))
     run.conduct()
@@ -236,7 +236,7 @@ def test_an_error_is_the_fault_of_the_node_whose_message_it_answers(tmp_path: Pa
 def test_stopping_ends_the_run_promptly(tmp_path: Path) -> None:
     study = study_of(rounds=1, deadline_seconds=600.0)
     clinics = clinics_of(study)
-    clinics[0].tamper = {exchange.TRAIN: lambda _content: None}
+    clinics[0].tamper = {messages.TRAIN: lambda _content: None}
     run = Run(tmp_path / "run", study, grid_of(clinics))
     timer = threading.Timer(0.2, run.stop.set)
     timer.start()
@@ -274,9 +274,9 @@ def test_only_the_cohort_is_asked_to_train_and_all_are_evaluated(tmp_path: Path)
     run = Run(tmp_path / "run", study, grid_of(clinics))
     run.conduct()
     for number, event in enumerate(run.events("round"), start=1):
-        assert event["answered"] == [c.name for c in clinics if (exchange.TRAIN, number) in c.asked]
+        assert event["answered"] == [c.name for c in clinics if (messages.TRAIN, number) in c.asked]
         assert len(event["answered"]) == 2
-    assert all((exchange.EVALUATE, 3) in clinic.asked for clinic in clinics)
+    assert all((messages.EVALUATE, 3) in clinic.asked for clinic in clinics)
 
 
 @pytest.mark.parametrize(("cohort", "size"), [(0.01, 1), (0.34, 1), (0.5, 2), (0.99, 3), (1.0, 3)])
@@ -290,7 +290,7 @@ def test_the_weights_are_numbers_of_images(tmp_path: Path) -> None:
     """A clinic that trains on a part of its images weighs as that part."""
     study = study_of(2, rounds=1)
     clinics = clinics_of(study, "ab")
-    clinics[0].tamper = {exchange.TRAIN: metrics(weight=3, loss=9.0)}
+    clinics[0].tamper = {messages.TRAIN: metrics(weight=3, loss=9.0)}
     run = Run(tmp_path / "run", study, grid_of(clinics))
     mean = WeightedMean()
     mean.add(clinics[0].trained(INITIAL, 1), 3)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from melfed.common import messages
 from melfed.common.errors import QuorumError, RunError, StorageError
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import load_tensors
 from melfed.server.federation.context import completed
-from melfed.server.flower import channel as exchange
 from melfed.server.runs.checkpoints import last_checkpoint
 from melfed.server.runs.state import change_state, read_state
 from tests.server.fakes import (
@@ -113,7 +113,7 @@ def test_killed_at_any_write_it_ends_with_the_same_model(
         assert_equal(outcome.models[""], model)
         assert again.timeless() == events
         assert {name: h.to_lists() for name, h in outcome.test.items()} == test
-        asked = {n: {c.name for c in again.grid.clinics.values() if (exchange.TRAIN, n) in c.asked} for n in (1, 2)}
+        asked = {n: {c.name for c in again.grid.clinics.values() if (messages.TRAIN, n) in c.asked} for n in (1, 2)}
         assert all(not asked[n] for n in range(1, reached + 1)), "what is checkpointed is not trained again"
         if reached < 2:
             assert not asked[reached + 1] & kept, "who has answered is not asked again"
@@ -163,7 +163,7 @@ def test_nobody_who_has_answered_is_asked_again(tmp_path: Path) -> None:
     take = run.grid._answer
 
     def answer(identifier, message) -> None:
-        if message.metadata.message_type == exchange.TRAIN and message.metadata.dst_node_id == 102:
+        if message.metadata.message_type == messages.TRAIN and message.metadata.dst_node_id == 102:
             raise KilledError
         take(identifier, message)
 
@@ -191,7 +191,7 @@ def test_a_run_whose_model_overflowed_asks_anew_when_it_is_resumed(
     plain = study_of(rounds=1, algorithm="fedadam", quorum=0.6, grace_seconds=0.0)
     clinics = clinics_of(plain)
     huge = {name: np.full_like(tensor, 1e20) for name, tensor in INITIAL.items()}
-    clinics[2].tamper = {exchange.TRAIN: changed(tensors=lambda _content: arrays(huge))}
+    clinics[2].tamper = {messages.TRAIN: changed(tensors=lambda _content: arrays(huge))}
     run = deployed(tmp_path / "run", plain, LossyGrid(dict(enumerate(clinics, start=100))), expected=NAMES)
     with monkeypatch.context() as patch:
         patch.setattr("melfed.server.federation.reply_checks.MAX_NORM", np.inf)
@@ -211,7 +211,7 @@ def test_a_run_that_failed_for_want_of_a_quorum_keeps_the_answers_that_it_has(tm
     clinics = clinics_of(plain)
     from tests.server.federation.test_rounds_declined import declines
 
-    clinics[1].tamper = {exchange.TRAIN: declines("the budget is spent")}
+    clinics[1].tamper = {messages.TRAIN: declines("the budget is spent")}
     grid = LossyGrid(dict(enumerate(clinics, start=100)))
     run = deployed(tmp_path / "run", plain, grid, expected=NAMES)
     with pytest.raises(QuorumError):

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from flwr.app import MetricRecord, RecordDict
 
+from melfed.common import messages
 from melfed.common.metrics.histogram import MAX_IMAGES
 from melfed.common.metrics.noisy_histogram import SCALE, NoisyHistogram, histogram_from_arrays, noise_variance
 from melfed.common.study.evaluation_noise import LARGEST_MULTIPLIER, largest_multiplier
 from melfed.common.study.protocol import StudyProtocol
 from melfed.server.federation.reply_checks import MAX_EVALUATED, Intake
-from melfed.server.flower import channel as exchange
 from melfed.server.runs.state import change_state
 from tests.server.fakes import EVALUATION_NOISE, Run, Tamper, arrays, clinics_of, noised_scores_of, scores_of, study_of
 from tests.server.lossy import LossyGrid, deployed, quickly
 
 NAMES = frozenset("abc")
-PART = {exchange.TRAIN: "validation", exchange.EVALUATE: "test"}
+PART = {messages.TRAIN: "validation", messages.EVALUATE: "test"}
 Change = Callable[[NoisyHistogram], dict[str, np.ndarray]]
 
 
@@ -86,7 +86,7 @@ def test_a_histogram_that_would_spoil_the_sum_fails_its_clinic_alone(tmp_path: P
     assert all(reason in why for why in told)
     assert {row["clinic"] for row in run.terms.audit.of(2007)} == {"a"}
     answered = [event["answered"] for event in run.events("round")]
-    if kind == exchange.TRAIN:
+    if kind == messages.TRAIN:
         # The first round's model is validated in the second; a σ is stated in each.
         assert answered == [["b", "c"] if name == "all noise" else ["a", "b", "c"], ["b", "c"]]
         assert list(outcome.test) == ["a", "b", "c"]
@@ -101,7 +101,7 @@ def test_a_histogram_that_would_spoil_the_sum_fails_its_clinic_alone(tmp_path: P
 def test_a_run_that_was_ended_by_a_histogram_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was kept, by whatever version of melfed believed it, does not fail every run that goes on."""
     study = noised_study()
-    run = run_of(tmp_path / "run", study, {exchange.TRAIN: HOSTILE["other noise"][0]})
+    run = run_of(tmp_path / "run", study, {messages.TRAIN: HOSTILE["other noise"][0]})
     with monkeypatch.context() as patch:
         patch.setattr(Intake, "_check_noised", lambda *_: None)
         patch.setattr("melfed.server.federation.rounds.plus", lambda *_: noised_scores_of("a", "validation", 9))
@@ -110,7 +110,7 @@ def test_a_run_that_was_ended_by_a_histogram_goes_on(tmp_path: Path, monkeypatch
             run.conduct()
     assert (run.folder.pending / "a.safetensors").exists()
     change_state(run.folder.path, wanted=True, status="queued")
-    again = run_of(run.folder.path, study, {exchange.TRAIN: HOSTILE["other noise"][0]})
+    again = run_of(run.folder.path, study, {messages.TRAIN: HOSTILE["other noise"][0]})
     outcome = again.conduct()
     assert list(outcome.test) == ["a", "b", "c"]
     assert again.events("round")[1]["answered"] == ["b", "c"]
@@ -147,7 +147,7 @@ def test_clinics_whose_images_have_no_sum_are_left_out_and_the_others_are_not(tm
     study = study_of(len(names), rounds=2, quorum=0.5, grace_seconds=0.0)
     clinics = clinics_of(study, names)
     for clinic in clinics[2:]:
-        clinic.tamper = dict.fromkeys((exchange.DESCRIBE, exchange.TRAIN, exchange.EVALUATE), vast)
+        clinic.tamper = dict.fromkeys((messages.DESCRIBE, messages.TRAIN, messages.EVALUATE), vast)
     grid = LossyGrid(dict(enumerate(clinics, start=100)))
     run = deployed(tmp_path / "run", study, grid, expected=frozenset(names))
     outcome = run.conduct()
@@ -164,7 +164,7 @@ def test_nobody_has_that_many_images_to_score(tmp_path: Path) -> None:
         counts = {**content.metric_records["counts"], "validation_images": MAX_IMAGES}
         return RecordDict({**content, "counts": MetricRecord(counts)})
 
-    run = run_of(tmp_path / "run", study, {exchange.DESCRIBE: ten_millions})
+    run = run_of(tmp_path / "run", study, {messages.DESCRIBE: ten_millions})
     assert list(run.conduct().clinics) == ["b", "c"]
     assert "counts 1e+07 validation images" in run.events("round")[0]["failed"]["a"]
 

@@ -10,6 +10,7 @@ from flwr.common.constant import ErrorCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from melfed.common import messages
 from melfed.common.errors import QuorumError
 from melfed.server.flower import channel as exchange
 from melfed.server.runs.state import read_state
@@ -74,7 +75,7 @@ def test_a_restart_between_two_looks_is_seen_by_the_time_of_its_return(tmp_path:
     grid, looks = run.grid, []
 
     def hook(message) -> None:
-        if message.metadata.message_type == exchange.TRAIN and message.metadata.dst_node_id == 101 and not looks:
+        if message.metadata.message_type == messages.TRAIN and message.metadata.dst_node_id == 101 and not looks:
             looks.append(grid.ticks)
 
     def restart() -> None:
@@ -107,7 +108,7 @@ def test_the_answer_of_an_earlier_attempt_is_taken(tmp_path: Path, monkeypatch: 
     run.conduct()
     assert run.events("round")[0]["answered"] == ["a", "b", "c"]
     assert [(row["clinic"], row["round"]) for row in run.terms.audit.of(2010)] == [("b", 1)]
-    sent = [m for m in run.grid.sent if m.metadata.message_type == exchange.TRAIN and m.metadata.dst_node_id == 101]
+    sent = [m for m in run.grid.sent if m.metadata.message_type == messages.TRAIN and m.metadata.dst_node_id == 101]
     assert len(sent) == 1
 
 
@@ -122,7 +123,7 @@ def test_a_clinic_whose_app_raises_three_times_has_failed(tmp_path: Path) -> Non
     run.conduct()
     (event,) = run.events("round")
     assert (event["answered"], event["failed"]) == (["a", "c"], {"b": "ClientApp stopped responding."})
-    sent = [m for m in run.grid.sent if m.metadata.message_type == exchange.TRAIN and m.metadata.dst_node_id == 101]
+    sent = [m for m in run.grid.sent if m.metadata.message_type == messages.TRAIN and m.metadata.dst_node_id == 101]
     assert len(sent) == exchange.ATTEMPTS
 
 
@@ -136,7 +137,7 @@ def test_declining_is_final_for_the_round(tmp_path: Path) -> None:
     from tests.server.federation.test_rounds_declined import declines
 
     run = run_of(tmp_path / "run", Trouble(), quorum=0.6)
-    run.grid.clinics[101].tamper = {exchange.TRAIN: declines("no")}
+    run.grid.clinics[101].tamper = {messages.TRAIN: declines("no")}
     run.conduct()
     assert [event["declined"] for event in run.events("round")] == [{"b": "no"}] * 2
     assert counted(run.grid.clinics.values(), 1)["b"] == 1
@@ -174,7 +175,7 @@ def test_a_clinic_that_is_back_is_waited_for_though_there_is_a_quorum(tmp_path: 
 def test_a_message_lives_no_longer_than_its_round(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", Trouble(crashes=3), deadline_seconds=20.0, rounds=1)
     run.conduct()
-    sent = [m for m in run.grid.sent if m.metadata.message_type == exchange.TRAIN]
+    sent = [m for m in run.grid.sent if m.metadata.message_type == messages.TRAIN]
     assert len(sent) == 6
     assert all(18 < message.metadata.ttl <= 20 + exchange.SLACK_SECONDS for message in sent)
     assert sent[-1].metadata.ttl < sent[0].metadata.ttl
@@ -189,7 +190,7 @@ def test_an_online_clinic_that_says_nothing_is_reminded(tmp_path: Path) -> None:
         lost.append("")
         return None if len(lost) == 1 else content
 
-    run.grid.clinics[101].tamper = {exchange.TRAIN: swallow}
+    run.grid.clinics[101].tamper = {messages.TRAIN: swallow}
     run.conduct()
     assert run.events("round")[0]["answered"] == ["a", "b", "c"]
     assert 0.5 <= run.events("round")[0]["seconds"] < 1.4

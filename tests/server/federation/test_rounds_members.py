@@ -7,9 +7,9 @@ from time import monotonic
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from melfed.common import messages
 from melfed.common.errors import QuorumError
 from melfed.server.federation.context import StoppedError
-from melfed.server.flower import channel as exchange
 from melfed.server.runs.state import read_state
 from tests.server.fakes import INITIAL, FakeClinic, Run, Tamper, changed, clinics_of, study_of
 from tests.server.lossy import Audit, LossyGrid, Trouble, counted, deployed, quickly
@@ -77,7 +77,7 @@ def test_only_those_that_the_run_is_for_are_asked(tmp_path: Path) -> None:
     unnamed = run_of(tmp_path / "two", names="abcd", registered=False)
     unnamed.conduct()
     assert answered(unnamed) == ["abc", "abc"]
-    assert {kind for kind, _ in clinic(unnamed, "d").asked} == {exchange.DESCRIBE}
+    assert {kind for kind, _ in clinic(unnamed, "d").asked} == {messages.DESCRIBE}
     assert unnamed.events("round")[0]["failed"] == {"d": "clinic d is not among those that this run is for"}
 
 
@@ -129,7 +129,7 @@ def test_a_clinic_that_comes_back_describes_itself_again(tmp_path: Path) -> None
     run = run_of(tmp_path / "run", {"b": Trouble(away=[(6, 10)])}, rounds=6)
     run.conduct()
     assert answered(run)[-1] == "abc"
-    described = {c.name: c.asked.count((exchange.DESCRIBE, 0)) for c in run.grid.clinics.values()}
+    described = {c.name: c.asked.count((messages.DESCRIBE, 0)) for c in run.grid.clinics.values()}
     assert described == {"a": 1, "b": 2, "c": 1}
     assert len(audit(run).of(2009)) == len(audit(run).of(2010)) == 1
 
@@ -143,9 +143,9 @@ def test_a_clinic_that_comes_back_with_another_study_is_let_in_no_more_and_the_o
         old = {"digest": "f" * 64, "version": "0.9"} if len(seen) > 1 else {"version": "1.0"}
         return identity(**old)(content)
 
-    clinic(run, "b").tamper = {exchange.DESCRIBE: older}
+    clinic(run, "b").tamper = {messages.DESCRIBE: older}
     for name in "ac":
-        clinic(run, name).tamper = {exchange.DESCRIBE: identity(version="1.0")}
+        clinic(run, name).tamper = {messages.DESCRIBE: identity(version="1.0")}
     run.conduct()
     assert answered(run)[-1] == "ac"
     reason = run.events("round")[-1]["failed"]["b"]
@@ -156,7 +156,7 @@ def test_a_clinic_that_comes_back_with_another_study_is_let_in_no_more_and_the_o
 def test_a_clinic_of_another_version_is_told_of_once_and_takes_part(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", {"b": Trouble(away=[(6, 10)])}, rounds=6, version="1.0")
     for each in run.grid.clinics.values():
-        each.tamper = {exchange.DESCRIBE: identity(version="1.0" if each.name != "b" else "2.0\n\x1b")}
+        each.tamper = {messages.DESCRIBE: identity(version="1.0" if each.name != "b" else "2.0\n\x1b")}
     run.conduct()
     assert answered(run)[-1] == "abc"
     assert [(row["clinic"], row["version"]) for row in audit(run).of(2019)] == [("b", "2.0 ?")]
@@ -165,7 +165,7 @@ def test_a_clinic_of_another_version_is_told_of_once_and_takes_part(tmp_path: Pa
 def test_the_version_of_a_clinic_that_is_not_let_in_is_told(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", version="1.0")
     for each in run.grid.clinics.values():
-        each.tamper = {exchange.DESCRIBE: identity(version="1.0")}
+        each.tamper = {messages.DESCRIBE: identity(version="1.0")}
 
     def refuse(_content: RecordDict) -> RecordDict:
         words, old = (
@@ -174,7 +174,7 @@ def test_the_version_of_a_clinic_that_is_not_let_in_is_told(tmp_path: Path) -> N
         )
         return RecordDict({"refused": words, "identity": old})
 
-    clinic(run, "b").tamper = {exchange.DESCRIBE: refuse}
+    clinic(run, "b").tamper = {messages.DESCRIBE: refuse}
     run.conduct()
     assert answered(run)[-1] == "ac"
     assert [(row["clinic"], row["version"], row["expected"]) for row in audit(run).of(2019)] == [("b", "0.9", "1.0")]
@@ -196,7 +196,7 @@ def refusing(kind: str, name: str, times: int) -> Tamper:
 @pytest.mark.parametrize("kind", ["refused", "declined"])
 def test_a_clinic_that_declines_at_first_is_told_of_by_name_and_asked_in_each_round(tmp_path: Path, kind: str) -> None:
     run = run_of(tmp_path / "run", rounds=4, registered=False)
-    clinic(run, "b").tamper = {exchange.DESCRIBE: refusing(kind, "b", 3)}
+    clinic(run, "b").tamper = {messages.DESCRIBE: refusing(kind, "b", 3)}
     run.conduct()
     assert answered(run) == ["ac", "ac", "abc", "abc"]
     column = {"refused": "failed", "declined": "declined"}[kind]
@@ -205,14 +205,14 @@ def test_a_clinic_that_declines_at_first_is_told_of_by_name_and_asked_in_each_ro
 
 def test_nobody_is_told_of_under_the_name_of_a_clinic_that_takes_part(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", rounds=1, registered=False)
-    clinic(run, "b").tamper = {exchange.DESCRIBE: refusing("refused", "a", 9)}
+    clinic(run, "b").tamper = {messages.DESCRIBE: refusing("refused", "a", 9)}
     run.conduct()
     assert run.events("round")[0]["failed"] == {"node 101": "not yet"}
 
 
 def test_a_name_is_that_of_the_key_that_was_registered(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", rounds=1)
-    clinic(run, "b").tamper = {exchange.DESCRIBE: identity(clinic="c")}
+    clinic(run, "b").tamper = {messages.DESCRIBE: identity(clinic="c")}
     run.conduct()
     assert answered(run) == ["ac"]
     assert run.events("round")[0]["failed"] == {"b": "calls itself c, but its key is registered as b"}

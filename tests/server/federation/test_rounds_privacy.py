@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
+from melfed.common import messages
 from melfed.common.errors import QuorumError
 from melfed.common.metrics.noisy_histogram import NoisyHistogram, pooled
-from melfed.server.flower import channel as exchange
-from melfed.server.runs.outcome import Account
+from melfed.server.runs.outcome import ReportedAccount
 from tests.server.fakes import (
     EVALUATION_NOISE,
     HEADS,
@@ -45,7 +45,7 @@ def test_a_private_run_keeps_the_last_account_of_each_clinic_and_no_loss(
     outcome = run.conduct()
     evaluation = EVALUATION_NOISE if privacy is NOISED else None
     assert outcome.accounts == {
-        name: Account(pytest.approx(0.4), HEADS[name], NOISE, evaluation)  # type: ignore[arg-type]
+        name: ReportedAccount(pytest.approx(0.4), HEADS[name], NOISE, evaluation)  # type: ignore[arg-type]
         for name in "abc"
     }
     assert list(outcome.accounts) == ["a", "b", "c"]
@@ -69,7 +69,7 @@ def test_a_loss_that_a_private_clinic_tells_is_not_kept(tmp_path: Path) -> None:
         content["metrics"] = MetricRecord({**content.metric_records["metrics"], "loss": 0.123})
         return content
 
-    run = run_of(tmp_path / "run", NOISED, {exchange.TRAIN: talks})
+    run = run_of(tmp_path / "run", NOISED, {messages.TRAIN: talks})
     run.conduct()
     assert run.events("round")[0]["answered"] == ["a", "b", "c"]
     assert "0.123" not in (run.folder.path / "metrics.jsonl").read_text()
@@ -113,7 +113,7 @@ SENSELESS_ACCOUNTS: dict[str, Tamper] = {
 }
 
 
-@pytest.mark.parametrize("kind", [exchange.TRAIN, exchange.EVALUATE])
+@pytest.mark.parametrize("kind", [messages.TRAIN, messages.EVALUATE])
 @pytest.mark.parametrize("name", SENSELESS_ACCOUNTS)
 def test_a_reply_without_a_sensible_account_is_refused(tmp_path: Path, name: str, kind: str) -> None:
     run = run_of(tmp_path / "run", NOISED, {kind: SENSELESS_ACCOUNTS[name]}, rounds=1)
@@ -123,7 +123,7 @@ def test_a_reply_without_a_sensible_account_is_refused(tmp_path: Path, name: str
     assert clinic == "c"
     assert SENSELESS in str(told)
     assert event["declined"] == {}
-    if kind == exchange.TRAIN:
+    if kind == messages.TRAIN:
         assert event["answered"] == ["a", "b"]
         assert SENSELESS in event["failed"]["c"]
         assert outcome.accounts["c"].epsilon == pytest.approx(0.2), "what it said with its evaluation"
@@ -133,15 +133,15 @@ def test_a_reply_without_a_sensible_account_is_refused(tmp_path: Path, name: str
 
 
 def test_public_histograms_have_no_noise_to_account_for(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", PUBLIC, {exchange.TRAIN: account(evaluation=4.0)}, rounds=1)
+    run = run_of(tmp_path / "run", PUBLIC, {messages.TRAIN: account(evaluation=4.0)}, rounds=1)
     run.conduct()
     assert SENSELESS in run.events("round")[0]["failed"]["c"]
 
 
 def test_an_unbounded_epsilon_is_said_to_be_none(tmp_path: Path) -> None:
-    without_noise = {exchange.EVALUATE: account(epsilon=math.inf, noise_multiplier=0.0)}
+    without_noise = {messages.EVALUATE: account(epsilon=math.inf, noise_multiplier=0.0)}
     outcome = run_of(tmp_path / "run", NOISED, without_noise, rounds=1).conduct()
-    assert outcome.accounts["c"] == Account(None, HEADS["c"], 0.0, EVALUATION_NOISE)
+    assert outcome.accounts["c"] == ReportedAccount(None, HEADS["c"], 0.0, EVALUATION_NOISE)
 
 
 def exact(part: str, images: int) -> Tamper:
@@ -165,7 +165,7 @@ def noised(part: str, images: int) -> Tamper:
 def test_histograms_are_noised_if_and_only_if_the_study_says_so(
     tmp_path: Path, privacy: dict[str, object], tamper: Tamper, part: str, reason: str
 ) -> None:
-    run = run_of(tmp_path / "run", privacy, {exchange.EVALUATE: tamper}, rounds=1)
+    run = run_of(tmp_path / "run", privacy, {messages.EVALUATE: tamper}, rounds=1)
     outcome = run.conduct()
     assert list(outcome.test) == ["a", "b"]
     assert [call[1:] for call in run.observer.of("replied") if call[2]] == [("c", reason)]
@@ -174,7 +174,7 @@ def test_histograms_are_noised_if_and_only_if_the_study_says_so(
         def in_second(content: RecordDict) -> RecordDict:
             return content if content.config_records["request"]["round"] == 1 else tamper(content)
 
-        run = run_of(tmp_path / "two", privacy, {exchange.TRAIN: in_second})
+        run = run_of(tmp_path / "two", privacy, {messages.TRAIN: in_second})
         run.conduct()
         assert [event["failed"] for event in run.events("round")] == [{}, {"c": reason}]
 
@@ -182,6 +182,6 @@ def test_histograms_are_noised_if_and_only_if_the_study_says_so(
 def test_no_account_at_all_is_no_quorum(tmp_path: Path) -> None:
     study = study_of(1, rounds=1, privacy=NOISED)
     clinics = clinics_of(study, "a")
-    clinics[0].tamper = {exchange.TRAIN: changed(account=lambda _c: None)}
+    clinics[0].tamper = {messages.TRAIN: changed(account=lambda _c: None)}
     with pytest.raises(QuorumError, match=f"0 of 1 clinics answered, 1 are needed: a: {SENSELESS}"):
         Run(tmp_path / "run", study, grid_of(clinics)).conduct()

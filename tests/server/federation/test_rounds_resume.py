@@ -8,8 +8,8 @@ import pytest
 from flwr.app import Message
 
 import melfed.server.federation.rounds
+from melfed.common import messages
 from melfed.common.errors import RunError, StorageError
-from melfed.server.flower import channel as exchange
 from melfed.server.runs.checkpoints import last_checkpoint
 from tests.server.fakes import FakeGrid, Run, assert_equal, clinics_of, grid_of, held, study_of
 
@@ -65,7 +65,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(
             original = melfed.server.federation.rounds.save_checkpoint
             patch.setattr(melfed.server.federation.rounds, "save_checkpoint", save)
         else:
-            grid.check = cut_at(*((exchange.TRAIN, int(number)) if what == "round" else (exchange.EVALUATE, 4)))
+            grid.check = cut_at(*((messages.TRAIN, int(number)) if what == "round" else (messages.EVALUATE, 4)))
         with pytest.raises(PowerCutError):
             run.conduct()
     grid.check = cut_at("nothing", 0)
@@ -132,6 +132,6 @@ def test_what_is_evaluated_and_kept_is_the_mean_of_the_last_models(
     # Clinics train from the round's own model, and score the average.
     for message in grid.sent:
         kind, number = message.metadata.message_type, int(message.metadata.group_id)
-        if kind != exchange.DESCRIBE:
+        if kind != messages.DESCRIBE:
             sent = held(message.content.array_records["tensors"])
-            assert_equal(sent, found if kind == exchange.EVALUATE else models[number - 1])
+            assert_equal(sent, found if kind == messages.EVALUATE else models[number - 1])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
 
+from melfed.common import messages
 from melfed.common.errors import QuorumError, RunError
-from melfed.server.flower import channel as exchange
 from melfed.server.runs.checkpoints import last_checkpoint
 from melfed.server.runs.outcome import Outcome
 from tests.server.fakes import (
@@ -97,7 +97,7 @@ def test_what_cannot_be_believed_fails_its_clinic_alone(tmp_path: Path, name: st
     study = study_of(rounds=1, quorum=0.5)
     tamper, reason = HOSTILE[name]
     clinics = clinics_of(study)
-    clinics[2].tamper = {exchange.TRAIN: tamper}
+    clinics[2].tamper = {messages.TRAIN: tamper}
     # The bad reply comes first, so that whatever it left behind would be in the way of the others.
     run = Run(tmp_path / "run", study, grid_of(clinics, order=lambda ready: ready[::-1]))
     assert_equal(run.conduct().models[""], without_c.models[""])
@@ -141,7 +141,7 @@ SCORES: dict[str, tuple[Tamper, str]] = {
 def without_c_in_the_second(tmp_path_factory: pytest.TempPathFactory) -> Run:
     study = study_of(rounds=2, quorum=0.5)
     clinics = clinics_of(study)
-    clinics[2].tamper = {exchange.TRAIN: in_second_round(lambda _content: Error(code=1, reason="ill"))}
+    clinics[2].tamper = {messages.TRAIN: in_second_round(lambda _content: Error(code=1, reason="ill"))}
     run = Run(tmp_path_factory.mktemp("honest") / "run", study, grid_of(clinics))
     run.conduct()
     return run
@@ -154,7 +154,7 @@ def test_scores_that_cannot_be_believed_fail_their_clinic_alone(
     study = study_of(rounds=2, quorum=0.5)
     tamper, reason = SCORES[name]
     clinics = clinics_of(study)
-    clinics[2].tamper = {exchange.TRAIN: in_second_round(tamper)}
+    clinics[2].tamper = {messages.TRAIN: in_second_round(tamper)}
     run = Run(tmp_path / "run", study, grid_of(clinics, order=lambda ready: ready[::-1]))
     run.conduct()
     honest = without_c_in_the_second
@@ -169,7 +169,7 @@ def test_scores_that_cannot_be_believed_fail_their_clinic_alone(
 def test_scores_that_were_not_asked_for_are_not_looked_at(tmp_path: Path) -> None:
     study = study_of(rounds=1)
     clinics = clinics_of(study)
-    clinics[2].tamper = {exchange.TRAIN: validation(lambda h: h["positives"].__setitem__(3, -1))}
+    clinics[2].tamper = {messages.TRAIN: validation(lambda h: h["positives"].__setitem__(3, -1))}
     run = Run(tmp_path / "run", study, grid_of(clinics))
     run.conduct()
     assert run.events("round")[0]["failed"] == {}
@@ -192,7 +192,7 @@ def test_scores_that_were_not_asked_for_are_not_looked_at(tmp_path: Path) -> Non
 def test_an_evaluation_that_cannot_be_believed_is_left_out(tmp_path: Path, tamper: Tamper, reason: str) -> None:
     study = study_of(rounds=1, quorum=0.5)
     clinics = clinics_of(study)
-    clinics[2].tamper = {exchange.EVALUATE: tamper}
+    clinics[2].tamper = {messages.EVALUATE: tamper}
     run = Run(tmp_path / "run", study, grid_of(clinics, order=lambda ready: ready[::-1]))
     outcome = run.conduct()
     assert list(outcome.test) == ["a", "b"]
@@ -206,13 +206,13 @@ def test_an_evaluation_that_cannot_be_believed_is_left_out(tmp_path: Path, tampe
 def test_an_evaluation_without_a_quorum_can_be_taken_up_again(tmp_path: Path) -> None:
     study = study_of(rounds=1)
     clinics = clinics_of(study)
-    clinics[2].tamper = {exchange.EVALUATE: lambda _content: Error(code=1, reason="ill")}
+    clinics[2].tamper = {messages.EVALUATE: lambda _content: Error(code=1, reason="ill")}
     run = Run(tmp_path / "run", study, grid_of(clinics))
     with pytest.raises(QuorumError, match="2 of 3 clinics answered, 3 are needed: c: ill"):
         run.conduct()
     clinics[2].tamper = {}
     assert list(run.conduct().test) == ["a", "b", "c"]
-    assert [clinic.asked.count((exchange.TRAIN, 1)) for clinic in clinics] == [1, 1, 1]
+    assert [clinic.asked.count((messages.TRAIN, 1)) for clinic in clinics] == [1, 1, 1]
 
 
 def identity(**values: object) -> Tamper:
@@ -245,7 +245,7 @@ def counts(**values: float) -> Tamper:
 def test_a_clinic_that_introduces_itself_badly_takes_no_part(tmp_path: Path, tamper: Tamper, reason: str) -> None:
     study = study_of(rounds=1)
     clinics = clinics_of(study)
-    clinics[2].tamper = {exchange.DESCRIBE: tamper}
+    clinics[2].tamper = {messages.DESCRIBE: tamper}
     with pytest.raises(QuorumError) as caught:
         Run(tmp_path / "run", study, grid_of(clinics)).conduct()
     message = str(caught.value)
@@ -271,7 +271,7 @@ def test_the_longest_update_that_is_taken_does_not_overflow(tmp_path: Path, algo
     study = study_of(rounds=1, algorithm=algorithm, server_learning_rate=100.0)
     clinics = clinics_of(study)
     for clinic in clinics:
-        clinic.tamper = {exchange.TRAIN: tensors(lambda held: [tensor.fill(2e11) for tensor in held.values()])}
+        clinic.tamper = {messages.TRAIN: tensors(lambda held: [tensor.fill(2e11) for tensor in held.values()])}
     run = Run(tmp_path / "run", study, grid_of(clinics), {name: np.zeros_like(t) for name, t in INITIAL.items()})
     assert all(np.isfinite(tensor).all() for tensor in run.conduct().models[""].values())
     assert len(run.events("round")[0]["answered"]) == 3
@@ -283,7 +283,7 @@ def test_a_model_that_overflows_ends_the_run_before_it_is_checkpointed(
     monkeypatch.setattr("melfed.server.federation.reply_checks.MAX_NORM", np.inf)
     study = study_of(rounds=3, algorithm="fedavgm", quorum=0.5, server_learning_rate=100.0)
     clinics = clinics_of(study, "ab")
-    clinics[1].tamper = {exchange.TRAIN: tensors(lambda held: held["w"].fill(3e38))}
+    clinics[1].tamper = {messages.TRAIN: tensors(lambda held: held["w"].fill(3e38))}
     run = Run(tmp_path / "run", study, grid_of(clinics))
     with pytest.raises(RunError, match="after round 1 w is not finite; begin a new run with a lower"):
         run.conduct()

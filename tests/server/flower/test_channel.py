@@ -13,11 +13,11 @@ from flwr.proto.node_pb2 import NodeInfo
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from melfed.common.messages import MESSAGE_VERSION
+from melfed.common import messages
+from melfed.common.messages import MESSAGE_VERSION, PACKED, pack
 from melfed.common.study.protocol import StudyProtocol
-from melfed.common.tensors import PACKED, TensorError, to_array
-from melfed.server.flower import channel as exchange
-from melfed.server.flower.channel import Node, Reply, Terms, ask, one_line, online, request, size
+from melfed.common.tensors import TensorError
+from melfed.server.flower.channel import Node, Reply, RequestTerms, ask, one_line, online, request, size
 from tests.server.fakes import Answer, FakeGrid, held, study_of
 
 STUDY = study_of()
@@ -49,7 +49,7 @@ class Counting:
 
 def asked(grid: FakeGrid, seconds: float = 5.0, asker: Counting | None = None) -> list[Reply]:
     nodes = dict.fromkeys(grid.clinics, "")
-    return list(ask(grid, exchange.TRAIN, nodes, CONTENT, Terms(seconds), asker or Counting()))
+    return list(ask(grid, messages.TRAIN, nodes, CONTENT, RequestTerms(seconds), asker or Counting()))
 
 
 def answers(replies: list[Reply]) -> dict[int, str]:
@@ -211,7 +211,7 @@ def zipped() -> bytes:
     return file.getvalue()
 
 
-GOOD = saved(to_array({"w": np.arange(12, dtype=np.float32).reshape(3, 4)}))
+GOOD = saved(pack({"w": np.arange(12, dtype=np.float32).reshape(3, 4)}))
 HEADER = "{{'descr': '{}', 'fortran_order': False, 'shape': {}}}"
 MALFORMED = {
     "empty": b"",

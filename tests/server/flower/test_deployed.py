@@ -9,20 +9,20 @@ import pytest
 from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 
+from melfed.common import messages
 from melfed.common.audit.log import read_log
 from melfed.common.errors import MelfedError, QuorumError, RunError, ServiceError, StorageError
+from melfed.common.locks import is_held, only_one
 from melfed.common.study.protocol import DataSpec, FederationSpec, ModelSpec, StudyProtocol
 from melfed.common.study.recipe import Choice
 from melfed.common.tensors import load_tensors
 from melfed.server.clinics.self_reports import read_said
 from melfed.server.config import ServerConfig, read_server
-from melfed.server.flower import channel as exchange
 from melfed.server.flower import deployed
 from melfed.server.flower.deployed import conduct_run, roll_call
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.lock import CONDUCTED, held, is_held
 from melfed.server.runs.request import queue_run
-from melfed.server.runs.state import change_state, read_state
+from melfed.server.runs.state import CONDUCTED, change_state, read_state
 from tests.server.fakes import FakeClinic, FakeGrid, changed
 
 
@@ -87,14 +87,14 @@ def test_clinics_that_were_not_chosen_are_not_asked(config):
     grid = grid_of(study)
     conduct_run(config, "r", grid, 1)
     assert grid.clinics[102].asked == []
-    assert {exchange.TRAIN for _ in "ab"} <= {kind for kind, _ in grid.clinics[100].asked}
+    assert {messages.TRAIN for _ in "ab"} <= {kind for kind, _ in grid.clinics[100].asked}
 
 
 def test_a_run_without_quorum_has_failed_and_is_not_wanted(config):
     study = study_of(quorum=1.0)
     folder = queued(config, study)
     with pytest.raises(QuorumError):
-        conduct_run(config, "r", grid_of(study, **{exchange.TRAIN: lambda _: RecordDict()}), 1)
+        conduct_run(config, "r", grid_of(study, **{messages.TRAIN: lambda _: RecordDict()}), 1)
     state = read_state(folder.path)
     assert (state.status, state.wanted) == ("failed", False)
     assert state.reason.startswith("quorum: ")
@@ -114,7 +114,7 @@ def test_a_process_that_is_killed_is_followed_by_one_that_goes_on(config):
             raise KilledError
         return content
 
-    grid.clinics[102].tamper = {exchange.TRAIN: killed}
+    grid.clinics[102].tamper = {messages.TRAIN: killed}
     with pytest.raises(KilledError):
         conduct_run(config, "r", grid, 1)
     state = read_state(folder.path)
@@ -145,7 +145,7 @@ def test_one_killed_before_its_last_word_only_says_it(config):
 def test_two_processes_do_not_conduct_one_run(config):
     study = study_of()
     folder = queued(config, study)
-    with held(folder.path / CONDUCTED, "x"), pytest.raises(ServiceError, match="run r is conducted by another process"):
+    with only_one(folder.path / CONDUCTED, "x"), pytest.raises(ServiceError, match="run r is conducted by process"):
         conduct_run(config, "r", grid_of(study), 1)
     assert read_state(folder.path).status == "queued"
 
@@ -210,7 +210,7 @@ def test_what_clinics_say_of_themselves_is_kept(config):
     study = study_of()
     queued(config, study)
     says = told(version="9.9", approved=["f" * 64], budget=2.5)
-    conduct_run(config, "r", grid_of(study, **{exchange.DESCRIBE: says}), 1)
+    conduct_run(config, "r", grid_of(study, **{messages.DESCRIBE: says}), 1)
     said = read_said(config.clinics_said)
     assert set(said) == {"a", "b", "c"}
     assert (said["a"].version, said["a"].approved, said["a"].budget) == ("9.9", ("f" * 64,), 2.5)
@@ -219,9 +219,9 @@ def test_what_clinics_say_of_themselves_is_kept(config):
 def test_a_roll_call_writes_down_who_said_what_and_who_declined(config):
     study = study_of()
     grid = grid_of(study)
-    grid.clinics[100].tamper = {exchange.DESCRIBE: told(version="1.0", budget=float("nan"))}
-    grid.clinics[101].tamper = {exchange.DESCRIBE: changed(identity=lambda _: None)}
-    grid.clinics[102].tamper = {exchange.DESCRIBE: declining}
+    grid.clinics[100].tamper = {messages.DESCRIBE: told(version="1.0", budget=float("nan"))}
+    grid.clinics[101].tamper = {messages.DESCRIBE: changed(identity=lambda _: None)}
+    grid.clinics[102].tamper = {messages.DESCRIBE: declining}
     roll_call(config, grid)
     said = read_said(config.clinics_said)
     assert (said["a"].version, said["a"].approved) == ("1.0", None)
@@ -229,7 +229,7 @@ def test_a_roll_call_writes_down_who_said_what_and_who_declined(config):
     assert said["c"].reason == "not approved"
     assert said["a"].budget is None  # not a number
     assert "b" not in said
-    assert {kind for kind, _ in grid.clinics[102].asked} == {exchange.DESCRIBE}
+    assert {kind for kind, _ in grid.clinics[102].asked} == {messages.DESCRIBE}
 
 
 def test_a_roll_call_is_for_no_run_so_that_nobody_counts_or_pays(config):
@@ -241,7 +241,7 @@ def test_a_roll_call_is_for_no_run_so_that_nobody_counts_or_pays(config):
 
 def test_a_liar_is_known_by_the_name_of_its_key(config):
     grid = grid_of(study_of(), "ab")
-    grid.clinics[101].tamper = {exchange.DESCRIBE: told(clinic="a", version="evil\n\x1b[31m" + "x" * 500)}
+    grid.clinics[101].tamper = {messages.DESCRIBE: told(clinic="a", version="evil\n\x1b[31m" + "x" * 500)}
     roll_call(config, grid)
     said = read_said(config.clinics_said)
     assert set(said) == {"a", "b"}

@@ -9,7 +9,7 @@ from melfed.common.study.protocol import FederationSpec, PrivacySpec, StudyProto
 from melfed.common.study.recipe import Choice
 from melfed.server.results.privacy import summarise_privacy
 from melfed.server.runs.counts import Counts
-from melfed.server.runs.outcome import Account
+from melfed.server.runs.outcome import ReportedAccount
 from melfed.server.runs.summary import PrivacySummary
 
 HEAD = "0a" * 32
@@ -21,11 +21,11 @@ def study_of(rounds: int = 20, every: int = 1, cohort: float = 1.0, **privacy: o
     return StudyProtocol(federation=federation, privacy=PrivacySpec.model_validate({**PUBLIC, **privacy}))
 
 
-def account(epsilon: float | None = 2.98, noise: float = 8.2, evaluation: float | None = None) -> Account:
-    return Account(epsilon, HEAD, noise, evaluation)
+def account(epsilon: float | None = 2.98, noise: float = 8.2, evaluation: float | None = None) -> ReportedAccount:
+    return ReportedAccount(epsilon, HEAD, noise, evaluation)
 
 
-def summary_of(study: StudyProtocol, *accounts: Account, counts: float = 9.0) -> PrivacySummary:
+def summary_of(study: StudyProtocol, *accounts: ReportedAccount, counts: float = 9.0) -> PrivacySummary:
     named = {f"clinic-{number}": each for number, each in enumerate(accounts or (account(),))}
     found = summarise_privacy(study, named, dict.fromkeys(named, told(counts)))
     assert found is not None

@@ -13,6 +13,7 @@ from melfed.client.privacy.noise import NoiseSource
 from melfed.client.privacy.noisy_evaluation import noised_histograms
 from melfed.client.privacy.plan import plan_of
 from melfed.client.worker.unit_counts import UnitCounts, declared, noised
+from melfed.common import messages
 from melfed.common.data.records import LesionRecord
 from melfed.common.errors import DataError
 from melfed.common.metrics.histogram import ScoreHistogram
@@ -107,7 +108,7 @@ def test_a_clinic_may_have_nothing(tmp_path: Path, privacy: dict[str, object]) -
         return content
 
     clinics = clinics_of(study, "ab")
-    clinics[0].tamper = dict.fromkeys((exchange.DESCRIBE, exchange.TRAIN, exchange.EVALUATE), nobody)
+    clinics[0].tamper = dict.fromkeys((messages.DESCRIBE, messages.TRAIN, messages.EVALUATE), nobody)
     run = Run(tmp_path / "run", study, grid_of(clinics))
     outcome = run.conduct()
     assert [event["answered"] for event in run.events("round")] == [["a", "b"]] * 2
@@ -123,7 +124,7 @@ def _of_nothing(study: StudyProtocol) -> Histogram:
 def test_a_weight_is_at_most_what_the_clinic_told(tmp_path: Path) -> None:
     study = study_of(2, rounds=1, quorum=0.5, privacy=NOISED)
     clinics = clinics_of(study, "ab")
-    clinics[0].tamper = {exchange.TRAIN: metrics(weight=21)}
+    clinics[0].tamper = {messages.TRAIN: metrics(weight=21)}
     run = Run(tmp_path / "run", study, grid_of(clinics))
     run.conduct()
     assert run.events("round")[0]["failed"] == {"a": "claims a weight of 21, said 20 training units before"}

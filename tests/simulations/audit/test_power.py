@@ -7,7 +7,7 @@ import pytest
 
 from melfed.client.privacy.accounting import Mechanism
 from melfed.client.privacy.accounting import epsilon as accounted
-from melfed.simulations.audit.power import gaussian_delta, gaussian_mu, trials_needed
+from tests.simulations.audit.power import gaussian_delta, gaussian_mu, trials_needed
 
 
 @pytest.mark.parametrize(("epsilon", "delta"), [(1.0, 1e-5), (3.0, 1e-5), (2.0, 1e-3)])

@@ -14,7 +14,7 @@ from melfed.client.privacy.noise import NoiseSource
 from melfed.client.training import inputs
 from melfed.common.study.protocol import StudyProtocol
 from melfed.simulations.audit.door import (
-    Clinic,
+    AuditedClinic,
     Picture,
     images_of,
     nameless,
@@ -24,10 +24,10 @@ from melfed.simulations.audit.door import (
     quiet,
     write_data,
 )
-from melfed.simulations.audit.power import trials_needed
 from melfed.simulations.audit.trials import WorldsAudit, audit_worlds, trials_for
 from melfed.simulations.audit.worlds import CPU, scenarios
 from tests.mutants import MUTANTS
+from tests.simulations.audit.power import trials_needed
 
 CONFIDENCE = 0.975
 UNSEEN = {"float32_norms": 1.003, "subnormal_factor": 1.99}
@@ -130,7 +130,7 @@ def test_made_up_patients_lie_where_they_are_meant_to(tmp_path: Path, unit: str)
         for part in PARTS
     }
     write_data(folder, [Picture(record, png(pixels)) for records in meant.values() for record in records])
-    with Clinic(folder, policy_for(study, 2.0), CPU) as clinic:
+    with AuditedClinic(folder, policy_for(study, 2.0), CPU) as clinic:
         clinic.take_key(key)
         found = clinic.data(study)
     for part in PARTS:

@@ -15,14 +15,15 @@ from pydantic import ValidationError
 
 from melfed.common.data.records import LesionRecord, group_ids, read_table
 from melfed.common.errors import DataError, StudyError
+from melfed.common.partition import SCHEMES as REGISTERED
+from melfed.common.partition.scheme import by_shares
 from melfed.common.study.protocol import PartitionSpec
 from melfed.simulations.partition import partition as module
-from melfed.simulations.partition.partition import ClinicSplit, ClinicSummary, describe, partition
-from melfed.simulations.partition.schemes import by_shares, class_of
+from melfed.simulations.partition.partition import ClinicSplit, PartitionedClinic, class_of, describe, partition
 
 PARTS = ("train", "validation", "test")
 SIZES = ("size_zipf", "size_linear", "size_square", "size_exponential")
-SCHEMES = ("source", "iid", "label_dirichlet", "size_dirichlet", "pathological", *SIZES)
+SCHEMES = ("source", *sorted(REGISTERED))
 
 
 def record(image: str, **values: Any) -> LesionRecord:
@@ -405,7 +406,7 @@ def test_describe_counts_groups_images_and_melanomas() -> None:
         "validation": {"groups": 0, "images": 0, "melanomas": 0},
         "test": {"groups": 1, "images": 2, "melanomas": 2},
     }
-    assert ClinicSummary.model_validate_json(summary.model_dump_json()) == summary
+    assert PartitionedClinic.model_validate_json(summary.model_dump_json()) == summary
 
 
 def test_ham10000_by_source_has_four_clinics_and_whole_lesions(shared: Path) -> None:

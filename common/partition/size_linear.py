@@ -1,0 +1,7 @@
+"""size_linear: the k-th clinic's share of all groups is proportional to k, whatever their labels."""
+
+import numpy as np
+
+from melfed.common.partition.scheme import by_rank
+
+DEAL = by_rank(lambda rank, _: np.log(rank))
