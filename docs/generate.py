@@ -4,18 +4,16 @@
 hooks at the end of this file. `python docs/generate.py` renews the tables of pages that are kept.
 """
 
-import inspect
 import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import click
 import typer
 from pydantic import BaseModel
-from typer.models import ArgumentInfo
 
 from melfed.client.cli.main import app as client
 from melfed.client.config.clinic import ClinicFile
@@ -95,8 +93,7 @@ def commands_page(name: str, app: typer.Typer) -> str:
     parts = [f"# {name}\n\n{root.help}\n\n{_made('the command itself; `--help` says the same')}"]
     for path, command in subcommands(root):
         parts.append(f"## {' '.join((name, *path))}\n\n{(command.help or '').strip()}\n")
-        meanings = arguments(command)
-        rows = [_parameter(each, meanings.get(each.name or "", "")) for each in command.params]
+        rows = [_parameter(each) for each in command.params]
         parts += [_table(("argument or option", "default", "meaning"), rows)] if rows else []
     return "\n".join(parts)
 
@@ -111,22 +108,8 @@ def subcommands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[
             yield from subcommands(each, (*path, name))
 
 
-def arguments(command: click.Command) -> dict[str, str]:
-    """Return what each argument of a subcommand means, as the code says it: not every click passes it on."""
-    if command.callback is None:
-        return {}
-    hints = get_type_hints(inspect.unwrap(command.callback), include_extras=True)
-    infos = {name: each for name, hint in hints.items() for each in getattr(hint, "__metadata__", ())}
-    return {name: each.help for name, each in infos.items() if isinstance(each, ArgumentInfo) and each.help}
-
-
-def _parameter(parameter: click.Parameter, argument: str) -> tuple[str, str, str]:
-    """Return an argument or option, its default, and its meaning, as cells of a table.
-
-    Args:
-        parameter: of the subcommand.
-        argument: what it means, if it is an argument.
-    """
+def _parameter(parameter: click.Parameter) -> tuple[str, str, str]:
+    """Return an argument or option of a subcommand, its default, and its meaning, as cells of a table."""
     kind = parameter.type
     low, high = getattr(kind, "min", None), getattr(kind, "max", None)
     limits = ", ".join(f"{sign} {value:g}" for sign, value in (("≥", low), ("≤", high)) if value is not None)
@@ -141,8 +124,7 @@ def _parameter(parameter: click.Parameter, argument: str) -> tuple[str, str, str
     else:
         text = "" if not shown or default in (None, False, [], ()) else f"`{default}`"
     if isinstance(parameter, click.Argument):
-        label = f"`{parameter.metavar or parameter.human_readable_name}`"
-        return label, text, argument
+        return f"`{parameter.metavar or parameter.human_readable_name}`", text, meaning
     names = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
     value = "" if getattr(parameter, "is_flag", False) else f" `{parameter.metavar or _kind(kind)}`"
     return names + value, text, meaning.strip() + (" May be given several times." if parameter.multiple else "")
