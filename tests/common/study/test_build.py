@@ -1,6 +1,7 @@
 """From a study to its network: the weights it names, or another run's network, sealed into its digest."""
 
 import hashlib
+import math
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torchvision
 
 from melfed.common.errors import StudyError, WeightsError
 from melfed.common.model.classifier import Classifier, trainable_tensors
-from melfed.common.study.build import build_study_classifier, located, seal, study_weights
+from melfed.common.study.build import LONGEST_START, build_study_classifier, located, seal, study_weights
 from melfed.common.study.protocol import FederationSpec, ModelSpec, PrivacySpec, StudyProtocol
 from tests.common.networks import images
 from tests.common.runs import finished_run, public_model
@@ -127,17 +128,29 @@ def test_a_warm_start_is_the_runs_network_bit_for_bit(tmp_path: Path, neck: int 
         assert torch.equal(mine.eval()(images(), record), theirs.eval()(images(), record))
 
 
-@pytest.mark.parametrize("part", ["head", "full"])
-def test_in_a_private_study_the_head_of_a_warm_start_begins_at_zero(tmp_path: Path, part: str) -> None:
+@pytest.mark.parametrize("length", [0.0, 0.1, 1.2, 40.0])
+def test_in_a_private_study_the_head_of_a_warm_start_is_shortened(tmp_path: Path, length: float) -> None:
     theirs = public_model(neck=5)
-    public = started_from(finished_run(tmp_path / "run", theirs), neck=5, train=part)
+    with torch.no_grad():
+        theirs.head.weight.mul_(length / theirs.head.weight.norm())
+    public = started_from(finished_run(tmp_path / "run", theirs), neck=5)
     private = public.model_copy(update={"privacy": PrivacySpec(unit="patient", epsilon=3.0)})
-    kept, mine = build_study_classifier(public), build_study_classifier(private)
-    assert kept.head.weight.any()
-    assert kept.head.bias.any()
-    assert not mine.head.weight.any()
-    assert not mine.head.bias.any()
+    assert same(build_study_classifier(public), theirs, "")
+    mine = build_study_classifier(private)
+    share = min(1.0, LONGEST_START * math.sqrt(5) / length) if length else 1.0
+    assert torch.allclose(mine.head.weight, theirs.head.weight * share)
+    assert torch.allclose(mine.head.bias, theirs.head.bias * share)
     assert same(mine, theirs, "trunk.", "neck.")
+    if share == 1:
+        assert same(mine, theirs, "")
+
+
+def test_a_private_study_without_a_neck_begins_at_the_runs_head(tmp_path: Path) -> None:
+    """How long features are is not known there."""
+    theirs = public_model()
+    study = started_from(finished_run(tmp_path / "run", theirs))
+    private = study.model_copy(update={"privacy": PrivacySpec(unit="patient", epsilon=3.0)})
+    assert same(build_study_classifier(private), theirs, "")
 
 
 def test_a_run_is_named_by_its_folder_or_its_file(tmp_path: Path) -> None:
