@@ -16,9 +16,8 @@ from melfed.common.tensors import load_tensors
 LONGEST_START = 0.5
 """Standard deviation that a public run's head may give logits of public images, where a private study begins with it.
 
-Within ± 0.5 the sigmoid is all but straight, so the first gradients are nearly those of a head at zero, while the head's
-direction is kept. A longer head has to be turned by steps that are clipped, and sixty of them do not turn it: one with a
-standard deviation of 2.4 costs more than it brings, at any ε and without noise.
+Within ± 0.5 the sigmoid is all but straight, so the first gradients are nearly those of a head at zero, while the
+head's direction is kept. A longer head has to be turned by steps that are clipped, and sixty of them do not turn it.
 """
 
 
