@@ -119,7 +119,7 @@ HEAVY = {
     "timm",
     "sklearn",
     "scipy",
-    "plotly",
+    "matplotlib",
     "ray",
     "flwr",
     "opacus",
