@@ -67,7 +67,7 @@ def test_words_are_never_read_as_formulas_or_tags(recwarn: pytest.WarningsRecord
     chart = Chart(100)
     for text in odd:
         chart.write(chart.axes[0], (0, 0), text, tip=text)
-    read = Reader(chart.svg("words"))
+    read = Reader(str(chart.svg("words")))  # a plain text: adding to markup would escape what was read
     assert [text for text in odd if read.words.count(text) < 2] == []
     assert "script" not in {tag for tag, _ in read.tags}
     assert not recwarn.list
