@@ -127,7 +127,7 @@ HEAVY = {
     "timm",
     "sklearn",
     "scipy",
-    "plotly",
+    "matplotlib",
     "ray",
     "flwr",
     "opacus",

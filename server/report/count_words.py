@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from melfed.server.report.words import capital, count, noised_unit, plural
+from melfed.server.report.words import capital, count, counted, noised_unit, plural
 from melfed.server.runs.summary import AT_CLINICS, ClinicSummary, Counted, RunSummary
 
 _ON_FEW = " on those with a melanoma"
@@ -66,6 +66,19 @@ def of_data(summary: RunSummary) -> str | None:
         f"{about}{count(data.groups)} {plural(unit)}{where}, {about}{count(data.melanomas)} of them with a melanoma"
         f"{noise}"
     )
+
+
+def amounts(summary: RunSummary) -> str:
+    """Return how much data there is, as far as it is known."""
+    if told := of_data(summary):
+        return told
+    data = summary.data
+    parts = [counted(data.melanomas, "melanoma", "melanomas")]
+    if data.images is not None:
+        parts.insert(0, f"{count(data.images)} images")
+    if data.groups_by != "image":
+        parts.append(f"{count(data.groups)} {plural(data.groups_by)}")
+    return ", ".join(parts)
 
 
 def _noise(clinics: Sequence[ClinicSummary]) -> str:

@@ -1,10 +1,12 @@
-"""The report's figures: each takes results and returns an HTML figure with a caption, or says why it is not drawn."""
+"""The report's figures: each takes results and returns what its chart shows, or why it is not drawn."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
 from melfed.common.metrics.curves import calibration_curve
 from melfed.common.metrics.exact import EvaluationMetrics, Interval
@@ -12,16 +14,16 @@ from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.metrics.intervals import FloatArray
 from melfed.common.metrics.noisy import densities, pr_of, roc_of
 from melfed.common.metrics.noisy_histogram import Histogram, NoisyHistogram
-from melfed.server.report.charts import LEFT, RIGHT, TOP, WIDTH, Axis, Chart, Point, drawing, nice_axis, unit_axis
-from melfed.server.report.markup import Markup, element, number
+from melfed.server.report.charts import COLOURS, PLOT, Chart
 from melfed.server.report.words import count, hint, limits_of, plural, prevalence, spoken, value_of
 from melfed.server.runs.summary import ClinicSummary, RoundSummary
 
-SQUARE = WIDTH - LEFT - RIGHT
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 FOREST_CLINICS = 40
 FOREST_NAME = 20  # characters
 FOREST_LINE = 40  # pixels
-CURVE_ROUNDS = 400
 DOTTED_ROUNDS = 40
 BARS = 96  # of the score figure, at most; half as many at least, as they are a power of two wide
 FAR = 12.0  # logits beyond it are no probabilities that anybody reads
@@ -30,6 +32,10 @@ LEAST_SHARE = 1e-4  # of a class: smaller bars of a density, which has no end, a
 
 Key = tuple[str, str]
 Shares = dict[str, FloatArray]
+
+UNIT = (0.0, 1.0)
+CHANCE: dict[str, Any] = {"color": COLOURS["chance"], "linewidth": 1.5, "linestyle": (0, (5, 4))}
+DOT: dict[str, Any] = {"markersize": 8, "markeredgecolor": COLOURS["card"], "markeredgewidth": 1.2, "linestyle": ""}
 
 
 @dataclass(frozen=True)
@@ -41,46 +47,25 @@ class ScoreBins:
     counts: dict[str, FloatArray]
 
 
-def figure(title: str, image: Markup, caption: str, keys: Sequence[Key] = (), style: str = "") -> Markup:
-    """Return an HTML figure.
+@dataclass(frozen=True)
+class Figure:
+    """What the page shows as a figure.
 
     Args:
         title: heading.
-        image: the SVG.
-        caption: what to see in it.
+        image: the SVG; none of a figure that cannot be drawn.
+        caption: what to see in it, or why it is not drawn.
         keys: legend: style and words of each kind of mark.
-        style: class of the figure.
     """
-    legend = [element("li", element("span", class_=f"key {style}"), words) for style, words in keys]
-    return element(
-        "figure",
-        element("h3", title),
-        element("ul", *legend, class_="legend") if legend else "",
-        image,
-        element("figcaption", caption),
-        class_=style or None,
-    )
+
+    title: str
+    image: Markup | None
+    caption: str
+    keys: Sequence[Key] = ()
 
 
-def missing(title: str, reason: str) -> Markup:
-    """Return what stands in place of a figure that cannot be drawn."""
-    return element("figure", element("h3", title), element("p", f"Not drawn: {reason}.", class_="undefined"))
-
-
-def gauge(interval: Interval, chance: float | None) -> Markup:
-    """Return a small bar from 0 to 1 with the interval, its value and the level of chance."""
-    if interval.value is None or interval.low is None or interval.high is None:
-        return Markup("")
-    reach = 200 * (interval.high - interval.low)
-    parts = [
-        element("rect", x=0, y=3, width=200, height=6, rx=3, class_="track"),
-        element("rect", x=200 * interval.low, y=2, width=reach, height=8, class_="reach"),
-    ]
-    if chance is not None:
-        parts.append(element("line", x1=200 * chance, x2=200 * chance, y1=0, y2=12, class_="chance"))
-    at = min(198.0, max(0.0, 200 * interval.value - 1))
-    parts.append(element("rect", x=at, y=0, width=2, height=12, class_="value"))
-    return element("svg", *parts, viewBox="0 0 200 12", class_="gauge", aria_hidden="true")
+def _band(colour: str, opacity: float = 0.17) -> dict[str, Any]:
+    return {"facecolor": COLOURS[colour], "alpha": opacity, "linewidth": 0}
 
 
 @dataclass(frozen=True)
@@ -89,20 +74,24 @@ class _Row:
 
     name: str
     metrics: EvaluationMetrics
-    style: str
+    colour: str
+    marker: str = "D"
 
 
-def forest(clinics: Sequence[ClinicSummary], pooled: EvaluationMetrics, unit: str | None = None) -> Markup:
+def forest(clinics: Sequence[ClinicSummary], pooled: EvaluationMetrics, unit: str | None = None) -> Figure:
     """Return the AUROC of each clinic and of all pooled, as points with intervals; `unit` as of `noised_unit`."""
     largest = {clinic.name for clinic in sorted(clinics, key=lambda clinic: -clinic.test.images)[:FOREST_CLINICS]}
     rows = [row for clinic in clinics if clinic.name in largest for row in _clinic_rows(clinic)]
-    rows.append(_Row("All pooled", pooled, "pooled"))
+    rows.append(_Row("All pooled", pooled, "ink"))
     lows = [row.metrics.auroc.low for row in rows if row.metrics.auroc.low is not None]
-    axis = unit_axis("AUROC on the test part (0.5 is chance)", 0.0 if min(lows, default=0.5) < 0.3 else 0.3)
-    chart = Chart(axis, Axis(0, 1, (), ""), height=FOREST_LINE * len(rows) + 8)
-    chart.line([(0.5, 0), (0.5, 1)], "chance")
+    height = FOREST_LINE * len(rows) + 8
+    chart = Chart(height)
+    axes = chart.axes[0]
+    left = 0.0 if min(lows, default=0.5) < 0.3 else 0.3
+    axes.set(xlim=(left, 1), ylim=(height, 0), yticks=(), xlabel="AUROC on the test part (0.5 is chance)")
+    axes.axvline(0.5, **CHANCE)
     for index, row in enumerate(rows):
-        chart.marks += _forest_line(chart, TOP + FOREST_LINE * index + 18, row, unit)
+        _forest_line(chart, FOREST_LINE * index + 18, row, unit)
     caption = "A point is a clinic's AUROC, the line its 95 % interval; the dashed line is chance."
     if len(clinics) > FOREST_CLINICS:
         most = "test images" if unit is None else f"{plural(unit)} in test, by noisy counts,"
@@ -110,118 +99,135 @@ def forest(clinics: Sequence[ClinicSummary], pooled: EvaluationMetrics, unit: st
     if len(rows) > len(largest) + 1:
         caption += " “Everywhere” is that clinic's model on the test parts of all clinics."
     words = "; ".join(f"{row.name}: {spoken(row.metrics.auroc)}" for row in rows)
-    image = drawing(chart, description=f"Forest plot of AUROC. {words}.")
-    return figure("AUROC by clinic", image, caption, style="wide")
+    return Figure("AUROC by clinic", chart.svg(f"Forest plot of AUROC. {words}."), caption)
 
 
 def _clinic_rows(clinic: ClinicSummary) -> Iterator[_Row]:
-    yield _Row(clinic.name, clinic.test, "auroc")
+    yield _Row(clinic.name, clinic.test, "auroc", "o")
     if clinic.everywhere:
-        yield _Row("↳ everywhere", clinic.everywhere, "second")
+        yield _Row("↳ everywhere", clinic.everywhere, "auprc")
 
 
-def _forest_line(chart: Chart, y: float, row: _Row, unit: str | None) -> Iterator[Markup]:
-    """Name and value at height `y`, and the interval below them."""
+def _forest_line(chart: Chart, y: float, row: _Row, unit: str | None) -> None:
+    """Draw name and value at height `y`, and the interval below them."""
+    axes = chart.axes[0]
+    ends = axes.get_xlim()
     interval, limits = row.metrics.auroc, limits_of(row.metrics.auroc)
     value = f"{value_of(interval)} ({limits})" if limits else "undefined"
     short = row.name if len(row.name) <= FOREST_NAME else f"{row.name[: FOREST_NAME - 1]}…"
-    yield element("text", short, element("title", row.name), x=LEFT, y=y, class_=f"name {row.style}")
-    yield element("text", value, x=WIDTH - RIGHT, y=y, text_anchor="end", class_="value")
+    ink = {"color": COLOURS["ink"], "fontsize": "13"}
+    chart.write(axes, (ends[0], y), short, row.name, move=(0, 0), weight="bold", **ink)
+    chart.write(axes, (ends[1], y), value, move=(0, 0), ha="right", **ink)
     if interval.value is None or interval.low is None or interval.high is None:
-        yield element(
-            "text", hint(row.metrics, unit=unit) or "", x=WIDTH - RIGHT, y=y + 16, text_anchor="end", class_="note"
-        )
+        chart.write(axes, (ends[1], y), hint(row.metrics, unit=unit) or "", move=(0, -16), ha="right")
         return
-    low, middle, high = (chart.at(value, 0)[0] for value in (interval.low, interval.value, interval.high))
-    yield element("line", x1=low, x2=high, y1=y + 11, y2=y + 11, class_=f"line {row.style}")
-    if row.style == "auroc":
-        yield element("circle", cx=middle, cy=y + 11, r=4.5, class_="dot auroc")
-    else:
-        around = ((0, -6), (6, 0), (0, 6), (-6, 0))
-        corners = " ".join(f"{number(middle + dx)},{number(y + 11 + dy)}" for dx, dy in around)
-        yield element("polygon", points=corners, class_=f"dot {row.style}")
+    axes.plot((interval.low, interval.high), (y + 11, y + 11), color=COLOURS[row.colour])
+    axes.plot(interval.value, y + 11, row.marker, color=COLOURS[row.colour], **DOT)
 
 
-def loss_figure(rounds: Sequence[RoundSummary]) -> Markup:
+def loss_figure(rounds: Sequence[RoundSummary]) -> Figure:
     """Return the training loss by round; at least one round has one."""
-    rows = _thinned([row for row in rounds if row.train_loss is not None])
+    rows = [row for row in rounds if row.train_loss is not None]
     losses = [row.train_loss or 0.0 for row in rows]
-    top = max([*losses, 1e-9]) * 1.08
-    chart = Chart(_round_axis(rows), nice_axis(0.0, top, "Training loss"), height=250)
-    chart.line(zip([row.round for row in rows], losses, strict=True), "auroc")
+    chart = _round_chart(rows, "Training loss", top=max([*losses, 1e-9]) * 1.08)
+    axes = chart.axes[0]
+    axes.plot([row.round for row in rows], losses, color=COLOURS["auroc"])
     for row, loss in zip(rows, losses, strict=True) if len(rows) <= DOTTED_ROUNDS else ():
-        chart.dot(row.round, loss, "auroc", f"Round {row.round}: loss {loss:.4f}")
+        _dot(chart, axes, (row.round, loss), "auroc", f"Round {row.round}: loss {loss:.4f}")
     words = (
         f"Training loss by round: {losses[0]:.3f} in round {rows[0].round}, {losses[-1]:.3f} in round {rows[-1].round}."
     )
     caption = "Mean loss over the training images of each round, while the model was learning from them."
-    return figure("Training loss", drawing(chart, description=words), caption)
+    return Figure("Training loss", chart.svg(words), caption)
 
 
-def validation_figure(rounds: Sequence[RoundSummary]) -> Markup:
+def validation_figure(rounds: Sequence[RoundSummary]) -> Figure:
     """Return validation AUROC and AUPRC by round, with intervals."""
-    rows = [row for row in _thinned(rounds) if row.validation is not None]
+    rows = [row for row in rounds if row.validation is not None]
     if not any(row.validation.auroc.value is not None for row in rows if row.validation):
-        return missing("Validation", "no round has a validation part with melanomas and other images")
-    chart = Chart(_round_axis(rows), unit_axis("Validation part, pooled"), height=250)
+        return Figure("Validation", None, "no round has a validation part with melanomas and other images")
+    chart = _round_chart(rows, "Validation part, pooled", top=1)
     said = []
-    for name, style in (("auprc", "auprc dashed"), ("auroc", "auroc")):
+    for name, dashes in (("auprc", (0, (8, 3))), ("auroc", "solid")):
         series = [(row.round, getattr(row.validation, name)) for row in rows]
-        _series(chart, series, name.upper(), style)
+        _series(chart, series, name, dashes)
         said.append(f"{name.upper()} {spoken(series[-1][1])}")
     words = f"Validation by round; after round {rows[-1].round}: {', '.join(said)}."
     caption = "Each round's model on the clinics' validation parts, which it did not learn from; shaded: 95 % interval."
-    keys = [("auroc", "AUROC"), ("auprc dashed", "AUPRC")]
-    return figure("Validation", drawing(chart, description=words), caption, keys)
+    return Figure("Validation", chart.svg(words), caption, [("auroc", "AUROC"), ("auprc dashed", "AUPRC")])
 
 
-def _series(chart: Chart, series: Sequence[tuple[int, Interval]], name: str, style: str) -> None:
+def _round_chart(rows: Sequence[RoundSummary], label: str, *, top: float) -> Chart:
+    """Return a chart over rounds, from 0 to `top`."""
+    from matplotlib.ticker import MaxNLocator
+
+    chart = Chart(250)
+    first, last = rows[0].round, rows[-1].round
+    around = 0.5 if first == last else 0
+    chart.axes[0].set(xlim=(first - around, last + around), ylim=(0, top), xlabel="Round", ylabel=label)
+    chart.axes[0].xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10), integer=True, min_n_ticks=1))
+    return chart
+
+
+def _dot(chart: Chart, axes: "Axes", at: tuple[float, float], colour: str, tip: str) -> None:
+    """Draw a point that tells its values to the pointer."""
+    (dot,) = axes.plot(*at, "o", color=COLOURS[colour], clip_on=False, zorder=3, **DOT)
+    chart.tell(dot, tip)
+
+
+def _series(chart: Chart, series: Sequence[tuple[int, Interval]], name: str, dashes: object) -> None:
     """Draw values with band; a round where the value is undefined leaves a gap."""
+    axes, colour = chart.axes[0], COLOURS[name]
     for defined, run in groupby(series, key=lambda item: item[1].value is not None):
         part = [(r, i.value or 0.0, i.low or 0.0, i.high or 0.0) for r, i in run]
         if not defined:
             continue
         xs, values, lows, highs = (list(column) for column in zip(*part, strict=True))
         if len(part) == 1:
-            chart.range(xs[0], lows[0], highs[0], style)
-        chart.band(xs, lows, highs, style)
-        chart.line(zip(xs, values, strict=True), style)
+            axes.vlines(xs, lows, highs, color=colour, linestyle=dashes)
+        axes.fill_between(xs, lows, highs, **_band(name))
+        axes.plot(xs, values, color=colour, linestyle=dashes)
         for x, value, low, high in part if len(series) <= DOTTED_ROUNDS else ():
-            chart.dot(x, value, style, f"Round {x}: {name} {value:.3f} ({low:.3f} to {high:.3f})")
+            _dot(chart, axes, (x, value), name, f"Round {x}: {name.upper()} {value:.3f} ({low:.3f} to {high:.3f})")
 
 
-def roc_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None) -> Markup:
+def roc_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None) -> Figure:
     """Return the pooled ROC curve with its band and the line of chance."""
     curve = roc_of(h)
     if not curve.sensitivity.size:
-        return missing("ROC curve", hint(metrics, unit=unit) or "one class only")
-    chart = Chart(unit_axis("1 − specificity"), unit_axis("Sensitivity"), height=SQUARE)
-    chart.band(list(curve.false_positive_rate), list(curve.low), list(curve.high), "auroc")
-    chart.line([(0, 0), (1, 1)], "chance")
-    chart.text(0.7, 0.7, "chance", "end", up=6)
-    chart.line(zip(curve.false_positive_rate, curve.sensitivity, strict=True), "auroc")
+        return Figure("ROC curve", None, hint(metrics, unit=unit) or "one class only")
+    chart = Chart(PLOT)
+    axes = chart.axes[0]
+    axes.set(xlim=UNIT, ylim=UNIT, xlabel="1 − specificity", ylabel="Sensitivity")
+    axes.fill_between(curve.false_positive_rate, curve.low, curve.high, **_band("auroc"))
+    axes.plot(UNIT, UNIT, **CHANCE)
+    chart.write(axes, (0.7, 0.7), "chance", move=(-4, 4), ha="right")
+    axes.plot(curve.false_positive_rate, curve.sensitivity, color=COLOURS["auroc"], gid="curve")
     for specificity, at in ((90, metrics.sensitivity_at_90_specificity), (95, metrics.sensitivity_at_95_specificity)):
         if at.value is not None:
             tip = f"At {specificity} % specificity: sensitivity {spoken(at)}"
-            chart.dot(1 - specificity / 100, at.value, "auroc", tip)
+            _dot(chart, axes, (1 - specificity / 100, at.value), "auroc", tip)
     words = f"ROC curve of all clinics' test parts pooled. AUROC {spoken(metrics.auroc)}."
     caption = (
         f"AUROC {spoken(metrics.auroc)}. Points: sensitivity at 95 % and 90 % specificity. Shaded: 95 % interval of "
         "the sensitivity at each threshold."
     )
-    return figure("ROC curve", drawing(chart, description=words), caption)
+    return Figure("ROC curve", chart.svg(words), caption)
 
 
-def pr_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None) -> Markup:
+def pr_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None) -> Figure:
     """Return the pooled precision-recall curve with its band and the share of melanomas."""
     curve, share = pr_of(h), prevalence(metrics)
     if not curve.recall.size or share is None:
-        return missing("Precision and recall", hint(metrics, unit=unit) or "one class only")
-    chart = Chart(unit_axis("Recall (sensitivity)"), unit_axis("Precision"), height=SQUARE)
-    chart.band(list(curve.recall), list(curve.low), list(curve.high), "auprc")
-    chart.line([(0, share), (1, share)], "chance")
-    chart.text(1, share, f"chance: {share:.3f}", "end", up=-16 if share > 0.1 else 6)
-    chart.line(zip(curve.recall, curve.precision, strict=True), "auprc")
+        return Figure("Precision and recall", None, hint(metrics, unit=unit) or "one class only")
+    chart = Chart(PLOT)
+    axes = chart.axes[0]
+    axes.set(xlim=UNIT, ylim=UNIT, xlabel="Recall (sensitivity)", ylabel="Precision")
+    found = curve.recall > 0  # at none found, precision is anything: a stroke along the axis
+    axes.fill_between(curve.recall[found], curve.low[found], curve.high[found], **_band("auprc"))
+    axes.plot(UNIT, (share, share), **CHANCE)
+    chart.write(axes, (1, share), f"chance: {share:.3f}", move=(0, -16 if share > 0.1 else 6), ha="right")
+    axes.plot(curve.recall[found], curve.precision[found], color=COLOURS["auprc"], gid="curve")
     words = (
         f"Precision-recall curve of all clinics' test parts pooled. AUPRC {spoken(metrics.auprc)}, chance {share:.3f}."
     )
@@ -229,70 +235,68 @@ def pr_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None)
         f"AUPRC {spoken(metrics.auprc)}. The dashed line is guessing: the share of melanomas. Shaded: 95 % interval of "
         "the precision at each threshold."
     )
-    return figure("Precision and recall", drawing(chart, description=words), caption)
+    return Figure("Precision and recall", chart.svg(words), caption)
 
 
-def calibration_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Markup:
+def calibration_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Figure:
     """Return observed against predicted melanoma rate, and below how many images are in each bin."""
     if metrics.brier is None or metrics.ece is None:
-        return missing("Calibration", hint(metrics) or "no test image was evaluated")
+        return Figure("Calibration", None, hint(metrics) or "no test image was evaluated")
     curve = calibration_curve(h)
-    chart = Chart(unit_axis(""), unit_axis("Observed melanoma rate"), height=SQUARE - 100)
-    chart.line([(0, 0), (1, 1)], "chance")
-    rows = list(zip(curve.mean_predicted, curve.observed, curve.low, curve.high, curve.counts, strict=True))
-    for predicted, _, low, high, _ in rows:
-        chart.range(predicted, low, high, "auroc")
-    chart.line(zip(curve.mean_predicted, curve.observed, strict=True), "auroc thin")
-    for predicted, observed, low, high, images in rows:
+    chart = Chart(PLOT - 100, 70)
+    axes, strip = chart.axes
+    axes.set(xlim=UNIT, ylim=UNIT, ylabel="Observed melanoma rate")
+    axes.plot(UNIT, UNIT, **CHANCE)
+    axes.vlines(curve.mean_predicted, curve.low, curve.high, color=COLOURS["auroc"])
+    axes.plot(curve.mean_predicted, curve.observed, color=COLOURS["auroc"], linewidth=1)
+    for predicted, observed, low, high, images in zip(
+        curve.mean_predicted, curve.observed, curve.low, curve.high, curve.counts, strict=True
+    ):
         tip = f"Predicted {predicted:.3f}, observed {observed:.3f} ({low:.3f} to {high:.3f}), {images:,.0f} images"
-        chart.dot(predicted, observed, "auroc", tip)
-    most = float(curve.counts.max())
-    counts = Axis(0, most * 1.1, ((0.0, "0"), (most, count(int(most)))), "Images")
-    strip = Chart(unit_axis("Predicted probability of melanoma"), counts, top=chart.bottom + 30, height=70)
-    for index, images in enumerate(h.calibration_counts):
-        if images:
-            left, right = index / len(h.calibration_counts), (index + 1) / len(h.calibration_counts)
-            strip.bar(left, right, float(images), "other", f"{left:.2f} to {right:.2f}: {count(int(images))} images")
+        _dot(chart, axes, (predicted, observed), "auroc", tip)
+    most, bins = int(curve.counts.max()), len(h.calibration_counts)
+    strip.set(xlim=UNIT, ylim=(0, most * 1.1), xlabel="Predicted probability of melanoma", ylabel="Images")
+    strip.set_yticks((0, most), ("0", count(most)))
+    for index in np.flatnonzero(h.calibration_counts):
+        images = int(h.calibration_counts[index])
+        (bar,) = strip.bar(index / bins, images, 0.94 / bins, align="edge", color=COLOURS["other"])
+        chart.tell(bar, f"{index / bins:.2f} to {(index + 1) / bins:.2f}: {count(images)} images")
     scores = f"Brier score {metrics.brier:.3f}, expected calibration error {metrics.ece:.3f}"
     caption = (
         f"{scores} (0 is best for both). On the dashed line, of 100 images with a predicted probability of 30 %, 30 "
         "are melanomas; below it the model says melanoma too often. Lines: 95 % interval; bars: images in each bin."
     )
-    words = f"Calibration curve of all clinics' test images pooled. {scores}."
-    return figure("Calibration", drawing(chart, strip, description=words), caption)
+    return Figure("Calibration", chart.svg(f"Calibration curve of all clinics' test images pooled. {scores}."), caption)
 
 
-def scores_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None) -> Markup:
+def scores_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None) -> Figure:
     """Return how scores are spread in each class, on a logit axis."""
     found = _exact_bins(h) if isinstance(h, ScoreHistogram) else _fitted_bins(h)
     edges, shares = score_bars(found) if found else (np.zeros(0), {})
     if not shares:
-        return missing("Scores by class", hint(metrics, unit=unit) or "no test image was evaluated")
+        return Figure("Scores by class", None, hint(metrics, unit=unit) or "no test image was evaluated")
     low, high = float(edges[0]), float(edges[-1])
-    ticks = tuple((_logit(p), f"{p:g}") for p in (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999))
-    inside = tuple(t for t in ticks if low <= t[0] <= high)
-    # Where scores lie close together, or far out, probabilities tell nothing.
-    across = Axis(low, high, inside, "Predicted probability (logit scale)")
-    if len(inside) < 3 or max(-low, high) > FAR:
-        across = nice_axis(low, high, "Logit of the predicted probability")
+    chart = Chart(PLOT - 54)
+    axes = chart.axes[0]
     top = 108 * max(float(values.max()) for values in shares.values())
-    chart = Chart(across, nice_axis(0, top, "Share of the class, %"), height=SQUARE - 54)
+    axes.set(xlim=(low, high), ylim=(0, top), ylabel="Share of the class, %")
+    inside = [p for p in (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999) if low <= _logit(p) <= high]
+    # Where scores lie close together, or far out, probabilities tell nothing.
+    if len(inside) < 3 or max(-low, high) > FAR:
+        axes.set_xlabel("Logit of the predicted probability")
+    else:
+        axes.set_xlabel("Predicted probability (logit scale)")
+        axes.set_xticks([_logit(p) for p in inside], [f"{p:g}" for p in inside])
     for style, values in shares.items():
-        points = list(_outline(edges, 100 * values))
-        chart.band([x for x, _ in points], [0.0] * len(points), [y for _, y in points], style)
-        chart.line(points, style)
+        axes.stairs(100 * values, edges, fill=True, **_band(style, 0.28))
+        axes.stairs(100 * values, edges, color=COLOURS[style], linewidth=2.2)
     if low < 0 < high:
-        chart.line([(0, 0), (0, top)], "chance")
-        chart.text(0, top, "threshold 0.5", right=6, up=-12)
+        axes.axvline(0, **CHANCE)
+        chart.write(axes, (0, top), "threshold 0.5", move=(6, -12))
     caption = f"{_numbers(metrics, unit)}; the less the two overlap, the better the model tells them apart."
     names = {"melanoma": "melanomas", "other": "other images"}
     keys = [(style, name) for style, name in names.items() if style in shares]
-    return figure(
-        "Scores by class",
-        drawing(chart, description=f"Histogram of the {caption[0].lower()}{caption[1:]}"),
-        caption,
-        keys,
-    )
+    return Figure("Scores by class", chart.svg(f"Histogram of the {caption[0].lower()}{caption[1:]}"), caption, keys)
 
 
 def _numbers(metrics: EvaluationMetrics, unit: str | None) -> str:
@@ -350,24 +354,5 @@ def _spread(low: FloatArray, high: FloatArray, counts: FloatArray, edges: FloatA
     return np.where(shares < LEAST_SHARE, 0.0, shares)
 
 
-def _outline(edges: FloatArray, heights: FloatArray) -> Iterator[Point]:
-    """The upper outline of a histogram."""
-    yield float(edges[0]), 0.0
-    for left, right, height in zip(edges, edges[1:], heights, strict=False):
-        yield float(left), float(height)
-        yield float(right), float(height)
-    yield float(edges[-1]), 0.0
-
-
 def _logit(probability: float) -> float:
     return float(np.log(probability / (1 - probability)))
-
-
-def _thinned(rounds: Sequence[RoundSummary]) -> list[RoundSummary]:
-    """At most `CURVE_ROUNDS` rounds, evenly spread, the first and the last among them."""
-    chosen = np.unique(np.linspace(0, len(rounds) - 1, min(len(rounds), CURVE_ROUNDS)).round().astype(int))
-    return [rounds[int(index)] for index in chosen]
-
-
-def _round_axis(rows: Sequence[RoundSummary]) -> Axis:
-    return nice_axis(rows[0].round, rows[-1].round, "Round", whole=True)

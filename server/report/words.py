@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 
 from melfed.common.metrics.exact import EvaluationMetrics, Interval
-from melfed.common.metrics.score_bins import MOST_BINS
-from melfed.common.metrics.score_edges import SCORE_BINS
 from melfed.common.study.protocol import StudyProtocol
 from melfed.server.runs.summary import AT_CLINICS, PublicData, RoundSummary, RunSummary
 
@@ -142,6 +140,19 @@ def prevalence(metrics: EvaluationMetrics) -> float | None:
     return metrics.melanomas / metrics.images if metrics.images else None
 
 
+def test_size(summary: RunSummary) -> tuple[str, str]:
+    """Return what the test part's melanomas are, and what they are among."""
+    test, unit = summary.test, noised_unit(summary)
+    if unit is not None:
+        units = plural(unit)
+        title = "Melanomas in test" if unit == "image" else f"{capital(units)} with melanoma in test"
+        return title, f"in about {count(test.images)} {units}, estimated from noisy counts"
+    groups_by = exact_groups(summary)
+    of_groups = f" of {count(test.patients)} {plural(groups_by)}"
+    images = counted(test.images, "test image", "test images")
+    return "Melanomas in test", f"in {images}{'' if groups_by == 'image' else of_groups}"
+
+
 def duration(seconds: float) -> str:
     """Return a duration in words, to a precision that suits its size."""
     if seconds < 60:
@@ -169,108 +180,9 @@ def initial_weights(public: PublicData) -> str:
     return f"the model of study {public.study} (digest {public.digest[:12]}), trained on {images} of: {sources}"
 
 
-def meanings(summary: RunSummary, study: StudyProtocol) -> list[tuple[str, str]]:
-    """Return heading and text of each point that a reader should know before using the numbers."""
-    points = [
-        (
-            "Intervals",
-            "A 95 % interval says which values the data leave open: over many such studies, about 95 of 100 intervals "
-            f"would contain the true value. They are as wide as they have to be: {_widths(summary)} The shaded bands "
-            "in the figures hold point by point, not for a curve as a whole.",
-        ),
-        (
-            "Pooled, not averaged",
-            "The numbers for all clinics come from the scores of all test images put together, and are not the mean of "
-            "the clinics' numbers. A model that ranks well within each clinic but gives one clinic higher scores than "
-            "another loses in the pooled AUROC, as it would in use.",
-        ),
-        (
-            "AUROC and balanced accuracy",
-            "AUROC judges the order of the scores over all thresholds; balanced accuracy judges yes or no at the one "
-            "threshold 0.5. Some publications give the AUROC of rounded predictions, which is balanced accuracy under "
-            "another name: compare like with like.",
-        ),
-        (
-            "AUPRC and chance",
-            "AUPRC depends on how frequent melanoma is: guessing reaches the share of melanomas, so AUPRCs of test "
-            "sets with different shares cannot be compared. The melanoma share of a research data set is far above "
-            "that of a clinic's daily work, where precision would be lower.",
-        ),
-        (
-            "The test part",
-            f"The test part was scored once, by {_final_model(study)}; no round was picked by its result. It comes "
-            "from the same clinics as the training images: at another clinic, with another camera or other patients, "
-            "the model may do worse.",
-        ),
-        ("Privacy", _PRIVATE if summary.privacy else _PRIVACY[summary.mode]),
-    ]
-    if (unit := noised_unit(summary)) is not None:
-        points.insert(1, (f"Each {unit} counts once", _weights(unit)))
-    if summary.mode == "local":
-        points.insert(2, ("Pooled local models", _LOCAL))
-    if study.data.positive != ("mel",):
-        words = ", ".join(study.data.positive)
-        points.append(
-            ("Melanoma", f"In this study every image with one of these diagnoses counts as melanoma: {words}.")
-        )
-    return points
-
-
-def _widths(summary: RunSummary) -> str:
-    """What makes the intervals wide."""
-    unit = noised_unit(summary)
-    if unit is None:
-        return (
-            f"clinics report counts of scores in at most {count(MOST_BINS)} bins instead of scores, and the error "
-            f"that this can cause is part of each interval; and {_independence(exact_groups(summary))}"
-        )
-    return (
-        f"clinics report noisy counts of scores in {count(SCORE_BINS)} bins. Metrics and curves are those of smooth "
-        "densities fitted to these counts, and the noise is part of each interval, as is what the bins hide."
-    )
-
-
-def _weights(unit: str) -> str:
-    said = (
-        f"The noise hides what one {unit} changes, so every {unit} has about the same weight in the evaluation. An "
-        "exact evaluation gives each image the same weight instead, so the two may differ for one and the same model: "
-        "compare like with like."
-    )
-    return said if unit == "image" else f"{said} Several images of one {unit} share its weight."
-
-
-def _final_model(study: StudyProtocol) -> str:
+def final_model(study: StudyProtocol) -> str:
+    """Return which model was scored on the test part."""
     rounds = round(study.federation.tail_average * study.federation.rounds)
     if rounds < 2 or study.federation.mode != "federated":
         return "the model after the last round"
     return f"the average of the models of the last {count(rounds)} rounds (which the last validation is of as well)"
-
-
-def _independence(groups_by: str) -> str:
-    if groups_by == "image":
-        return "as the data names neither patients nor lesions, every image counts as independent: too narrow, maybe."
-    unit = groups_by if groups_by in _PLURALS else "group"
-    return f"images of one {unit} resemble each other, so they count for less than as many independent images."
-
-
-_LOCAL = (
-    "Each clinic has its own model here, so the pooled row puts the scores of different models together, each on its "
-    "own clinic's test part. The column “Everywhere” is one model on the test parts of all clinics: the number to hold "
-    "against a federated or central model."
-)
-DATA_UNPROTECTED = (
-    "This section describes the folder that the simulation was given. It is exact, and no part of what a clinic sends."
-)
-STAYED = "images stayed where they are"
-LEFT_OUT_THERE = "what a clinic could not use is in its own log"
-_PRIVATE = (
-    "The section “Privacy” says who is protected, how strongly, and what left the clinics without protection. Noise "
-    "costs accuracy: the same study without it may do better. A second run gives other numbers, as noise is never "
-    "drawn from the study's seed."
-)
-_PRIVACY = {
-    "federated": "This study has no differential privacy. Each clinic's model updates, counts of images, training "
-    "loss and histograms of scores were released without noise.",
-    "central": "This baseline has no privacy at all: all images are in one place.",
-    "local": "This baseline has no differential privacy: models, counts and histograms of scores are without noise.",
-}

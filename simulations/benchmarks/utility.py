@@ -12,6 +12,7 @@ A seed changes the division into clinics' parts and the noise. Intervals are tho
 import json
 import math
 import sys
+from io import StringIO
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ import typer
 from melfed.simulations.benchmarks.federation import Quiet
 
 EPSILONS = (1.0, 3.0, 8.0, math.inf)
+COLOUR = "#0067a8"
 
 
 def measure(
@@ -63,27 +65,27 @@ def _row(folder: Any, epsilon: float, seed: int) -> dict[str, Any]:
 
 def figure(rows: list[dict[str, Any]], reference: list[dict[str, Any]]) -> str:
     """Return an SVG of AUROC against ε: each run, its interval, and the mean; the reference as a line."""
-    from melfed.server.report.charts import Axis, Chart, drawing, nice_axis
-    from melfed.server.report.style import STYLE
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     epsilons = sorted({_position(row) for row in rows})
-    names = {_position(row): "∞" if row["epsilon"] is None else f"{row['epsilon']:g}" for row in rows}
-    places = {epsilon: index for index, epsilon in enumerate(epsilons)}
-    ticks = tuple((float(places[epsilon]), names[epsilon]) for epsilon in epsilons)
-    lowest = min(row["auroc_low"] for row in [*rows, *reference])
-    chart = Chart(Axis(-0.5, len(epsilons) - 0.5, ticks, "ε"), nice_axis(math.floor(lowest * 20) / 20, 0.95, "AUROC"))
+    drawn, svg = Figure(figsize=(6.4, 4.8), layout="constrained"), StringIO()
+    axes = drawn.subplots()
+    axes.set(xlabel="ε", ylabel="AUROC", xlim=(-0.5, len(epsilons) - 0.5))
+    axes.set_xticks(range(len(epsilons)), ["∞" if math.isinf(epsilon) else f"{epsilon:g}" for epsilon in epsilons])
+    axes.grid(alpha=0.3)
+    middle = mean(row["seed"] for row in rows)
     for row in rows:
-        x = places[_position(row)] + 0.12 * (row["seed"] - mean(r["seed"] for r in rows))
-        chart.range(x, row["auroc_low"], row["auroc_high"], "auroc")
-        chart.dot(x, row["auroc"], "auroc", f"seed {row['seed']}: {row['auroc']:.3f}")
-    chart.line([(places[e], mean(r["auroc"] for r in rows if _position(r) == e)) for e in epsilons], "auroc")
+        x, value = epsilons.index(_position(row)) + 0.12 * (row["seed"] - middle), row["auroc"]
+        axes.errorbar(x, value, [[value - row["auroc_low"]], [row["auroc_high"] - value]], fmt="o", color=COLOUR)
+    axes.plot([mean(row["auroc"] for row in rows if _position(row) == epsilon) for epsilon in epsilons], color=COLOUR)
     if reference:
         level = mean(row["auroc"] for row in reference)
-        chart.line([(-0.5, level), (len(epsilons) - 0.5, level)], "chance")
-        chart.text(-0.45, level, "federated, not private", up=6)
-    drawn = str(drawing(chart, description="AUROC against ε"))
-    style = f'<style>{STYLE}</style><rect width="100%" height="100%" style="fill: var(--page, #fff)"/>'
-    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{style}", 1)
+        axes.axhline(level, color="dimgray", linestyle="--")
+        axes.annotate("federated, not private", (-0.45, level), (0, 5), textcoords="offset points")
+    with rc_context({"svg.hashsalt": "utility"}):
+        drawn.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()
 
 
 def _position(row: dict[str, Any]) -> float:

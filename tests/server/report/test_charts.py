@@ -1,51 +1,107 @@
-from itertools import pairwise
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+import matplotlib as mpl
+import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from melfed.server.report.charts import LEFT, RIGHT, WIDTH, Axis, Chart, drawing, nice_axis, unit_axis
+from melfed.server.report import charts
+from melfed.server.report.charts import COLOURS, Chart
+from melfed.server.report.figures import loss_figure, validation_figure
+from tests.server.fake_run import FakeRun
+from tests.server.report.reading import Reader, path_of
 
-
-@settings(deadline=None, max_examples=200)
-@given(st.floats(-1e5, 1e5), st.floats(1e-3, 1e5))
-def test_ticks_are_few_even_and_inside(low: float, span: float) -> None:
-    axis = nice_axis(low, low + span, "x")
-    places = [value for value, _ in axis.ticks]
-    steps = [b - a for a, b in pairwise(places)]
-    assert 2 <= len(places) <= 6
-    assert all(step == pytest.approx(steps[0]) for step in steps)
-    assert all(axis.low - span * 1e-6 <= place <= axis.high + span * 1e-6 for place in places)
-    assert len({words for _, words in axis.ticks}) == len(places)
-    assert all(float(words) == pytest.approx(value, abs=1e-9) for value, words in axis.ticks)
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.integers(0, 1000), st.integers(0, 100_000))
-def test_rounds_have_whole_ticks(first: int, more: int) -> None:
-    axis = nice_axis(first, first + more, "Round", whole=True)
-    assert axis.ticks
-    assert all(value == int(value) and words == str(int(value)) for value, words in axis.ticks)
+@pytest.fixture(autouse=True)
+def settings() -> Iterator[None]:
+    with charts.settings():
+        yield
 
 
-def test_a_single_value_is_in_the_middle() -> None:
-    axis = nice_axis(3, 3, "Round", whole=True)
-    assert axis.place(3) == 0.5
-    assert axis.ticks == ((3, "3"),)
+def labels(svg: str) -> list[str]:
+    """The words of an SVG without its tips."""
+    return re.findall(r"<text[^>]*>([^<]*)", svg)
 
 
-def test_places_and_pixels() -> None:
-    chart = Chart(unit_axis("x"), Axis(0, 10, (), "y"), top=10, height=100)
-    assert chart.at(0, 0) == (LEFT, 110)
-    assert chart.at(1, 10) == (WIDTH - RIGHT, 10)
-    assert chart.at(7, -3) == (WIDTH - RIGHT, 110)  # outside: at the edge, never over another figure
+@pytest.mark.parametrize(("rounds", "first"), [(1, "1"), (2, "1"), (5, "1"), (90, "20")])
+def test_rounds_have_few_whole_ticks(tmp_path: Path, rounds: int, first: str) -> None:
+    summary = (
+        FakeRun(rounds=rounds, clinics=("a",), images=(200,), melanoma_rates=(0.3,)).write(tmp_path / "x").summary()
+    )
+    for drawn in (loss_figure(summary.rounds), validation_figure(summary.rounds)):
+        assert drawn.image is not None
+        found = labels(drawn.image)
+        ticks = found[: found.index("Round")]
+        assert 1 <= len(ticks) <= 7
+        assert all(re.fullmatch(r"\d+", tick) and 1 <= int(tick) <= rounds for tick in ticks)
+        assert first in ticks
 
 
-def test_a_drawing_holds_its_marks_and_speaks() -> None:
-    chart = Chart(unit_axis("across"), unit_axis("up"), height=100)
-    chart.line([(0, 0), (1, 1)], "auroc")
-    chart.dot(0.5, 0.5, "auroc", "half & half")
-    image = drawing(chart, description='a "chart"')
-    assert f'points="{LEFT},110 {WIDTH - RIGHT},10"' in image
+def test_a_line_lies_where_its_values_are() -> None:
+    chart = Chart(100)
+    chart.axes[0].set(xlim=(0, 1), ylim=(0, 10))
+    chart.axes[0].plot((0, 1), (0, 10), gid="curve")
+    expected = [(charts.LEFT, charts.TOP + 100), (charts.WIDTH - charts.RIGHT, charts.TOP)]
+    np.testing.assert_allclose(path_of(chart.svg("x")), expected, atol=1e-5)
+
+
+def test_a_chart_holds_its_marks_and_speaks() -> None:
+    chart = Chart(100)
+    (dot,) = chart.axes[0].plot(0.5, 0.5, "o", color=COLOURS["auroc"])
+    chart.tell(dot, "half & half")
+    image = chart.svg('a "chart"')
     assert "<title>half &amp; half</title>" in image
     assert 'role="img" aria-label="a &quot;chart&quot;"' in image
+    assert "fill: var(--auroc)" in image
+    assert not re.search("#[0-9a-f]{6}|url\\(|https?:|<style|<metadata", image)
+
+
+def test_words_are_never_read_as_formulas_or_tags(recwarn: pytest.WarningsRecorder) -> None:
+    odd = ["$x^2$", "a\x07b", "東京 \u202e", "</text><script>", "#000001"]
+    chart = Chart(100)
+    for text in odd:
+        chart.write(chart.axes[0], (0, 0), text, tip=text)
+    read = Reader(str(chart.svg("words")))  # a plain text: adding to markup would escape what was read
+    assert [text for text in odd if read.words.count(text) < 2] == []
+    assert "script" not in {tag for tag, _ in read.tags}
+    assert not recwarn.list
+
+
+def test_two_charts_share_no_id() -> None:
+    found = []
+    for name in ("one", "two"):
+        chart = Chart(100)
+        chart.axes[0].plot((0, 1), (0, 1), "o")
+        found += re.findall(' id="([^"]*)"', chart.svg(name))
+    assert found
+    assert len(set(found)) == len(found)
+
+
+def test_the_users_settings_are_neither_read_nor_changed() -> None:
+    def drawn() -> str:
+        with charts.settings():
+            chart = Chart(100)
+            chart.axes[0].plot((0, 1), (0, 1))
+            return chart.svg("x")
+
+    plain = drawn()
+    with mpl.rc_context({"lines.linewidth": 9, "savefig.bbox": "tight", "axes.grid": False, "font.size": 30}):
+        before = dict(mpl.rcParams)
+        assert drawn() == plain
+        assert dict(mpl.rcParams) == before
+
+
+def test_a_home_that_cannot_be_written_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    home = {"HOME": str(tmp_path / "file"), "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": "", "MPLCONFIGDIR": ""}
+    code = "from melfed.server.report import charts\nwith charts.settings(): charts.Chart(50).svg('x')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ | home, capture_output=True, text=True, check=True
+    )
+    assert done.stdout + done.stderr == ""

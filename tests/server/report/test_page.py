@@ -13,7 +13,7 @@ from melfed.server.report.page import LISTED_IMAGES, LISTED_ROUNDS, write_report
 from melfed.server.report.words import NOTICE, SYNTHETIC, duration, hint, megabytes
 from melfed.server.runs.folder import RunFolder
 from tests.server.fake_run import CLINICS, FakeRun, scores
-from tests.server.report.test_markup import Reader
+from tests.server.report.reading import Reader, path_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 HOSTILE = (
@@ -25,8 +25,7 @@ HOSTILE = (
 USED = re.findall(
     r"\w+",
     "html head meta style body header main section footer nav h1 h2 h3 p ul li a div span table caption thead tbody tr "
-    "th td small figure figcaption dl dt dd details summary pre code bdi svg rect line polyline polygon circle text"
-    " title",
+    "th td small figure figcaption dl dt dd details summary pre code bdi svg g defs use path text title",
 )
 
 
@@ -111,9 +110,8 @@ def test_curves_are_of_the_pooled_scores(federated: tuple[RunFolder, str]) -> No
     folder, page = federated
     curves = page.split('<section id="curves"')[1].split("</section>")[0]
     assert curves.count("<svg") == 4
-    lines = re.findall(r'<polyline points="([^"]*)" class="line auroc"', curves)
-    pixels = [tuple(map(float, point.split(","))) for point in lines[0].split()]
-    x, y = np.array([pixels[0], pixels[-1]]).T
+    pixels = path_of(curves)
+    x, y = pixels[[0, -1]].T
     assert x[0] < x[1]
     assert y[0] > y[1]
     area = sum((b[0] - a[0]) * (pixels[0][1] - (a[1] + b[1]) / 2) for a, b in pairwise(pixels))
@@ -286,7 +284,7 @@ def test_curves_without_recorded_scores_are_left_out(tmp_path: Path) -> None:
 
 
 def test_importing_the_report_loads_nothing_heavy() -> None:
-    heavy = ["torch", "plotly", "sklearn", "flwr"]
+    heavy = ["torch", "matplotlib", "sklearn", "flwr"]
     code = f"import sys, melfed.server.report.page; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

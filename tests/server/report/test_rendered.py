@@ -43,7 +43,7 @@ FIGURES = """return [...document.querySelectorAll('figure svg')].map(svg => {
     const wide = b.left < box.left - 1 || b.right > box.right + 1;
     return b.width && (wide || b.top < box.top - 1 || b.bottom > box.bottom + 1);
   }).map(text => text.textContent);
-  const length = [...svg.querySelectorAll('polyline')].reduce((sum, line) => sum + line.getTotalLength(), 0);
+  const length = [...svg.querySelectorAll('path')].reduce((sum, line) => sum + line.getTotalLength(), 0);
   return {width: box.width, height: box.height, length, outside};
 })"""
 CONTRASTS = """
