@@ -86,7 +86,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, line: int, 
         ("data: {sources: []}", "1: data.sources: names no source; write 'all'"),
         ("data: {phantom: {images: 5}}", "1: data.phantom.images: input should be greater than or equal to 40, not 5"),
         ("name: a\npartition:\n  test: 0.95", "2: partition: validation + test is 1.05"),
-        ("model: {backbone: resnet}", "1: model.backbone: no backbone 'resnet'; known: efficientnet_b0"),
+        ("model: {backbone: resnet}", "1: model.backbone: no backbone 'resnet'; known: densenet121"),
         ("model: {pretrained: false, train: head}", "1: model: pretrained is false, so train must be full, not head"),
         ("privacy: 1", "1: privacy: input should be a section with keys of its own, not 1"),
         (
