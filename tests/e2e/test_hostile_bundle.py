@@ -278,14 +278,12 @@ def ship(federation: Federation, bundle: bytes, name: str) -> list[dict[str, Any
 
 
 def wishes_of(federation: Federation, agreed: StudyProtocol) -> dict[str, StudyProtocol]:
-    """The bundle's own studies; somebody at the clinic approves them all."""
+    """The bundle's own studies, which no command of the coordinator's has looked at; the clinic approves them all."""
     studies = {}
     for number, (name, (privacy, _)) in enumerate(WISHES.items()):
         content = yaml.safe_load(STUDY)
         content["privacy"] = None if privacy is None else {**content["privacy"], **privacy}
-        path = federation.folder / f"wish-{number}.yaml"
-        path.write_text(yaml.safe_dump({**content, "name": f"wish-{number}"}))
-        studies[name] = read_study(path)
+        studies[name] = StudyProtocol.model_validate({**content, "name": f"wish-{number}"})
     approved = [study.digest for study in (agreed, *studies.values())]
     federation.configure(CLINIC, {"policy": {"studies": approved, "runs": 100}})
     return studies
