@@ -110,8 +110,9 @@ def another_version(folder: Path, protocol: int) -> Path:
         shutil.copytree(source, folder / "melfed" / source.name, ignore=shutil.ignore_patterns("__pycache__"))
     module = folder / "melfed" / "common" / "messages.py"
     words = module.read_text()
-    assert words.count(f"\nMESSAGE_VERSION: Final = {MESSAGE_VERSION}\n") == 1
-    module.write_text(words.replace(f"\nMESSAGE_VERSION: Final = {MESSAGE_VERSION}\n", f"\nMESSAGE_VERSION = {protocol}\n"))
+    line = f"\nMESSAGE_VERSION: Final = {MESSAGE_VERSION}\n"
+    assert words.count(line) == 1
+    module.write_text(words.replace(line, f"\nMESSAGE_VERSION: Final = {protocol}\n"))
     about = folder / f"melfed-{OLD}.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: melfed\nVersion: {OLD}\n")
