@@ -39,6 +39,11 @@ class Owner:
         assert self.process.stdout is not None
         folder, child = self.process.stdout.readline().rsplit(" ", 1)
         self.folder, self.child = Path(folder), int(child)
+        # The pipe to a child is closed before the new program's environment is in place.
+        deadline = time.monotonic() + 30
+        while not self.child_lives():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
