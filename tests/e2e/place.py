@@ -11,6 +11,16 @@ from pathlib import Path
 CLIENT, SERVER, SIM = (Path(sys.executable).with_name(f"melfed-{name}") for name in ("client", "server", "sim"))
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 240
+SIX_CLINICS = """\
+name: six
+data: {image_size: 32, phantom: {images: 240, clinics: 6, melanoma_rate: 0.4}}
+partition: {minimum_images: 4}
+model: {backbone: simple_cnn, pretrained: false}
+training: {batch_size: 2, local_epochs: 15, warmup_steps: 0, learning_rate: 1e-3}
+federation: {rounds: 2}
+resources: {cpus: 1}
+"""
+"""A study whose rounds last long enough to be disturbed."""
 
 # Loaded by every Python process of a run: writes down each connection that would leave this machine.
 WATCH = """\

@@ -12,22 +12,12 @@ import ray
 import safetensors.numpy
 from ray.cluster_utils import Cluster
 
-from tests.e2e.place import SECONDS, SIM, Place
-
-STUDY = """\
-name: nodes
-data: {image_size: 32, phantom: {images: 240, clinics: 6, melanoma_rate: 0.4}}
-partition: {minimum_images: 4}
-model: {backbone: simple_cnn, pretrained: false}
-training: {batch_size: 2, local_epochs: 15, warmup_steps: 0, learning_rate: 1e-3}
-federation: {rounds: 2}
-resources: {cpus: 1}
-"""
+from tests.e2e.place import SECONDS, SIM, SIX_CLINICS, Place
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("nodes"), STUDY)
+    return Place(tmp_path_factory.mktemp("nodes"), SIX_CLINICS)
 
 
 @pytest.fixture

@@ -12,22 +12,12 @@ from pathlib import Path
 import pytest
 
 from melfed.simulations.engine.workspace import VARIABLE
-from tests.e2e.place import SECONDS, SIM, Place
-
-STUDY = """\
-name: fails
-data: {image_size: 32, phantom: {images: 240, clinics: 6, melanoma_rate: 0.4}}
-partition: {minimum_images: 4}
-model: {backbone: simple_cnn, pretrained: false}
-training: {batch_size: 2, local_epochs: 15, warmup_steps: 0, learning_rate: 1e-3}
-federation: {rounds: 2}
-resources: {cpus: 1}
-"""
+from tests.e2e.place import SECONDS, SIM, SIX_CLINICS, Place
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path, STUDY)
+    place = Place(tmp_path, SIX_CLINICS)
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="m") as short:
         place.environment["TMPDIR"] = short
         yield place
