@@ -1,12 +1,13 @@
 """A simulation on a Ray cluster of two nodes, of which one dies; in real processes on one machine."""
 
+import contextlib
 import json
-import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 import safetensors.numpy
@@ -37,12 +38,21 @@ def answered(run: Path) -> list[tuple[int, dict[str, str]]]:
     return [(len(row["answered"]), row["failed"]) for row in rounds]
 
 
-def until_second_round(process: subprocess.Popen[str], run: Path) -> None:
+def until(process: subprocess.Popen[str], look: Callable[[], object]) -> None:
     deadline = time.monotonic() + SECONDS
-    while not (run / "checkpoints" / "round-000001.safetensors").exists():
+    while not look():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.01)  # what appears in a file is no event that Python can wait for
+        time.sleep(0.01)  # files and titles of processes are no events that Python can wait for
+
+
+def at_work(raylet: psutil.Process) -> bool:
+    """Whether a clinic is being trained on a node."""
+    titles = []
+    for child in raylet.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended
+            titles.append(" ".join(child.cmdline()))
+    return any(title.startswith("ray::ClientAppActor.run") for title in titles)
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +72,14 @@ def test_two_nodes_give_the_numbers_of_one_machine(place: Place, alone: Path, cl
 def test_a_node_that_dies_costs_no_clinic_its_round(place: Place, cluster: Cluster) -> None:
     run = place.folder / "dies"
     process = place.start(SIM, "run", place.study, "--out", run, "--ray-address", cluster.address)
-    until_second_round(process, run)
     (second,) = cluster.worker_nodes
-    for kind, information in second.all_processes.items():
-        if kind == "raylet":
-            information[0].process.send_signal(signal.SIGKILL)
+    (raylet,) = (psutil.Process(each.process.pid) for each in second.all_processes["raylet"])
+    until(process, (run / "checkpoints" / "round-000001.safetensors").exists)
+    until(process, lambda: at_work(raylet))
+    # All at once, as when a machine goes: without its raylet a worker would still finish what it has begun.
+    for each in (raylet, *raylet.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     assert answered(run) == [(6, {}), (6, {})]

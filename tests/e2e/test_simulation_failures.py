@@ -108,4 +108,7 @@ def test_two_runs_that_begin_in_one_second_have_two_folders_and_what_a_killed_on
         assert process.returncode == 0, err
     assert len(list((place.folder / "runs").iterdir())) == 2
     assert not left.exists()
-    assert not of_run(place)
+    deadline = time.monotonic() + SECONDS
+    while of_run(place):  # Ray's own agents end by themselves, a moment after the run
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
