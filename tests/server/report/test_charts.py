@@ -97,11 +97,21 @@ def test_the_users_settings_are_neither_read_nor_changed() -> None:
         assert dict(mpl.rcParams) == before
 
 
-def test_a_home_that_cannot_be_written_says_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("home", ["folder", "file"])
+def test_nothing_is_written_to_a_home_and_one_that_cannot_be_written_says_nothing(home: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    home = {"HOME": str(tmp_path / "file"), "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": "", "MPLCONFIGDIR": ""}
+    for name in ("folder", "temporary"):
+        (tmp_path / name).mkdir()
+    places = {"HOME": str(tmp_path / home), "TMPDIR": str(tmp_path / "temporary")}
+    places |= dict.fromkeys(("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"), "")
     code = "from melfed.server.report import charts\nwith charts.settings(): charts.Chart(50).svg('x')"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, env=os.environ | home, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=os.environ | places,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout + done.stderr == ""
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "temporary"]
