@@ -24,7 +24,7 @@ from melfed.common.errors import ServerConfigError, ServiceError
 from melfed.server.clinics.certificates import Pair, key_header, make_authority, make_clinic_certificate, public_line
 from melfed.server.clinics.registry import approve, read_clinics, replace_certificate, revoke
 from melfed.server.config import ServerConfig, read_server
-from melfed.server.edge.nginx import Edge, edge_ready, nginx_configuration
+from melfed.server.edge.nginx import Edge, edge_ready, nginx_complaint, nginx_configuration
 from melfed.server.edge.nginx_conf import FLEET, KEY_HEADER, Timeouts
 from melfed.server.provisioning.provision import provision
 from tests.server.kits import consortium_file, free_port
@@ -571,6 +571,34 @@ def test_nginx_can_be_killed_and_started_again(tmp_path: Path) -> None:
         assert stack.clinic("berlin").status() == 200
     finally:
         end_stack(stack)
+
+
+@needs_nginx
+def test_another_program_on_the_port_is_not_the_edge_and_nginx_says_why_it_ends(tmp_path: Path) -> None:
+    stack = make_stack(tmp_path_below(tmp_path, "a"))
+    other = make_stack(tmp_path_below(tmp_path, "b"))
+    port = stack.config.file.edge.port
+    try:
+        assert nginx_complaint(stack.config) == ""
+        stack.stop()
+        with socket.create_server(("127.0.0.1", port)):
+            assert not edge_ready(stack.config, timeout=0.2)
+            stack.config.logs.mkdir(parents=True)
+            with (stack.config.logs / "nginx.log").open("wb") as log:
+                ended = subprocess.run(stack.edge.command(), stderr=log, timeout=60, check=False)
+        assert ended.returncode != 0
+        assert nginx_complaint(stack.config).startswith(
+            f"bind() to 127.0.0.1:{port} failed (98: Address already in use)"
+        )
+        assert nginx_complaint(stack.config).count("bind()") == 2  # the second: could still not, after five times
+        # Another consortium's edge speaks TLS on the port, and is not this one either.
+        moved = stack.config.file.edge.model_copy(update={"port": other.config.file.edge.port})
+        strange = ServerConfig(stack.config.path, stack.config.file.model_copy(update={"edge": moved}))
+        assert edge_ready(other.config)
+        assert not edge_ready(strange)
+    finally:
+        end_stack(stack)
+        end_stack(other)
 
 
 @needs_nginx
