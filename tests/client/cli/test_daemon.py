@@ -75,7 +75,8 @@ def test_status_of_a_clinic_that_does_not_run(command: Command, config: ClinicCo
     content = json.loads(done.out)
     assert (content["clinic"], content["running"], content["approved"]) == ("north", False, [])
     assert content["processes"] == {"worker": "not running", "supernode": "not running", "messenger": "not running"}
-    assert content["unreachable"]
+    assert not content["ready"]
+    assert {"outbound port", "data folder"} <= {row["name"] for row in content["checks"] if row["status"] == "failed"}
     assert content["budget"] == {"epsilon": 3.0, "delta": 1e-5, "spent": 0.0, "left": 3.0}
     words = command("status", config.path).out
     assert "ε 0 of 3 spent, 3 left, at δ 1e-05" in words
@@ -113,10 +114,8 @@ def test_status_goes_on_where_one_part_is_damaged(config: ClinicConfig) -> None:
     prepare_worker(config)
     config.ledger.write_text("nonsense\n")
     (config.approvals / f"{'a' * 64}.json").write_text("{}")
-    with socket.create_server(("127.0.0.1", 0)) as line:
-        port = line.getsockname()[1]
-        found = status(a_clinic(config.folder, coordinator={"host": "127.0.0.1", "port": port}))
-    assert (found.unreachable, found.budget, found.approved) == (None, None, None)
+    found = status(config)
+    assert (found.budget, found.approved) == (None, None)
     assert [problem.partition(":")[0] for problem in found.problems] == ["approved studies", "ledger"]
 
 
@@ -168,9 +167,23 @@ def test_status_reaches_the_coordinator_through_the_proxy(
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("https_proxy", raising=False)
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
-        assert status(far).unreachable is None
-        assert asked[0].startswith(b"CONNECT coordinator.invalid:443 ")
-        assert status(far).unreachable
+        outcomes = [{check.name: check.status for check in status(far).checks}["outbound port"] for _ in range(2)]
+    assert outcomes == ["ok", "failed"]
+    assert asked[0].startswith(b"CONNECT coordinator.invalid:443 ")
+
+
+@pytest.mark.parametrize(("running", "failed", "code"), [(True, 0, 0), (True, 1, 1), (False, 0, 14), (False, 1, 14)])
+def test_status_leaves_as_it_stands(
+    running: bool, failed: int, code: int, config: ClinicConfig, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = [Check("disk", "failed", "it is full", "free 2 GiB")] * failed + [Check("door", "ok", "open")]
+    monkeypatch.setattr("melfed.client.cli.status.examine_briefly", lambda *_: checks)
+    word = "ready" if running else "not running"
+    monkeypatch.setattr("melfed.client.cli.status._processes", lambda *_: {"worker": word})
+    done = command("status", config.path)
+    assert done.code == code
+    assert ("✗ it is full" in done.out) == ("free 2 GiB" in done.out) == bool(failed)
+    assert json.loads(command("status", config.path, "--json").out)["ready"] == (code == 0)
 
 
 @pytest.mark.parametrize("failed", [False, True])
