@@ -200,9 +200,16 @@ def test_a_run_that_was_killed_is_made_whole(tmp_path: Path) -> None:
     half = out / "clinics" / ".berlin.new"
     half.mkdir()
     (half / "node.key").write_text("half")
+    nobody = out / "clinics" / ".zagreb.new"  # taken off the list since
+    nobody.mkdir()
+    (nobody / "node.key").write_text("half")
+    keys = [out / folder / f".{name}.0123abcd" for folder, name in (("server", "server.key"), ("authority", "ca.key"))]
+    keys += [out / "clinics" / "amsterdam" / ".clinic.key.0123abcd", out / "clinics" / ".amsterdam.zip.0123abcd"]
+    for key_file in keys:
+        key_file.write_text("half")
     done = provision(consortium_file(tmp_path, "amsterdam", "berlin"), out)
     assert done.added == ("clinics/amsterdam", "clinics/berlin")
-    assert not half.exists()
+    assert not any(path.exists() for path in (half, nobody, *keys))
     assert read_clinics(out / "server" / "clinics")[0].node_key == public_line(key)
     assert (out / "clinics" / "amsterdam.zip").is_file()
 
