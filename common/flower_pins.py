@@ -75,7 +75,6 @@ PINS: Final[Mapping[str, Mapping[str, str]]] = {
         "flwr.server.superlink.linkstate.sql_linkstate:SqlLinkState.store_traffic": "cc82e5eaf2bb9665",
         "flwr.supercore.error:ApiErrorCode": "d5e9ed6a18a359fc",
         "flwr.supercore.error:FlowerError": "5791034e46095dd6",
-        "flwr.supercore.http_logging:get_uvicorn_log_config": "3633a4dbbef5a4b1",
         "flwr.supercore.sql_mixin:SQLITE_PRAGMAS": "f940cbaa04ab08fd",
         "flwr.supercore.sql_mixin:SqlMixin": "b52171be48ce8581",
         "flwr.superlink.cli.flower_superlink:SuperLinkLifespan": "a2c1f2f11725c17f",
