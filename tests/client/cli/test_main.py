@@ -11,11 +11,15 @@ from time import perf_counter
 import pytest
 
 import melfed.client.cli.main
+from melfed.client.config.folders import prepare_worker
 from melfed.client.ledger.journal import head_of
 from melfed.client.ledger.ledger import Ledger, verify
+from melfed.client.ledger.witness import Witness
 from melfed.client.privacy import accounting
 from melfed.client.privacy.accounting import Mechanism
+from melfed.common.audit.log import AuditLog
 from melfed.common.errors import LedgerError
+from tests.client.clinics import a_clinic
 from tests.client.ledger.ledgers import DATA, DELTA, FREE, STUDY, charge, cheap_epsilon, spend, written
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -229,6 +233,29 @@ def test_a_removed_ledger_is_missed(command, run: Path, verb: str) -> None:
     head_of(run / "ledgers" / "north.jsonl").unlink()
     code, _, err = command("ledger", verb, run / "ledgers" / "north.jsonl")
     assert (code, "there is no ledger" in err) == (10, True)
+
+
+def test_a_clinic_without_a_study_yet_has_no_ledger_and_that_is_no_error(command, tmp_path: Path) -> None:
+    config = a_clinic(tmp_path)
+    said = f"{config.ledger}: no ledger yet: it begins with the first charge\n"
+    for verb in ("show", "verify"):
+        assert command("ledger", verb, "--config", config.path) == (0, said, "")
+    assert command("ledger", "export", "--config", config.path) == (0, "", "")
+    code, out, _ = command("ledger", "show", "--json", "--config", config.path)
+    (content,) = json.loads(out)
+    assert (code, content["rows"], content["charges"], content["studies"]) == (0, 0, [], [])
+    # What is asked for by name, by a hash, or remembered by the audit log must be there.
+    assert command("ledger", "show", config.ledger)[0] == 10
+    assert command("ledger", "verify", "--head", "0" * 64, "--config", config.path)[0] == 10
+    prepare_worker(config)
+    with Ledger.open(
+        config.ledger, DATA, witness=Witness(config.ledger, AuditLog(config.audit_log, "worker"))
+    ) as ledger:
+        spend(ledger, charge(1, Mechanism(1.0, 2.0, 1)))
+    for path in config.ledger.parent.glob(f"{config.ledger.name}*"):
+        path.unlink()
+    code, _, err = command("ledger", "show", "--config", config.path)
+    assert (code, "is missing, but not for the audit log" in err) == (10, True)
 
 
 def test_a_folder_without_ledgers_says_so_in_a_real_process(tmp_path: Path) -> None:
