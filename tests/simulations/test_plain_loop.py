@@ -278,7 +278,7 @@ def test_means_of_many_updates_are_those_of_the_loop(robust: str, false: int) ->
     for update in updates[:2]:
         update["w"] *= 50
     images = [int(number) for number in rng.integers(1, 1000, 9)]
-    mean = RoundMean(FederationSpec(robust=robust, robust_byzantine=false, robust_trim=0.1), updates[0])
+    mean = RoundMean(FederationSpec(robust=robust, robust_byzantine=false, robust_trim=0.1), updates[0], sum(images))
     for number, update in enumerate(updates):
         mean.add(f"clinic {number}", update, images[number])
     exact = [{name: tensor.astype(np.float64) for name, tensor in update.items()} for update in updates]

@@ -10,6 +10,7 @@ from flwr.app import Error, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 
 from melfed.common import messages
+from melfed.common.aggregation.fixed_point import fixed_point_for
 from melfed.common.aggregation.weighted_mean import WeightedMean
 from melfed.common.errors import QuorumError, RunError
 from melfed.common.metrics.histogram import ScoreHistogram
@@ -292,7 +293,7 @@ def test_the_weights_are_numbers_of_images(tmp_path: Path) -> None:
     clinics = clinics_of(study, "ab")
     clinics[0].tamper = {messages.TRAIN: metrics(weight=3, loss=9.0)}
     run = Run(tmp_path / "run", study, grid_of(clinics))
-    mean = WeightedMean()
+    mean = WeightedMean(fixed_point_for(INITIAL, 33))
     mean.add(clinics[0].trained(INITIAL, 1), 3)
     mean.add(clinics[1].trained(INITIAL, 1), 30)
     assert_equal(run.conduct().models[""], mean.mean())
