@@ -259,7 +259,7 @@ class _Errands:
                 self._lose(node, errand, OFFLINE)
                 continue
             if errand.lost_since is None and errand.since != found.since:
-                self._lose(node, errand, "its SuperNode was started anew")
+                self._lose(node, errand, "it was away for a moment, or its SuperNode was started anew")
             if errand.lost_since is None:
                 # A SuperNode that fails to fetch a message says nothing and forgets it.
                 if now - errand.sent > self.terms.seconds * REMINDER:

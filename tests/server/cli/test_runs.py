@@ -32,8 +32,10 @@ from melfed.common.study.file import read_study
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.terminal.console import run_app
 from melfed.server.cli import options as terminal
+from melfed.server.cli import status
 from melfed.server.cli.follow import Tail, follow, raise_unless_completed, words_of
 from melfed.server.cli.main import app
+from melfed.server.cli.runs import ASK_SECONDS
 from melfed.server.clinics.certificates import read_certificate
 from melfed.server.clinics.self_reports import Said, note_said
 from melfed.server.config import ServerConfig
@@ -151,13 +153,25 @@ def test_a_study_whose_mean_needs_more_clinics_is_refused_before_there_is_a_run(
     assert not (running.runs / "r").exists()
 
 
-def test_a_clinic_that_declined_this_study_is_named_with_its_reason(running):
+def asked(config: ServerConfig, answers: dict[str, Said]):
+    """In the place of asking the clinics: what they answer now."""
+
+    def ask(asked_config, seconds):
+        assert (asked_config.path, seconds) == (config.path, ASK_SECONDS)
+        for name, said in answers.items():
+            note_said(config.clinics_said, name, said)
+
+    return ask
+
+
+def test_a_clinic_that_declined_this_study_is_named_with_its_reason(running, monkeypatch):
     digest = call("study", "s.yaml").strip().splitlines()[-1]
     note_said(running.clinics_said, "a", Said(approved=(digest,)))
     note_said(running.clinics_said, "a", Said(reason="nothing is left", declined=digest))
     note_said(running.clinics_said, "b", Said(reason="not approved", declined="f" * 64))
+    monkeypatch.setattr(status, "ask_clinics", asked(running, {"a": Said(reason="nothing is left", declined=digest)}))
     told = call("run", "s.yaml", "--out", "r", "--detach")
-    assert "clinic a declined this study when it was last asked: nothing is left" in told
+    assert "clinic a declines this study: nothing is left" in told
     assert "clinic b" not in told, "it does not say what it has approved"
 
 
@@ -243,12 +257,35 @@ def test_only_approved_clinics_can_be_chosen(running):
         call("run", "s.yaml", "--detach")
 
 
-def test_a_clinic_that_has_not_approved_is_named(running):
-    note_said(running.clinics_said, "a", Said(approved=("f" * 64,)))
-    note_said(running.clinics_said, "b", Said(approved=("any",)))
+def test_a_clinic_is_asked_before_it_is_said_not_to_have_approved(running, monkeypatch):
+    digest = call("study", "s.yaml").strip().splitlines()[-1]
+    for name in "ab":
+        note_said(running.clinics_said, name, Said(approved=("f" * 64,), at="before"))
+    answers = {"a": Said(approved=("f" * 64,), version="2"), "b": Said(approved=(digest,))}
+    monkeypatch.setattr(status, "ask_clinics", asked(running, answers))
     told = call("run", "s.yaml", "--out", "r", "--detach")
-    assert "clinic a had not approved" in told
-    assert "clinic b" not in told
+    assert "clinic a has not approved this study" in told
+    assert "clinic b" not in told, "it has, since"
+
+
+def test_of_a_clinic_that_does_not_answer_nothing_is_said(running, monkeypatch):
+    note_said(running.clinics_said, "a", Said(approved=("f" * 64,)))
+    monkeypatch.setattr(status, "ask_clinics", asked(running, {}))
+    assert "clinic a has" not in call("run", "s.yaml", "--out", "r", "--detach")
+    note_said(running.clinics_said, "b", Said(approved=("any",)))
+
+    def fail(*_):
+        raise ServiceError("SuperLink cannot be reached")
+
+    monkeypatch.setattr(status, "ask_clinics", fail)
+    told = call("run", "s.yaml", "--out", "again", "--detach")
+    assert "note: some clinics took no part when they were last asked, and now SuperLink cannot be reached" in told
+
+
+def test_nobody_is_asked_where_nobody_took_no_part(running, monkeypatch):
+    note_said(running.clinics_said, "b", Said(approved=("any",)))
+    monkeypatch.setattr(status, "ask_clinics", None)
+    assert call("run", "s.yaml", "--out", "r", "--detach").splitlines()[-1] == "r"
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", ""])
