@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key of the study.")]
 INTERRUPTED = 130
+READABLE = 0o644
 ASK_SECONDS = 30.0
 """Longest that clinics are asked whether they take part, before a run is queued."""
 
@@ -35,13 +36,14 @@ def study(
     config: ConfigOption = None,
 ) -> None:
     """Seal a study, so that clinics can approve it: choose what its recipe leaves open, and fix its weights' digest."""
-    from melfed.common.files import write_text
+    from melfed.common.files import atomic_write
     from melfed.common.study.file import study_yaml
 
     server = configuration(config)
     sealed, _ = _sealed(path, overrides, server)
     if out is not None:
-        write_text(out, study_yaml(sealed.with_changes("model", weights=None)))
+        with atomic_write(out, READABLE) as file:  # whoever sends it to the clinics is another user than the server's
+            file.write(study_yaml(sealed.with_changes("model", weights=None)).encode())
         errors.print(f"sealed study: {out}; send it to the clinics, who approve it with melfed-client approve")
     else:
         errors.print("note: nothing written; --out FILE makes what clinics approve", style="yellow")
@@ -176,6 +178,11 @@ def _new(
         raise RunError(f"--out {name}: a name has letters, digits, dots, hyphens; runs are below {config.runs}")
     _tell_who_has_not_approved(config, names, protocol.digest)
     _tell_who_is_trusted(protocol)
+    if len(names) == 1:
+        words = (
+            "warning: one clinic alone: what it sends is the model, and no other's update hides it from the coordinator"
+        )
+        errors.print(words, style="yellow")
     folder = queue_run(config.runs / name, protocol, names, choices, fresh=out is None)
     errors.print(f"run {folder.path.name}: study {protocol.name} {protocol.digest}, clinics: {', '.join(names)}")
     return folder

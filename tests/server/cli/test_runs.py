@@ -79,6 +79,7 @@ def call(*words: str) -> str:
 
 def test_a_study_is_sealed_for_the_clinics(config):
     told = call("study", "s.yaml", "--out", "sealed.yaml")
+    assert Path("sealed.yaml").stat().st_mode & 0o777 == 0o644, "for whoever sends it"
     digest = told.strip().splitlines()[-1]
     assert "note: " not in told
     assert "note: nothing written; --out FILE makes what clinics approve" in call("study", "s.yaml")
@@ -142,7 +143,9 @@ def test_a_run_is_queued_for_the_chosen_clinics(running):
     assert call("run", "s.yaml", "--out", "r", "--clinics", "b", "--detach").splitlines()[-1] == "r"
     assert read_request(running.runs / "r").clinics == ("b",)
     assert read_state(running.runs / "r").wanted
-    call("run", "s.yaml", "--out", "all", "--detach")
+    alone = "warning: one clinic alone"
+    assert alone in call("run", "s.yaml", "--out", "one", "--clinics", "a", "--detach")
+    assert alone not in call("run", "s.yaml", "--out", "all", "--detach")
     assert read_request(running.runs / "all").clinics == ("a", "b")
 
 
