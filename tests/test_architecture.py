@@ -83,6 +83,7 @@ LAYERS = {
         "data",
         "registry",
         "messages",
+        "compression",
         "tensors",
         "progress",
         "process",

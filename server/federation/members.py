@@ -169,7 +169,7 @@ class Members:
         return {node: name for node, name in self.names.items() if name in names}
 
     def most_weight(self, names: Iterable[str]) -> int:
-        """Return the largest sum of weights that these clinics may have in the mean, by what they have told."""
+        """Return the largest sum of weights that these clinics may have in the mean, by their own words."""
         return sum(self.intake.most_weight(self.counts[name]) for name in names if name in self.counts)
 
     def label(self, node: int) -> str:

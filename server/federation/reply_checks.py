@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from melfed.common.compression import restored
 from melfed.common.errors import DataError, DeclinedError, StudyError
 from melfed.common.messages import ACCOUNT, COUNTS, LEDGER, METRICS, REQUEST, TENSORS, TEST, VALIDATION
 from melfed.common.metrics.histogram import MAX_IMAGES, ScoreHistogram
@@ -92,6 +93,8 @@ class Intake:
             raise DataError(f"its training loss is {loss:g}; lower the learning rate")
         account = self.account(reply)
         tensors = reply.arrays(TENSORS)
+        if (kind := self.study.federation.compression) != "none":
+            tensors = dict(restored(tensors, model, kind))
         check_tensors(tensors, shapes(model))
         update = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
         self._check_norm(update, model)

@@ -10,7 +10,7 @@ import pytest
 
 from melfed.common.errors import RunError
 from melfed.server.report.page import LISTED_IMAGES, LISTED_ROUNDS, write_report
-from melfed.server.report.words import NOTICE, SYNTHETIC, duration, hint, megabytes
+from melfed.server.report.words import NOTICE, SYNTHETIC, duration, hint, megabytes, traffic
 from melfed.server.runs.folder import RunFolder
 from tests.server.fake_run import CLINICS, FakeRun, scores
 from tests.server.report.reading import Reader, path_of
@@ -89,6 +89,15 @@ def test_rounds_are_listed_with_traffic_and_reasons(federated: tuple[RunFolder, 
     assert [row[0] for row in found] == ["1", "2", "3", "4", "5"]
     assert found[0][5:] == ["54.04", "54.04", "4 of 4", "–"]
     assert found[1][7:] == ["3 of 4", "rosendahl: no answer within 900 s"]
+
+
+def test_a_report_says_how_clinics_told_their_updates(federated: tuple[RunFolder, str]) -> None:
+    folder, page = federated
+    study, rounds = folder.study(), folder.summary().rounds
+    assert traffic(rounds, study) in words(page)
+    assert "(updates in" not in words(page)
+    told = study.with_changes("federation", compression="int8")
+    assert traffic(rounds, told).startswith("270 MB from the clinics (updates in int8), ")
 
 
 def test_data_study_and_meaning_are_told(federated: tuple[RunFolder, str]) -> None:
