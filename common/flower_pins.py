@@ -123,6 +123,12 @@ PINS: Final[Mapping[str, Mapping[str, str]]] = {
         "flwr.supernode.fleet_http_client:FleetHttpClient": "9f33ca6d39a8f428",
         "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor": "a032beb3c41bf1bb",
     },
+    "local simulation": {
+        "flwr.common.constant:ErrorCode": "4889fc3e5b669ac5",
+        "flwr.common.constant:PARTITION_ID_KEY": "177d54c2f7c1203d",
+        "flwr.app.metadata:Metadata": "c100545b53869976",
+        "flwr.supercore.task_identity:TaskIdentity": "49ac1df12b140345",
+    },
     "simulation": {
         "flwr.common.constant:ErrorCode": "4889fc3e5b669ac5",
         "flwr.common.constant:PARTITION_ID_KEY": "177d54c2f7c1203d",
