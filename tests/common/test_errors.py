@@ -1,0 +1,42 @@
+"""Errors that a user can mend: each has an exit code of its own."""
+
+import sys
+
+import pytest
+
+from melfed.common import errors
+from melfed.common.errors import BudgetError, DeclinedError, MelfedError
+from melfed.common.terminal.console import run_app
+
+
+@pytest.mark.parametrize("error", [MelfedError, *MelfedError.__subclasses__()])
+def test_every_error_has_its_code_and_its_words_unchanged(
+    error: type[MelfedError], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import typer
+
+    app = typer.Typer(pretty_exceptions_enable=False)
+    words = f"study.yaml:100: clinic [red] of {'a long path/' * 30}"
+
+    @app.command()
+    def fail() -> None:
+        raise error(words)
+
+    monkeypatch.setattr(sys, "argv", ["fail"])
+    with pytest.raises(SystemExit) as caught:
+        run_app(app)
+    assert caught.value.code == error.exit_code != 0
+    assert capsys.readouterr().err == f"error: {words}\n"
+
+
+def test_no_two_errors_have_one_code() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind.__base__ is MelfedError]
+    codes = [MelfedError.exit_code, *(kind.exit_code for kind in kinds)]
+    assert len(set(codes)) == len(codes) > 10
+
+
+def test_a_budget_that_is_spent_is_a_refusal_whose_figures_stay_beside_its_text() -> None:
+    error = BudgetError("not allowed", figures="8 of 10")
+    assert isinstance(error, DeclinedError)
+    assert error.exit_code == DeclinedError.exit_code
+    assert (str(error), error.figures) == ("not allowed", "8 of 10")
