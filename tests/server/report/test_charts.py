@@ -11,8 +11,6 @@ import pytest
 
 from melfed.server.report import charts
 from melfed.server.report.charts import COLOURS, Chart
-from melfed.server.report.figures import loss_figure, validation_figure
-from tests.server.fake_run import FakeRun
 from tests.server.report.reading import Reader, path_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -22,25 +20,6 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 def settings() -> Iterator[None]:
     with charts.settings():
         yield
-
-
-def labels(svg: str) -> list[str]:
-    """The words of an SVG without its tips."""
-    return re.findall(r"<text[^>]*>([^<]*)", svg)
-
-
-@pytest.mark.parametrize(("rounds", "first"), [(1, "1"), (2, "1"), (5, "1"), (90, "20")])
-def test_rounds_have_few_whole_ticks(tmp_path: Path, rounds: int, first: str) -> None:
-    summary = (
-        FakeRun(rounds=rounds, clinics=("a",), images=(200,), melanoma_rates=(0.3,)).write(tmp_path / "x").summary()
-    )
-    for drawn in (loss_figure(summary.rounds), validation_figure(summary.rounds)):
-        assert drawn.image is not None
-        found = labels(drawn.image)
-        ticks = found[: found.index("Round")]
-        assert 1 <= len(ticks) <= 7
-        assert all(re.fullmatch(r"\d+", tick) and 1 <= int(tick) <= rounds for tick in ticks)
-        assert first in ticks
 
 
 def test_a_line_lies_where_its_values_are() -> None:
