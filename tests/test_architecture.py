@@ -26,7 +26,7 @@ FORBIDDEN = {
 """Top-level modules that no file of a package imports."""
 
 ONLY_IN = {
-    "flwr": {"client/flower/", "server/flower/", "simulations/engine/"},
+    "flwr": {"client/flower/", "server/flower/", "simulations/engine/", "simulations/benchmarks/engine"},
     "ray": {"simulations/engine/"},
     "dp_accounting": {"client/privacy/accounting.py"},
     "pydicom": {"common/data/images/"},

@@ -13,6 +13,7 @@ from melfed.client.training.optimizer import LocalOptimizer, Place
 from melfed.common.data.dataset import Images
 from melfed.common.errors import StudyError
 from melfed.common.model.classifier import Classifier
+from melfed.common.model.dropout import seed_dropout
 from melfed.common.model.inference import Advance
 from melfed.common.seeds import seed_for
 from melfed.common.study.protocol import StudyProtocol
@@ -60,7 +61,7 @@ class Trainer:
         """
         spec, seed = self.study.training, self.study.seed_of("training")
         generator = torch.Generator().manual_seed(seed_for(seed, "augment", clinic, round_number))
-        torch.manual_seed(seed_for(seed, "dropout", clinic, round_number))
+        seed_dropout(self.device, seed_for(seed, "dropout", clinic, round_number))
         visits = round_visits(len(images), spec.local_epochs, round_number, seed, clinic)
         starts = range(0, len(visits), spec.batch_size)
         size = self.study.data.image_size

@@ -22,6 +22,7 @@ from melfed.client.privacy.sampling import poisson_sample, secure_generator
 from melfed.client.training.inputs import Inputs
 from melfed.client.training.optimizer import LocalOptimizer, Place
 from melfed.common.model.classifier import Classifier
+from melfed.common.model.dropout import seed_dropout
 from melfed.common.model.inference import Advance
 from melfed.common.study.protocol import PrivacySpec, StudyProtocol
 
@@ -112,7 +113,7 @@ class PrivateTrainer:
         views = inputs.views if inputs.views > 1 else self.privacy.views
         rows, limit = UnitRows.of(units, views), self._rows_a_call(inputs.micro_batch, expected_units * views)
         # Dropout too: by a known seed, one patient more would change the others' masks, and so the sum by more than C.
-        torch.seed()
+        seed_dropout(self.device, None)
         self.model.train()
         done = 0
         with PrivateGradients(self.model, self._clipping()) as gradients:

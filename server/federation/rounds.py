@@ -49,11 +49,10 @@ class _Training:
     bytes_up: int = 0
     bytes_down: int = 0
 
-    def add(self, name: str, update: Update) -> None:
-        """Add one clinic's update."""
+    def add(self, name: str, update: Update, pooled: Histogram | None) -> None:
+        """Add one clinic's update; `pooled` is the sum of all histograms with its own."""
         if update.validation is not None:
-            self.validation[name] = update.validation
-            self.pooled = plus(self.pooled, update.validation)
+            self.validation[name], self.pooled = update.validation, pooled
         loss = None if self.private else update.loss
         self.clinics[name] = {"train_loss": loss, "weight": update.weight, "bytes_up": update.size}
         self.mean.add(name, update.tensors, update.weight)
@@ -165,7 +164,7 @@ class Rounds:
         total = _Training(mean, self.study.privacy is not None)
         self.observer.round_started(number, cohort)
         for name, update in kept.items():
-            self._take(total, name, update)
+            self._take(total, name, update, plus(total.pooled, update.validation))
             self.observer.replied(name, None)
         asked = self.members.nodes_of([name for name in cohort if name not in kept])
         self._note_absent(total.absent, set(cohort) - kept.keys() - set(asked.values()))
@@ -178,14 +177,14 @@ class Rounds:
                 update = self.members.intake.update(reply, number, self.members.counts[name], model)
                 # Before it is kept: what the sums cannot hold would end this process, and every one that goes on.
                 mean.check(update.tensors)
-                plus(total.pooled, update.validation)
+                together = plus(total.pooled, update.validation)
             except USELESS as error:
                 total.bytes_up += reply.size
                 total.absent.note(name, reply, error)
             else:
                 if self.terms.deployed:
                     self.pending.keep(number, name, update)
-                self._take(total, name, update)
+                self._take(total, name, update, together)
                 asking.answered += 1
             self.members.tell(reply, name, total.absent)
         return total, cohort
@@ -205,8 +204,8 @@ class Rounds:
             return {}
         return kept
 
-    def _take(self, total: _Training, name: str, update: Update) -> None:
-        total.add(name, update)
+    def _take(self, total: _Training, name: str, update: Update, together: Histogram | None) -> None:
+        total.add(name, update, together)
         if update.account is not None:
             self.members.accounts[name] = update.account
 

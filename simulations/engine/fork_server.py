@@ -22,7 +22,7 @@ from pathlib import Path
 
 from melfed.simulations.engine.workspace import VARIABLE, workspace
 
-PRELOADED = "melfed.simulations.engine.local_worker"
+PRELOADED = "melfed.simulations.engine.preloaded"
 LAST = -1000
 """At the end of this process, multiprocessing's own clearing away has -100."""
 _starting = threading.Lock()

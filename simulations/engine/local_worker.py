@@ -10,7 +10,6 @@ import threading
 import time
 from pathlib import Path
 
-import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import PARTITION_ID_KEY, ErrorCode
@@ -20,10 +19,6 @@ from melfed.simulations.engine.attempts import out_of_memory
 from melfed.simulations.engine.partition_worker import WorkerOfPartition
 
 LOG = "workers.log"
-
-# The first optimiser of a process imports some eight hundred modules of torch (its compiler), which takes seconds: here
-# that is done once, before the fork.
-torch.optim.SGD([torch.zeros(1)])
 
 
 def begin(workspace: Path) -> None:

@@ -12,7 +12,7 @@ from melfed.common.errors import ServiceError
 from melfed.common.flower_pins import FLOWER, PINS, changed, check_flower
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation"}
+PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.simulation"}
 """What Flower documents for users; messages of its protocol (flwr.proto) are read by name, and checked by mypy."""
 
 

@@ -15,6 +15,7 @@ delete the folder while nothing runs.
 """
 
 import contextlib
+import functools
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,11 +83,11 @@ class ImageCache:
 
     def records(self, slots: int) -> Pixels:
         """Map the first `slots` records: uint8 of shape (slots, size, size, 3), read-only."""
-        shape = (slots, self.size, self.size, 3)
         if slots == 0:
-            return np.empty(shape, dtype=np.uint8)
+            return np.empty((0, self.size, self.size, 3), dtype=np.uint8)
         with storage_errors(self.folder):
-            return np.memmap(self._pixels, dtype=np.uint8, mode="r", shape=shape)
+            status = self._pixels.stat()
+            return _mapped(self._pixels, self.size, (status.st_dev, status.st_ino, status.st_size))[:slots]
 
     def outcomes(self, paths: Sequence[str]) -> dict[str, tuple[Stamp, CacheOutcome]]:
         """What the index knows of some files, by path, without slots whose pixels are gone.
@@ -201,6 +202,19 @@ class CacheBuilder:
                 file.write(record.tobytes())
             file.flush()
             os.fsync(file.fileno())
+
+
+@functools.lru_cache(maxsize=8)
+def _mapped(pixels: Path, size: int, identity: tuple[int, int, int]) -> Pixels:
+    """Map all records of a file: once a process, since each map holds a file open, and clinics may be thousands.
+
+    Args:
+        pixels: the file.
+        size: of an image.
+        identity: device, inode and size in bytes; another file, or more records, are another map.
+    """
+    slots = identity[2] // (size * size * 3)
+    return np.memmap(pixels, dtype=np.uint8, mode="r", shape=(slots, size, size, 3))
 
 
 def _make_index(final: Path) -> None:

@@ -17,6 +17,7 @@ from melfed.client.privacy.plan import privacy_of
 from melfed.client.training.private import PrivateTrainer
 from melfed.client.worker.worker import shared_classifier
 from melfed.common.model.classifier import trainable_tensors
+from melfed.common.model.dropout import seed_dropout
 from melfed.common.study.build import build_study_classifier
 from melfed.common.study.protocol import StudyProtocol
 from melfed.server.runs.folder import RunFolder
@@ -80,6 +81,11 @@ def scored(outcome: Outcome) -> dict[str, dict[str, bytes]]:
     }
 
 
+def dropout_seed(device: torch.device) -> int:
+    seed_dropout(device, None)
+    return torch.initial_seed()
+
+
 def draws(workspace: Path, partition: int) -> dict[str, object]:
     """The first numbers of everything random that a clinic's private training draws from."""
     worker = worker_of(workspace, partition)
@@ -90,7 +96,7 @@ def draws(workspace: Path, partition: int) -> dict[str, object]:
         "noise": trainer.noise.gaussian((2,), 1.0).tobytes(),
         "draws": trainer.random.bytes(16),
         "views": inputs.generator.initial_seed(),  # type: ignore[attr-defined]
-        "dropout": torch.seed(),
+        "dropout": dropout_seed(worker.device),
     }
 
 

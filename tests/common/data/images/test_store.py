@@ -98,6 +98,16 @@ def test_each_size_has_its_own_pixels(cache: Path, root: Path) -> None:
     assert np.array_equal(large.batch(NAMES), expected(root, NAMES))
 
 
+def test_many_stores_of_one_cache_hold_one_file_open(cache: Path, root: Path) -> None:
+    ImageStore.build(cache, root, NAMES, SIZE)
+    one = ImageStore.open(cache, root, NAMES, SIZE)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    stores = [ImageStore.open(cache, root, [image], SIZE) for image in NAMES for _ in range(10)]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    for store, image in zip(stores, (image for image in NAMES for _ in range(10)), strict=True):
+        assert np.array_equal(store.batch([image]), one.batch([image]))
+
+
 def test_copies_of_a_picture_share_their_pixels(cache: Path, root: Path) -> None:
     shutil.copy(root / NAMES[0], root / "copy.png")
     store = ImageStore.build(cache, root, [*NAMES, "copy.png"], SIZE)
