@@ -70,6 +70,7 @@ LAYERS = {
     "common": (
         "flower_pins",
         "terminal",
+        "moments",
         "metrics",
         "audit",
         "study",
