@@ -85,7 +85,7 @@ def run_study(
     """
     started = monotonic()
     ray_address, weights_dir = options.get("ray_address"), options.get("weights_dir")
-    federated = study.federation.mode == "federated"
+    federated = study.federation.with_clinics
     if federated:
         check_resources(study, ray_address)
         clinics_needed(study.federation, len(virtual.clinics))

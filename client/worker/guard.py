@@ -24,7 +24,7 @@ from melfed.common.study.protocol import StudyProtocol
 
 Received = Mapping[str, npt.NDArray[np.generic]]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
-Purpose = Literal["training", "evaluation"]
+Purpose = Literal["training", "moments", "evaluation"]
 Counts = tuple[int, ...]
 _UNTOLD = (CancelledError, DeclinedError, StorageError)
 """What ends a computation for reasons that no patient has a part in: called off, forbidden, or the disk is full."""
@@ -142,14 +142,17 @@ class Guard:
         the computation is a result too, and paid for; a computation that was called off is none, and its reservation
         is that of its request alone: another model is another question, and another charge.
 
+        Moments are released once a run. Their result is kept for as long as nobody deletes it (`forget`), to be given
+        again to whoever asks, and once it is gone there is no other.
+
         Raises:
-            DeclinedError: the budget does not allow it; says how much is left.
+            DeclinedError: the budget does not allow it (says how much is left), or the run's moments were deleted.
             LedgerError: the ledger is damaged or of other data.
         """
         plan = self.plan
-        mechanism = plan.training if purpose == "training" else plan.evaluation
+        mechanism = {"training": plan.training, "moments": plan.moments, "evaluation": plan.evaluation}[purpose]
         if mechanism is None:
-            raise DeclinedError(f"study {self.study.name} has no evaluation to pay for")
+            raise DeclinedError(f"study {self.study.name} has no {purpose} to pay for")
         privacy = plan.privacy
         store = self._store(purpose, request.run)
         # With the data's fingerprint: what was learnt from others is no answer to the same question.
@@ -164,6 +167,8 @@ class Guard:
             if kept is not None:
                 ledger.settle(charge)
                 return kept[0]
+            if purpose == "moments" and ledger.released(charge):
+                raise DeclinedError("this run's moments were released once and deleted; they are not released again")
             reservation = ledger.reserve(charge, limits(self.protection.policy, self.study))
             try:
                 result = compute()
@@ -178,13 +183,31 @@ class Guard:
             ledger.mark(reservation, "spent")
             store.save(key, result, {})
             ledger.mark(reservation, "released")
-            keep_newest(store.path.parent.glob(self._stores(purpose)), KEPT)
+            if purpose != "moments":
+                keep_newest(store.path.parent.glob(self._stores(purpose)), KEPT)
             return result
 
     def _store(self, purpose: Purpose, run: str) -> ReplyStore:
         """Return where the last reply to a run of this study is kept."""
         name = hashlib.sha256(f"{self.study.digest} {run}".encode()).hexdigest()[:16]
         return ReplyStore(self.protection.ledger.with_suffix(f".{purpose}-{name}.safetensors"))
+
+    def forget(self, run: str) -> bool:
+        """Delete the moments that a run was given, so that nothing of them is here; tell whether there were any.
+
+        What they cost stays in the ledger.
+
+        Raises:
+            StorageError: the file cannot be deleted.
+        """
+        path = self._store("moments", run).path
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be deleted: {error.strerror}") from None
+        return True
 
     def _stores(self, purpose: Purpose) -> str:
         """Return the pattern of the names of all such files; no other clinic's ledger beside it has such."""

@@ -122,6 +122,11 @@ class RunFolder:
         return self.path / "round"
 
     @property
+    def releases(self) -> Path:
+        """What each clinic released in a study of one round."""
+        return self.path / "releases"
+
+    @property
     def members(self) -> Path:
         """The clinics of the run (deployment only)."""
         return self.path / "members.json"

@@ -103,15 +103,15 @@ def _simulate(
     from flwr.simulation import run_simulation
 
     from melfed.client.flower import client_app
+    from melfed.server.federation.conductor import conductor
     from melfed.server.federation.context import Conduct, StoppedError
-    from melfed.server.federation.rounds import Rounds
     from melfed.server.flower import app as server_app
     from melfed.server.flower.channel import FlowerChannel
     from melfed.simulations.engine.actors import replaced_backend
 
     _silence()
     study, stop, ended = simulation.study, threading.Event(), threading.Event()
-    rounds = Rounds(study, folder, initial, Conduct(len(simulation.clinics), stop), observer)
+    rounds = conductor(study)(study, folder, initial, Conduct(len(simulation.clinics), stop), observer)
     failure: list[Exception] = []
 
     def conduct(grid: "Grid") -> None:
