@@ -142,8 +142,9 @@ class Guard:
         the computation is a result too, and paid for; a computation that was called off is none, and its reservation
         is that of its request alone: another model is another question, and another charge.
 
-        Moments are released once a run. Their result is kept for as long as nobody deletes it (`forget`), to be given
-        again to whoever asks, and once it is gone there is no other.
+        Moments are released once a run. They are kept until somebody deletes them
+        (`melfed.client.worker.kept_moments`), to be given again to whoever asks, and once they are gone there are no
+        others.
 
         Raises:
             DeclinedError: the budget does not allow it (says how much is left), or the run's moments were deleted.
@@ -181,7 +182,7 @@ class Guard:
                 ledger.mark(reservation, "released")
                 raise
             ledger.mark(reservation, "spent")
-            store.save(key, result, {})
+            store.save(key, result, {"run": request.run} if purpose == "moments" else {})
             ledger.mark(reservation, "released")
             if purpose != "moments":
                 keep_newest(store.path.parent.glob(self._stores(purpose)), KEPT)
@@ -191,23 +192,6 @@ class Guard:
         """Return where the last reply to a run of this study is kept."""
         name = hashlib.sha256(f"{self.study.digest} {run}".encode()).hexdigest()[:16]
         return ReplyStore(self.protection.ledger.with_suffix(f".{purpose}-{name}.safetensors"))
-
-    def forget(self, run: str) -> bool:
-        """Delete the moments that a run was given, so that nothing of them is here; tell whether there were any.
-
-        What they cost stays in the ledger.
-
-        Raises:
-            StorageError: the file cannot be deleted.
-        """
-        path = self._store("moments", run).path
-        try:
-            path.unlink()
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be deleted: {error.strerror}") from None
-        return True
 
     def _stores(self, purpose: Purpose) -> str:
         """Return the pattern of the names of all such files; no other clinic's ledger beside it has such."""

@@ -223,7 +223,9 @@ class Service:
             answer = compute(worker)
         finally:
             self._show_budget(worker)
-        self._outbox.save(kind, key, answer)
+        # Moments are kept by the guard, in one place, where they can be deleted.
+        if kind != "summarise":
+            self._outbox.save(kind, key, answer)
         return answer
 
     def _stored(self, kind: str, key: str, policy: ClinicPolicy) -> Packed | None:

@@ -69,7 +69,7 @@ def noise_ridge(moments: NoisyMoments) -> float:
     """Return λ, in counts: 2 s √d for the scatter of both classes together, and at least `LEAST_RIDGE`."""
     # The noise of two classes, each with τ/√2 off the diagonal, is one of τ.
     edge = 2 * moments.noise_std * math.sqrt(moments.features)
-    return max(edge, LEAST_RIDGE * float(np.trace(_scatter(moments))) / moments.features, 1e-9)
+    return max(edge, LEAST_RIDGE * float(np.trace(scatter_within(moments))) / moments.features, 1e-9)
 
 
 def denoised(matrix: FloatArray, std: float) -> FloatArray:
@@ -99,7 +99,7 @@ def calibrated(direction: FloatArray, moments: NoisyMoments, wanted: Wanted) -> 
     units = {name: max(moments.count(name), _LEAST_UNITS) for name in CLASSES}
     means = {name: float(direction @ moments.total(name)) / units[name] for name in CLASSES}
     every = sum(units.values())
-    spread = float(direction @ denoised(_scatter(moments), moments.noise_std) @ direction)
+    spread = float(direction @ denoised(scatter_within(moments), moments.noise_std) @ direction)
     ridge = wanted.ridge * noise_ridge(moments) * float(direction @ direction)
     slope = (means["positives"] - means["negatives"]) * every / (spread + ridge)
     prevalence = units["positives"] / every if wanted.prevalence is None else wanted.prevalence
@@ -112,8 +112,11 @@ def _mean(moments: NoisyMoments, name: MomentClass) -> FloatArray:
     return moments.total(name) / max(moments.count(name), _LEAST_UNITS)
 
 
-def _scatter(moments: NoisyMoments) -> FloatArray:
-    """Return the scatter within the classes, shape (d, d): the sum of outer products of features less class means."""
+def scatter_within(moments: NoisyMoments) -> FloatArray:
+    """Return the scatter within the classes, shape (d, d): the sum of outer products of features less class means.
+
+    Off its diagonal the noise has a standard deviation of `moments.noise_std`.
+    """
     scatter = np.zeros((moments.features, moments.features))
     for name in CLASSES:
         mean = _mean(moments, name)
@@ -139,7 +142,7 @@ def _ridge(moments: NoisyMoments, wanted: Wanted) -> FloatArray:
 
 def _discriminant(moments: NoisyMoments, wanted: Wanted) -> FloatArray:
     """Fisher's discriminant with a scatter that the noise is taken out of."""
-    scatter = denoised(_scatter(moments), moments.noise_std)
+    scatter = denoised(scatter_within(moments), moments.noise_std)
     difference = _mean(moments, "positives") - _mean(moments, "negatives")
     return np.asarray(np.linalg.solve(_regularised(scatter, wanted, moments), difference))
 
@@ -183,7 +186,7 @@ class _Normal:
     def of(cls, moments: NoisyMoments, name: MomentClass) -> "_Normal":
         units, mean = max(moments.count(name), _LEAST_UNITS), _mean(moments, name)
         every = sum(max(moments.count(other), _LEAST_UNITS) for other in CLASSES)
-        common = denoised(_scatter(moments), moments.noise_std) / every
+        common = denoised(scatter_within(moments), moments.noise_std) / every
         own = moments.second(name) / units - np.outer(mean, mean)
         # How much of the difference is more than noise: its squared norm against what noise alone would have.
         noise = (moments.noise_std / units) ** 2 * moments.features * (moments.features + 1) / 2

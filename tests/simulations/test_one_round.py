@@ -10,7 +10,7 @@ from melfed.client.config.policy import ClinicPolicy
 from melfed.client.ledger.ledger import verify
 from melfed.client.privacy.noised_moments import noised_moments
 from melfed.client.privacy.plan import plan_of
-from melfed.client.worker.guard import Guard
+from melfed.client.worker.kept_moments import delete_moments
 from melfed.common import messages
 from melfed.common.errors import DeclinedError, QuorumError, StudyError
 from melfed.common.moments.noisy_moments import CLASSES
@@ -166,10 +166,9 @@ def test_what_a_clinic_has_deleted_it_releases_no_second_time(
     grid = grid_of(study, phantom_clinics, folder)
     run(grid, study, folder)
     worker = next(iter(grid.workers.values()))
-    guard = worker.guard
-    assert isinstance(guard, Guard)
-    assert guard.forget(folder.identity)
-    assert not guard.forget(folder.identity)
+    ledger = folder.ledgers / f"{worker.clinic}.jsonl"
+    assert delete_moments(ledger, folder.identity)
+    assert not delete_moments(ledger, folder.identity)
     with pytest.raises(DeclinedError, match="released once and deleted"):
         worker.summarise(study.digest, folder.identity)
 
