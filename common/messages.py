@@ -3,7 +3,8 @@
 A request holds `REQUEST` (`round`, `digest`, `run`, `study`, `protocol`, `counts`) and, after the first, `TENSORS`. An
 answer to `DESCRIBE` holds `IDENTITY` (`clinic`, `digest`, `version`; `budget`, `approved` where the clinic tells) and
 `COUNTS`. One to `TRAIN` holds what names its request, `TENSORS`, `METRICS` (`weight`; `loss` without privacy) and
-`VALIDATION`; one to `EVALUATE` holds `VALIDATION` and `TEST`. Both hold `ACCOUNT` (`epsilon`, `noise_multiplier`,
+`VALIDATION`; one to `SUMMARISE` holds the moments of `MOMENTS` and `VALIDATION`; one to `EVALUATE` holds `VALIDATION`
+and `TEST`. All three hold `ACCOUNT` (`epsilon`, `noise_multiplier`,
 `evaluation`) and `LEDGER` (`head`) in a private study. Where there is no answer, `REFUSED` or `DECLINED` hold `reason`.
 """
 
@@ -20,13 +21,18 @@ MESSAGE_VERSION: Final = 2
 run, without counts, and its counts are noised counts of units."""
 
 DESCRIPTION: Final = "describe"
-DESCRIBE, TRAIN, EVALUATE = f"query.{DESCRIPTION}", "train", "evaluate"
+SUMMARY: Final = "summarise"
+DESCRIBE, TRAIN, EVALUATE, SUMMARISE = f"query.{DESCRIPTION}", "train", "evaluate", f"query.{SUMMARY}"
 """What clinics are asked for: the messages' types."""
 
 REQUEST, TENSORS, IDENTITY, COUNTS, METRICS = "request", "tensors", "identity", "counts", "metrics"
 VALIDATION, TEST, ACCOUNT, LEDGER = "validation", "test", "account", "ledger"
 REFUSED, DECLINED = "refused", "declined"
 """Names of a message's records."""
+
+MOMENTS: Final = "train"
+SUMMARISED: Final = (MOMENTS, VALIDATION)
+"""Records of an answer with moments: those of the training and of the validation part."""
 
 PACKED: Final = "safetensors"
 """Name of the one array of a record of tensors."""

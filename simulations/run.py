@@ -88,7 +88,7 @@ def run_study(
     """
     started = monotonic()
     ray_address, weights_dir = options.get("ray_address"), options.get("weights_dir")
-    federated, clinics = study.federation.mode == "federated", len(virtual.clinics)
+    federated, clinics = study.federation.with_clinics, len(virtual.clinics)
     engine = choose(options.get("engine") or "auto", study, clinics, ray_address)
     if federated:
         check_resources(study, ray_address)

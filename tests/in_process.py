@@ -15,9 +15,9 @@ from melfed.common.model.classifier import trainable_tensors
 from melfed.common.study.build import build_study_classifier
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors
+from melfed.server.federation.conductor import conductor
 from melfed.server.federation.context import Conduct
 from melfed.server.federation.observer import Observer
-from melfed.server.federation.rounds import Rounds
 from melfed.server.flower.channel import FlowerChannel
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.outcome import Outcome
@@ -90,7 +90,7 @@ def conduct(
     grid: InProcessGrid, study: StudyProtocol, folder: RunFolder, initial: Tensors, observer: Observer | None = None
 ) -> Outcome:
     """Run a study's rounds over a grid."""
-    rounds = Rounds(study, folder, initial, Conduct(len(grid.workers)), observer or SilentObserver())
+    rounds = conductor(study)(study, folder, initial, Conduct(len(grid.workers)), observer or SilentObserver())
     rounds.conduct(FlowerChannel(grid))
     assert rounds.outcome is not None
     return rounds.outcome

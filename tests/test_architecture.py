@@ -71,6 +71,7 @@ LAYERS = {
     "common": (
         "flower_pins",
         "terminal",
+        "moments",
         "metrics",
         "audit",
         "study",

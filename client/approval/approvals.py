@@ -90,8 +90,8 @@ def study_to_approve(config: ClinicConfig, study_file_or_digest: str | Path) -> 
             raise StudyError(f"{text}: a part of a digest; give all 64 digits, or the study's YAML file")
         raise StudyError(f"{text}: no such file; give the study's YAML file, or all 64 digits of its digest")
     study = resolve(recorded_study(path / "study.yaml" if path.is_dir() else path))[0]
-    if study.federation.mode != "federated":
-        raise StudyError(f"{path}: federation.mode is {study.federation.mode}: clinics run federated studies alone")
+    if not study.federation.with_clinics:
+        raise StudyError(f"{path}: federation.mode is {study.federation.mode}: clinics run no baselines")
     if study.data.phantom is not None:
         raise StudyError(f"{path}: data.phantom: synthetic lesions are for simulations alone")
     if not study.model.pretrained or study.model.weights_sha256 is not None:

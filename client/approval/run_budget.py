@@ -44,6 +44,8 @@ def terms_of(policy: ClinicPolicy, digest: str) -> StudyTerms:
 def whole_run(plan: PrivacyPlan) -> tuple[Planned, ...]:
     """Return all that a clinic is charged in one run of a study that nothing goes wrong in."""
     parts = [Planned("counts", plan.counts, 1), Planned("training", plan.training, plan.rounds)]
+    if plan.moments is not None:
+        parts.append(Planned("moments", plan.moments, 1))
     if plan.evaluation is not None:
         parts.append(Planned("evaluation", plan.evaluation, plan.releases))
     return tuple(parts)

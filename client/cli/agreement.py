@@ -73,6 +73,8 @@ def _rounds(study: StudyProtocol) -> str:
     federation, privacy = study.federation, study.privacy
     hours = federation.deadline_seconds / 3600
     longest = f"{hours:.3g} h" if hours >= 1 else f"{federation.deadline_seconds:.0f} s"
+    if federation.mode == "one_round":
+        return f"one: moments of the images' features are released once, within {longest} of being asked"
     if privacy is None:
         work = f"{study.training.local_epochs:g} passes over the training images"
     else:
@@ -97,7 +99,10 @@ def _protection(study: StudyProtocol) -> Iterator[tuple[str, str]]:
     many = _PLURALS[privacy.unit]
     q = privacy.sampling_rate
     taken = f"all {many} (q = 1)" if q == 1 else f"{q:.3g} of the {many} in each (q)"
-    yield "σ", f"{noise}, {taken}"
+    if plan.moments is not None:
+        yield "σ", f"{plan.moments.noise_multiplier:.4g} in the one release of moments, of all {many}"
+    else:
+        yield "σ", f"{noise}, {taken}"
     if plan.evaluation is not None:
         which = "the one evaluation" if plan.releases == 1 else f"each of {plan.releases} evaluations"
         yield "σ", f"{plan.evaluation.noise_multiplier:.4g} in {which}"
@@ -135,8 +140,14 @@ def _leaves(study: StudyProtocol) -> Iterator[str]:
     from melfed.client.privacy.plan import plan_of
 
     privacy = study.privacy
-    how = "made of clipped gradients with noise" if privacy else "without noise"
-    yield f"after each round, the new values of what trains, {how}"
+    if study.federation.mode == "one_round":
+        yield (
+            f"once a run, moments of {study.model.neck} features of the training and validation images (a class each: "
+            "count, sum, products), with noise; this clinic keeps them and gives them again to whoever asks"
+        )
+    else:
+        how = "made of clipped gradients with noise" if privacy else "without noise"
+        yield f"after each round, the new values of what trains, {how}"
     times = sum(validates(study, number) for number in range(1, study.federation.rounds)) + 1
     often = "once" if times == 1 else f"{times} times"
     yield f"{often}, histograms of the scores on validation and test images, {_histograms(privacy)}"

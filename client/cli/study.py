@@ -1,4 +1,4 @@
-"""`melfed-client approve`, `revoke`, `studies`: which studies may train here."""
+"""`melfed-client approve`, `revoke`, `studies`, `forget`: which studies may train here, and what they were given."""
 
 import getpass
 import json
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melfed.client.cli.options import ConfigOption, clinic
-from melfed.common.errors import DeclinedError, MelfedError
+from melfed.common.errors import DeclinedError, MelfedError, RunError
 from melfed.common.terminal.console import JsonOption, errors, output
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ ByOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to `melfed-client`."""
-    for command in (approve, revoke, studies):
+    for command in (approve, revoke, studies, forget):
         app.command()(command)
 
 
@@ -101,6 +101,25 @@ def revoke(
 
     approval = revoke_study(clinic(config), digest, by or user())
     output.print(f"revoked {approval.digest}", soft_wrap=True)
+
+
+def forget(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="The run's identity, as in the ledger.", show_default=False)
+    ],
+    by: ByOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Delete the moments that a run of one round was given: they are not released again, and what was spent stays."""
+    from melfed.client.worker.kept_moments import delete_moments
+    from melfed.common.audit.events import Event
+    from melfed.common.audit.log import AuditLog
+
+    here = clinic(config)
+    if not delete_moments(here.ledger, run):
+        raise RunError(f"{here.ledger.parent}: no moments of a run {run!r} are kept here; see melfed-client ledger")
+    AuditLog(here.audit_log, "cli").record(Event.RELEASE_DELETED, run=run, by=by or user())
+    output.print(f"deleted: the moments of run {run}; its charges stay in the ledger", soft_wrap=True)
 
 
 def studies(as_json: JsonOption = False, config: ConfigOption = None) -> None:

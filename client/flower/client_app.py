@@ -27,6 +27,7 @@ from melfed.common.messages import (
     PACKED,
     REFUSED,
     REQUEST,
+    SUMMARY,
     TENSORS,
     VALIDATION,
     pack,
@@ -44,9 +45,10 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
     """Return a ClientApp whose messages are answered by the worker that `worker_of` finds for a Flower message.
 
     Messages (`melfed.server.flower.channel` is the other end): query `describe` gives counts; train gives tensors, the
-    validation histogram of the model that came, and metrics; evaluate gives the histograms of validation and test part.
-    What the worker cannot do comes back as a reply with the reason in `refused`, what its policy forbids with the
-    reason in `declined`, and `identity` has the version of melfed then, and the clinic's name where it is known.
+    validation histogram of the model that came, and metrics; query `summarise` gives moments; evaluate gives the
+    histograms of validation and test part. What the worker cannot do comes back as a reply with the reason in
+    `refused`, what its policy forbids with the reason in `declined`, and `identity` has the version of melfed then, and
+    the clinic's name where it is known.
     """
     app = ClientApp()
 
@@ -72,6 +74,10 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         return answer(message, context, _train)
+
+    @app.query(SUMMARY)
+    def summarise(message: Message, context: Context) -> Message:
+        return answer(message, context, _summarise)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
@@ -129,6 +135,15 @@ def _train(worker: Worker, message: Message) -> RecordDict:
     if reply.validation is not None:
         content[VALIDATION] = _record(reply.validation.to_arrays())
     return _with_account(content, reply.account)
+
+
+def _summarise(worker: Worker, message: Message) -> RecordDict:
+    request = message.content.config_records[REQUEST]
+    summarised = worker.summarise(str(request["digest"]), str(request["run"]))
+    content = RecordDict({REQUEST: _asked(request)})
+    for part, moments in summarised.items():
+        content[part] = _record(moments.to_arrays())
+    return _with_account(content, worker.account())
 
 
 def _evaluate(worker: Worker, message: Message) -> RecordDict:

@@ -202,6 +202,11 @@ class Ledger:
         """Return the noised counts that were released for a charge's study and run on these data, None before that."""
         return self._book.counts.get((self.fingerprint, charge.study, charge.run))
 
+    def released(self, charge: Charge) -> bool:
+        """Tell whether the result of this very charge was released."""
+        terms = agreed(self._terms(charge))
+        return any(row.status == "released" and agreed(row) == terms for row in self._book.rows)
+
     def mark(
         self,
         reservation: Reservation,

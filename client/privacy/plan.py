@@ -21,7 +21,8 @@ class PrivacyPlan:
     Attributes:
         privacy: what the study states.
         training: one round's steps.
-        rounds: how often a clinic may be asked for one.
+        rounds: how often a clinic may be asked for one; 0 where it releases moments in their place.
+        moments: the one release of moments; None where the study trains in rounds.
         evaluation: one release of histograms; None where the evaluation images are public.
         releases: how many of these.
         counts: the one release of a run's numbers of units: by part those that are positive, and the others. A unit
@@ -36,6 +37,7 @@ class PrivacyPlan:
     releases: int
     counts: Mechanism
     epsilon: float
+    moments: Mechanism | None = None
 
 
 def privacy_of(study: StudyProtocol) -> PrivacySpec:
@@ -79,7 +81,11 @@ def plan_of(study: StudyProtocol) -> PrivacyPlan:
         others = _others(evaluation, releases, counts)
     history = [Mechanism(q, sigma, steps), *others]
     total = cross_check(history, delta).pld if sigma > 0 else math.inf
-    return PrivacyPlan(privacy, Mechanism(q, sigma, privacy.steps), rounds, evaluation, releases, counts, total)
+    training = Mechanism(q, sigma, privacy.steps)
+    if study.federation.mode == "one_round":
+        # One full batch in place of the one step.
+        return PrivacyPlan(privacy, training, 0, evaluation, releases, counts, total, training)
+    return PrivacyPlan(privacy, training, rounds, evaluation, releases, counts, total)
 
 
 def _others(evaluation: Mechanism | None, releases: int, counts: Mechanism) -> list[Mechanism]:

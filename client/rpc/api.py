@@ -13,9 +13,12 @@ import numpy.typing as npt
 
 from melfed.common.errors import MelfedError
 from melfed.common.metrics.noisy_histogram import Histogram
+from melfed.common.moments.noisy_moments import NoisyMoments
 
 Received = npt.NDArray[np.generic]  # a tensor from outside, not checked yet
 Scored = dict[str, Histogram]
+Summarised = dict[str, NoisyMoments]
+"""Moments of the training and of the validation part."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,9 @@ class Worker(Protocol):
 
     def train(self, tensors: Mapping[str, Received], round_number: int, digest: str, run: str = "") -> TrainReply:
         """Return what one round (1-based) from a global model gave."""
+
+    def summarise(self, digest: str, run: str = "") -> Summarised:
+        """Return the moments of the study's features, in a study of one round; a run is given them once."""
 
     def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
         """Return the histograms of a model's scores on validation and test part."""

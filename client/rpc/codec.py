@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from melfed.client.rpc import worker_pb2 as pb
-from melfed.client.rpc.api import Description, PrivacyAccount, Scored, TrainReply
+from melfed.client.rpc.api import Description, PrivacyAccount, Scored, Summarised, TrainReply
 from melfed.common import errors
 from melfed.common.errors import BudgetError, DeclinedError, MelfedError, ServiceError
-from melfed.common.messages import TENSORS, TEST, VALIDATION
+from melfed.common.messages import SUMMARISED, TENSORS, TEST, VALIDATION
 from melfed.common.metrics.noisy_histogram import Histogram, histogram_from_arrays
+from melfed.common.moments.noisy_moments import NoisyMoments
 from melfed.common.tensors import TensorError, group_of, in_group
 
 PART_BYTES = 1 << 20
@@ -80,6 +81,21 @@ def unpack_scored(packed: Packed) -> Scored:
         if arrays := group_of(part, packed.arrays):
             scored[part] = histogram_from_arrays(arrays)
     return scored
+
+
+def pack_summarised(summarised: Summarised, account: PrivacyAccount | None, clinic: str) -> Packed:
+    """Return the packed moments of a clinic."""
+    head = pb.Answer(clinic=clinic)
+    _set_account(head, account)
+    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    for part, moments in summarised.items():
+        arrays |= in_group(part, moments.to_arrays())
+    return Packed(head, arrays)
+
+
+def unpack_summarised(packed: Packed) -> Summarised:
+    """Return the moments that `pack_summarised` was given. Raises DataError where some are none."""
+    return {part: NoisyMoments.from_arrays(group_of(part, packed.arrays)) for part in SUMMARISED}
 
 
 def account_of(head: pb.Answer) -> PrivacyAccount | None:

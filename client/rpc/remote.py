@@ -17,7 +17,7 @@ import grpc
 
 from melfed.client.rpc import codec as wire
 from melfed.client.rpc import worker_pb2 as pb
-from melfed.client.rpc.api import Description, PrivacyAccount, Received, Scored, TrainReply
+from melfed.client.rpc.api import Description, PrivacyAccount, Received, Scored, Summarised, TrainReply
 from melfed.client.rpc.peer_credentials import knock
 from melfed.client.rpc.worker_pb2_grpc import WorkerStub
 from melfed.common.errors import CancelledError, MelfedError, ServiceError, StudyError
@@ -104,6 +104,10 @@ class RemoteWorker:
             raise StudyError(f"round {round_number} is no round of a study")
         packed = self._ask("Train", tensors, pb.Question(digest=digest, run=run, round=round_number))
         return wire.unpack_trained(packed)
+
+    def summarise(self, digest: str, run: str = "") -> Summarised:
+        """Return the moments of the study's features."""
+        return wire.unpack_summarised(self._ask("Summarise", {}, pb.Question(digest=digest, run=run, round=1)))
 
     def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
         """Return the histograms of the model's scores on validation and test part."""

@@ -44,6 +44,11 @@ class WorkerStub:
                 request_serializer=melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.SerializeToString,
                 response_deserializer=melfed_dot_client_dot_rpc_dot_worker__pb2.AnswerPart.FromString,
                 _registered_method=True)
+        self.Summarise = channel.stream_stream(
+                '/melfed.Worker/Summarise',
+                request_serializer=melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.SerializeToString,
+                response_deserializer=melfed_dot_client_dot_rpc_dot_worker__pb2.AnswerPart.FromString,
+                _registered_method=True)
         self.Evaluate = channel.stream_stream(
                 '/melfed.Worker/Evaluate',
                 request_serializer=melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.SerializeToString,
@@ -73,6 +78,13 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Summarise(self, request_iterator, context):
+        """Gives the noised moments of a study of one round: once a run, and the same to whoever asks again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Evaluate(self, request_iterator, context):
         """Evaluates a model on the validation and test part.
         """
@@ -97,6 +109,11 @@ def add_WorkerServicer_to_server(servicer, server):
             ),
             'Train': grpc.stream_stream_rpc_method_handler(
                     servicer.Train,
+                    request_deserializer=melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.FromString,
+                    response_serializer=melfed_dot_client_dot_rpc_dot_worker__pb2.AnswerPart.SerializeToString,
+            ),
+            'Summarise': grpc.stream_stream_rpc_method_handler(
+                    servicer.Summarise,
                     request_deserializer=melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.FromString,
                     response_serializer=melfed_dot_client_dot_rpc_dot_worker__pb2.AnswerPart.SerializeToString,
             ),
@@ -163,6 +180,33 @@ class Worker:
             request_iterator,
             target,
             '/melfed.Worker/Train',
+            melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.SerializeToString,
+            melfed_dot_client_dot_rpc_dot_worker__pb2.AnswerPart.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Summarise(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/melfed.Worker/Summarise',
             melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.SerializeToString,
             melfed_dot_client_dot_rpc_dot_worker__pb2.AnswerPart.FromString,
             options,

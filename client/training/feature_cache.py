@@ -22,6 +22,7 @@ from melfed.client.training.feature_files import KEY_DIGITS, ROW, FeatureFiles, 
 from melfed.common.data.augmentation import Augmentation, to_input
 from melfed.common.data.dataset import Images
 from melfed.common.data.images.decoder import DECODER_VERSION
+from melfed.common.errors import StudyError
 from melfed.common.model.backbones import BACKBONES
 from melfed.common.model.classifier import Classifier
 from melfed.common.model.frozen_prefix import Split, split
@@ -131,6 +132,18 @@ class FeatureCache:
                 digest.update(values)
             self._digests[quick] = digest.hexdigest()
         return self._digests[quick]
+
+
+def computed_features(model: Classifier, images: Images, image_size: int, device: torch.device) -> Features:
+    """Return what the frozen prefix makes of some images, without a cache; shape (n, ...), n at least 1.
+
+    Raises:
+        StudyError: the network cannot be split, or no part of it is frozen.
+    """
+    parts = split(model)
+    if parts is None:
+        raise StudyError("no part of the network is frozen; train the head alone (model.train: head)")
+    return _Source(model.backbone, parts, images, image_size, device, 1).compute(np.arange(len(images)))
 
 
 def _cut(numbers: Numbers, size: int) -> list[Numbers]:

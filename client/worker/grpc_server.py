@@ -61,6 +61,12 @@ class Servicer(WorkerServicer):
         """Answer one round."""
         return self._stream(self._service.train, request_iterator, context)
 
+    def Summarise(  # noqa: N802
+        self, request_iterator: Iterator[pb.QuestionPart], context: grpc.ServicerContext
+    ) -> Iterator[pb.AnswerPart]:
+        """Answer with a run's moments."""
+        return self._stream(self._service.summarise, request_iterator, context)
+
     def Evaluate(  # noqa: N802
         self, request_iterator: Iterator[pb.QuestionPart], context: grpc.ServicerContext
     ) -> Iterator[pb.AnswerPart]:

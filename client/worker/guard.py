@@ -24,7 +24,7 @@ from melfed.common.study.protocol import StudyProtocol
 
 Received = Mapping[str, npt.NDArray[np.generic]]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
-Purpose = Literal["training", "evaluation"]
+Purpose = Literal["training", "moments", "evaluation"]
 Counts = tuple[int, ...]
 _UNTOLD = (CancelledError, DeclinedError, StorageError)
 """What ends a computation for reasons that no patient has a part in: called off, forbidden, or the disk is full."""
@@ -142,14 +142,18 @@ class Guard:
         the computation is a result too, and paid for; a computation that was called off is none, and its reservation
         is that of its request alone: another model is another question, and another charge.
 
+        Moments are released once a run. They are kept until somebody deletes them
+        (`melfed.client.worker.kept_moments`), to be given again to whoever asks, and once they are gone there are no
+        others.
+
         Raises:
-            DeclinedError: the budget does not allow it; says how much is left.
+            DeclinedError: the budget does not allow it (says how much is left), or the run's moments were deleted.
             LedgerError: the ledger is damaged or of other data.
         """
         plan = self.plan
-        mechanism = plan.training if purpose == "training" else plan.evaluation
+        mechanism = {"training": plan.training, "moments": plan.moments, "evaluation": plan.evaluation}[purpose]
         if mechanism is None:
-            raise DeclinedError(f"study {self.study.name} has no evaluation to pay for")
+            raise DeclinedError(f"study {self.study.name} has no {purpose} to pay for")
         privacy = plan.privacy
         store = self._store(purpose, request.run)
         # With the data's fingerprint: what was learnt from others is no answer to the same question.
@@ -164,6 +168,8 @@ class Guard:
             if kept is not None:
                 ledger.settle(charge)
                 return kept[0]
+            if purpose == "moments" and ledger.released(charge):
+                raise DeclinedError("this run's moments were released once and deleted; they are not released again")
             reservation = ledger.reserve(charge, limits(self.protection.policy, self.study))
             try:
                 result = compute()
@@ -176,9 +182,10 @@ class Guard:
                 ledger.mark(reservation, "released")
                 raise
             ledger.mark(reservation, "spent")
-            store.save(key, result, {})
+            store.save(key, result, {"run": request.run} if purpose == "moments" else {})
             ledger.mark(reservation, "released")
-            keep_newest(store.path.parent.glob(self._stores(purpose)), KEPT)
+            if purpose != "moments":
+                keep_newest(store.path.parent.glob(self._stores(purpose)), KEPT)
             return result
 
     def _store(self, purpose: Purpose, run: str) -> ReplyStore:

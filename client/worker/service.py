@@ -146,6 +146,15 @@ class Service:
 
         return self._answer("train", question, receive, train)
 
+    def summarise(self, question: pb.Question, receive: Receive) -> Packed:
+        """Return the moments of a study of one round, the same ones whenever its run asks; as `train`."""
+
+        def summarise(worker: StudyWorker, _tensors: Mapping[str, Received]) -> Packed:
+            summarised = worker.summarise(question.digest, question.run)
+            return wire.pack_summarised(summarised, worker.account(), self.clinic)
+
+        return self._answer("summarise", question, receive, summarise)
+
     def evaluate(self, question: pb.Question, receive: Receive) -> Packed:
         """Return the histograms of a model's scores; as `train`."""
 
@@ -170,11 +179,11 @@ class Service:
             if question.digest != study.digest:
                 raise StudyError(f"the request means study {question.digest[:12]}, but brings {study.digest[:12]}")
             last = study.federation.rounds
-            if kind == "train" and not 1 <= question.round <= last:
+            if kind != "evaluate" and not 1 <= question.round <= last:
                 raise StudyError(f"round {question.round}: study {study.name} has rounds 1 to {last}")
             policy = self._admit(study)
             tensors = receive()
-            moment = question.round if kind == "train" else last + 1
+            moment = last + 1 if kind == "evaluate" else question.round
             key = reply_key(study.digest, question.run, moment, kind, tensors)
             work = Work(key, (study.digest, question.run), moment, question.flower_run)
             answer = self._stored(kind, key, policy)
@@ -214,7 +223,9 @@ class Service:
             answer = compute(worker)
         finally:
             self._show_budget(worker)
-        self._outbox.save(kind, key, answer)
+        # Moments are kept by the guard, in one place, where they can be deleted.
+        if kind != "summarise":
+            self._outbox.save(kind, key, answer)
         return answer
 
     def _stored(self, kind: str, key: str, policy: ClinicPolicy) -> Packed | None:

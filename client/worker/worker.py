@@ -1,9 +1,9 @@
-"""The clinic's worker: the only part that reads images. It answers three questions and returns nothing else.
+"""The clinic's worker: the only part that reads images. It answers four questions and returns nothing else.
 
-describe: how many images there are, or in a private study units. train: a new model from a given one. evaluate:
-histograms of scores. In a private study all three go by the clinic's policy and ledger (`melfed.client.worker.guard`),
-and what they
-return is noised, or declared public by the study or the clinic.
+describe: how many images there are, or in a private study units. train: a new model from a given one. summarise: in a
+study of one round, moments of the images' features. evaluate: histograms of scores. In a private study all of it goes
+by the clinic's policy and ledger (`melfed.client.worker.guard`), and what leaves is noised, or declared public by the
+study or the clinic.
 """
 
 import dataclasses
@@ -21,11 +21,20 @@ from melfed.client.config.policy import ClinicPolicy
 from melfed.client.data.clinic_data import PARTS, ClinicData
 from melfed.client.data.split import Part
 from melfed.client.privacy.noise import NoiseSource
+from melfed.client.privacy.noised_moments import SummarisedPart, noised_moments
 from melfed.client.privacy.noisy_evaluation import noised_histograms
 from melfed.client.privacy.plan import plan_of, privacy_of
 from melfed.client.privacy.units import privacy_units
-from melfed.client.rpc.api import Description, PrivacyAccount, Received, Scored, TrainReply, melfed_version
-from melfed.client.training.feature_cache import FeatureCache
+from melfed.client.rpc.api import (
+    Description,
+    PrivacyAccount,
+    Received,
+    Scored,
+    Summarised,
+    TrainReply,
+    melfed_version,
+)
+from melfed.client.training.feature_cache import FeatureCache, computed_features
 from melfed.client.training.inputs import CachedInputs, Indices, Inputs, PixelInputs, scores_of
 from melfed.client.training.plain import Trainer
 from melfed.client.training.private import PrivateTrainer
@@ -43,6 +52,7 @@ from melfed.common.metrics.score_edges import score_edges
 from melfed.common.model.classifier import Classifier, load_trainable, trainable_tensors
 from melfed.common.model.frozen_prefix import split
 from melfed.common.model.inference import Advance, pick_device
+from melfed.common.moments.noisy_moments import NoisyMoments
 from melfed.common.seeds import seed_for
 from melfed.common.study.build import build_study_classifier
 from melfed.common.study.protocol import StudyProtocol, validates
@@ -50,6 +60,7 @@ from melfed.common.tensors import Tensors, group_of, in_group
 
 Evaluated = Literal["validation", "test"]
 EVALUATED: tuple[Evaluated, ...] = ("validation", "test")
+SUMMARISED_PARTS: tuple[SummarisedPart, ...] = ("train", "validation")
 
 
 class ClinicWorker:
@@ -178,6 +189,8 @@ class ClinicWorker:
             LedgerError: the ledger cannot be used.
         """
         self._check()
+        if self.study.federation.mode == "one_round":
+            raise StudyError(f"study {self.study.name} is of one round: it asks for moments, and trains nothing here")
         model = self._model(tensors, digest)
         weight = self._weight(run)
         validation = None
@@ -205,6 +218,39 @@ class ClinicWorker:
         if self.study.privacy is None:
             return len(self.images("train"))
         return max(self._unit_counts(run).units("train"), 1)
+
+    def summarise(self, digest: str, run: str = "") -> Summarised:
+        """Return the noised moments of the features of training and validation part: once a run, and those for ever.
+
+        Raises:
+            StudyError: another study is meant, or one that trains in rounds.
+            DeclinedError, LedgerError: as `train`.
+        """
+        self._check()
+        if self.study.federation.mode != "one_round":
+            raise StudyError(f"study {self.study.name} trains in rounds: it asks for no moments")
+        assert self.guard is not None  # noqa: S101 (such a study is private)
+        model, plan = self._same(digest), plan_of(self.study)
+
+        def compute() -> Arrays:
+            assert plan.moments is not None  # noqa: S101 (it is of one round)
+            features = {part: self._features(model, part) for part in SUMMARISED_PARTS}
+            parts = {part: (features[part], self.images(part).targets, self._units(part)) for part in SUMMARISED_PARTS}
+            noised = noised_moments(parts, plan.moments.noise_multiplier, NoiseSource())
+            return {name: a for part, m in noised.items() for name, a in in_group(part, m.to_arrays()).items()}
+
+        arrays = self.guard.pay("moments", Request(run, 1, {}), compute)
+        return {part: NoisyMoments.from_arrays(group_of(part, arrays)) for part in SUMMARISED_PARTS}
+
+    def _features(self, model: Classifier, part: Part) -> npt.NDArray[np.float32]:
+        """Return what the head sees of each image, shape (n, neck)."""
+        # Also where there is no image: work that is called off ends without any patient too.
+        self._step()
+        images, size = self.images(part), self.study.data.image_size
+        if not len(images):
+            return np.zeros((0, self.study.model.neck or 0), np.float32)
+        stored = self.features.features(model, images, size, self.device, on_progress=lambda _done, _all: self._step())
+        return computed_features(model, images, size, self.device) if stored is None else stored[:, 0]
 
     def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
         """Return the histograms of the model's scores on validation and test part. Raises as `train` does."""
@@ -341,11 +387,15 @@ class ClinicWorker:
         return PrivacyAccount(spent, head, plan.training.noise_multiplier, evaluation)
 
     def _model(self, tensors: Mapping[str, Received], digest: str) -> Classifier:
-        if digest != self.study.digest:
-            raise StudyError(f"clinic {self.data.name} holds study {self.study.digest[:12]}, not {digest[:12]}")
-        model = shared_classifier(self.study, self.weights_dir, self.device)
+        model = self._same(digest)
         load_trainable(model, tensors)
         return model
+
+    def _same(self, digest: str) -> Classifier:
+        """Return the study's network, with whatever it was last given. Raises StudyError where another is meant."""
+        if digest != self.study.digest:
+            raise StudyError(f"clinic {self.data.name} holds study {self.study.digest[:12]}, not {digest[:12]}")
+        return shared_classifier(self.study, self.weights_dir, self.device)
 
 
 class _Watched:

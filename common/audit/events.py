@@ -131,6 +131,14 @@ class Event(Enum):
         ("charge", "digest", "run", "round", "purpose", "head"),
     )
 
+    RELEASE_DELETED = EventInfo(
+        1020,
+        "release-deleted",
+        "warning",
+        "The moments that a run was given are deleted here; what they cost stays in the ledger.",
+        ("run", "by"),
+    )
+
     SERVER_STARTED = EventInfo(
         2001,
         "server-started",
@@ -224,6 +232,14 @@ class Event(Enum):
         "warning",
         "A run goes on from its last checkpoint under a new Flower run.",
         ("run", "round", "flower_run", "reason"),
+    )
+
+    RELEASE_FORGOTTEN = EventInfo(
+        2021,
+        "release-forgotten",
+        "warning",
+        "A clinic was taken out of a run of one round: its release is deleted, and the head is that of the others.",
+        ("run", "clinic", "by"),
     )
 
     @property

@@ -64,7 +64,7 @@ def build_study_classifier(study: StudyProtocol, weights_dir: Path | None = None
     file = study_weights(study, weights_dir)
     metadata = run_metadata(file)
     if metadata is None:
-        if study.model.neck and study.federation.mode == "federated":
+        if study.model.neck and study.federation.with_clinics:
             raise StudyError(
                 f"model.neck is {study.model.neck}, but {file.path} is no finished run: name one in model.weights that "
                 "was trained on public images with the same neck (federation.mode: central)"

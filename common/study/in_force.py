@@ -58,7 +58,25 @@ def _views_differ(study: StudyProtocol) -> bool:
     return study.privacy is None or study.privacy.views == 1 or study.training.augment or _frozen_prefix(study)
 
 
+def _rounds(study: StudyProtocol) -> bool:
+    return study.federation.mode != "one_round"
+
+
+TRAINING_ALONE = (
+    *("training." + key for key in ("optimizer", "learning_rate", "schedule", "warmup_steps", "gradient_norm")),
+    *("training." + key for key in ("weight_decay", "momentum", "batch_size", "local_epochs", "augment")),
+    *("federation." + key for key in ("algorithm", "proximal_mu", "server_learning_rate", "server_momentum")),
+    *("federation." + key for key in ("server_beta2", "server_tau", "cohort", "validate_every", "tail_average")),
+    *("federation." + key for key in ("largest_update_norm", "clip_update_norm", "robust", "robust_trim")),
+    "federation.robust_byzantine",
+    *("privacy." + key for key in ("clipping", "clipping_norm", "views")),
+    "model.dropout",
+)
+"""Keys of steps and updates, of which a study of one round has none."""
+
+
 RULES = (
+    Rule(TRAINING_ALONE, _rounds, "studies that train in rounds", ("federation.mode",)),
     Rule(
         ("partition.alpha",),
         lambda study: study.partition.by in {"label_dirichlet", "size_dirichlet", "size_zipf"},
@@ -142,7 +160,7 @@ def idle(study: StudyProtocol) -> Iterator[tuple[str, Rule]]:
 
 def idle_keys(study: StudyProtocol) -> frozenset[str]:
     """Return all keys without effect: those of `idle`, and in a baseline those that a federation alone has."""
-    baseline = () if study.federation.mode == "federated" else FEDERATED_ALONE
+    baseline = () if study.federation.with_clinics else FEDERATED_ALONE
     return frozenset(baseline).union(key for key, _ in idle(study))
 
 
@@ -197,9 +215,14 @@ def in_force(study: StudyProtocol) -> dict[str, Any]:
 
 def idle_values(study: StudyProtocol) -> dict[str, object]:
     """Return the keys without effect that are not at their default, with their values, for the report."""
-    default = StudyProtocol()
     found = {key: value_of(study, key) for key in sorted(idle_keys(study))}
-    return {key: value for key, value in found.items() if value != value_of(default, key)}
+    return {key: value for key, value in found.items() if value != _default_of(study, key)}
+
+
+def _default_of(study: StudyProtocol, path: str) -> object:
+    section, _, key = path.partition(".")
+    default: object = type(getattr(study, section)).model_fields[key].default
+    return default
 
 
 _ABSENT = object()

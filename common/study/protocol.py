@@ -201,7 +201,11 @@ class TrainingSpec(Section):
 class FederationSpec(Section):
     """How clinics train together."""
 
-    mode: Literal["federated", "central", "local"] = Field("federated", description="central and local: baselines")
+    mode: Literal["federated", "one_round", "central", "local"] = Field(
+        "federated",
+        description="one_round: the head is solved from noised moments, which each clinic releases once; central and "
+        "local: baselines",
+    )
     rounds: int = Field(5, ge=1, le=100_000, description="rounds; for the baselines, stretches of local_epochs")
     algorithm: Algorithm = Field("fedavg", description="aggregation")
     proximal_mu: float = Field(0.01, ge=0, le=1000, description="of fedprox")
@@ -249,6 +253,11 @@ class FederationSpec(Section):
     robust_byzantine: int = Field(
         1, ge=0, le=1000, description="of krum and multi_krum: how many updates may be false; 2 f + 3 are needed"
     )
+
+    @property
+    def with_clinics(self) -> bool:
+        """Whether clinics take part, through messages; in the baselines there are none."""
+        return self.mode in {"federated", "one_round"}
 
     @property
     def server_rate(self) -> float:
@@ -311,6 +320,15 @@ class ResourcesSpec(Section):
     )
 
 
+ONE_ROUND: Mapping[str, object] = {
+    "model.train": "head",
+    "federation.rounds": 1,
+    "privacy.steps": 1,
+    "privacy.sampling_rate": 1.0,
+}
+"""What a study of one round has in these keys; its recipe writes them."""
+
+
 class StudyProtocol(Section):
     """A whole study. Every key has a default; `melfed-sim keys` prints them with their ranges.
 
@@ -339,10 +357,31 @@ class StudyProtocol(Section):
 
     @model_validator(mode="after")
     def _privacy_is_federated(self) -> Self:
-        if self.privacy is not None and self.federation.mode != "federated":
+        if self.privacy is not None and not self.federation.with_clinics:
             raise ValueError(
-                f"privacy is for federation.mode federated, not {self.federation.mode}; a baseline has privacy: null"
+                f"privacy is for federation.mode federated and one_round, not {self.federation.mode}; a baseline has "
+                "privacy: null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_round_has_features(self) -> Self:
+        if self.federation.mode != "one_round":
+            return self
+        if self.privacy is None:
+            raise ValueError("federation.mode one_round is for private studies; noise_multiplier: 0 is no noise")
+        if self.model.neck is None:
+            raise ValueError(
+                "federation.mode one_round needs the public features of a neck: state model.neck, and in model.weights "
+                "a finished run on public images with that neck (federation.mode: central)"
+            )
+        if self.model.metadata:
+            raise ValueError("federation.mode one_round takes image features alone; leave out model.metadata")
+        for path, value in ONE_ROUND.items():
+            section, key = path.split(".")
+            found = getattr(getattr(self, section), key)
+            if self.privacy.recipe == "manual" and found != value:
+                raise ValueError(f"federation.mode one_round has {path} {value}, not {found}")
         return self
 
     def canonical(self) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from melfed.common.errors import StudyError
 from melfed.common.study.in_force import idle_keys
-from melfed.common.study.protocol import PrivacySpec, StudyProtocol, require_current
+from melfed.common.study.protocol import ONE_ROUND, PrivacySpec, StudyProtocol, require_current
 
 AFFINE_FROM, FULL_FROM = 30_000.0, 300_000.0
 """Patients times ε from which normalisation layers, and from which everything, can be trained under the noise."""
@@ -40,7 +41,7 @@ def resolve(study: StudyProtocol) -> tuple[StudyProtocol, tuple[Choice, ...]]:
     A study without privacy, or with a manual recipe, comes back as it is.
 
     Raises:
-        StudyError: the study is of a version that is not trained any more.
+        StudyError: the study is of a version that is not trained any more, or states for one round what is of several.
 
     >>> from melfed.common.study.protocol import PrivacySpec
     >>> study, choices = resolve(StudyProtocol(privacy=PrivacySpec(unit="patient", epsilon=3.0)))
@@ -77,6 +78,9 @@ def _stated(study: StudyProtocol, key: str) -> bool:
 
 def _choices(study: StudyProtocol, privacy: PrivacySpec) -> Iterator[Choice]:
     """Yield what the recipe would choose for every key that it governs."""
+    if study.federation.mode == "one_round":
+        yield from _one_round(study)
+        return
     part = _part(study, privacy)
     yield part
     yield from _step(study, study.model.train if _stated(study, part.key) else part.value)
@@ -95,6 +99,17 @@ def _choices(study: StudyProtocol, privacy: PrivacySpec) -> Iterator[Choice]:
     yield Choice("training.weight_decay", 0.0, "the noise and few steps keep the weights small enough")
     yield Choice("training.schedule", "constant", "the average over the later models does what a decay would do")
     yield Choice("training.augment", False, "the frozen part then runs once an image, and its output is kept")
+
+
+def _one_round(study: StudyProtocol) -> Iterator[Choice]:
+    """Yield what a study of one round has. Raises StudyError where it states something else."""
+    for key, value in ONE_ROUND.items():
+        section, name = key.split(".")
+        found = getattr(getattr(study, section), name)
+        if _stated(study, key) and found != value:
+            raise StudyError(f"{key} is {found}, and federation.mode one_round has {value}; leave it out")
+        if found != value:
+            yield Choice(key, value, "one release a clinic, from which the head is solved")
 
 
 def _part(study: StudyProtocol, privacy: PrivacySpec) -> Choice:

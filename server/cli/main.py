@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from melfed.common.errors import DataError, ServerConfigError
+from melfed.common.errors import DataError
 from melfed.common.terminal.console import NOTICE, VersionOption, errors, output, run_app
 from melfed.server.cli import children as child_commands
 from melfed.server.cli import log as log_commands
+from melfed.server.cli import one_round as one_round_commands
 from melfed.server.cli import runs as run_commands
 from melfed.server.cli import server as daemon_commands
-from melfed.server.cli.options import Bar, configuration, metrics_table
+from melfed.server.cli.options import Bar, metrics_table, path_of_run
 
 app = typer.Typer(
     name="melfed-server",
@@ -34,18 +35,6 @@ Clinic = Annotated[
 @app.callback()
 def _root(version: VersionOption = False) -> None:
     """Keep the commands as sub-commands."""
-
-
-def _folder(run: Path) -> Path:
-    """Return a run's folder: as named, else, where this is the server, that of its run of this name."""
-    from melfed.server.runs.names import NAME
-
-    if run.exists() or not NAME.fullmatch(str(run)):
-        return run
-    try:
-        return configuration(None).runs / run
-    except ServerConfigError:
-        return run
 
 
 @app.command()
@@ -76,7 +65,7 @@ def evaluate(
 
     options = read_options(diagnoses, shared_ids, links=links)
     with Bar("decoding and scoring") as progress:
-        evaluation = evaluate_run(_folder(run), data, cache or default_cache(), progress, options, clinic)
+        evaluation = evaluate_run(path_of_run(run), data, cache or default_cache(), progress, options, clinic)
     for item in evaluation.left_out:
         errors.print(f"left out {item.image}: {item.reason}", markup=False)
     if evaluation.trained_on:
@@ -102,7 +91,7 @@ def predict(
     """Print the probability of melanoma for each image, a line each: probability, tab, file."""
     from melfed.server.results.evaluate import predict as predict_images
 
-    predictions = predict_images(_folder(run), images, clinic)
+    predictions = predict_images(path_of_run(run), images, clinic)
     errors.print(NOTICE, style="yellow")
     failed = False
     for prediction in predictions:
@@ -118,7 +107,7 @@ def predict(
         raise typer.Exit(DataError.exit_code)
 
 
-for group in (daemon_commands, run_commands, log_commands, child_commands):
+for group in (daemon_commands, run_commands, one_round_commands, log_commands, child_commands):
     group.add_to(app)
 
 

@@ -128,3 +128,15 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+
+def path_of_run(run: Path) -> Path:
+    """Return a run's folder: as named, else, where this is the server, that of its run of this name."""
+    from melfed.server.runs.names import NAME
+
+    if run.exists() or not NAME.fullmatch(str(run)):
+        return run
+    try:
+        return configuration(None).runs / run
+    except ServerConfigError:
+        return run

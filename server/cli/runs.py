@@ -124,7 +124,7 @@ def _sealed(
     from melfed.server.report.privacy_words import shown
 
     protocol, choices = resolve(read_study(path, overrides))
-    if protocol.federation.mode != "federated":
+    if not protocol.federation.with_clinics:
         raise StudyError(f"{path}: federation.mode is {protocol.federation.mode}; a baseline is for melfed-sim")
     if protocol.data.phantom is not None:
         raise StudyError(f"{path}: data.phantom is for melfed-sim; clinics have images of their own: set it to null")

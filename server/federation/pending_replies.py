@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +29,9 @@ from melfed.common.tensors import (
     shapes,
 )
 from melfed.server.federation.reply_checks import Update
+from melfed.server.runs.names import clinic_file
 from melfed.server.runs.outcome import ReportedAccount
 
-LONGEST_NAME = 120
-"""Of a file; what is longer is named by its SHA-256."""
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 
@@ -79,7 +77,7 @@ class Pending:
         except OSError as error:
             raise StorageError(f"{self.folder}: cannot be made: {error.strerror}; free space and try again") from None
         text = header.model_dump_json()
-        save_tensors(self.folder / _file_name(clinic), arrays, {"header": text, "sum": _sum(text, arrays)})
+        save_tensors(self.folder / clinic_file(clinic), arrays, {"header": text, "sum": _sum(text, arrays)})
 
     def kept(self, number: int, model: Tensors) -> dict[str, Update]:
         """Return the updates of a round that were kept, by clinic, and drop whatever else is there.
@@ -115,17 +113,12 @@ class Pending:
             validation = histogram_from_arrays(scores) if scores else None
         except (RunError, ValidationError, TensorError, DataError):
             return None
-        theirs = (header.round, header.digest, _file_name(header.clinic))
+        theirs = (header.round, header.digest, clinic_file(header.clinic))
         if theirs != (number, self.digest, path.name):
             return None
         floats = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
         update = Update(floats, header.weight, header.loss, validation, header.account, header.size)
         return header.clinic, update
-
-
-def _file_name(clinic: str) -> str:
-    name = quote(clinic, safe=" ,()")
-    return f"{name if len(name) <= LONGEST_NAME else hashlib.sha256(clinic.encode()).hexdigest()}.safetensors"
 
 
 def _sum(header: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:

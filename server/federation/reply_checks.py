@@ -9,7 +9,7 @@ import numpy as np
 
 from melfed.common.compression import restored
 from melfed.common.errors import DataError, DeclinedError, StudyError
-from melfed.common.messages import ACCOUNT, COUNTS, LEDGER, METRICS, REQUEST, TENSORS, TEST, VALIDATION
+from melfed.common.messages import ACCOUNT, COUNTS, LEDGER, METRICS, REQUEST, SUMMARISED, TENSORS, TEST, VALIDATION
 from melfed.common.metrics.histogram import MAX_IMAGES, ScoreHistogram
 from melfed.common.metrics.noisy_histogram import (
     REACH,
@@ -20,14 +20,18 @@ from melfed.common.metrics.noisy_histogram import (
 )
 from melfed.common.metrics.score_bins import MOST_BINS
 from melfed.common.metrics.score_edges import score_edges
+from melfed.common.moments.noisy_moments import CLASSES, SCALE, NoisyMoments
+from melfed.common.moments.noisy_moments import noise_variance as noise_variance_of_moments
 from melfed.common.study.count_noise import largest_count_noise, unit_parts
 from melfed.common.study.evaluation_noise import largest_multiplier
+from melfed.common.study.moments_noise import largest_moments_multiplier
 from melfed.common.study.protocol import StudyProtocol, validates
 from melfed.common.tensors import TensorError, Tensors, check_tensors, shapes
 from melfed.server.aggregation.robust import update_norm
 from melfed.server.federation.channel import Reply
 from melfed.server.runs.counts import IN_IMAGES, IN_UNITS, PARTS, Counts
 from melfed.server.runs.outcome import ReportedAccount
+from melfed.server.runs.releases import Release
 
 MAX_LOSS = 1e12
 MAX_EVALUATED = MAX_IMAGES // 10
@@ -109,6 +113,30 @@ class Intake:
         test = self._histogram(reply, TEST, counts, account, model)
         validation = self._histogram(reply, VALIDATION, counts, account, model)
         return ClinicEvaluation(test, validation, account)
+
+    def release(self, reply: Reply, counts: Counts) -> Release:
+        """Return the moments of a clinic that was asked for them; `counts` is what it said of itself."""
+        self._check_request(reply, 1)
+        account = self.account(reply)
+        moments = {part: NoisyMoments.from_arrays(reply.arrays(part)) for part in SUMMARISED}
+        for part, of_part in moments.items():
+            self._check_moments(of_part, part, counts, account)
+        return Release(**moments, counts=counts, account=account, size=reply.size)
+
+    def _check_moments(self, moments: NoisyMoments, part: str, counts: Counts, account: ReportedAccount | None) -> None:
+        """Check that moments have the noise that was accounted for, and no more units than the clinic may have."""
+        privacy = self.study.privacy
+        if moments.features != self.study.model.neck:
+            raise DataError(f"its {part} moments are of {moments.features} features, not {self.study.model.neck}")
+        noise = account.noise_multiplier if account else 0.0
+        if privacy is not None and not noise <= (most := largest_moments_multiplier(privacy)):
+            raise DataError(f"the σ of its moments is {noise:.4g}; the study needs none above {most:.4g}")
+        if moments.noise_variance != noise_variance_of_moments(noise):
+            raise DataError(f"its {part} moments state other noise than its account")
+        units = min(counts.most_units(part), self._largest(part)) if counts.of(part, "units") else self._largest(part)
+        largest = max(float(np.abs(getattr(moments, name).astype(np.float64)).max()) for name in CLASSES) / SCALE
+        if largest > units + REACH * moments.noise_std:
+            raise DataError(f"its {part} moments count more units than it told; update melfed there")
 
     def counts(self, reply: Reply, name: str) -> Counts:
         """Return what a clinic says of its data."""

@@ -91,7 +91,7 @@ def conduct_run(config: ServerConfig, run: str, grid: Grid, flower_run: int) -> 
 def _conduct(config: ServerConfig, folder: RunFolder, terms: Conduct, grid: Grid) -> None:
     from melfed.common.model.classifier import trainable_tensors
     from melfed.common.study.build import build_study_classifier
-    from melfed.server.federation.rounds import Rounds
+    from melfed.server.federation.conductor import conductor
     from melfed.server.results.finalize import Finished, finish, told_data
     from melfed.server.runs.summary import PublicData
 
@@ -103,7 +103,7 @@ def _conduct(config: ServerConfig, folder: RunFolder, terms: Conduct, grid: Grid
     with standing(folder, terms):
         study = folder.study()
         model = build_study_classifier(study, config.weights_folder)
-        rounds = Rounds(study, folder, trainable_tensors(model), terms, Silent())
+        rounds = conductor(study)(study, folder, trainable_tensors(model), terms, Silent())
     rounds.conduct(exchange.FlowerChannel(listening(grid, config.clinics_said, study.digest)))
     with standing(folder, terms):
         outcome = rounds.outcome

@@ -170,7 +170,7 @@ def _has_losses(summary: RunSummary) -> bool:
 
 def _round_table(summary: RunSummary, study: StudyProtocol) -> dict[str, Any]:
     """Return caption, headings and rows of the table of rounds; `reasons` are the columns of words."""
-    federated, losses = summary.mode == "federated", _has_losses(summary)
+    federated, losses = summary.mode in {"federated", "one_round"}, _has_losses(summary)
     declined = any(row.declined for row in summary.rounds)
     reasons = {kind: title for kind, title in _REASONS.items() if federated and (kind == "failed" or declined)}
     names = ["Round", *(["Training loss"] if losses else []), "Validation AUROC", "Validation AUPRC", "Seconds"]

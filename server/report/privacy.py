@@ -36,7 +36,25 @@ def _sigma(privacy: PrivacySummary) -> str:
     return f"{noise:.4g}" if noise else "0, which is none"
 
 
-def mechanism(privacy: PrivacySummary, spec: PrivacySpec) -> list[tuple[str, str, str]]:
+Rows = list[tuple[str, str, str]]
+
+
+def release(privacy: PrivacySummary) -> Rows:
+    """Return each quantity of the mechanism of a study of one round, its value and its meaning."""
+    unit = privacy.unit
+    rows = [
+        (
+            "Noise multiplier σ",
+            f"{privacy.noise_multiplier:.4g}",
+            f"Gaussian noise of √3 σ on each number; all that one {unit} adds to them has norm √3 at most",
+        ),
+        ("Largest norm of features", "1", f"longer ones are shortened; a {unit}'s images of a class are averaged"),
+        *_every_mechanism(privacy),
+    ]
+    return _with_other_noise(rows, privacy)
+
+
+def mechanism(privacy: PrivacySummary, spec: PrivacySpec) -> Rows:
     """Return each quantity of the mechanism, its value and its meaning; `spec` is what the study stated."""
     unit = privacy.unit
     clip = "shortened to C where it is longer" if privacy.clipping == "fixed" else "scaled to nearly C, however short"
@@ -49,17 +67,30 @@ def mechanism(privacy: PrivacySummary, spec: PrivacySpec) -> list[tuple[str, str
         ("Sampling rate q", short(privacy.sampling_rate), f"probability that a {unit} takes part in a step (Poisson)"),
         ("Clipping norm C", short(privacy.clipping_norm), f"a {unit}'s mean gradient over its images is {clip}"),
         ("Steps", count(privacy.steps), "of all rounds together; a step in which nobody takes part is noise alone"),
+        *_every_mechanism(privacy),
+    ]
+    _with_other_noise(rows, privacy)
+    if spec.views > 1:
+        rows.insert(-3, ("Views", count(spec.views), "augmented views of an image, averaged before clipping"))
+    return rows
+
+
+def _every_mechanism(privacy: PrivacySummary) -> Rows:
+    return [
         ("δ", short(privacy.delta), "what every probability may be off by"),
-        ("Neighbouring data", "add or remove", f"two data sets that differ by all images of one {unit}"),
+        ("Neighbouring data", "add or remove", f"two data sets that differ by all images of one {privacy.unit}"),
         ("Accountant", "PLD", ACCOUNTANT if privacy.noise_multiplier else "nothing to account: there is no noise"),
     ]
+
+
+def _with_other_noise(rows: Rows, privacy: PrivacySummary) -> Rows:
+    """Return the rows, with those of the noise on histograms and counts after the first."""
+    unit = privacy.unit
     if privacy.count_noise_multiplier is not None:
         meaning = f"noise on each number of {units(privacy)} that a clinic tells; one {unit} changes one of them by 1"
         rows.insert(1, ("σ of counts", f"{privacy.count_noise_multiplier:.4g}", meaning))
     if privacy.evaluation == "noised":
         rows.insert(1, ("σ of histograms", _sigma(privacy), f"noise over the most that one {unit} adds to a release"))
-    if spec.views > 1:
-        rows.insert(-3, ("Views", count(spec.views), "augmented views of an image, averaged before clipping"))
     return rows
 
 

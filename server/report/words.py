@@ -14,6 +14,7 @@ _PLURALS = {"patient": "patients", "lesion": "lesions", "duplicate group": "dupl
 
 MODES = {
     "federated": "Federated: the clinics trained one model together",
+    "one_round": "One round: the head is solved from noised moments of features, which each clinic released once",
     "central": "Central baseline: one model trained on all clinics' images in one place",
     "local": "Local baseline: each clinic trained a model of its own, on its own images alone",
 }
@@ -183,6 +184,8 @@ def initial_weights(public: PublicData) -> str:
 
 def final_model(study: StudyProtocol) -> str:
     """Return which model was scored on the test part."""
+    if study.federation.mode == "one_round":
+        return "the head that was solved from the clinics' moments"
     rounds = round(study.federation.tail_average * study.federation.rounds)
     if rounds < 2 or study.federation.mode != "federated":
         return "the model after the last round"

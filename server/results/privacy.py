@@ -100,8 +100,8 @@ def _evaluation_noise(
 def _released(
     study: StudyProtocol, privacy: PrivacySpec, noise: float, evaluation: float | None
 ) -> Iterator[ReleasedQuantity]:
-    """Yield the models and histograms that a clinic sends, and what protects each."""
-    yield _updates(study, privacy, noise)
+    """Yield the models, moments and histograms that a clinic sends, and what protects each."""
+    yield (_moments if study.federation.mode == "one_round" else _updates)(study, privacy, noise)
     yield from _histograms(study, privacy, evaluation)
 
 
@@ -176,6 +176,18 @@ def _updates(study: StudyProtocol, privacy: PrivacySpec, noise: float) -> Releas
         protection = f"each {privacy.unit}'s gradient is {how} norm {privacy.clipping_norm:g}; there is no noise"
     quantity = f"Model updates: {_times(rounds, 'round')} of {_times(privacy.steps, 'step')}, {steps:,} in all{asked}"
     return _row(quantity, protection, PART if noise else UNBOUNDED)
+
+
+def _moments(study: StudyProtocol, privacy: PrivacySpec, noise: float) -> ReleasedQuantity:
+    quantity = (
+        f"Moments of {study.model.neck} features of the images, for training and for validation, a class each: count, "
+        "sum, second moment; 1 release, kept at both ends and given again to whoever asks"
+    )
+    averaged = f"a {privacy.unit}'s images of a class are averaged, features are shortened to norm 1"
+    if noise:
+        std = f"every number receives Gaussian noise of {math.sqrt(3) * noise:.4g} (σ {noise:.4g} times √3)"
+        return _row(quantity, f"{averaged}; {std}", PART)
+    return _row(quantity, f"{averaged}; there is no noise", UNBOUNDED)
 
 
 def _histograms(study: StudyProtocol, privacy: PrivacySpec, evaluation: float | None) -> Iterator[ReleasedQuantity]:

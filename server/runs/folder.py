@@ -122,6 +122,11 @@ class RunFolder:
         return self.path / "round"
 
     @property
+    def releases(self) -> Path:
+        """What each clinic released in a study of one round."""
+        return self.path / "releases"
+
+    @property
     def members(self) -> Path:
         """The clinics of the run (deployment only)."""
         return self.path / "members.json"
@@ -203,8 +208,13 @@ class RunFolder:
         The validation of the checkpoint's own round is measured again as well, at the start of the next round, and the
         test after the last one.
         """
-        limits = {"round": round_number, "validation": round_number - 1}
+        limits = {"round": round_number, "validation": round_number - 1, "forgotten": round_number}
         kept = [event for event in self.events() if event["round"] <= limits.get(event["event"], -1)]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in kept))
+
+    def forget_evaluation(self) -> None:
+        """Drop all histograms: they are of a model that is the run's no more."""
+        kept = [event for event in self.events() if event["event"] not in {"validation", "test"}]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in kept))
 
     def append_validation(
@@ -261,6 +271,7 @@ class RunFolder:
 
 _FINAL = frozenset(
     {"study.yaml", "summary.json", "metrics.jsonl", "report.html", "partition.json", "run-id", "clinic_rounds.csv"}
+    | {"solution.json"}
 )
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from melfed.common.study.in_force import idle_keys
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.study.step_plan import whole_run
 from melfed.server.runs.counts import Counts
@@ -64,7 +65,9 @@ def _risen(losses: Sequence[tuple[int, float]], positive_weight: float) -> Itera
 
 
 def _cold(study: StudyProtocol, steps: Mapping[str, int]) -> Iterator[str]:
-    """Warn of whoever never reaches the stated learning rate."""
+    """Warn of whoever never reaches the stated learning rate, where there is one."""
+    if "training.learning_rate" in idle_keys(study):
+        return
     warmup = study.training.warmup_steps
     cold = sorted(name for name, taken in steps.items() if taken <= warmup)
     if warmup and cold:

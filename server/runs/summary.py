@@ -177,7 +177,7 @@ class RunSummary(_Row):
 
     melfed: str
     study: StudyIdentity
-    mode: Literal["federated", "central", "local"]
+    mode: Literal["federated", "one_round", "central", "local"]
     data: DataSummary
     test: EvaluationMetrics
     clinics: tuple[ClinicSummary, ...]

@@ -113,9 +113,9 @@ def run(
     if folder is None:
         fresh = True
         folder = Path("runs") / f"{protocol.name}-{datetime.now(UTC).astimezone():%Y%m%d-%H%M%S}"
-    if policies and protocol.federation.mode != "federated":
+    if policies and not protocol.federation.with_clinics:
         raise StudyError(f"--policy: no clinic decides in a {protocol.federation.mode} baseline; leave it out")
-    if engine != "ray" and not ray_address and protocol.federation.mode == "federated":
+    if engine != "ray" and not ray_address and protocol.federation.with_clinics:
         prepare()  # its imports go on while the images are read
     virtual = _divide(protocol, data, cache, read_options(diagnoses, shared_ids, classes, links))
     of_clinic = _policies(policies, [split.name for split in virtual.splits])

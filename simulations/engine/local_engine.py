@@ -11,9 +11,9 @@ from melfed.common.errors import RunError
 from melfed.common.flower_pins import check_flower
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors
+from melfed.server.federation.conductor import conductor
 from melfed.server.federation.context import Conduct
 from melfed.server.federation.observer import Observer
-from melfed.server.federation.rounds import Rounds
 from melfed.server.flower.channel import FlowerChannel
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.outcome import Outcome
@@ -40,7 +40,9 @@ def simulate(
     # Flower's messages say whose they are; there is one run, and one ServerApp.
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     # Whoever pulls replies waits for them, so there is no interval to pass.
-    rounds = Rounds(simulation.study, folder, initial, Conduct(len(clinics), poll_seconds=0.0), observer)
+    rounds = conductor(simulation.study)(
+        simulation.study, folder, initial, Conduct(len(clinics), poll_seconds=0.0), observer
+    )
     with ProcessPool(create, processes(simulation.study, len(clinics)), told) as pool:
         rounds.conduct(FlowerChannel(LocalGrid(len(clinics), pool, workspace)))
     if rounds.outcome is None:

@@ -19,9 +19,9 @@ from melfed.common.errors import RunError
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors
 from melfed.common.yaml_file import one_line
+from melfed.server.federation.conductor import conductor
 from melfed.server.federation.context import Conduct, StoppedError
 from melfed.server.federation.observer import Observer
-from melfed.server.federation.rounds import Rounds
 from melfed.server.flower import app as server_app
 from melfed.server.flower.channel import FlowerChannel
 from melfed.server.runs.folder import RunFolder
@@ -67,7 +67,7 @@ def _simulate(
 
     _silence()
     study, stop, ended = simulation.study, threading.Event(), threading.Event()
-    rounds = Rounds(study, folder, initial, Conduct(len(simulation.clinics), stop), observer)
+    rounds = conductor(study)(study, folder, initial, Conduct(len(simulation.clinics), stop), observer)
     failure: list[Exception] = []
 
     def conduct(grid: Grid) -> None:

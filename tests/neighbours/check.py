@@ -90,11 +90,16 @@ def _unpaid(world: World) -> list[str]:
     if world.free:
         return []
     rows = Counter(purpose for purpose, *_ in world.charged)
-    if len(world.begun) > rows["training"] + rows["evaluation"]:
+    if len(world.begun) > rows["training"] + rows["moments"] + rows["evaluation"]:
         return [f"{len(world.begun)} questions looked at patients, for {dict(rows)} charges"]
     released = Counter(release.kind for release in world.releases)
     steps = sum(int(str(charge[2])) for charge in world.charged if charge[0] == "training")
-    paid: dict[Kind, int] = {"training": steps, "histograms": rows["evaluation"], "counts": rows["counts"]}
+    paid: dict[Kind, int] = {
+        "training": steps,
+        "moments": rows["moments"],
+        "histograms": rows["evaluation"],
+        "counts": rows["counts"],
+    }
     return [
         f"{released[kind]} releases of {kind} for {most} charged"
         for kind, most in paid.items()

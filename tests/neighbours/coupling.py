@@ -1,9 +1,9 @@
 """Two worlds that draw alike: noise out, and for whoever both hold the same sampling, views and dropout.
 
-Whatever noise covers is a *release*: the exact numbers of a step, of histograms, of counts. The first world keeps its
-exact numbers; the second one goes on with the first one's in place of its own, which is what equal noised numbers mean.
-So all that leaves the two worlds must be the same to the last bit, however many questions follow one another, while the
-releases themselves may differ by the sensitivity that the noise is made for.
+Whatever noise covers is a *release*: the exact numbers of a step, of moments, of histograms, of counts. The first world
+keeps its exact numbers; the second one goes on with the first one's in place of its own, which is what equal noised
+numbers mean. So all that leaves the two worlds must be the same to the last bit, however many questions follow one
+another, while the releases themselves may differ by the sensitivity that the noise is made for.
 """
 
 import contextlib
@@ -35,9 +35,11 @@ from melfed.client.worker.reply_store import reply_key
 from melfed.common.data.augmentation import Augmentation, Parameters
 from melfed.common.metrics.noisy_histogram import SENSITIVITY, NoisyHistogram
 from melfed.common.model import inference
+from melfed.common.moments import noisy_moments
+from melfed.common.moments.noisy_moments import NoisyMoments
 from tests.neighbours.clinics import SIZE
 
-Kind = Literal["training", "histograms", "counts"]
+Kind = Literal["training", "moments", "histograms", "counts"]
 Vector = npt.NDArray[np.float64]
 ROWS = 64
 """Of a batch: more than the calls of a step have here."""
@@ -211,8 +213,9 @@ def _draws(world: World) -> list[Change]:
 
 def _releases(world: World) -> list[Change]:
     """Return what takes the noise out, keeps the exact numbers, and puts the first world's in their place."""
-    release, histograms, counts = (
+    release, moments, histograms, counts = (
         PrivateTrainer._release,
+        melfed.client.worker.worker.noised_moments,
         melfed.client.worker.worker.noised_histograms,
         melfed.client.worker.worker.noised,
     )
@@ -234,6 +237,19 @@ def _releases(world: World) -> list[Change]:
         if world.call_off is not None:
             call_off, world.call_off = world.call_off, None
             call_off()
+
+    def noised_moments(parts: Any, sigma: float, noise: NoiseSource) -> dict[str, NoisyMoments]:
+        world.draws.clear()
+        made = moments(parts, sigma, noise)
+        names = [(part, name) for part in made for name in noisy_moments.CLASSES]
+        exact = np.concatenate([getattr(made[part], name) for part, name in names]).astype(np.float64)
+        if world.release("moments", (sigma, tuple(names)), exact, noisy_moments.SENSITIVITY, sigma):
+            arrays = dict(zip(names, np.split(world.others().astype(np.int64), len(names)), strict=True))
+            made = {
+                part: NoisyMoments(arrays[part, "positives"], arrays[part, "negatives"], made[part].noise_variance)
+                for part in made
+            }
+        return made
 
     def noised_histograms(parts: Any, sigma: float, noise: NoiseSource, edges: Vector) -> dict[str, NoisyHistogram]:
         world.draws.clear()
@@ -262,6 +278,7 @@ def _releases(world: World) -> list[Change]:
     return [
         (NoiseSource, "gaussian", no_noise),
         (PrivateTrainer, "_release", released),
+        (melfed.client.worker.worker, "noised_moments", noised_moments),
         (melfed.client.worker.worker, "noised_histograms", noised_histograms),
         (melfed.client.worker.worker, "noised", noised),
     ]

@@ -62,6 +62,11 @@ class Coordinator:
         for part in self._servicer.Train(_parts(question, tensors), _Context()):
             self._keep(f"train {number} {run}", part)
 
+    def summarise(self, study: StudyProtocol, run: str, **of: str) -> None:
+        """Ask for a run's moments."""
+        for part in self._servicer.Summarise(_parts(_question(study, run, 1, **of), {}), _Context()):
+            self._keep(f"summarise {run}", part)
+
     def evaluate(self, study: StudyProtocol, tensors: Mapping[str, np.ndarray], run: str, **of: str) -> None:
         """Ask for an evaluation."""
         for part in self._servicer.Evaluate(_parts(_question(study, run, 0, **of), tensors), _Context()):
@@ -113,6 +118,27 @@ def whole_study(coordinator: Coordinator, study: StudyProtocol, models: list[Ten
     coordinator.train(study, first, 1, "run")
     coordinator.describe(study, "other")
     odd_questions(coordinator, study, first)
+
+
+def one_round(coordinator: Coordinator, study: StudyProtocol, models: list[Tensors]) -> None:
+    """Ask all that can be asked in a study of one round, and what belongs to others.
+
+    Args:
+        coordinator: of the clinic.
+        study: of one round.
+        models: two of them.
+    """
+    first, second = models
+    coordinator.describe(study, "run")
+    for _ in range(2):
+        coordinator.summarise(study, "run")
+    coordinator.train(study, first, 1, "run")
+    for model in (first, first, second):
+        coordinator.evaluate(study, model, "run")
+    coordinator.summarise(study, "other")
+    coordinator.summarise(study, "odd", digest="f" * 64)
+    coordinator.summarise(study.with_changes("federation", mode="federated"), "odd")
+    coordinator.summarise(study, "run")
 
 
 def odd_questions(coordinator: Coordinator, study: StudyProtocol, model: Tensors) -> None:

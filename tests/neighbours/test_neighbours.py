@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from melfed.client.data.clinic_data import PARTS
 from melfed.client.data.split import Part
+from melfed.common.study.build import seal
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors
+from tests.common.runs import finished_run, public_model
 from tests.neighbours.check import Neighbours, neighbours
 from tests.neighbours.hostile import Genome, build, genomes
 from tests.neighbours.models import ordinary
-from tests.neighbours.questions import model_of, whole_study
+from tests.neighbours.questions import model_of, one_round, whole_study
 from tests.neighbours.situations import SITUATIONS, Situation
 from tests.neighbours.studies import study_of
 
@@ -35,6 +37,28 @@ def test_whoever_the_patient_is(name: str, tmp_path: Path) -> None:
     study = study_of(**situation.study)
     models = [ordinary(model_of(study), seed) for seed in range(4)]
     assert ask_all(tmp_path, situation, study, models).verdict.faults == []
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_whoever_the_patient_is_in_one_round(name: str, part: Part, tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "public", public_model(neck=3))
+    situation = SITUATIONS[name](part)
+    model = {"pretrained": True, "weights": str(run), "neck": 3, "train": "head"}
+    federation = {"mode": "one_round", "rounds": 1}
+    study = study_of(model=model, federation=federation, privacy={"steps": 1}, **situation.study)
+    study = seal(study)
+    own = model_of(study)
+    models = [ordinary(own, seed) for seed in range(2)]
+    told = study.with_changes("model", weights=None)
+    asked = neighbours(
+        tmp_path, situation.crowd, situation.one, lambda who: one_round(who, told, models), weights=str(run)
+    )
+    kinds = [release.kind for release in asked.without.releases]
+    assert kinds == ["counts", "moments", "histograms", "histograms", "moments"]
+    assert asked.verdict.faults == []
+    if name not in {"nameless", "unknown_diagnosis"}:
+        assert asked.verdict.worst["moments"] > 0.5, "whoever is there shows, or nothing is tested"
 
 
 @st.composite

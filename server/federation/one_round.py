@@ -1,0 +1,114 @@
+"""A study of one round: each clinic releases noised moments once, a head is solved from them, and clinics evaluate it.
+
+So a clinic is asked two questions, and both are in its plan before the first. A clinic that answers days later, or
+after this process has died, is as good as any: releases stay in the run's folder, and whoever has released is not asked
+again.
+"""
+
+from dataclasses import dataclass, field
+from time import monotonic
+
+from melfed.common.audit.events import Event
+from melfed.common.messages import SUMMARISE
+from melfed.server.federation.channel import Channel
+from melfed.server.federation.members import Absent, Asking
+from melfed.server.federation.reply_checks import USELESS
+from melfed.server.federation.rounds import Rounds
+from melfed.server.results.solved import solve_run, write_solution
+from melfed.server.runs.checkpoints import Checkpoint
+from melfed.server.runs.releases import Release, Releases
+
+
+@dataclass
+class _Gathered:
+    """What has been released so far."""
+
+    releases: dict[str, Release]
+    absent: Absent = field(default_factory=Absent)
+    bytes_up: int = 0
+
+
+class OneRound(Rounds):
+    """Conducts a study of one round."""
+
+    def _round(self, channel: Channel, number: int, _state: Checkpoint) -> Checkpoint:
+        """Gather the moments, and solve the head; return the state with it, checkpointed."""
+        started = monotonic()
+        gathered, asked = self._gather(channel, number)
+        releases = dict(sorted(gathered.releases.items()))
+        self.members.need_quorum(len(releases), asked, gathered.absent)
+        solution = solve_run(self.study, releases)
+        model = solution.tensors()
+        self._check_finite(number, model, {})
+        seconds = monotonic() - started
+        failed, declined = (dict(sorted(reasons.items())) for reasons in self._absent(gathered.absent))
+        clinics = {
+            name: {"train_loss": None, "weight": release.counts.weight(self.study), "bytes_up": release.size}
+            for name, release in releases.items()
+        }
+        self.folder.append(
+            {
+                "event": "round",
+                "round": number,
+                "train_loss": None,
+                "seconds": seconds,
+                "bytes_up": gathered.bytes_up,
+                "bytes_down": 0,
+                "answered": list(releases),
+                "failed": failed,
+                "declined": declined,
+                "clinics": clinics,
+            }
+        )
+        write_solution(self.folder, solution, evaluated=True)
+        after = Checkpoint(number, self.study.digest, model, {})
+        self._save(after)
+        self.members.record(
+            Event.ROUND_FINISHED,
+            round=number,
+            answered=list(releases),
+            failed=list(failed),
+            declined=list(declined),
+            seconds=round(seconds, 3),
+            bytes_up=gathered.bytes_up,
+            bytes_down=0,
+        )
+        self.observer.round_finished(number, None, seconds)
+        return after
+
+    def _gather(self, channel: Channel, number: int) -> tuple[_Gathered, int]:
+        """Return the releases that are here and those that come, and how many clinics there are."""
+        store = Releases(self.folder.releases, self.study.digest)
+        if self.terms.deployed:
+            self.members.refresh(channel, number)
+        gathered = _Gathered(store.whole())
+        for name, release in gathered.releases.items():
+            self._count(gathered, name, release)
+        clinics = sorted({*self.members.counts, *gathered.releases})
+        self.observer.round_started(number, clinics)
+        for name in gathered.releases:
+            self.observer.replied(name, None)
+        asked = self.members.nodes_of([name for name in clinics if name not in gathered.releases])
+        self._note_absent(gathered.absent, set(clinics) - gathered.releases.keys() - set(asked.values()))
+        content = channel.request(number, self.study, self.members.intake.run)
+        asking = Asking(self.members, self.members.needed(len(clinics)), len(gathered.releases))
+        for reply in self.members.ask(channel, SUMMARISE, asked, content, asking):
+            name = asked[reply.node]
+            try:
+                release = self.members.intake.release(reply, self.members.counts[name])
+            except USELESS as error:
+                gathered.bytes_up += reply.size
+                gathered.absent.note(name, reply, error)
+            else:
+                store.keep(name, release)
+                gathered.releases[name] = release
+                self._count(gathered, name, release)
+                asking.answered += 1
+            self.members.tell(reply, name, gathered.absent)
+        return gathered, len(clinics)
+
+    def _count(self, gathered: _Gathered, name: str, release: Release) -> None:
+        gathered.bytes_up += release.size
+        self.members.counts.setdefault(name, release.counts)
+        if release.account is not None:
+            self.members.accounts[name] = release.account

@@ -1,0 +1,110 @@
+"""The head of a study of one round: solved from the releases that are kept, and what it was solved for.
+
+`RUN/solution.json` says how. As long as nobody asks for another head, it is what the study alone says: then leaving a
+clinic out gives what the run would have given without it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import Field, ValidationError
+
+from melfed.common.errors import DataError, RunError
+from melfed.common.files import write_text
+from melfed.common.moments.head import Head
+from melfed.common.moments.noisy_moments import pooled
+from melfed.common.moments.solvers import PREVALENCES, SOLVERS, Wanted, solve
+from melfed.common.study.protocol import Section, StudyProtocol
+from melfed.common.tensors import Tensors
+from melfed.server.runs.folder import RunFolder
+from melfed.server.runs.releases import Release
+
+NAME: Final = "solution.json"
+
+
+class Terms(Section):
+    """What a head is solved for.
+
+    Attributes:
+        solver: one of `melfed.common.moments.solvers.SOLVERS`.
+        ridge: over the noise's own.
+        positive_weight: of a positive in the loss.
+        prevalence: share of positives for which probabilities hold; None: that of the clinics together.
+    """
+
+    solver: str
+    ridge: float = Field(1.0, gt=0, le=1e6)
+    positive_weight: float = Field(1.0, gt=0, le=1000)
+    prevalence: float | None = Field(None, ge=PREVALENCES[0], le=PREVALENCES[1])
+
+    @classmethod
+    def of(cls, study: StudyProtocol) -> "Terms":
+        """Return what a study is solved by, where nobody asks for anything else."""
+        return cls(solver=next(iter(SOLVERS)), positive_weight=study.training.positive_weight)
+
+
+class SolutionRecord(Section):
+    """`RUN/solution.json`.
+
+    Attributes:
+        terms: what the head was solved for.
+        clinics: whose releases it was solved from.
+        evaluated: whether the clinics have evaluated this very head.
+    """
+
+    terms: Terms
+    clinics: tuple[str, ...]
+    evaluated: bool = False
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A head, what it was solved for, and from whose releases."""
+
+    head: Head
+    terms: Terms
+    clinics: tuple[str, ...]
+
+    def tensors(self) -> Tensors:
+        """Return the head as the study's network holds it."""
+        return self.head.tensors()
+
+
+def solve_run(study: StudyProtocol, releases: Mapping[str, Release], terms: Terms | None = None) -> Solution:
+    """Return the head of a study from the releases of its clinics.
+
+    It is a function of these alone: the same releases, in whatever order they came, give the same head to the last bit.
+
+    Args:
+        study: of one round.
+        releases: by clinic, at least one.
+        terms: what it is solved for; None: what the study says.
+
+    Raises:
+        RunError: the releases tell nothing of the two classes.
+    """
+    terms = terms or Terms.of(study)
+    wanted = Wanted(terms.ridge, terms.positive_weight, terms.prevalence)
+    try:
+        head = solve(terms.solver, pooled(release.train for _, release in sorted(releases.items())), wanted)
+    except DataError as error:
+        raise RunError(f"study {study.name}: no head can be solved: {error}") from None
+    return Solution(head, terms, tuple(sorted(releases)))
+
+
+def write_solution(folder: RunFolder, solution: Solution, *, evaluated: bool) -> None:
+    """Write `solution.json`. Raises StorageError."""
+    record = SolutionRecord(terms=solution.terms, clinics=solution.clinics, evaluated=evaluated)
+    write_text(folder.path / NAME, record.model_dump_json(indent=1) + "\n")
+
+
+def read_solution(folder: RunFolder) -> SolutionRecord:
+    """Return what `write_solution` wrote. Raises RunError where the run has no solution yet, or the file is damaged."""
+    path = folder.path / NAME
+    try:
+        return SolutionRecord.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"{folder.path}: no head has been solved yet; go on with --resume {folder.path}") from None
+    except (OSError, ValidationError) as error:
+        raise RunError(f"{path}: damaged ({type(error).__name__}); bring it back from a backup") from None
