@@ -37,6 +37,8 @@ class _ExactCounts(ClinicWorker):
 
 def auroc(study: "StudyProtocol", virtual: "VirtualClinics", kind: type[ClinicWorker]) -> float:
     """Return the pooled AUROC on the test parts after all rounds; the evaluation images must be declared public."""
+    import numpy as np
+
     from melfed.client.worker.guard import Protection
     from melfed.common.metrics.noisy import metrics_of
     from melfed.common.metrics.noisy_histogram import pooled
@@ -55,7 +57,8 @@ def auroc(study: "StudyProtocol", virtual: "VirtualClinics", kind: type[ClinicWo
             total = RoundMean(study.federation, tensors, study.federation.largest_clinic * len(workers))
             for worker in workers:
                 reply = worker.train(tensors, number, study.digest, "run")
-                total.add(worker.clinic, reply.tensors, reply.weight)
+                update = {name: np.asarray(tensor, np.float32) for name, tensor in reply.tensors.items()}
+                total.add(worker.clinic, update, reply.weight)
             tensors = total.mean()
         tests = [worker.evaluate(tensors, study.digest, "run")["test"] for worker in workers]
     value = metrics_of(pooled(tests)).auroc.value

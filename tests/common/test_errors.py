@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from melfed.common import errors
+from melfed.common.data.images.decoder import ImageProblem
 from melfed.common.errors import BudgetError, DeclinedError, MelfedError, StudyError
 from melfed.common.terminal.console import run_app
 
@@ -51,4 +52,6 @@ def test_an_error_stays_in_one_line_whatever_a_name_holds() -> None:
         assert str(StudyError(str(error))) == str(error)
     assert str(StudyError("Prüfung\\n 50 % – ok")) == "Prüfung\\n 50 % – ok"
     budget = pickle.loads(pickle.dumps(BudgetError("a\nb", "c")))
-    assert (str(budget), budget.figures) == ("a\\nb", "c")
+    assert (str(budget), budget.figures) == ("a b", "c")
+    problem = pickle.loads(pickle.dumps(ImageProblem("a\nb.png", "cut off")))
+    assert (str(problem), problem.image, problem.reason) == ("a b.png: cut off", "a\nb.png", "cut off")

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -86,12 +86,12 @@ class ImageProblem(DataError):  # noqa: N818 (a finding about one file, which th
     """An image that cannot be used; `reason` says why, in one line, and what to convert where that helps."""
 
     def __init__(self, image: str, reason: str) -> None:
-        super().__init__(image, reason)
+        super().__init__(f"{image}: {reason}")
         self.image = image
         self.reason = reason
 
-    def __str__(self) -> str:
-        return f"{self.image}: {self.reason}"
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        return type(self), (self.image, self.reason)
 
 
 class MissingDecoder(ImageProblem):
