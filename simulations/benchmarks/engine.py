@@ -6,6 +6,7 @@ counted. What the coordinator's part costs is measured with clinics that answer 
     python -m melfed.simulations.benchmarks.engine [--clinics 1000] [--rounds 2] [--json]
 """
 
+import contextlib
 import csv
 import json
 import os
@@ -18,6 +19,7 @@ from time import monotonic, process_time
 from typing import Annotated, Any
 
 import numpy as np
+import psutil
 import typer
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
@@ -38,9 +40,12 @@ from melfed.server.flower.channel import FlowerChannel
 from melfed.server.runs.folder import RunFolder
 from melfed.simulations.benchmarks import engine_references
 from melfed.simulations.benchmarks.engine_references import HELD_OUT, PIXELS, STUDY, TARGETS
+from melfed.simulations.benchmarks.memory import MEGABYTE, memory
 from melfed.simulations.partition.virtual_clinics import divide
 
 SIZE = 32
+LOOK_SECONDS = 0.5
+"""Between two looks at the memory of a command."""
 PROTOCOL = """\
 name: engine-cost
 data: {{image_size: {size}}}
@@ -191,27 +196,45 @@ def _melfed(folder: Path, cache: Path, out: Path) -> dict[str, float]:
     """Run melfed's command; return its seconds, those of the rounds, and of all else from the model to the report."""
     started = monotonic()
     options = ["--data", folder / "data", "--cache", cache, "--out", out, "--engine", "local", "--no-predictions"]
-    _run(["-c", MELFED, "run", folder / STUDY, *options])
+    most = _run(["-c", MELFED, "run", folder / STUDY, *options])[1]
     command = monotonic() - started
     summary = json.loads((out / "summary.json").read_text())
     return {
         "command": command,
+        "memory_mb": most / MEGABYTE,
         "rounds": sum(row["seconds"] for row in summary["rounds"]),
         "start_and_end": summary["seconds"] - sum(row["seconds"] for row in summary["rounds"]),
     }
 
 
 def _reference(name: str, folder: Path, rounds: int) -> str:
-    return _run(["-m", engine_references.__name__, name, folder, rounds])
+    return _run(["-m", engine_references.__name__, name, folder, rounds])[0]
 
 
-def _run(arguments: list[Any]) -> str:
-    done = subprocess.run(  # noqa: S603 (the commands are this file's own)
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False, env=os.environ
-    )
-    if done.returncode:
-        raise RuntimeError(f"{arguments[:3]}: {done.stderr[-2000:]}")
-    return done.stdout
+def _run(arguments: list[Any]) -> tuple[str, int]:
+    """Run Python to its end; return its output and the most memory of it and all below it that was seen, bytes."""
+    most = 0
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        command = [sys.executable, *map(str, arguments)]
+        process = subprocess.Popen(command, stdout=out, stderr=err)  # noqa: S603 (the commands are this file's own)
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_SECONDS)
+            most = max(most, _memory(process.pid))
+        out.seek(0)
+        err.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{arguments[:3]}: {err.read()[-2000:]}")
+        return out.read(), most
+
+
+def _memory(pid: int) -> int:
+    """Return the memory of a process and all below it, shared pages counted once."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        found = [memory(each.pid) for each in (root, *root.children(recursive=True))]
+        return sum(each.proportional for each in found if each is not None)
+    return 0
 
 
 def main(

@@ -63,4 +63,5 @@ def test_one_run_gives_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "loop": pytest.approx(found["rounds"] / found["loop_rounds"]),
         "loop_command": pytest.approx(found["command"] / found["loop_command"]),
     }
+    assert found["memory_mb"] > 100
     assert found["command"] > found["rounds"] + found["start_and_end"]
