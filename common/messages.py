@@ -9,16 +9,16 @@ and `TEST`. All three hold `ACCOUNT` (`epsilon`, `noise_multiplier`,
 """
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from melfed.common.tensors import TensorError, from_bytes, to_bytes
 
-MESSAGE_VERSION: Final = 2
+MESSAGE_VERSION: Final = 3
 """Version of the requests and answers; either side refuses another. 2: a clinic is first asked whether it can end the
-run, without counts, and its counts are noised counts of units."""
+run, without counts, and its counts are noised counts of units. 3: tensors are the bytes of safetensors themselves."""
 
 DESCRIPTION: Final = "describe"
 SUMMARY: Final = "summarise"
@@ -35,20 +35,26 @@ SUMMARISED: Final = (MOMENTS, VALIDATION)
 """Records of an answer with moments: those of the training and of the validation part."""
 
 PACKED: Final = "safetensors"
-"""Name of the one array of a record of tensors."""
+"""Name of the one array of a record of tensors, and of the form of its bytes (Flower's `stype`)."""
 
 
 class _Array(Protocol):
-    def numpy(self) -> npt.NDArray[np.generic]: ...
+    @property
+    def stype(self) -> str: ...
+
+    @property
+    def data(self) -> bytes: ...
 
 
-def pack(tensors: Mapping[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.uint8]:
-    """Return tensors as the bytes of one safetensors file, shape (bytes,): the array `PACKED` of a record.
+def pack(tensors: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Any]:
+    """Return what Flower's array `PACKED` of a record of tensors is made of: the bytes of one safetensors file.
 
-    Flower carries every array of a record in at least two requests of its own, each signed, checked and written to the
-    server's database: as one array, a model of many tensors travels many times as fast. Raises TensorError.
+    Flower carries every array of a record in at least two requests of its own, each signed, checked and stored at the
+    server: as one array, a model of many tensors travels many times as fast. The bytes are the array's data as they
+    are, not NumPy's file of them, which would be a copy at either end. Raises TensorError.
     """
-    return np.frombuffer(to_bytes(tensors), np.uint8)
+    content = to_bytes(tensors)
+    return {"dtype": "uint8", "shape": (len(content),), "stype": PACKED, "data": content}
 
 
 def unpack(name: str, record: Mapping[str, _Array]) -> dict[str, npt.NDArray[np.generic]]:
@@ -61,15 +67,13 @@ def unpack(name: str, record: Mapping[str, _Array]) -> dict[str, npt.NDArray[np.
     Raises:
         TensorError: it holds something else.
     """
-    if not record:
-        return {}
-    try:
-        packed = record[PACKED].numpy()
-    except Exception as error:  # noqa: BLE001 (bytes from outside: NumPy lets its tokenizer's and allocator's out)
-        raise TensorError(f"{name} cannot be read: {error}") from None
-    # What looks like a zip file is read as an archive.
-    if not isinstance(packed, np.ndarray):
-        raise TensorError(f"{name} cannot be read: not an array")
-    if packed.dtype != np.uint8 or packed.ndim != 1:
-        raise TensorError(f"tensors cannot be read: packed as {packed.dtype} of shape {packed.shape}, not as bytes")
-    return from_bytes(packed.tobytes())
+    return from_bytes(packed_bytes(name, record)) if record else {}
+
+
+def packed_bytes(name: str, record: Mapping[str, _Array]) -> bytes:
+    """Return the safetensors file of a record from outside, not read yet. Raises TensorError as `unpack`."""
+    packed = record.get(PACKED)
+    if packed is None or packed.stype != PACKED:
+        found = "nothing" if packed is None else repr(packed.stype[:40])
+        raise TensorError(f"{name} cannot be read: it holds {found}, not {PACKED}")
+    return packed.data

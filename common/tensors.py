@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,11 @@ from melfed.common.files import atomic_write
 
 CONTENT = "content_sha256"
 """In a file's header: SHA-256 of all else that is in it (files of melfed 0.1 have none)."""
+_KINDS: Final = {
+    **{"u8": "U64", "i8": "I64", "f8": "F64", "f4": "F32", "u4": "U32", "i4": "I32"},
+    **{"f2": "F16", "u2": "U16", "i2": "I16", "i1": "I8", "u1": "U8", "b1": "BOOL"},
+}
+"""NumPy's types as safetensors names them, in the order in which their values stand in a file."""
 Array = npt.NDArray[np.float32]
 Tensors = dict[str, Array]
 
@@ -70,11 +77,39 @@ def save_tensors(path: Path, tensors: Mapping[str, npt.NDArray[np.generic]], met
         StorageError: the file cannot be written; a previous one stays whole.
     """
     header = {key: json.dumps(value, allow_nan=False) for key, value in metadata.items()}
-    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    header[CONTENT] = _content_sha256(contiguous, header)
-    content = safetensors.numpy.save(contiguous, header)
+    plain = {name: _plain(tensor) for name, tensor in tensors.items()}
+    header[CONTENT] = _content_sha256(plain, header)
+    pieces = _pieces(plain, header)
     with atomic_write(path) as file:
-        file.write(content)
+        for piece in pieces:
+            file.write(piece)
+
+
+class PackedTensors(Mapping[str, npt.NDArray[np.generic]]):
+    """The tensors of a safetensors file, which is read when somebody looks at one; whoever passes it on never does.
+
+    Every look at it raises TensorError where the file is none.
+
+    >>> passed = PackedTensors(to_bytes({"head": np.ones(3, np.float32)}))
+    >>> to_bytes(passed) is passed.content
+    True
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    @cached_property
+    def _read(self) -> dict[str, npt.NDArray[np.generic]]:
+        return from_bytes(self.content)
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
 
 
 def to_bytes(tensors: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
@@ -84,10 +119,9 @@ def to_bytes(tensors: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
     >>> from_bytes(content)["head"].tolist()
     [1.0, 1.0, 1.0]
     """
-    try:
-        return safetensors.numpy.save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()})
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise TensorError(f"tensors cannot be sent: {error}") from None
+    if isinstance(tensors, PackedTensors):
+        return tensors.content
+    return b"".join(_pieces({name: _plain(tensor) for name, tensor in tensors.items()}, {}))
 
 
 def from_bytes(content: bytes) -> dict[str, npt.NDArray[np.generic]]:
@@ -110,8 +144,12 @@ def group_of(group: str, tensors: Mapping[str, npt.NDArray[np.generic]]) -> dict
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def load_tensors(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, object]]:
+def load_tensors(path: Path, *, summed: bool = False) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, object]]:
     """Read tensors and metadata written by `save_tensors`.
+
+    Args:
+        path: the file.
+        summed: whether it must have a SHA-256 of its content; else one of melfed 0.1, without, is read as well.
 
     Raises:
         RunError: the file is missing, not a whole safetensors file, or holds other than what was written.
@@ -121,7 +159,7 @@ def load_tensors(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[s
             header = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iteration there)
         written = header.pop(CONTENT, None)
-        if written is not None and written != _content_sha256(tensors, header):
+        if (summed or written is not None) and written != _content_sha256(tensors, header):
             raise RunError(f"{path}: damaged: it holds other than what was written; bring it back from a backup")
         return tensors, {key: json.loads(value) for key, value in header.items()}
     except FileNotFoundError:
@@ -130,11 +168,57 @@ def load_tensors(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[s
         raise RunError(f"{path}: not a whole safetensors file: {error}") from None
 
 
+def _plain(tensor: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Return a tensor as its bytes stand in a file: in C order, little-endian; itself where it is so already."""
+    array = np.asarray(tensor)
+    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+
+
+def _pieces(tensors: Mapping[str, npt.NDArray[np.generic]], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    """Return the parts of a safetensors file, one after the other; values as they lie in memory, which no library does.
+
+    The format, and the order, are those of the library (tests compare the bytes): eight bytes with the length of a JSON
+    header, this, padded to a multiple of eight, and all values, by type (the widest first) and then by name.
+
+    Args:
+        tensors: as `_plain` makes them.
+        metadata: text by name.
+
+    Raises:
+        TensorError: a tensor is of no kind that has a place there.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end, values = 0, list[bytes | memoryview]()
+    for name, tensor in tensors.items():
+        if tensor.dtype.str[1:] not in _KINDS or name == "__metadata__":
+            raise TensorError(f"tensors cannot be sent: {name[:200]} is {tensor.dtype}")
+    place = {kind: index for index, kind in enumerate(_KINDS)}
+    for name, tensor in sorted(tensors.items(), key=lambda item: (place[item[1].dtype.str[1:]], item[0])):
+        start, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": _KINDS[tensor.dtype.str[1:]],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+        values.append(_memory(tensor))
+    try:
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise TensorError(f"tensors cannot be sent: {error.reason}") from None
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little"), text, *values]
+
+
+def _memory(tensor: npt.NDArray[np.generic]) -> bytes | memoryview:
+    """Return the bytes of a tensor in C order, without a copy."""
+    return memoryview(np.ascontiguousarray(tensor)).cast("B") if tensor.size else b""
+
+
 def _content_sha256(tensors: Mapping[str, npt.NDArray[np.generic]], header: Mapping[str, str]) -> str:
     """Return a SHA-256 over names, types, shapes and values of tensors, and over a header (64 hexadecimal digits)."""
     named = sorted(tensors.items())
     head = json.dumps([sorted(header.items()), [(name, array.dtype.str, array.shape) for name, array in named]])
     digest = hashlib.sha256(f"{len(head)}:{head}".encode("utf-8", "surrogatepass"))
     for _, array in named:
-        digest.update(array.tobytes())
+        digest.update(_memory(array))
     return digest.hexdigest()

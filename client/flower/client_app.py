@@ -31,8 +31,9 @@ from melfed.common.messages import (
     TENSORS,
     VALIDATION,
     pack,
-    unpack,
+    packed_bytes,
 )
+from melfed.common.tensors import PackedTensors
 
 CLOCK_SECONDS = 300.0
 """By how much two clocks may differ: Flower takes no signature of a clock that is further off."""
@@ -170,8 +171,10 @@ def _with_account(content: RecordDict, account: PrivacyAccount | None) -> Record
 
 
 def _record(arrays: Mapping[str, npt.NDArray[np.generic]]) -> ArrayRecord:
-    return ArrayRecord({PACKED: Array(pack(arrays))})
+    return ArrayRecord({PACKED: Array(**pack(arrays))})
 
 
-def _tensors(message: Message) -> dict[str, npt.NDArray[np.generic]]:
-    return unpack(TENSORS, message.content.array_records.get(TENSORS, ArrayRecord()))
+def _tensors(message: Message) -> Mapping[str, npt.NDArray[np.generic]]:
+    """Return the global model as it came: a worker at the other end of a socket is sent the same bytes."""
+    record = message.content.array_records.get(TENSORS, ArrayRecord())
+    return PackedTensors(packed_bytes(TENSORS, record)) if record else {}

@@ -17,15 +17,17 @@ from melfed.client.rpc.api import Description, PrivacyAccount, Scored, Summarise
 from melfed.common import errors
 from melfed.common.errors import BudgetError, DeclinedError, MelfedError, ServiceError
 from melfed.common.messages import SUMMARISED, TENSORS, TEST, VALIDATION
-from melfed.common.metrics.noisy_histogram import Histogram, histogram_from_arrays
+from melfed.common.metrics.noisy_histogram import histogram_from_arrays
 from melfed.common.moments.noisy_moments import NoisyMoments
-from melfed.common.tensors import TensorError, group_of, in_group
+from melfed.common.tensors import PackedTensors, TensorError, group_of, in_group, to_bytes
 
 PART_BYTES = 1 << 20
 """Largest part of tensors in one message."""
 MOST_TENSOR_BYTES = 2 << 30
 """Of a question or an answer: what is larger is no model of ours, and would fill the memory."""
 PARTS_SCORED = (VALIDATION, TEST)
+GROUPS = tuple(dict.fromkeys((TENSORS, *SUMMARISED, *PARTS_SCORED)))
+"""Records of arrays of an answer, in the order in which they travel."""
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 _CLASSES: dict[str, type[MelfedError]] = {
@@ -35,10 +37,41 @@ _CLASSES: dict[str, type[MelfedError]] = {
 
 @dataclass(frozen=True)
 class Packed:
-    """An answer as it travels and is stored: the head, and the tensors by name (`tensors/NAME`, `validation/NAME`)."""
+    """An answer as it is stored: the head, and the tensors by name (`tensors/NAME`, `validation/NAME`)."""
 
     head: pb.Answer
     arrays: Arrays
+
+
+@dataclass(frozen=True)
+class Sent:
+    """An answer as it travels: the head, which says the sizes, and the tensors of each group, as they came."""
+
+    head: pb.Answer
+    groups: Mapping[str, PackedTensors]
+
+
+def send(packed: Packed) -> tuple[pb.Answer, list[bytes]]:
+    """Return an answer's head as it travels, and the safetensors files that follow. Raises TensorError."""
+    head = pb.Answer()
+    head.CopyFrom(packed.head)
+    files = []
+    for name in GROUPS:
+        if arrays := group_of(name, packed.arrays):
+            files.append(to_bytes(arrays))
+            head.groups.add(name=name, size=len(files[-1]))
+    return head, files
+
+
+def receive(head: pb.Answer, parts: Iterable[bytes]) -> Sent:
+    """Return the answer that `send` made, from its head and the parts that follow it. Raises TensorError."""
+    content = memoryview(join(sum(group.size for group in head.groups), parts))
+    groups: dict[str, PackedTensors] = {}
+    start = 0
+    for group in head.groups:
+        groups[group.name] = PackedTensors(bytes(content[start : start + group.size]))
+        start += group.size
+    return Sent(head, groups)
 
 
 def pack_trained(reply: TrainReply, clinic: str) -> Packed:
@@ -51,12 +84,12 @@ def pack_trained(reply: TrainReply, clinic: str) -> Packed:
     return Packed(head, arrays)
 
 
-def unpack_trained(packed: Packed) -> TrainReply:
-    """Return what `pack_trained` was given. Raises DataError where a histogram is none."""
-    head = packed.head
-    validation = group_of(VALIDATION, packed.arrays)
+def unpack_trained(sent: Sent) -> TrainReply:
+    """Return what `pack_trained` was given; its tensors are not read. Raises DataError where a histogram is none."""
+    head = sent.head
+    validation = sent.groups.get(VALIDATION)
     return TrainReply(
-        group_of(TENSORS, packed.arrays),
+        sent.groups.get(TENSORS, {}),
         head.weight,
         head.loss if head.HasField("loss") else None,
         histogram_from_arrays(validation) if validation else None,
@@ -74,13 +107,9 @@ def pack_scored(scored: Scored, account: PrivacyAccount | None, clinic: str) -> 
     return Packed(head, arrays)
 
 
-def unpack_scored(packed: Packed) -> Scored:
+def unpack_scored(sent: Sent) -> Scored:
     """Return the histograms that `pack_scored` was given. Raises DataError where one is none."""
-    scored: dict[str, Histogram] = {}
-    for part in PARTS_SCORED:
-        if arrays := group_of(part, packed.arrays):
-            scored[part] = histogram_from_arrays(arrays)
-    return scored
+    return {part: histogram_from_arrays(sent.groups[part]) for part in PARTS_SCORED if part in sent.groups}
 
 
 def pack_summarised(summarised: Summarised, account: PrivacyAccount | None, clinic: str) -> Packed:
@@ -93,9 +122,9 @@ def pack_summarised(summarised: Summarised, account: PrivacyAccount | None, clin
     return Packed(head, arrays)
 
 
-def unpack_summarised(packed: Packed) -> Summarised:
+def unpack_summarised(sent: Sent) -> Summarised:
     """Return the moments that `pack_summarised` was given. Raises DataError where some are none."""
-    return {part: NoisyMoments.from_arrays(group_of(part, packed.arrays)) for part in SUMMARISED}
+    return {part: NoisyMoments.from_arrays(sent.groups.get(part, {})) for part in SUMMARISED}
 
 
 def account_of(head: pb.Answer) -> PrivacyAccount | None:

@@ -21,7 +21,7 @@ from melfed.client.rpc.api import Description, PrivacyAccount, Received, Scored,
 from melfed.client.rpc.peer_credentials import knock
 from melfed.client.rpc.worker_pb2_grpc import WorkerStub
 from melfed.common.errors import CancelledError, MelfedError, ServiceError, StudyError
-from melfed.common.tensors import from_bytes, to_bytes
+from melfed.common.tensors import to_bytes
 
 GRACE_SECONDS = 5.0
 """By how much the worker's own word on a deadline may be late."""
@@ -102,8 +102,7 @@ class RemoteWorker:
         """Train one round (1-based) from the global model."""
         if not 0 <= round_number < 2**31:
             raise StudyError(f"round {round_number} is no round of a study")
-        packed = self._ask("Train", tensors, pb.Question(digest=digest, run=run, round=round_number))
-        return wire.unpack_trained(packed)
+        return wire.unpack_trained(self._ask("Train", tensors, pb.Question(digest=digest, run=run, round=round_number)))
 
     def summarise(self, digest: str, run: str = "") -> Summarised:
         """Return the moments of the study's features."""
@@ -117,7 +116,7 @@ class RemoteWorker:
         """Return what came with the last answer."""
         return self._account
 
-    def _ask(self, method: str, tensors: Mapping[str, Received], asked: pb.Question) -> wire.Packed:
+    def _ask(self, method: str, tensors: Mapping[str, Received], asked: pb.Question) -> wire.Sent:
         content = to_bytes(tensors)
 
         def questions(seconds: float) -> Iterator[pb.QuestionPart]:
@@ -128,21 +127,20 @@ class RemoteWorker:
             for part in wire.parts(content):
                 yield pb.QuestionPart(tensors=part)
 
-        def ask(stub: WorkerStub, seconds: float) -> wire.Packed:
+        def ask(stub: WorkerStub, seconds: float) -> wire.Sent:
             call = getattr(stub, method)
             return self._receive(call(questions(seconds), timeout=seconds + GRACE_SECONDS, wait_for_ready=True))
 
-        packed = self._until_answered(ask)
-        self._account = wire.account_of(packed.head)
-        return packed
+        sent = self._until_answered(ask)
+        self._account = wire.account_of(sent.head)
+        return sent
 
-    def _receive(self, replies: Iterator[pb.AnswerPart]) -> wire.Packed:
+    def _receive(self, replies: Iterator[pb.AnswerPart]) -> wire.Sent:
         first = next(replies, pb.AnswerPart())
         if first.HasField("failure"):
             raise self._failure(first.failure)
         self._clinic = first.answer.clinic
-        content = wire.join(first.answer.size, (part.tensors for part in replies))
-        return wire.Packed(first.answer, from_bytes(content))
+        return wire.receive(first.answer, (part.tensors for part in replies))
 
     def _question(self, seconds: float) -> pb.Question:
         flower_run = self.flower_run & (2**64 - 1)

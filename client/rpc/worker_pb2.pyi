@@ -80,18 +80,26 @@ class Account(_message.Message):
     def __init__(self, epsilon: _Optional[float] = ..., head: _Optional[str] = ..., noise_multiplier: _Optional[float] = ..., evaluation_noise_multiplier: _Optional[float] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("clinic", "weight", "loss", "account", "size")
+    __slots__ = ("clinic", "weight", "loss", "account", "groups")
     CLINIC_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     ACCOUNT_FIELD_NUMBER: _ClassVar[int]
-    SIZE_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     clinic: str
     weight: int
     loss: float
     account: Account
+    groups: _containers.RepeatedCompositeFieldContainer[Group]
+    def __init__(self, clinic: _Optional[str] = ..., weight: _Optional[int] = ..., loss: _Optional[float] = ..., account: _Optional[_Union[Account, _Mapping]] = ..., groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ...) -> None: ...
+
+class Group(_message.Message):
+    __slots__ = ("name", "size")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    name: str
     size: int
-    def __init__(self, clinic: _Optional[str] = ..., weight: _Optional[int] = ..., loss: _Optional[float] = ..., account: _Optional[_Union[Account, _Mapping]] = ..., size: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
 
 class AnswerPart(_message.Message):
     __slots__ = ("answer", "tensors", "failure")

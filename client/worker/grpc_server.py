@@ -20,7 +20,7 @@ from melfed.client.worker.disclosure import BusyError, Telling
 from melfed.client.worker.service import Receive, Service, read_sealed
 from melfed.client.worker.work_queue import BUSY, StoppingError
 from melfed.common.errors import CancelledError, MelfedError, ServiceError, StudyError
-from melfed.common.tensors import from_bytes, to_bytes
+from melfed.common.tensors import from_bytes
 
 NAME = "melfed.Worker"
 WAITING = 8
@@ -90,18 +90,16 @@ class Servicer(WorkerServicer):
                 question = next(questions, pb.QuestionPart()).question
                 with self._room(question.size):
                     packed = ask(question, lambda: _received(question, questions))
-                content = to_bytes(packed.arrays)
+                head, files = wire.send(packed)
         except Exception as error:  # noqa: BLE001 (told apart there)
             yield pb.AnswerPart(failure=self._failure(error, question, context))
             return
-        head = pb.Answer()
-        head.CopyFrom(packed.head)
-        head.size = len(content)
         yield pb.AnswerPart(answer=head)
-        for part in wire.parts(content):
-            yield pb.AnswerPart(tensors=part)
+        for content in files:
+            for part in wire.parts(content):
+                yield pb.AnswerPart(tensors=part)
         if self._sent:
-            self._sent(len(content))
+            self._sent(sum(map(len, files)))
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:

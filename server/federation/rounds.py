@@ -106,6 +106,7 @@ class Rounds:
         else:
             self.members.record(Event.RUN_RESUMED, round=state.round, flower_run=self.terms.flower_run)
         check_tensors(state.model, shapes(self.initial))
+        self.initial = {}  # a round holds models enough
         self.folder.forget_after(state.round)
         if self.terms.deployed:
             change_state(self.folder.path, round=state.round)
@@ -186,6 +187,7 @@ class Rounds:
                     self.pending.keep(number, name, update)
                 self._take(total, name, update, together)
                 asking.answered += 1
+                del update  # before the next one is read: a large model's would be in memory twice
             self.members.tell(reply, name, total.absent)
         return total, cohort
 

@@ -108,7 +108,7 @@ def request(
     numbers = {"round": round_number, "protocol": MESSAGE_VERSION, "counts": counts}
     content = RecordDict({REQUEST: ConfigRecord({**numbers, **words})})
     if tensors is not None:
-        content[TENSORS] = ArrayRecord({PACKED: Array(pack(tensors))})
+        content[TENSORS] = ArrayRecord({PACKED: Array(**pack(tensors))})
     return content
 
 

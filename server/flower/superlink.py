@@ -134,6 +134,7 @@ def run_superlink(config: ServerConfig) -> None:
     settings["SQLITE_PRAGMAS"] = tuple((dict(settings["SQLITE_PRAGMAS"]) | PRAGMAS).items())
     _let_keys_come_back()
     _take_the_short_way()
+    _keep_large_objects_in_files()
     _write_seldom()
     _tell_of_stops(config)
     _take_replies_alone()
@@ -167,6 +168,14 @@ def _let_keys_come_back() -> None:
         return create(self, owner_aid, owner_name, public_key, *rest, **more)
 
     SqlLinkState.create_node = create_node  # type: ignore[method-assign]
+
+
+def _keep_large_objects_in_files() -> None:
+    from flwr.supercore.object_store import object_store_factory
+
+    from melfed.server.flower.object_files import FileObjectStore
+
+    vars(object_store_factory)["SqlObjectStore"] = FileObjectStore
 
 
 def _write_seldom() -> None:

@@ -44,7 +44,7 @@ from melfed.common.data.identity import scoped_id
 from melfed.common.data.records import LesionRecord
 from melfed.common.errors import ServiceError
 from melfed.common.study.protocol import StudyProtocol
-from melfed.common.tensors import from_bytes, to_bytes
+from melfed.common.tensors import in_group, to_bytes
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Pixels = npt.NDArray[np.uint8]
@@ -172,8 +172,10 @@ class AuditedClinic:
         first, *parts = ask(iter(stream), context)
         if first.HasField("failure"):
             return Seen(first.failure, {}, first.ByteSize())
-        received = b"".join(part.tensors for part in parts)
-        return Seen(first.answer, from_bytes(received), first.ByteSize() + len(received))
+        received = [part.tensors for part in parts]
+        groups = wire.receive(first.answer, received).groups
+        arrays = {name: array for group, held in groups.items() for name, array in in_group(group, held).items()}
+        return Seen(first.answer, arrays, first.ByteSize() + sum(map(len, received)))
 
     def _asked(self) -> Service:
         if self._service is None:

@@ -91,19 +91,20 @@ def memory_part(stack: Stack, rounds: int) -> dict[str, Any]:
     }
 
 
-def large_part(folder: Path) -> dict[str, Any]:
-    """Run the large study in a stack of its own; return seconds a round, peaks of memory, and the database's size."""
+def large_part(folder: Path, text: str = LARGE_STUDY) -> dict[str, Any]:
+    """Run a large study in a stack of its own; return seconds a round, peaks of memory, and the database's size."""
     study = folder / "large.yaml"
-    study.write_text(LARGE_STUDY)
+    study.write_text(text)
     (folder / "stack").mkdir()
     with Stack(folder / "stack", LARGE_IMAGES) as stack:
         stack.start()
         sealed = stack.seal(study)
-        peaks, database = Peaks(), [0]
+        peaks, database, objects = Peaks(), [0], [0]
 
         def look() -> None:
             peaks.look(daemon.pid for daemon in stack.daemons.values())
             database[0] = max(database[0], stack.database_bytes())
+            objects[0] = max(objects[0], stack.object_bytes())
 
         seconds = stack.run(sealed, "large", look)
         events = [row for row in rows(stack.run_folder("large") / "metrics.jsonl") if row["event"] == "round"]
@@ -121,6 +122,7 @@ def large_part(folder: Path) -> dict[str, Any]:
             "run_seconds": seconds,
             "peak_mb": {name: each.peak / MEGABYTE for name, each in peaks.roles.items()},
             "database_mb_peak": database[0] / MEGABYTE,
+            "objects_mb_peak": objects[0] / MEGABYTE,
             "database_mb_end": stack.database_bytes() / MEGABYTE,
         }
 

@@ -158,6 +158,14 @@ class Stack:
         """Bytes of SuperLink's database on disk, with its journal."""
         return sum(path.stat().st_size for path in (self.server / "state").glob("flower.db*"))
 
+    def object_bytes(self) -> int:
+        """Bytes of the pieces of arrays that SuperLink keeps in files."""
+        found = 0
+        for path in (self.server / "state" / "objects").glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                found += path.stat().st_size
+        return found
+
     def _provision(self) -> None:
         import yaml
 

@@ -4,12 +4,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from melfed.common.errors import RunError
-from melfed.common.tensors import TensorError, check_tensors, load_tensors, save_tensors, shapes
+from melfed.common.tensors import (
+    PackedTensors,
+    TensorError,
+    check_tensors,
+    from_bytes,
+    load_tensors,
+    save_tensors,
+    shapes,
+    to_bytes,
+)
 
 EXPECTED = {"a": (2, 3), "b": (), "c": (0,)}
 
@@ -140,3 +150,57 @@ def test_a_file_of_melfed_0_1_has_no_digest_and_is_read(tmp_path: Path) -> None:
 
     (tmp_path / "t").write_bytes(safetensors.numpy.save(good(), {"round": "3"}))
     assert load_tensors(tmp_path / "t")[1] == {"round": 3}
+
+
+def test_packed_tensors_are_read_when_somebody_looks_and_pass_as_they_are() -> None:
+    tensors = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0, np.float32)}
+    packed = PackedTensors(to_bytes(tensors))
+    assert to_bytes(packed) is packed.content
+    assert "_read" not in packed.__dict__
+    assert {name: tensor.tolist() for name, tensor in packed.items()} == {n: t.tolist() for n, t in tensors.items()}
+    assert len(packed) == 2
+    broken = PackedTensors(b"no file")
+    assert to_bytes(broken) == b"no file"
+    for look in (lambda: broken["w"], lambda: len(broken), lambda: list(broken), lambda: "w" in broken):
+        with pytest.raises(TensorError, match="tensors cannot be read"):
+            look()
+
+
+def test_a_file_without_a_sum_is_read_unless_it_must_have_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(to_bytes({"w": np.ones(3, np.float32)}))
+    assert load_tensors(path)[0]["w"].tolist() == [1, 1, 1]
+    with pytest.raises(RunError, match="holds other than what was written"):
+        load_tensors(path, summed=True)
+
+
+KINDS = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=8).filter(lambda name: name != "__metadata__" and name.isprintable()),
+        hnp.arrays(st.sampled_from(KINDS), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)),
+        max_size=5,
+    )
+)
+def test_a_files_bytes_are_those_of_the_library(tensors: dict[str, np.ndarray]) -> None:
+    assert to_bytes(tensors) == safetensors.numpy.save({name: np.ascontiguousarray(t).reshape(t.shape)
+                                                        for name, t in tensors.items()})  # fmt: skip
+
+
+def test_other_orders_in_memory_are_written_in_the_one() -> None:
+    tensor = np.arange(6, dtype=np.float32).reshape(2, 3)
+    turned = {"x": np.asfortranarray(tensor), "y": tensor.astype(">f4"), "z": tensor[:, ::-1]}
+    found = from_bytes(to_bytes(turned))
+    assert found["x"].tolist() == found["y"].tolist() == tensor.tolist()
+    assert found["z"].tolist() == tensor[:, ::-1].tolist()
+
+
+@pytest.mark.parametrize("tensor", [np.array([None]), np.zeros(2, complex), np.array(["text"]), np.zeros(1, "M8[s]")])
+def test_what_has_no_place_in_a_file_is_one_line(tensor: np.ndarray) -> None:
+    with pytest.raises(TensorError, match="tensors cannot be sent: x is"):
+        to_bytes({"x": tensor})
+    with pytest.raises(TensorError, match="cannot be sent"):
+        to_bytes({"__metadata__": np.zeros(1)})

@@ -25,7 +25,7 @@ from melfed.client.rpc import codec as wire
 from melfed.client.rpc import worker_pb2 as pb
 from melfed.client.rpc.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
 from melfed.common.messages import PACKED, pack, unpack
-from melfed.common.tensors import from_bytes, to_bytes
+from melfed.common.tensors import from_bytes
 
 MEGABYTES = 200
 Arrays = dict[str, np.ndarray]
@@ -104,7 +104,8 @@ class HostileWorker(WorkerServicer):
             done(deed)
         if deed == "endless":
             done(deed)
-            yield pb.AnswerPart(answer=pb.Answer(clinic=self.config.name, weight=reply.weight, size=2**30))
+            endless = pb.Group(name="tensors", size=2**30)
+            yield pb.AnswerPart(answer=pb.Answer(clinic=self.config.name, weight=reply.weight, groups=[endless]))
             while context.is_active():
                 yield pb.AnswerPart(tensors=bytes(1))
                 threading.Event().wait(0.2)
@@ -125,10 +126,9 @@ def _asked(questions: Iterator[pb.QuestionPart]) -> tuple[pb.Question, Arrays]:
 
 
 def _parts(packed: wire.Packed) -> Iterator[pb.AnswerPart]:
-    content = to_bytes(packed.arrays)
-    packed.head.size = len(content)
-    yield pb.AnswerPart(answer=packed.head)
-    yield from (pb.AnswerPart(tensors=part) for part in wire.parts(content))
+    head, files = wire.send(packed)
+    yield pb.AnswerPart(answer=head)
+    yield from (pb.AnswerPart(tensors=part) for content in files for part in wire.parts(content))
 
 
 def worker(config: ClinicConfig) -> None:
@@ -159,7 +159,7 @@ def messenger(config: ClinicConfig) -> None:
         return unpack("tensors", record)
 
     def packed(arrays: Mapping[str, Any]) -> Any:
-        return ArrayRecord({PACKED: Array(pack(arrays))})
+        return ArrayRecord({PACKED: Array(**pack(arrays))})
 
     def train(remote: Any, message: Any) -> Any:
         deed, content = deed_of(message.content["request"]["round"]), honest(remote, message)

@@ -60,7 +60,7 @@ def noised_scores_of(clinic: str, part: str, images: int) -> NoisyHistogram:
 
 
 def arrays(tensors: Mapping[str, np.ndarray]) -> ArrayRecord:
-    return ArrayRecord({PACKED: Array(pack(tensors))})
+    return ArrayRecord({PACKED: Array(**pack(tensors))})
 
 
 def held(record: ArrayRecord) -> dict[str, np.ndarray]:

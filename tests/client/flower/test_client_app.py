@@ -167,7 +167,7 @@ def test_a_message_without_tensors_is_refused(worker: ClinicWorker) -> None:
 
 
 def test_damaged_tensors_are_refused(worker: ClinicWorker, tensors: Tensors) -> None:
-    record = ArrayRecord({PACKED: Array(dtype="uint8", shape=(8,), stype="numpy.ndarray", data=b"no array")})
+    record = ArrayRecord({PACKED: Array(dtype="uint8", shape=(8,), stype=PACKED, data=b"no array")})
     config = ConfigRecord({"round": 1, "digest": worker.study.digest, "run": "run"})
     content = RecordDict({"request": config, "tensors": record})
     assert refusal(ask(app_of(worker), messages.TRAIN, content)).startswith("tensors cannot be read: ")
@@ -351,8 +351,8 @@ def test_a_deployed_app_asks_the_worker_on_its_socket(clinic: tuple[Path, Clinic
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"protocol": 1}, "the coordinator speaks protocol 1, this clinic 2; update melfed"),
-        ({"protocol": None}, "the coordinator speaks a protocol without a version, this clinic 2; update melfed"),
+        ({"protocol": 1}, "the coordinator speaks protocol 1, this clinic 3; update melfed"),
+        ({"protocol": None}, "the coordinator speaks a protocol without a version, this clinic 3; update melfed"),
         ({"study": None}, "the request brings no study; update melfed at the coordinator"),
         ({"study": 3}, "the request brings no study; update melfed at the coordinator"),
     ],

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from melfed.client.rpc import codec as wire
 from melfed.client.rpc import worker_pb2 as pb
 from melfed.client.rpc.api import Description, PrivacyAccount, TrainReply
+from melfed.client.rpc.codec import Packed
 from melfed.common import errors
 from melfed.common.errors import BudgetError, DeclinedError, MelfedError, ServiceError
 from melfed.common.metrics.histogram import ScoreHistogram
@@ -52,6 +53,11 @@ def histogram(seed: int) -> ScoreHistogram:
     return ScoreHistogram.from_scores(rng.random(5), np.arange(5) % 2, [str(place) for place in range(5)])
 
 
+def travelled(packed: wire.Packed) -> wire.Sent:
+    head, files = wire.send(packed)
+    return wire.receive(head, parts_of(files))
+
+
 def told(found: Histogram | None) -> dict[str, list[float]] | None:
     return None if found is None else found.to_lists()
 
@@ -68,7 +74,7 @@ def test_a_trained_answer_comes_back_as_it_was(
     sent = TrainReply(tensors, 120, loss, None if seed is None else histogram(seed), account)
     packed = wire.pack_trained(sent, "north")
     assert packed.head.clinic == "north"
-    found = wire.unpack_trained(packed)
+    found = wire.unpack_trained(travelled(packed))
     assert (found.weight, found.loss, found.account) == (120, loss, account)
     assert told(found.validation) == told(sent.validation)
     assert found.tensors.keys() == tensors.keys()
@@ -80,7 +86,7 @@ def test_a_trained_answer_comes_back_as_it_was(
 def test_a_scored_answer_comes_back_as_it_was(account: PrivacyAccount | None, parts: set[str]) -> None:
     scored = {part: histogram(place) for place, part in enumerate(sorted(parts))}
     packed = wire.pack_scored(scored, account, "north")
-    assert {part: told(each) for part, each in wire.unpack_scored(packed).items()} == {
+    assert {part: told(each) for part, each in wire.unpack_scored(travelled(packed)).items()} == {
         part: told(each) for part, each in scored.items()
     }
     assert wire.account_of(packed.head) == account
@@ -150,3 +156,48 @@ def test_other_than_so_many_bytes_are_refused_and_no_more_are_taken_than_said() 
 )
 def test_a_deadline_is_a_week_at_most_and_none_for_what_is_no_number(stated: float, seconds: float) -> None:
     assert wire.seconds_of(pb.Question(deadline_seconds=stated)) == seconds
+
+
+ARRAYS = {
+    "tensors/w": np.arange(300_000, dtype=np.float32),
+    "validation/low": np.array([1.0]),
+    "tensors/b": np.zeros((0, 2), np.float32),
+}
+
+
+def parts_of(files: list[bytes]) -> list[bytes]:
+    return [part for content in files for part in wire.parts(content)]
+
+
+def test_each_group_is_a_file_that_comes_back_as_it_was() -> None:
+    head, files = wire.send(Packed(pb.Answer(clinic="north", weight=7), ARRAYS))
+    assert [(group.name, group.size) for group in head.groups] == [
+        ("tensors", len(files[0])),
+        ("validation", len(files[1])),
+    ]
+    sent = wire.receive(head, parts_of(files))
+    assert [held.content for held in sent.groups.values()] == files, "not a byte was read or made anew"
+    assert (sent.head.clinic, sent.head.weight) == ("north", 7)
+    assert {f"{group}/{name}" for group, held in sent.groups.items() for name in held} == set(ARRAYS)
+    np.testing.assert_array_equal(sent.groups["tensors"]["w"], ARRAYS["tensors/w"])
+
+
+def test_of_a_reply_the_tensors_are_passed_on_unread() -> None:
+    head, files = wire.send(Packed(pb.Answer(), {"tensors/w": ARRAYS["tensors/w"]}))
+    reply = wire.unpack_trained(wire.receive(head, [b"x" * len(files[0])]))
+    with pytest.raises(TensorError, match="cannot be read"):
+        reply.tensors["w"]
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_other_bytes_than_were_said_are_refused(change: int) -> None:
+    head, files = wire.send(Packed(pb.Answer(), ARRAYS))
+    content = b"".join(files)
+    with pytest.raises(TensorError, match="bytes came, not"):
+        wire.receive(head, [content[:change] if change < 0 else content + b"!"])
+
+
+def test_more_than_may_be_is_refused_before_it_comes() -> None:
+    groups = [pb.Group(name=name, size=wire.MOST_TENSOR_BYTES) for name in ("tensors", "validation")]
+    with pytest.raises(TensorError, match="are too many"):
+        wire.receive(pb.Answer(groups=groups), iter([]))

@@ -75,7 +75,8 @@ def same(one: Packed, two: Packed) -> None:
 
 
 def test_a_round_is_trained_written_down_and_counted(clinic: Clinic) -> None:
-    reply = wire.unpack_trained(clinic.service.train(asked(2), tensors()))
+    head, files = wire.send(clinic.service.train(asked(2), tensors()))
+    reply = wire.unpack_trained(wire.receive(head, files))
     np.testing.assert_array_equal(reply.tensors["w"], TENSORS["w"] + 2)
     assert (reply.weight, reply.loss, reply.account) == (120, 0.25, None)
     assert reply.validation is not None

@@ -1,7 +1,6 @@
 """Requests to clinics and their replies: who answered, what, in which order, and what no bytes from outside may do."""
 
 import io
-import struct
 import zipfile
 from collections.abc import Callable
 from time import monotonic
@@ -178,17 +177,6 @@ def test_sizes_are_those_of_the_arrays() -> None:
     assert size(content) < 4 * 5050 + 300
 
 
-def npy(header: str, content: bytes = b"\0" * 8) -> bytes:
-    text = header.encode() + b"\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + content
-
-
-def saved(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
 def archive() -> bytes:
     file = io.BytesIO()
     np.savez(file, w=np.zeros(2, np.float32))
@@ -202,26 +190,37 @@ def zipped() -> bytes:
     return file.getvalue()
 
 
-GOOD = saved(pack({"w": np.arange(12, dtype=np.float32).reshape(3, 4)}))
-HEADER = "{{'descr': '{}', 'fortran_order': False, 'shape': {}}}"
+GOOD = pack({"w": np.arange(12, dtype=np.float32).reshape(3, 4)})["data"]
+
+
+def headed(header: str) -> bytes:
+    """A safetensors file of this header and twelve numbers."""
+    return len(header).to_bytes(8, "little") + header.encode() + bytes(48)
+
+
+TENSOR = '{{"w": {{"dtype": "{}", "shape": {}, "data_offsets": [0, {}]}}}}'
 MALFORMED = {
     "empty": b"",
     "cut": GOOD[:-1],
+    "more": GOOD + b"!",
     "text": b"no array at all",
-    "zip": b"PK\x03\x04abc",
     "zip of nothing": zipped(),
     "archive": archive(),
     "pickle": b"\x80\x04N.",
-    "objects": npy(HEADER.format("|O", "(1,)")),
-    "terabytes": npy(HEADER.format("<f4", "(1000000000000,)")),
-    "more than can be counted": npy(HEADER.format("<f4", f"({10**30},)")),
-    "shape of no numbers": npy(HEADER.format("<f4", "(True,)")),
-    "unbalanced": npy("(" * 5000),
-    "no dictionary": npy("{[]: 1}"),
+    "a header beyond the end": (2**40).to_bytes(8, "little") + b"{}",
+    "a header beyond all numbers": b"\xff" * 8 + b"{}",
+    "no dictionary": headed("[]"),
+    "unbalanced": headed("[" * 5000),
+    "objects": headed(TENSOR.format("O", [12], 48)),
+    "terabytes": headed(TENSOR.format("F32", [10**12], 48)),
+    "more than can be counted": headed(TENSOR.format("F32", [10**30], 48)),
+    "shape of no numbers": headed(TENSOR.format("F32", "[true]", 48)),
+    "a negative shape": headed(TENSOR.format("F32", [-12], 48)),
+    "offsets beyond the end": headed(TENSOR.format("F32", [13], 52)),
 }
 
 
-def sent(content: bytes, stype: str = "numpy.ndarray") -> Reply:
+def sent(content: bytes, stype: str = PACKED) -> Reply:
     return reply_of(tensors=ArrayRecord({PACKED: Array(dtype="uint8", shape=(3, 4), stype=stype, data=content)}))
 
 
@@ -231,9 +230,10 @@ def test_bytes_that_are_no_array_are_refused(name: str) -> None:
         sent(MALFORMED[name]).arrays("tensors")
 
 
-def test_arrays_of_another_serialisation_are_refused() -> None:
+@pytest.mark.parametrize("stype", ["numpy.ndarray", "torch.Tensor", ""])
+def test_arrays_of_another_serialisation_are_refused(stype: str) -> None:
     with pytest.raises(TensorError, match="tensors cannot be read"):
-        sent(GOOD, "torch.Tensor").arrays("tensors")
+        sent(GOOD, stype).arrays("tensors")
 
 
 @settings(deadline=None, max_examples=150)
