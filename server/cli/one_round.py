@@ -1,4 +1,4 @@
-"""Commands of `melfed-server` on finished runs of one round: solve, worth, forget. None of them asks a clinic."""
+"""Commands of `melfed-server` on finished runs of one round: solve, worth, forget; join, which asks one clinic."""
 
 import getpass
 import json
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melfed.common.errors import StudyError
+from melfed.common.errors import RunError, StudyError
 from melfed.common.terminal.console import JsonOption, errors, output
-from melfed.server.cli.options import path_of_run
+from melfed.server.cli.options import ConfigOption, path_of_run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -113,6 +113,35 @@ def forget(
         errors.print(f"note: {clinic} deletes its own copy with melfed-client forget {folder.identity}")
 
 
+def join(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name of a finished run of one round.", show_default=False)],
+    clinic: Annotated[str, typer.Argument(metavar="CLINIC", help="Its name.", show_default=False)],
+    config: ConfigOption = None,
+) -> None:
+    """Add a late clinic's release to a finished run of one round, and solve the head anew; nobody else is asked."""
+    from melfed.server.cli.options import own_configuration
+    from melfed.server.clinics.registry import read_clinics
+    from melfed.server.results.post_processing import NOT_EVALUATED, releases_of
+    from melfed.server.runs.folder import RunFolder
+    from melfed.server.runs.names import run_path
+    from melfed.server.runs.request import change_request, read_request
+    from melfed.server.runs.state import change_state
+
+    server = own_configuration(config)
+    folder = RunFolder.open(run_path(server, Path(run).name))
+    _, releases = releases_of(folder)
+    known = [record.name for record in read_clinics(server.clinics) if not record.revoked]
+    if clinic in releases:
+        raise RunError(f"{folder.path}: clinic {clinic} takes part in it already")
+    if clinic not in known:
+        raise RunError(f"{folder.path}: no approved clinic is called {clinic!r}; known: {', '.join(known)}")
+    names = dict.fromkeys((*read_request(folder.path).clinics, clinic))
+    change_request(folder.path, clinics=tuple(names), joins=(clinic,))
+    change_state(folder.path, wanted=True, status="queued", reason="")
+    output.print(f"{folder.path}: {clinic} is asked for its release; see melfed-server status", soft_wrap=True)
+    errors.print(f"note: {NOT_EVALUATED}; once it is there: melfed-server run --resume {folder.path.name}")
+
+
 def _worth_table(found: "Worth") -> "Table":
     from rich.table import Table
 
@@ -136,5 +165,5 @@ def _worth_table(found: "Worth") -> "Table":
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for function in (solve, worth, forget):
+    for function in (solve, worth, forget, join):
         app.command()(function)

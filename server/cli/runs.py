@@ -239,6 +239,7 @@ def _takes_no_part(said: "Said", digest: str) -> str:
 
 
 def _resumed(config: "ServerConfig", name: str, path: Path | None, overrides: "Sequence[str]") -> "RunFolder":
+    from melfed.server.results.solved import awaits_evaluation
     from melfed.server.runs.folder import RunFolder
     from melfed.server.runs.names import run_path
     from melfed.server.runs.request import read_request
@@ -251,7 +252,7 @@ def _resumed(config: "ServerConfig", name: str, path: Path | None, overrides: "S
         if theirs != mine:
             raise RunError(f"{folder.path}: a run of study {theirs[:12]}, not {mine[:12]}; resume with the same study")
     state = read_state(folder.path)
-    if state is not None and state.status == "completed":
+    if state is not None and state.status == "completed" and not awaits_evaluation(folder):
         raise RunError(f"{folder.path}: the run has finished already; its report is {folder.report}")
     return folder
 

@@ -10,12 +10,16 @@ from time import monotonic
 
 from melfed.common.audit.events import Event
 from melfed.common.messages import SUMMARISE
+from melfed.common.tensors import Tensors
 from melfed.server.federation.channel import Channel
+from melfed.server.federation.context import standing
 from melfed.server.federation.members import Absent, Asking
 from melfed.server.federation.reply_checks import USELESS
 from melfed.server.federation.rounds import Rounds
-from melfed.server.results.solved import solve_run, write_solution
+from melfed.server.results.post_processing import replace_head
+from melfed.server.results.solved import mark_evaluated, solve_run, write_solution
 from melfed.server.runs.checkpoints import Checkpoint
+from melfed.server.runs.outcome import Outcome
 from melfed.server.runs.releases import Release, Releases
 
 
@@ -30,6 +34,24 @@ class _Gathered:
 
 class OneRound(Rounds):
     """Conducts a study of one round."""
+
+    def join(self, channel: Channel) -> None:
+        """Add the releases of the expected clinics to a finished run; nobody else is asked.
+
+        The head is solved anew, and what was evaluated is taken back: it was another one.
+
+        Raises:
+            QuorumError: one of them did not release anything.
+            StoppedError, StorageError, RunError: as `conduct`.
+        """
+        with standing(self.folder, self.terms):
+            self._begin()
+            self.members.gather(channel)
+            gathered, _ = self._gather(channel, 1)
+            late = set(self.members.names.values())
+            self.members.need_quorum(len(late & gathered.releases.keys()), self.terms.clinics, gathered.absent)
+            replace_head(self.folder, self.study, gathered.releases)
+            self.members.remember()
 
     def _round(self, channel: Channel, number: int, _state: Checkpoint) -> Checkpoint:
         """Gather the moments, and solve the head; return the state with it, checkpointed."""
@@ -60,7 +82,7 @@ class OneRound(Rounds):
                 "clinics": clinics,
             }
         )
-        write_solution(self.folder, solution, evaluated=True)
+        write_solution(self.folder, solution)
         after = Checkpoint(number, self.study.digest, model, {})
         self._save(after)
         self.members.record(
@@ -75,6 +97,11 @@ class OneRound(Rounds):
         )
         self.observer.round_finished(number, None, seconds)
         return after
+
+    def _evaluate(self, channel: Channel, model: Tensors) -> Outcome:
+        outcome = super()._evaluate(channel, model)
+        mark_evaluated(self.folder)
+        return outcome
 
     def _gather(self, channel: Channel, number: int) -> tuple[_Gathered, int]:
         """Return the releases that are here and those that come, and how many clinics there are."""

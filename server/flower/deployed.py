@@ -76,9 +76,9 @@ def conduct_run(config: ServerConfig, run: str, grid: Grid, flower_run: int) -> 
     """
     path = run_path(config, run)
     with only_one(path / CONDUCTED, f"run {run} is conducted", HANDOVER_SECONDS):
-        folder = RunFolder.open(path)
+        folder, request = RunFolder.open(path), read_request(path)
         terms = Conduct(
-            expected=frozenset(read_request(path).clinics),
+            expected=frozenset(request.joins or request.clinics),
             poll_seconds=POLL_SECONDS,
             deployed=True,
             version=version("melfed"),
@@ -92,10 +92,15 @@ def _conduct(config: ServerConfig, folder: RunFolder, terms: Conduct, grid: Grid
     from melfed.common.model.classifier import trainable_tensors
     from melfed.common.study.build import build_study_classifier
     from melfed.server.federation.conductor import conductor
+    from melfed.server.federation.one_round import OneRound
     from melfed.server.results.finalize import Finished, finish, told_data
+    from melfed.server.results.solved import awaits_evaluation
+    from melfed.server.runs.request import change_request
     from melfed.server.runs.summary import PublicData
 
-    if (folder.path / "summary.json").exists():  # killed between its last file and its last word
+    joins = read_request(folder.path).joins
+    finished = (folder.path / "summary.json").exists()
+    if finished and not joins and not awaits_evaluation(folder):  # killed between its last file and its last word
         with standing(folder, terms):
             write_report(folder)
         completed(folder, terms)
@@ -104,7 +109,13 @@ def _conduct(config: ServerConfig, folder: RunFolder, terms: Conduct, grid: Grid
         study = folder.study()
         model = build_study_classifier(study, config.weights_folder)
         rounds = conductor(study)(study, folder, trainable_tensors(model), terms, Silent())
-    rounds.conduct(exchange.FlowerChannel(listening(grid, config.clinics_said, study.digest)))
+    channel = exchange.FlowerChannel(listening(grid, config.clinics_said, study.digest))
+    if joins and isinstance(rounds, OneRound):
+        rounds.join(channel)
+        change_request(folder.path, joins=())
+        completed(folder, terms)
+        return
+    rounds.conduct(channel)
     with standing(folder, terms):
         outcome = rounds.outcome
         if outcome is None:

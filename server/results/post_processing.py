@@ -5,6 +5,7 @@ How good a head is on patients is another question: histograms of scores belong 
 question to the clinics, and a new charge.
 """
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,8 @@ from melfed.server.runs.checkpoints import Checkpoint, save_checkpoint
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.outcome import Outcome
 from melfed.server.runs.releases import Release, Releases
+from melfed.server.runs.request import NAME as REQUEST
+from melfed.server.runs.request import change_request, read_request
 from melfed.server.runs.summary import PublicData
 
 WORTH_SOLVER: Final = "discriminant"
@@ -108,7 +111,7 @@ def write_head(folder: RunFolder, out: Path, terms: Terms) -> Solution:
     made = RunFolder(out)
     write_text(out / "study.yaml", study_yaml(study))
     _write_model(folder, made, study, solution)
-    write_solution(made, solution, evaluated=False)
+    write_solution(made, solution)
     return solution
 
 
@@ -134,6 +137,10 @@ def without(folder: RunFolder, clinic: str, by: str) -> Solution:
     store.forget(clinic)
     _delete_simulated(folder, clinic)
     del releases[clinic]
+    if (folder.path / REQUEST).exists():
+        clinics = tuple(name for name in read_request(folder.path).clinics if name != clinic)
+        change_request(folder.path, clinics=clinics)
+        _forget_member(folder, clinic)
     solution = replace_head(folder, study, releases)
     _record(folder, "forgotten", clinic, by)
     return solution
@@ -146,7 +153,7 @@ def replace_head(folder: RunFolder, study: StudyProtocol, releases: Mapping[str,
     tensors = solution.tensors()
     _write_model(folder, folder, study, solution)
     save_checkpoint(folder.checkpoints, Checkpoint(1, study.digest, tensors, {}))
-    write_solution(folder, solution, evaluated=False)
+    write_solution(folder, solution)
     folder.forget_evaluation()
     counts = {name: release.counts for name, release in releases.items()}
     summary = summarise(study, folder, before.data, Outcome({"": tensors}, counts, {}), before.seconds, before.device)
@@ -174,6 +181,16 @@ def _delete_simulated(folder: RunFolder, clinic: str) -> None:
     for path in folder.ledgers.glob("*.moments-*.safetensors") if folder.ledgers.is_dir() else ():
         if path.name.startswith(f"{name}.moments-"):
             path.unlink(missing_ok=True)
+
+
+def _forget_member(folder: RunFolder, clinic: str) -> None:
+    """Take a clinic out of what a deployed run remembers of its clinics."""
+    try:
+        content = json.loads(folder.members.read_bytes())
+        del content["clinics"][clinic]
+    except (OSError, ValueError, KeyError):
+        return  # it is not there, or the clinics say again what was in it
+    write_text(folder.members, json.dumps(content, indent=1) + "\n")
 
 
 def _record(folder: RunFolder, event: str, clinic: str, by: str) -> None:

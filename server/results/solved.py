@@ -93,10 +93,23 @@ def solve_run(study: StudyProtocol, releases: Mapping[str, Release], terms: Term
     return Solution(head, terms, tuple(sorted(releases)))
 
 
-def write_solution(folder: RunFolder, solution: Solution, *, evaluated: bool) -> None:
-    """Write `solution.json`. Raises StorageError."""
-    record = SolutionRecord(terms=solution.terms, clinics=solution.clinics, evaluated=evaluated)
+def write_solution(folder: RunFolder, solution: Solution) -> None:
+    """Write `solution.json` of a head that nobody has evaluated yet. Raises StorageError."""
+    _write(folder, SolutionRecord(terms=solution.terms, clinics=solution.clinics))
+
+
+def mark_evaluated(folder: RunFolder) -> None:
+    """Write down that the clinics have evaluated a run's head. Raises RunError, StorageError."""
+    _write(folder, read_solution(folder).model_copy(update={"evaluated": True}))
+
+
+def _write(folder: RunFolder, record: SolutionRecord) -> None:
     write_text(folder.path / NAME, record.model_dump_json(indent=1) + "\n")
+
+
+def awaits_evaluation(folder: RunFolder) -> bool:
+    """Tell whether a run's head was solved anew since its clinics evaluated one. Raises RunError."""
+    return (folder.path / NAME).exists() and not read_solution(folder).evaluated
 
 
 def read_solution(folder: RunFolder) -> SolutionRecord:

@@ -28,6 +28,7 @@ class RunRequest(Section):
 
     clinics: tuple[str, ...] = Field(min_length=1, description="names of the clinics that take part")
     recipe: tuple[Chosen, ...] = ()
+    joins: tuple[str, ...] = Field((), description="of a finished run of one round: whose releases are to be added")
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -69,6 +70,13 @@ def read_request(folder: Path) -> RunRequest:
     except (OSError, ValidationError) as error:
         problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise RunError(f"{path}: cannot be read ({problem}); the run folder is damaged, start a new run") from None
+
+
+def change_request(folder: Path, **changes: object) -> RunRequest:
+    """Write a run's request with some fields replaced, and return it. Raises RunError, StorageError."""
+    changed = RunRequest.model_validate({**dict(read_request(folder)), **changes})
+    write_text(folder / NAME, changed.model_dump_json(indent=1) + "\n")
+    return changed
 
 
 def _scalar(value: object) -> bool | int | float | str | None:

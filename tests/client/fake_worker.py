@@ -15,11 +15,13 @@ from melfed.client.worker.service import Service
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import MelfedError, StudyError
 from melfed.common.metrics.histogram import ScoreHistogram
+from melfed.common.moments.noisy_moments import NoisyMoments
 from melfed.common.study.protocol import StudyProtocol
 from tests.client.small import small_study
 
 STUDY = small_study()
 PRIVATE = small_study(name="private", privacy={"unit": "patient", "noise_multiplier": 3.0, "recipe": "manual"})
+MOMENTS = NoisyMoments(np.arange(6), np.arange(6) - 3, np.array([4.0]))
 TENSORS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0, np.float32)}
 
 
@@ -31,7 +33,7 @@ class FakeWorker:
         self.checkpoint: Callable[[], None] | None = None
         self.policies: list[ClinicPolicy] = []
         self.trained: list[tuple[str, int]] = []
-        self.evaluated = 0
+        self.evaluated = self.summarised = 0
         self.begun, self.go = threading.Event(), threading.Event()
         self.go.set()
         self.error: Exception | None = None
@@ -71,6 +73,13 @@ class FakeWorker:
         validation = ScoreHistogram.from_scores(np.array([0.2, 0.9]), np.array([0, 1]), ["p1", "p2"])
         learnt = {name: np.asarray(tensor + np.float32(round_number)) for name, tensor in tensors.items()}
         return TrainReply(learnt, 120, 0.25, validation if round_number > 1 else None, self.account())
+
+    def summarise(self, digest: str, run: str = "") -> dict[str, NoisyMoments]:
+        if digest != self.study.digest:
+            raise StudyError("another study")
+        self._work()
+        self.summarised += 1
+        return {"train": MOMENTS, "validation": NoisyMoments.empty(2)}
 
     def evaluate(self, tensors: Mapping[str, np.ndarray], digest: str, run: str = "") -> dict[str, ScoreHistogram]:
         self._work()

@@ -12,6 +12,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.task_identity import TaskIdentity
 
 from melfed.client.privacy.noise import NoiseSource
+from melfed.client.privacy.noised_moments import noised_moments
 from melfed.client.privacy.noisy_evaluation import noised_histograms
 from melfed.common import messages
 from melfed.common.compression import compressed
@@ -19,11 +20,12 @@ from melfed.common.messages import PACKED, pack, unpack
 from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.metrics.noisy_histogram import NoisyHistogram
 from melfed.common.metrics.score_edges import edges_around
+from melfed.common.moments.noisy_moments import NoisyMoments
 from melfed.common.seeds import seed_for
 from melfed.common.study.count_noise import unit_parts
 from melfed.common.study.protocol import FederationSpec, PrivacySpec, StudyProtocol, validates
+from melfed.server.federation.conductor import conductor
 from melfed.server.federation.context import Conduct
-from melfed.server.federation.rounds import Rounds
 from melfed.server.flower import channel as exchange
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.outcome import Outcome
@@ -82,7 +84,12 @@ class FakeClinic:
     def __call__(self, message: Message) -> Answer:
         kind = message.metadata.message_type
         self.asked.append((kind, int(str(message.content.config_records["request"]["round"]))))
-        answer = {messages.DESCRIBE: self.describe, messages.TRAIN: self.train, messages.EVALUATE: self.evaluate}[kind]
+        answer = {
+            messages.DESCRIBE: self.describe,
+            messages.TRAIN: self.train,
+            messages.SUMMARISE: self.summarise,
+            messages.EVALUATE: self.evaluate,
+        }[kind]
         return self.tamper.get(kind, lambda content: content)(answer(message.content))
 
     def describe(self, _request: RecordDict) -> RecordDict:
@@ -135,6 +142,17 @@ class FakeClinic:
             return np.random.default_rng(seed_for(0, self.name, number, name)).standard_normal(shape)
 
         return {n: (0.5 * tensor + noise(n, tensor.shape)).astype(np.float32) for n, tensor in model.items()}
+
+    def summarise(self, request: RecordDict) -> RecordDict:
+        moments = {part: arrays(self.moments(part).to_arrays()) for part in messages.SUMMARISED}
+        return self.with_account(RecordDict({"request": request.config_records["request"], **moments}), 1)
+
+    def moments(self, part: str) -> NoisyMoments:
+        """The moments of a part, the same each time."""
+        rng, units = np.random.default_rng(seed_for(0, self.name, part)), self.images if part == "train" else 9
+        features = rng.normal(0, 0.4, (units, self.study.model.neck or 1)).astype(np.float32)
+        content = (features, np.arange(units) % 3 == 0, [str(unit) for unit in range(units)])
+        return noised_moments({part: content}, NOISE, NoiseSource(rng.bytes))[part]
 
     def evaluate(self, request: RecordDict) -> RecordDict:
         histograms = {part: self.scores(part, images) for part, images in {"validation": 9, "test": 12}.items()}
@@ -265,7 +283,7 @@ class Run:
         self.terms = Conduct(**{"expected": expected, "stop": self.stop, "poll_seconds": POLL_SECONDS, **conduct})
 
     def conduct(self) -> Outcome:
-        rounds = Rounds(self.study, self.folder, self.initial, self.terms, self.observer)
+        rounds = conductor(self.study)(self.study, self.folder, self.initial, self.terms, self.observer)
         rounds.conduct(exchange.FlowerChannel(self.grid))
         assert rounds.outcome is not None
         return rounds.outcome

@@ -21,7 +21,7 @@ from melfed.client.rpc.remote import RemoteWorker
 from melfed.common.errors import CancelledError, DeclinedError, MelfedError, ServiceError, StudyError
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import TensorError
-from tests.client.fake_worker import PRIVATE, STUDY, TENSORS, Clinic
+from tests.client.fake_worker import MOMENTS, PRIVATE, STUDY, TENSORS, Clinic
 from tests.client.served import served
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -61,6 +61,19 @@ def test_describe(clinic: Clinic, folder: Path) -> None:
     assert worker.clinic == "north"
     row = json.loads((folder / "audit.jsonl").read_text())
     assert (row["kind"], row["run"], row["flower_run"]) == ("describe", "run", 7)
+
+
+def test_summarise(clinic: Clinic, folder: Path) -> None:
+    worker = remote(folder, study=PRIVATE)
+    summarised = worker.summarise(PRIVATE.digest, "run")
+    assert {part: moments.features for part, moments in summarised.items()} == {"train": 2, "validation": 2}
+    assert summarised["train"].to_arrays().keys() == MOMENTS.to_arrays().keys()
+    assert all(np.array_equal(summarised["train"].to_arrays()[n], a) for n, a in MOMENTS.to_arrays().items())
+    account = worker.account()
+    assert account is not None
+    assert account.noise_multiplier == 3.0
+    with pytest.raises(StudyError, match="the request means study"):
+        worker.summarise("f" * 64, "run")
 
 
 def test_train(clinic: Clinic, folder: Path) -> None:

@@ -243,6 +243,17 @@ def test_work_that_a_later_flower_run_waits_for_too_goes_on(clinic: Clinic, pool
     same(first.result(60), second.result(60))
 
 
+def test_moments_are_kept_in_one_place_where_they_can_be_deleted(clinic: Clinic) -> None:
+    """The guard's, which gives them again: not in the outbox too."""
+    first = clinic.service.summarise(asked(study=PRIVATE), dict)
+    again = clinic.service.summarise(asked(study=PRIVATE), dict)
+    assert all(np.array_equal(first.arrays[name], array) for name, array in again.arrays.items())
+    assert clinic.ready(PRIVATE).summarised == 2
+    assert not list(clinic.outbox.folder.iterdir())
+    with pytest.raises(StudyError, match="round 9: study private has rounds 1 to 2"):
+        clinic.service.summarise(asked(9, PRIVATE), dict)
+
+
 def test_stopping_ends_the_work_and_takes_no_more(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     clinic = Clinic(tmp_path)
     worker = clinic.ready()
