@@ -25,10 +25,10 @@ def test_what_is_written_appended_cut_and_renamed_is_read(kind: type[Disk], tmp_
     disk.truncate(path, 3)
     disk.sync(path)
     disk.write(other, b"other")
-    disk.write(other, b"short")
+    disk.write(other, b"new")
     disk.rename(other, path)
     disk.sync_folder(path.parent)
-    assert (disk.read(path), disk.read(other)) == (b"short", None)
+    assert (disk.read(path), disk.read(other)) == (b"new", None)
 
 
 def test_folders_and_files_are_private_and_those_above_are_made(tmp_path: Path) -> None:

@@ -40,3 +40,12 @@ def test_bins_that_hold_nobody_are_joined_and_the_others_keep_their_edges() -> N
     assert set(found.edges) == {edge for edge in whole.edges if low <= edge <= high}
     for name in CLASSES:
         assert abs(found.counts[name][[0, -1]]).max() < 1e-6
+
+
+def test_the_threshold_of_a_decision_stays_an_edge_however_far_the_scores_lie_from_it() -> None:
+    logits, targets = binormal(np.random.default_rng(0), 120, 600)
+    found = focus(noised(logits - 40, targets, 0.0, SeededNoise(0), edges_around(-42.0, 1.0)))
+    assert found.edges[-1] == 0
+    assert found.edges[-2] < -1, "all others are where the scores are"
+    for name in CLASSES:
+        assert abs(found.counts[name][-1]) < 1e-6

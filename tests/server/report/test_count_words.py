@@ -1,5 +1,6 @@
 """How numbers that clinics tell are spoken of: what they are of, and with what noise."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def test_noised_numbers_are_of_units_with_their_noise_and_that_of_the_sums(tmp_p
     assert words.startswith(
         "All data are counted in patients, whose numbers each clinic told once, with noise of about "
     )
-    assert "the sums have noise of about" in words
+    noises = [clinic.counted.patients_noise for clinic in noised.clinics]
+    assert f"the sums have noise of about {round(math.hypot(*noises))} (" in words  # independent: squares add up
+    assert round(math.hypot(*noises)) != round(sum(noises))
     assert "estimates from noisy histograms, which count every patient once" in words
     described = of_data(noised)
     assert described is not None
