@@ -66,16 +66,19 @@ class Reply:
 
     def arrays(self, name: str) -> dict[str, npt.NDArray[np.generic]]:
         """Return a record of arrays by its name; empty where the reply lacks it. Raises TensorError."""
-        return unpack(name, self.content.array_records.get(name, ArrayRecord()))
+        found = self.content.get(name)  # not by `array_records`, which goes through all records at each call
+        return unpack(name, found if isinstance(found, ArrayRecord) else {})
 
     def number(self, record: str, key: str) -> float:
         """Return a metric; NaN where the reply lacks it."""
-        value = self.content.metric_records.get(record, MetricRecord()).get(key, math.nan)
+        found = self.content.get(record)
+        value = found.get(key, math.nan) if isinstance(found, MetricRecord) else math.nan
         return float(value) if isinstance(value, int | float) else math.nan
 
     def text(self, record: str, key: str) -> str:
         """Return a setting as text; empty where the reply lacks it."""
-        return str(self.content.config_records.get(record, ConfigRecord()).get(key, ""))
+        found = self.content.get(record)
+        return str(found.get(key, "")) if isinstance(found, ConfigRecord) else ""
 
 
 class MessageGrid(Protocol):
@@ -114,7 +117,7 @@ def request(
 
 def size(content: RecordDict) -> int:
     """Return the bytes of a message's arrays; the few numbers and names beside them are left out."""
-    return sum(record.count_bytes() for record in content.array_records.values())
+    return sum(record.count_bytes() for record in content.values() if isinstance(record, ArrayRecord))
 
 
 def online(grid: MessageGrid) -> dict[int, Node]:
@@ -217,6 +220,7 @@ class _Errands:
 
     def __init__(self, grid: MessageGrid, kind: str, content: RecordDict, terms: RequestTerms, asker: Asker) -> None:
         self.grid, self.kind, self.content, self.terms, self.asker = grid, kind, content, terms, asker
+        self.group = str(content.config_records[REQUEST]["round"])
         self.started = monotonic()
         self.looked = -math.inf
         self.open: dict[int, _Errand] = {}
@@ -301,7 +305,7 @@ class _Errands:
             self.content,
             dst_node_id=node,
             message_type=self.kind,
-            group_id=str(self.content.config_records[REQUEST]["round"]),
+            group_id=self.group,
             ttl=max(self._left(), 0.0) + SLACK_SECONDS,
         )
         # One at a time: of several, Flower does not always tell which could not be sent.
@@ -350,5 +354,5 @@ def _reply(node: int, message: Message) -> Reply:
 
 
 def _reason(content: RecordDict, kind: str) -> str | None:
-    record = content.config_records.get(kind)
-    return None if record is None else str(record.get("reason") or f"{kind} without a reason")
+    record = content.get(kind)
+    return str(record.get("reason") or f"{kind} without a reason") if isinstance(record, ConfigRecord) else None

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from time import monotonic, process_time
@@ -85,6 +86,8 @@ class AnsweringGrid:
     def __init__(self, clinics: int, study: StudyProtocol) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self.clinics, self.study, self.sent = clinics, study, 0
+        self.spent = 0.0
+        """Seconds of processor time in which answers were made."""
         self.arrived: dict[str, Message] = {}
         scores = ScoreHistogram.from_scores([-0.5, 0.25], [0, 1], ["a", "b"])
         self.scores = ArrayRecord({PACKED: Array(pack(scores.to_arrays()))})
@@ -93,17 +96,18 @@ class AnsweringGrid:
         """Return a node a clinic."""
         return [NodeInfo(node_id=number) for number in range(1, self.clinics + 1)]
 
-    def push_messages(self, messages: list[Message]) -> list[str]:
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Answer messages."""
-        identities = []
+        identities, started = [], process_time()
         for message in messages:
             self.sent += 1
             identities.append(str(self.sent))
             message.metadata.__dict__["_message_id"] = identities[-1]
             self.arrived[identities[-1]] = Message(self._answer(message), reply_to=message)
+        self.spent += process_time() - started
         return identities
 
-    def pull_messages(self, message_ids: list[str]) -> list[Message]:
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the answers one at a time, as they come from clinics that train."""
         first = next(iter(message_ids))
         return [self.arrived.pop(first)]
@@ -127,30 +131,31 @@ class AnsweringGrid:
 
 
 class _Cost(Silent):
-    """Measures the processor time of each round."""
+    """Measures the processor time of each round, without that of the answering clinics."""
 
-    def __init__(self) -> None:
+    def __init__(self, grid: AnsweringGrid) -> None:
+        self.grid, self.started_at = grid, 0.0
         self.rounds: list[float] = []
-        self.started_at = 0.0
 
     def round_started(self, round_number: int, clinics: list[str]) -> None:  # noqa: ARG002
         """See `melfed.server.federation.observer.Observer`."""
-        self.started_at = process_time()
+        self.started_at = process_time() - self.grid.spent
 
     def round_finished(self, round_number: int, loss: float | None, seconds: float) -> None:  # noqa: ARG002
         """See `melfed.server.federation.observer.Observer`."""
-        self.rounds.append(process_time() - self.started_at)
+        self.rounds.append(process_time() - self.grid.spent - self.started_at)
 
 
 def coordinator(clinics: int, study: StudyProtocol, folder: Path) -> float:
     """Return the milliseconds of processor time that a round costs the coordinator, by clinic (median of the rounds).
 
-    Asking, checking, the mean and the checkpoint are counted, and the clinics of `AnsweringGrid` with them.
+    Asking, checking, the mean, the clinics' validation metrics and the checkpoint are counted.
     """
-    cost = _Cost()
+    grid = AnsweringGrid(clinics, study)
+    cost = _Cost(grid)
     initial = trainable_tensors(build_study_classifier(study))
     rounds = Rounds(study, RunFolder.create(folder, study), initial, Conduct(clinics, poll_seconds=0.0), cost)
-    rounds.conduct(FlowerChannel(AnsweringGrid(clinics, study)))
+    rounds.conduct(FlowerChannel(grid))
     return median(cost.rounds) / clinics * 1000
 
 

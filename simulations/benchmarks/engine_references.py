@@ -65,7 +65,7 @@ def fit(model: torch.nn.Module, part: Part, study: StudyProtocol) -> float:
     )
     model.train()
     total = 0.0
-    for chosen in torch.randperm(len(part.targets)).split(spec.batch_size):
+    for chosen in torch.randperm(len(part.targets)).split(spec.batch_size):  # type: ignore[no-untyped-call]
         optimizer.zero_grad()
         loss = F.binary_cross_entropy_with_logits(model(part.pixels[chosen]), part.targets[chosen])
         loss.backward()  # type: ignore[no-untyped-call]
