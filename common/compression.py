@@ -10,7 +10,7 @@ What is rounded has been noised before, in a private study, and what chance adds
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ Compressed = dict[str, npt.NDArray[np.uint8]]
 
 BLOCK = 1 << 16
 _SCALE: Final = np.dtype("<f4")
-_TYPES: Final = {"float16": np.dtype("<f2"), "int8": np.dtype("i1")}
+_TYPES: Final[Mapping[str, np.dtype[Any]]] = {"float16": np.dtype("<f2"), "int8": np.dtype("i1")}
 _LEVELS: Final = 127
 _LARGEST_HALF: Final = 2.0**15
 _BITS, _FINEST = 11, -24
@@ -105,7 +105,7 @@ def _update(name: str, sent: npt.NDArray[np.generic], model: Array, kind: Kind) 
     if not 0 <= scale < np.inf:
         raise TensorError(f"tensor {name} holds values that are not finite")
     with np.errstate(over="ignore", invalid="ignore"):
-        change = content[_SCALE.itemsize :].view(_TYPES[kind]).astype(np.float32)
+        change: Array = content[_SCALE.itemsize :].view(_TYPES[kind]).astype(np.float32)
         change *= scale
         change += model.reshape(-1)
     return change.reshape(model.shape)

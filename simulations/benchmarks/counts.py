@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from melfed.client.privacy.noise import NoiseSource
@@ -55,7 +56,8 @@ def auroc(study: "StudyProtocol", virtual: "VirtualClinics", kind: type[ClinicWo
             total = RoundMean(study.federation, tensors, study.federation.largest_clinic * len(workers))
             for worker in workers:
                 reply = worker.train(tensors, number, study.digest, "run")
-                total.add(worker.clinic, reply.tensors, reply.weight)
+                update = {name: np.asarray(tensor, np.float32) for name, tensor in reply.tensors.items()}
+                total.add(worker.clinic, update, reply.weight)
             tensors = total.mean()
         tests = [worker.evaluate(tensors, study.digest, "run")["test"] for worker in workers]
     value = metrics_of(pooled(tests)).auroc.value
