@@ -75,7 +75,6 @@ PINS: Final[Mapping[str, Mapping[str, str]]] = {
         "flwr.server.superlink.linkstate.sql_linkstate:SqlLinkState.store_traffic": "cc82e5eaf2bb9665",
         "flwr.supercore.error:ApiErrorCode": "d5e9ed6a18a359fc",
         "flwr.supercore.error:FlowerError": "5791034e46095dd6",
-        "flwr.supercore.http_logging:get_uvicorn_log_config": "3633a4dbbef5a4b1",
         "flwr.supercore.inflatable.inflatable_object:get_object_id": "1c9d6716beb15b07",
         "flwr.supercore.inflatable.inflatable_utils:validate_object_content": "86b85558c2b3596b",
         "flwr.supercore.object_store.object_store_factory:ObjectStoreFactory": "8737747562399b1a",
@@ -128,6 +127,12 @@ PINS: Final[Mapping[str, Mapping[str, str]]] = {
         "flwr.supercore.runtime_version_compatibility:RuntimeVersionMetadata": "34b1c5192929dbab",
         "flwr.supernode.fleet_http_client:FleetHttpClient": "9f33ca6d39a8f428",
         "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor": "a032beb3c41bf1bb",
+    },
+    "local simulation": {
+        "flwr.common.constant:ErrorCode": "4889fc3e5b669ac5",
+        "flwr.common.constant:PARTITION_ID_KEY": "177d54c2f7c1203d",
+        "flwr.app.metadata:Metadata": "c100545b53869976",
+        "flwr.supercore.task_identity:TaskIdentity": "49ac1df12b140345",
     },
     "simulation": {
         "flwr.common.constant:ErrorCode": "4889fc3e5b669ac5",

@@ -166,7 +166,8 @@ class Members:
 
     def nodes_of(self, names: list[str]) -> dict[int, str]:
         """Return the nodes of these clinics, in the order of their names; without those that have none now."""
-        return {node: name for node, name in self.names.items() if name in names}
+        wanted = set(names)
+        return {node: name for node, name in self.names.items() if name in wanted}
 
     def most_weight(self, names: Iterable[str]) -> int:
         """Return the largest sum of weights that these clinics may have in the mean, by their own words."""

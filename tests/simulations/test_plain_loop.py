@@ -29,7 +29,7 @@ from melfed.common.tensors import Tensors
 from melfed.server.aggregation.mean import RoundMean
 from melfed.server.runs.folder import RunFolder
 from melfed.simulations.baselines import Baseline
-from melfed.simulations.engine.engine import Simulation
+from melfed.simulations.engine.partition_worker import Simulation
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.small import CPU, small_model, small_study
 from tests.in_process import InProcessGrid, SilentObserver, conduct
