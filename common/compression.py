@@ -23,7 +23,7 @@ Compressed = dict[str, npt.NDArray[np.uint8]]
 
 BLOCK = 1 << 16
 _SCALE: Final = np.dtype("<f4")
-_TYPES: Final[dict[Kind, np.dtype[Any]]] = {"float16": np.dtype("<f2"), "int8": np.dtype("i1")}
+_TYPES: Final[Mapping[str, np.dtype[Any]]] = {"float16": np.dtype("<f2"), "int8": np.dtype("i1")}
 _LEVELS: Final = 127
 _LARGEST_HALF: Final = 2.0**15
 _BITS, _FINEST = 11, -24

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from melfed.client.privacy.noise import NoiseSource

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from melfed.client.rpc import codec as wire
 from melfed.client.rpc import worker_pb2 as pb
 from melfed.client.rpc.api import Description, PrivacyAccount, TrainReply
-from melfed.client.rpc.codec import Packed
+from melfed.client.rpc.codec import Packed, Sent
 from melfed.common import errors
 from melfed.common.errors import BudgetError, DeclinedError, MelfedError, ServiceError
 from melfed.common.metrics.histogram import ScoreHistogram
@@ -53,9 +53,9 @@ def histogram(seed: int) -> ScoreHistogram:
     return ScoreHistogram.from_scores(rng.random(5), np.arange(5) % 2, [str(place) for place in range(5)])
 
 
-def travelled(packed: wire.Packed) -> wire.Sent:
+def travelled(packed: Packed) -> Sent:
     head, files = wire.send(packed)
-    return wire.receive(head, parts_of(files))
+    return wire.receive(head, files)
 
 
 def told(found: Histogram | None) -> dict[str, list[float]] | None:
