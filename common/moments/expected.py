@@ -59,10 +59,10 @@ def expected_auroc(study: StudyProtocol, clinics: int, weights_dir: Path | None 
     privacy, file = study.privacy, study_weights(study, weights_dir)
     if study.federation.mode != "one_round" or privacy is None or run_metadata(file) is None:
         return None
-    head = load_tensors(file.path)[0].get("head.weight")
-    if head is None or head.shape != (1, study.model.neck) or not head.any():
+    head, features = load_tensors(file.path)[0].get("head.weight"), study.model.neck or 0
+    if head is None or head.shape != (1, features) or not head.any():
         return None
-    direction, features = head[0].astype(np.float64), head.shape[1]
+    direction = head[0].astype(np.float64)
     difference = direction / features
     sigma = math.sqrt(clinics) * moments_multiplier(privacy)
     best = binormal_auroc(float(direction @ difference), 2 * float(direction @ direction) / features)
