@@ -14,6 +14,7 @@ from melfed.common.errors import RunError
 from melfed.common.files import write_text
 from melfed.common.model.classifier import trainable_tensors
 from melfed.common.model.inference import pick_device
+from melfed.common.moments.expected import require_useful
 from melfed.common.study.build import build_study_classifier, located, seal
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.study.recipe import Choice, resolve
@@ -96,6 +97,8 @@ def run_study(
     study, chosen = resolve(study)
     choices, warnings = options.get("choices") or chosen, privacy_warnings(study, virtual)
     study = seal(study, weights_dir)
+    if study.federation.mode == "one_round":
+        require_useful(study, len(virtual.clinics), weights_dir)
     model = build_study_classifier(study, weights_dir)
     resume, fresh = options.get("resume", False), options.get("fresh", False)
     folder = _reopen(out, study, virtual) if resume else _create(out, study, virtual, fresh)

@@ -166,6 +166,7 @@ def _tell_how_many_to_test_on(config: "ServerConfig", study: "StudyProtocol") ->
 def _new(
     config: "ServerConfig", path: Path | None, overrides: "Sequence[str]", clinics: str | None, out: str | None
 ) -> "RunFolder":
+    from melfed.common.moments.expected import require_useful
     from melfed.server.aggregation.robust import clinics_needed
     from melfed.server.runs.names import NAME
     from melfed.server.runs.request import queue_run
@@ -173,6 +174,8 @@ def _new(
     names = _chosen(config, clinics)
     protocol, choices = _sealed(path or Path(), overrides, config)
     clinics_needed(protocol.federation, len(names))  # or nobody needs to begin
+    if protocol.federation.mode == "one_round":
+        require_useful(protocol, len(names), config.weights_folder)
     name = out or f"{protocol.name}-{datetime.now(UTC).astimezone():%Y%m%d-%H%M%S}"
     if not NAME.fullmatch(name):
         raise RunError(f"--out {name}: a name has letters, digits, dots, hyphens; runs are below {config.runs}")

@@ -38,8 +38,6 @@ class _ExactCounts(ClinicWorker):
 
 def auroc(study: "StudyProtocol", virtual: "VirtualClinics", kind: type[ClinicWorker]) -> float:
     """Return the pooled AUROC on the test parts after all rounds; the evaluation images must be declared public."""
-    import numpy as np
-
     from melfed.client.worker.guard import Protection
     from melfed.common.metrics.noisy import metrics_of
     from melfed.common.metrics.noisy_histogram import pooled

@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 
 from melfed.common.data.records import read_table
+from melfed.common.errors import RunError
 from melfed.common.study.file import recorded_study
 from melfed.server.results.solved import solve_run
 from melfed.server.runs.releases import Releases
@@ -72,7 +73,7 @@ def test_a_study_of_one_round_from_approval_to_forgetting(federation: Federation
     assert model_is_of(run, sealed) == [first, late]
     identity = (run / "run-id").read_text().strip()
     federation.clinic(second, "forget", identity)
-    assert "no moments of a run" in federation.clinic(second, "forget", identity, code=10)
+    assert "no moments of a run" in federation.clinic(second, "forget", identity, code=RunError.exit_code)
     assert charges(federation, second) == ["counts", "moments", "evaluation", "evaluation"], "what was spent stays"
     assert [row["name"] for row in federation.audit("server")][-1] == "release-forgotten"
     assert "release-deleted" in [row["name"] for row in federation.audit(second)]

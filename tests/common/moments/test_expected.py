@@ -1,0 +1,68 @@
+"""What a study of one round can expect, before anything is spent."""
+
+from pathlib import Path
+
+import pytest
+
+from melfed.client.privacy.plan import plan_of
+from melfed.common.errors import StudyError
+from melfed.common.moments.expected import expected_auroc, require_useful
+from melfed.common.study.build import seal
+from melfed.common.study.moments_noise import largest_moments_multiplier, moments_multiplier
+from melfed.common.study.protocol import StudyProtocol
+from melfed.common.study.recipe import resolve
+from tests.common.runs import finished_run, public_model
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Path:
+    model = public_model(neck=16)
+    model.head.weight.data.fill_(1.5)
+    return finished_run(tmp_path / "run", model)
+
+
+def study_of(public: Path, patients: int, epsilon: float | None, **privacy: object) -> StudyProtocol:
+    content = {
+        "model": {"backbone": "simple_cnn", "neck": 16, "weights": str(public)},
+        "federation": {"mode": "one_round"},
+        "privacy": {"unit": "patient", "epsilon": epsilon, "patients": patients, **privacy},
+    }
+    return seal(resolve(StudyProtocol.model_validate(content))[0])
+
+
+def test_more_patients_and_more_epsilon_and_more_clinics_promise_more(public: Path) -> None:
+    def expected(patients: int, epsilon: float, clinics: int = 3) -> float:
+        found = expected_auroc(study_of(public, patients, epsilon), clinics)
+        assert found is not None
+        return found.auroc
+
+    assert expected(20, 1.0) < expected(200, 1.0) < expected(5000, 1.0)
+    assert expected(100, 0.5) < expected(100, 8.0)
+    assert expected(100, 1.0, 1) < expected(100, 1.0, 50)
+    # Fisher's own two classes are √(|h|² / d) = 1.5 apart.
+    assert expected(100_000, 8.0) == pytest.approx(0.856, abs=0.01)
+
+
+def test_too_few_patients_are_refused_in_a_line_with_what_is_to_be_expected(public: Path) -> None:
+    require_useful(study_of(public, 5000, 3.0), 3)
+    with pytest.raises(StudyError, match=r"5 patients a clinic .* at ε 0.5 allow nothing: .* AUROC of 0\.[45]\d"):
+        require_useful(study_of(public, 5, 0.5), 3)
+
+
+def test_nothing_is_said_where_nothing_is_known(public: Path, tmp_path: Path) -> None:
+    headless = public_model(neck=16)
+    headless.head.weight.data.zero_()
+    study = study_of(finished_run(tmp_path / "headless", headless), 5, 0.5)
+    assert expected_auroc(study, 3) is None
+    require_useful(study, 3)
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 3.0, 8.0])
+@pytest.mark.parametrize("evaluation", ["noised", "public"])
+def test_the_noise_is_that_of_the_clinics_plan(public: Path, epsilon: float, evaluation: str) -> None:
+    study = study_of(public, 100, epsilon, evaluation=evaluation)
+    plan = plan_of(study)
+    assert plan.moments is not None
+    assert study.privacy is not None
+    assert moments_multiplier(study.privacy) == pytest.approx(plan.moments.noise_multiplier, rel=0.01)
+    assert plan.moments.noise_multiplier <= largest_moments_multiplier(study.privacy)
