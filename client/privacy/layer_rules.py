@@ -35,8 +35,8 @@ SHIFTED_POSITIONS: Final = 64
 
 SIDE_POSITIONS: Final = 256
 VECTOR_CHANNELS: Final = 16
-"""A depthwise 3×3 kernel of no more output positions is faster by one call for all patients on a CPU; the channels
-of each are to fill whole vectors."""
+"""A depthwise 3×3 kernel of no more output positions is faster by one call for all patients on a CPU, and a strided
+kernel by copied patches; the channels of each patient are to fill whole vectors."""
 
 CALL_VALUES: Final = 1 << 16
 """Values of a patient's x from which a norm's gradients are faster by one call a patient on a CPU."""
@@ -189,12 +189,29 @@ class _Convolution:
             x, g = (_side_by_side(t, patients) for t in (x, g))
             rows = self._weight_gradient(x, g, padding, patients)
             return rows_share("weight", rows.view(patients, -1, *rows.shape[1:]))
+        if self._patches_pay(x, g):
+            return rows_share("weight", self._patch_products(x, g, padding, patients), (0, 3, 1, 2))
         parts = (slice(start, start + images) for start in range(0, x.shape[0], images))
         parts_rows = [self._weight_gradient(x[part], g[part], padding) for part in parts]
         if not parts_rows[0].is_contiguous(memory_format=torch.channels_last):
             return rows_share("weight", torch.stack(parts_rows))
         # Stacked in the order that they lie in, since a copy that transposes takes as long as the gradient itself.
         return rows_share("weight", torch.stack([row.permute(0, 2, 3, 1) for row in parts_rows]), (0, 3, 1, 2))
+
+    def _patches_pay(self, x: Tensor, g: Tensor) -> bool:
+        """Return whether products of copied patches are faster on a CPU: a call a patient is slow with a stride."""
+        layer, last = self.layer, x.is_contiguous(memory_format=torch.channels_last)
+        strided = layer.groups == 1 and max(layer.stride) > 1 and max(layer.dilation) == 1
+        return strided and last and x.shape[1] >= VECTOR_CHANNELS and math.prod(g.shape[2:]) <= SIDE_POSITIONS
+
+    def _patch_products(self, x: Tensor, g: Tensor, padding: tuple[int, int], patients: int) -> Tensor:
+        """Return the patients' gradients, (patients, outputs, *kernel, inputs)."""
+        (rows, columns), stride = self.layer.kernel_size, self.layer.stride
+        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+        seen = x.unfold(2, rows, stride[0]).unfold(3, columns, stride[1])[:, :, : g.shape[2], : g.shape[3]]
+        patches = seen.permute(0, 2, 3, 4, 5, 1).reshape(patients, -1, rows * columns * x.shape[1])
+        products = torch.bmm(g.permute(0, 2, 3, 1).reshape(patients, -1, g.shape[1]).mT, patches)
+        return products.view(patients, g.shape[1], rows, columns, x.shape[1])
 
     def _side_by_side_pays(self, x: Tensor, g: Tensor) -> bool:
         """Return whether one call for all patients is faster on a CPU, too: where calls are short and channels last.

@@ -38,7 +38,7 @@ from torch import Tensor
 ROW_COST: Final = 16
 """Multiplications that take as long as one value of a row: written once and read twice (measured on a CPU)."""
 
-ROW_MEMORY: Final = 4
+ROW_MEMORY: Final = 8
 """Largest rows, in sizes of the tensors x and g that they replace."""
 
 CANCELLATION: Final = 8.0
