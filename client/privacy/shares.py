@@ -152,14 +152,14 @@ class Joined(NamedTuple):
     def of(cls, named: Sequence[tuple[str, Rows]]) -> "Joined":
         """Join rows, at least one, with their parameters' names in the model."""
         values = torch.cat([rows.values for _, rows in named], 1)
-        parts = values.split([rows.values.shape[1] for _, rows in named], 1)
+        parts = torch.split(values, [rows.values.shape[1] for _, rows in named], 1)
         rows = [rows._replace(values=part) for (_, rows), part in zip(named, parts, strict=True)]
         return cls([name for name, _ in named], rows, values, squared_norms(values))
 
     def total(self, factors: Tensor, broken: Tensor | None, sums: Mapping[str, Tensor]) -> None:
         """Add to the sums of all parameters, by their names; otherwise a `Total`."""
         for added in scaled_sums(self.values, factors, broken):
-            parts = added.double().split([rows.values.shape[1] for rows in self.rows])
+            parts = torch.split(added.double(), [rows.values.shape[1] for rows in self.rows])
             for name, rows, part in zip(self.names, self.rows, parts, strict=True):
                 sums[name].add_(rows.placed(part).view(sums[name].shape))
 
