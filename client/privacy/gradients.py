@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from melfed.client.privacy.layer_rules import FrozenNormRule, Rule, rule_for
-from melfed.client.privacy.shares import CANCELLATION, Share
+from melfed.client.privacy.shares import CANCELLATION, Joined, Rows, Share
 from melfed.common.errors import StudyError
 
 NORMALISED_SLACK: Final = 0.01
@@ -225,15 +225,22 @@ class PrivateGradients:
             for run, shares in zip(current.order.runs, current.shares, strict=True):
                 if not shares:
                     continue
-                squares, bounds = _bounds([share for _, share in shares], current.kind)
+                others = [(name, share) for name, share in shares if not isinstance(share, Rows)]
+                rows = [(name, share) for name, share in shares if isinstance(share, Rows)]
+                joined = Joined.of(rows) if rows else None
+                shares.clear()
+                rows.clear()
+                squares, bounds = _bounds(joined, [share for _, share in others], current.kind)
                 factors = self.clipping.factors(bounds)
                 # Whatever is not so, no number included, leaves a patient out: a function of that patient alone.
                 kept = bounds.isfinite() & (factors >= SMALLEST_FACTOR)
                 norms[run.patients] = squares.sqrt().where(kept, torch.inf)
                 factors = factors.where(kept & real[run.patients], 0)
                 broken = None if bool(bounds.isfinite().all()) else ~bounds.isfinite()
-                while shares:
-                    name, share = shares.pop()
+                if joined is not None:
+                    joined.total(factors, broken, self.sums)
+                while others:
+                    name, share = others.pop()
                     share.total(factors, broken, self.sums[name])
         return norms
 
@@ -315,18 +322,25 @@ class _Pass:
     """Inputs of the layers whose gradient has not arrived yet, and the versions that they had then."""
     kind: torch.dtype = torch.float32
     """Of the norms and of what is summed at once."""
-    shares: list[list[tuple[str, Share]]] = field(init=False)
+    shares: list[list[tuple[str, Share | Rows]]] = field(init=False)
     """Of every run so far, with the names of their parameters."""
 
     def __post_init__(self) -> None:
         self.shares = [[] for _ in self.order.runs]
 
 
-def _bounds(shares: list[Share], kind: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return patients' squared norms over all parameters, and how long their gradients are taken to be, (patients,)."""
-    squares = torch.stack([share.squares for share in shares]).sum(0)
-    reaches = torch.stack([share.reach for share in shares])
-    errors = torch.tensor([[share.error**2] for share in shares], dtype=reaches.dtype, device=reaches.device)
+def _bounds(joined: Joined | None, shares: list[Share], kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return patients' squared norms over all parameters, and how long their gradients are taken to be, (patients,).
+
+    Args:
+        joined: of the short parameters.
+        shares: of the other parameters.
+        kind: of the sums.
+    """
+    short = [] if joined is None else [joined.squares]
+    squares = torch.stack([*short, *(share.squares for share in shares)]).sum(0)
+    reaches = torch.stack([*short, *(share.reach for share in shares)])
+    errors = reaches.new_tensor([0.0 for _ in short] + [share.error**2 for share in shares])[:, None]
     believed = squares.sqrt() + (errors * reaches).sum(0).sqrt()
     # As many bits as sums have more than float32, so much more may cancel.
     cancellation = CANCELLATION * torch.finfo(torch.float32).eps / torch.finfo(kind).eps

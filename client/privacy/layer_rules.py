@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from melfed.client.privacy.shares import (
     ROW_COST,
     ROW_MEMORY,
+    Rows,
     Share,
     add,
     by_patient,
@@ -32,6 +33,11 @@ SHIFTED_KERNEL: Final = 9
 SHIFTED_POSITIONS: Final = 64
 """A depthwise kernel of more weights, or an output of no more positions, is faster by shifted products on a CPU."""
 
+SIDE_POSITIONS: Final = 256
+VECTOR_CHANNELS: Final = 16
+"""A depthwise 3×3 kernel of no more output positions is faster by one call for all patients on a CPU, and a strided
+kernel by copied patches; the channels of each patient are to fill whole vectors."""
+
 CALL_VALUES: Final = 1 << 16
 """Values of a patient's x from which a norm's gradients are faster by one call a patient on a CPU."""
 
@@ -39,7 +45,7 @@ CACHE_VALUES: Final = 1 << 18
 """Values of x and g that shifted products, which read them once for every weight, take at a time: 1 MiB of float32."""
 
 
-Rule = Callable[[Tensor, Tensor, int], Iterator[Share]]
+Rule = Callable[[Tensor, Tensor, int], Iterator[Share | Rows]]
 """Maps x, g and the number of images a patient to the shares of a layer's learning parameters ("weight", "bias")."""
 
 
@@ -88,7 +94,7 @@ def one_patient_at_a_time(x: Tensor) -> bool:
     return x.device.type == "cpu"
 
 
-def _bias_share(g: Tensor, channel: int, images: int) -> Share:
+def _bias_share(g: Tensor, channel: int, images: int) -> Share | Rows:
     """Return the share of a bias that is added along one dimension of g."""
     others = [dimension for dimension in range(1, g.dim()) if dimension != channel % g.dim()]
     return rows_share("bias", by_patient(g.sum(others) if others else g, images))
@@ -98,7 +104,7 @@ class _Linear:
     def __init__(self, learning: frozenset[str]) -> None:
         self.learning = learning
 
-    def __call__(self, x: Tensor, g: Tensor, images: int) -> Iterator[Share]:
+    def __call__(self, x: Tensor, g: Tensor, images: int) -> Iterator[Share | Rows]:
         if "bias" in self.learning:
             yield _bias_share(g, -1, images)
         if "weight" in self.learning:
@@ -109,7 +115,7 @@ class _Convolution:
     def __init__(self, layer: nn.Conv2d, learning: frozenset[str]) -> None:
         self.layer, self.learning = layer, learning
 
-    def __call__(self, x: Tensor, g: Tensor, images: int) -> Iterator[Share]:
+    def __call__(self, x: Tensor, g: Tensor, images: int) -> Iterator[Share | Rows]:
         if "bias" in self.learning:
             yield _bias_share(g, 1, images)
         if "weight" not in self.learning:
@@ -174,23 +180,48 @@ class _Convolution:
 
         return ghost_share(squares, reach, far, sizes, x.dtype, total)
 
-    def _rows_share(self, x: Tensor, g: Tensor, padding: tuple[int, int], images: int) -> Share:
+    def _rows_share(self, x: Tensor, g: Tensor, padding: tuple[int, int], images: int) -> Share | Rows:
         patients = x.shape[0] // images
-        if self._shifts_pay(x, g):
+        if self._shifts_pay(x, g) and not self._side_by_side_pays(x, g):
             return rows_share("weight", self._shifted_products(x, g, padding, images))
-        if not one_patient_at_a_time(x):
+        if not one_patient_at_a_time(x) or self._side_by_side_pays(x, g):
             # One call for all: every patient becomes a group of channels, and the batch runs over each one's images.
-            x, g = (
-                t.reshape(patients, images, *t.shape[1:]).transpose(0, 1).flatten(1, 2).contiguous() for t in (x, g)
-            )
+            x, g = (_side_by_side(t, patients) for t in (x, g))
             rows = self._weight_gradient(x, g, padding, patients)
             return rows_share("weight", rows.view(patients, -1, *rows.shape[1:]))
+        if self._patches_pay(x, g):
+            return rows_share("weight", self._patch_products(x, g, padding, patients), (0, 3, 1, 2))
         parts = (slice(start, start + images) for start in range(0, x.shape[0], images))
         parts_rows = [self._weight_gradient(x[part], g[part], padding) for part in parts]
         if not parts_rows[0].is_contiguous(memory_format=torch.channels_last):
             return rows_share("weight", torch.stack(parts_rows))
         # Stacked in the order that they lie in, since a copy that transposes takes as long as the gradient itself.
         return rows_share("weight", torch.stack([row.permute(0, 2, 3, 1) for row in parts_rows]), (0, 3, 1, 2))
+
+    def _patches_pay(self, x: Tensor, g: Tensor) -> bool:
+        """Return whether products of copied patches are faster on a CPU: a call a patient is slow with a stride."""
+        layer, last = self.layer, x.is_contiguous(memory_format=torch.channels_last)
+        strided = layer.groups == 1 and max(layer.stride) > 1 and max(layer.dilation) == 1
+        return strided and last and x.shape[1] >= VECTOR_CHANNELS and math.prod(g.shape[2:]) <= SIDE_POSITIONS
+
+    def _patch_products(self, x: Tensor, g: Tensor, padding: tuple[int, int], patients: int) -> Tensor:
+        """Return the patients' gradients, (patients, outputs, *kernel, inputs)."""
+        (rows, columns), stride = self.layer.kernel_size, self.layer.stride
+        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+        seen = x.unfold(2, rows, stride[0]).unfold(3, columns, stride[1])[:, :, : g.shape[2], : g.shape[3]]
+        patches = seen.permute(0, 2, 3, 4, 5, 1).reshape(patients, -1, rows * columns * x.shape[1])
+        products = torch.bmm(g.permute(0, 2, 3, 1).reshape(patients, -1, g.shape[1]).mT, patches)
+        return products.view(patients, g.shape[1], rows, columns, x.shape[1])
+
+    def _side_by_side_pays(self, x: Tensor, g: Tensor) -> bool:
+        """Return whether one call for all patients is faster on a CPU, too: where calls are short and channels last.
+
+        Patients of whole vectors' channels are computed alike, wherever they lie.
+        """
+        depthwise = self.layer.groups == x.shape[1] == g.shape[1] and x.shape[1] % VECTOR_CHANNELS == 0
+        last = all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, g))
+        short = math.prod(g.shape[2:]) <= SIDE_POSITIONS and tuple(self.layer.kernel_size) == (3, 3)
+        return depthwise and last and short
 
     def _shifts_pay(self, x: Tensor, g: Tensor) -> bool:
         depthwise = self.layer.groups == x.shape[1] == g.shape[1]
@@ -235,6 +266,14 @@ class _Convolution:
         return gradient
 
 
+def _side_by_side(values: Tensor, patients: int) -> Tensor:
+    """Return (images, patients · channels, rows, columns) of (patients · images, channels, rows, columns)."""
+    images = values.reshape(patients, -1, *values.shape[1:])
+    if values.is_contiguous(memory_format=torch.channels_last):
+        return images.permute(1, 3, 4, 0, 2).flatten(3).permute(0, 3, 1, 2)
+    return images.transpose(0, 1).flatten(1, 2).contiguous()
+
+
 def _same_padding(size: int, layer: nn.Conv2d, axis: int) -> tuple[int, int]:
     """Return the zeros before and after an axis that make the output's length the input's over the stride."""
     stride, reach = layer.stride[axis], layer.dilation[axis] * (layer.kernel_size[axis] - 1)
@@ -260,7 +299,7 @@ class FrozenNormRule:
     def __init__(self, layer: FrozenStatisticsNorm, learning: frozenset[str]) -> None:
         self.layer, self.learning = layer, learning
 
-    def __call__(self, x: Tensor, g: Tensor, images: int) -> Iterator[Share]:
+    def __call__(self, x: Tensor, g: Tensor, images: int) -> Iterator[Share | Rows]:
         """Yield the shares; a `Rule`."""
         layer = self.layer
         if "weight" not in self.learning:
@@ -299,7 +338,7 @@ class _GroupNorm:
     def __init__(self, layer: nn.GroupNorm, learning: frozenset[str]) -> None:
         self.layer, self.learning = layer, learning
 
-    def __call__(self, x: Tensor, g: Tensor, images: int) -> Iterator[Share]:
+    def __call__(self, x: Tensor, g: Tensor, images: int) -> Iterator[Share | Rows]:
         if "bias" in self.learning:
             yield _bias_share(g, 1, images)
         if "weight" in self.learning:
@@ -312,7 +351,7 @@ class _LayerNorm:
     def __init__(self, layer: nn.LayerNorm, learning: frozenset[str]) -> None:
         self.layer, self.learning = layer, learning
 
-    def __call__(self, x: Tensor, g: Tensor, images: int) -> Iterator[Share]:
+    def __call__(self, x: Tensor, g: Tensor, images: int) -> Iterator[Share | Rows]:
         shape = self.layer.normalized_shape
         terms = {"bias": lambda: g, "weight": lambda: F.layer_norm(x, shape, eps=self.layer.eps).mul_(g)}
         for parameter in self.learning:

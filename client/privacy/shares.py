@@ -10,10 +10,10 @@ patients seen here have equally many images, which lie together. There are two f
 
 **A patient's share is at most C(1 + 1e-6), for every x and g.** Let u = 2⁻²⁴, what rounding to float32 costs.
 
-- Rows are summed as they were measured, so the only question is their norm. Squares are added by 32 in float32, and
-  then in float64: too small by 34 u at most, and `NORM_SLACK` adds more. Squares that vanish (values below 2⁻⁶³) are
-  worth √parameters · 2⁻⁶³ < 1e-14 of a norm that matters only from C ≥ 1e-6 on; where they overflow, the norm is
-  infinite. The factor's rounding and the product's cost 2 u = 1.2e-7.
+- Rows are summed as they were measured, so the only question is their norm; short ones are measured side by side.
+  Squares are added by 32 in float32, and then in float64: too small by 34 u at most; `NORM_SLACK` adds more. Squares
+  that vanish (values below 2⁻⁶³) are worth √parameters · 2⁻⁶³ < 1e-14 of a norm that matters only from C ≥ 1e-6 on;
+  where they overflow, the norm is infinite. The factor's rounding and the product's cost 2 u = 1.2e-7.
 - The ghost form measures one thing and sums another. Its inner products are float64, of float32 values exactly: too
   small by `squares_error` · T² at most, which is added; T, the *reach*, is the length that the terms |x_t|·|g_t| of a
   gradient have together, Σ_t |x_t|·|g_t|. The sum over a patient's own positions is float32: off by
@@ -29,7 +29,7 @@ noise: `melfed.client.privacy.noise.ROUNDING`.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -38,7 +38,7 @@ from torch import Tensor
 ROW_COST: Final = 16
 """Multiplications that take as long as one value of a row: written once and read twice (measured on a CPU)."""
 
-ROW_MEMORY: Final = 4
+ROW_MEMORY: Final = 8
 """Largest rows, in sizes of the tensors x and g that they replace."""
 
 CANCELLATION: Final = 8.0
@@ -60,6 +60,9 @@ NORM_SLACK: Final = 36 * 2.0**-24
 NORM_SHORT: Final = 2048
 """Parameters up to which a float64 norm is as fast."""
 
+SHORT: Final = 8192
+"""Parameters up to which rows are joined with others': a call for each costs more than the copy."""
+
 CHUNK: Final = 1 << 15
 """Values that are converted to float64 at a time: 256 KiB, which stay in the processor's cache."""
 
@@ -77,6 +80,41 @@ class Share(NamedTuple):
     total: "Total"
 
 
+class Rows(NamedTuple):
+    """The share of few parameters: the patients' gradients, for `Joined`. It can do what a `Share` can."""
+
+    parameter: str
+    values: Tensor
+    """(patients, parameters)."""
+    shape: tuple[int, ...]
+    order: tuple[int, ...] | None
+    """Of the dimensions of `shape` that makes the parameter's; None: they lie as the parameter's do."""
+
+    @property
+    def squares(self) -> Tensor:
+        """As a share's."""
+        return squared_norms(self.values)
+
+    @property
+    def reach(self) -> Tensor:
+        """As a share's."""
+        return self.squares
+
+    @property
+    def error(self) -> float:
+        """As a share's."""
+        return 0.0
+
+    def placed(self, values: Tensor) -> Tensor:
+        """Return values (parameters,) in the parameter's shape."""
+        return values.view(self.shape) if self.order is None else values.view(self.shape).permute(self.order)
+
+    def total(self, factors: Tensor, broken: Tensor | None, sums: Tensor) -> None:
+        """Add to a sum; a `Total`."""
+        for values in scaled_sums(self.values, factors, broken):
+            add(sums, self.placed(values))
+
+
 Total = Callable[[Tensor, Tensor | None, Tensor], None]
 """Adds the gradients times their factors, float64 (patients,), to a float64 sum in the parameter's shape.
 
@@ -84,7 +122,7 @@ The second argument, bool (patients,), says whose gradients are not finite, and 
 """
 
 
-def rows_share(parameter: str, rows: Tensor, order: tuple[int, ...] | None = None) -> Share:
+def rows_share(parameter: str, rows: Tensor, order: tuple[int, ...] | None = None) -> Share | Rows:
     """Return the share of a parameter from its patients' gradients, (patients, *shape).
 
     Args:
@@ -92,19 +130,47 @@ def rows_share(parameter: str, rows: Tensor, order: tuple[int, ...] | None = Non
         rows: the gradients.
         order: of the dimensions of `shape` that makes the parameter's; None: they lie as the parameter's do.
     """
-    flat, shape = rows.flatten(1), rows.shape[1:]
-
-    def total(factors: Tensor, broken: Tensor | None, sums: Tensor) -> None:
-        for part in groups(len(flat), 1):
-            values = counted(flat[part], None if broken is None else broken[part])
-            added = (factors[part].to(flat.dtype) @ values).view(shape)
-            add(sums, added if order is None else added.permute(order))
-
-    squares = squared_norms(flat)
-    return Share(parameter, squares, squares, 0.0, total)
+    short = Rows(parameter, rows.flatten(1), tuple(rows.shape[1:]), order)
+    if short.values.shape[1] <= SHORT:
+        return short
+    squares = short.squares  # now, while they are in the processor's cache
+    return Share(parameter, squares, squares, 0.0, short.total)
 
 
-def product_share(x: Tensor, g: Tensor, images: int) -> Share:
+class Joined(NamedTuple):
+    """The rows of several parameters side by side."""
+
+    names: list[str]
+    rows: list[Rows]
+    """Their values are parts of those below."""
+    values: Tensor
+    """(patients, parameters of all)."""
+    squares: Tensor
+    """As a share's."""
+
+    @classmethod
+    def of(cls, named: Sequence[tuple[str, Rows]]) -> "Joined":
+        """Join rows, at least one, with their parameters' names in the model."""
+        values = torch.cat([rows.values for _, rows in named], 1)
+        parts = torch.split(values, [rows.values.shape[1] for _, rows in named], 1)
+        rows = [rows._replace(values=part) for (_, rows), part in zip(named, parts, strict=True)]
+        return cls([name for name, _ in named], rows, values, squared_norms(values))
+
+    def total(self, factors: Tensor, broken: Tensor | None, sums: Mapping[str, Tensor]) -> None:
+        """Add to the sums of all parameters, by their names; otherwise a `Total`."""
+        for added in scaled_sums(self.values, factors, broken):
+            parts = torch.split(added.double(), [rows.values.shape[1] for rows in self.rows])
+            for name, rows, part in zip(self.names, self.rows, parts, strict=True):
+                sums[name].add_(rows.placed(part).view(sums[name].shape))
+
+
+def scaled_sums(values: Tensor, factors: Tensor, broken: Tensor | None) -> Iterator[Tensor]:
+    """Return the sums of groups of patients' gradients (patients, parameters) times their factors."""
+    for part in groups(len(values), 1):
+        yield factors[part].to(values.dtype) @ counted(values[part], None if broken is None else broken[part])
+
+
+def product_share(x: Tensor, g: Tensor, images: int) -> Share | Rows:
     """Return the share of a matrix that maps x (images, positions, p) to an output of g (images, positions, d)."""
     x, g = (t.reshape(t.shape[0] // images, -1, t.shape[2]) for t in (x, g))
     positions, p, d = x.shape[1], x.shape[2], g.shape[2]

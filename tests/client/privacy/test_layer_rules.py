@@ -119,6 +119,32 @@ def test_both_forms_of_a_convolution_are_met(channels: int, monkeypatch: pytest.
     assert bool(ghost) == (channels == 64)
 
 
+@settings(deadline=None, max_examples=20)
+@given(
+    patients=PATIENTS,
+    depthwise=st.booleans(),
+    stride=st.tuples(st.integers(1, 3), st.integers(2, 3)),
+    padding=st.integers(0, 2),
+    size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    same=st.booleans(),
+)
+def test_convolutions_of_whole_vectors(
+    patients: list[int],
+    depthwise: bool,
+    stride: tuple[int, int],
+    padding: int,
+    size: tuple[int, int],
+    same: bool,
+) -> None:
+    groups, outputs = (16, 16) if depthwise else (1, 3)
+    if same:
+        layer: nn.Conv2d = Conv2dSame(16, outputs, 3, stride, groups=groups)
+    else:
+        layer = nn.Conv2d(16, outputs, 3, stride, padding, groups=groups)
+    x = torch.randn(len(patients), 16, *size, dtype=torch.double).to(memory_format=torch.channels_last)
+    assert_exact(layer.to(memory_format=torch.channels_last), x, patients)
+
+
 def test_a_convolution_padded_by_reflection_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"))
     with pytest.raises(Exception, match="0 pads by 'reflect'"):

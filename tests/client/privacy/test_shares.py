@@ -16,6 +16,12 @@ from melfed.client.privacy.noise import ROUNDING
 from melfed.common.model.norms import FrozenStatisticsNorm
 
 LARGEST = torch.finfo(torch.float32).max
+
+
+class ChannelsLast(nn.Sequential):
+    """A layer that gets its inputs and gradients with their channels last, as networks do on a CPU."""
+
+
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "linear, ghost of one position": (nn.Linear(48, 40), (48,)),
     "linear, ghost": (nn.Linear(48, 40), (3, 48)),
@@ -25,6 +31,8 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "convolution, rows of thousands": (nn.Conv2d(16, 24, 3, padding=1), (16, 12, 12)),
     "grouped": (nn.Conv2d(6, 6, 3, groups=3), (6, 5, 5)),
     "depthwise, shifted": (nn.Conv2d(6, 6, 3, groups=6), (6, 5, 5)),
+    "depthwise, side by side": (ChannelsLast(nn.Conv2d(16, 16, 3, groups=16)), (16, 5, 5)),
+    "strided, patches": (ChannelsLast(nn.Conv2d(16, 4, 3, stride=2, padding=1)), (16, 7, 6)),
     "1x1, ghost": (nn.Conv2d(64, 64, 1), (64, 2, 2)),
     "1x1, rows": (nn.Conv2d(4, 5, 1), (4, 6, 6)),
     "frozen norm": (FrozenStatisticsNorm(nn.BatchNorm2d(6)), (6, 4, 4)),
@@ -60,6 +68,8 @@ def hostile(shape: tuple[int, ...], magnitude: float, pattern: str, random: np.r
 
 def clipped(layer: nn.Module, x: Tensor, g: Tensor, patients: list[int], clipping: Clipping) -> Tensor:
     """Return the sum of all parameters, float64, for inputs x and gradients g at the layer's output."""
+    if isinstance(layer, ChannelsLast):
+        x, g = (values.to(memory_format=torch.channels_last) for values in (x, g))
     with PrivateGradients(layer, clipping) as private:
         private.add(lambda: (layer(x) * g).flatten(1).sum(1), np.array(patients), torch.ones(len(x)))
     return torch.cat([value.flatten().double() for value in private.sums.values()])
@@ -190,3 +200,17 @@ def test_a_gradient_is_the_same_to_the_bit_in_any_company(
         found.append(clipped(layer, x, g, list(numbers), Clipping(1e-2)))
     assert float(torch.linalg.vector_norm(found[0])) > 0
     assert all(torch.equal(value, found[0]) for value in found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"), [("depthwise, side by side", "_side_by_side"), ("strided, patches", "_patch_products")]
+)
+def test_forms_of_channels_that_lie_last_are_met(kind: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    met = []
+    owner = layers if form == "_side_by_side" else layers._Convolution
+    original = getattr(owner, form)
+    monkeypatch.setattr(owner, form, lambda *arguments: met.append(1) or original(*arguments))
+    layer, shape = LAYERS[kind]
+    x = torch.randn(4, *shape)
+    clipped(layer, x, torch.randn(layer(x).shape), [0, 0, 1, 1], Clipping(1.0))
+    assert met
