@@ -211,7 +211,7 @@ def _pieces(tensors: Mapping[str, npt.NDArray[np.generic]], metadata: Mapping[st
 
 def _memory(tensor: npt.NDArray[np.generic]) -> bytes | memoryview:
     """Return the bytes of a tensor in C order, without a copy."""
-    return memoryview(np.ascontiguousarray(tensor)).cast("B") if tensor.size else b""
+    return np.ascontiguousarray(tensor).data.cast("B") if tensor.size else b""
 
 
 def _content_sha256(tensors: Mapping[str, npt.NDArray[np.generic]], header: Mapping[str, str]) -> str:

@@ -91,5 +91,5 @@ def _digest(about: object, tensors: Arrays) -> str:
     state = hashlib.sha256(f"{len(head)}:{head}".encode())
     for _, array in named:
         # In C order, as `tobytes`, without its copy.
-        state.update(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+        state.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
     return state.hexdigest()
