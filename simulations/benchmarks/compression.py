@@ -17,11 +17,11 @@ import typer
 
 STUDY = """\
 name: compression
-data: {image_size: 64, phantom: {images: 2000, clinics: 4}}
+data: {image_size: 48, phantom: {images: 1600, clinics: 4}}
 partition: {by: iid, clinics: 4}
-model: {backbone: resnet18, pretrained: false, train: full}
-training: {optimizer: sgd, learning_rate: 0.02, batch_size: 32}
-federation: {rounds: 6}
+model: {backbone: simple_cnn, pretrained: false, train: full}
+training: {learning_rate: 3.0e-3, batch_size: 32}
+federation: {rounds: 8}
 """
 KINDS = ("none", "float16", "int8")
 
