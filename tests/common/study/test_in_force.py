@@ -230,6 +230,14 @@ IDLE_IN_ONE_ROUND: dict[str, object] = {
 }
 
 
+def test_a_sealed_study_of_one_round_is_read_again_as_any_author_s_file(tmp_path: Path) -> None:
+    stated = {"model.neck": 3, "federation.mode": "one_round", "privacy.unit": "patient", "privacy.epsilon": 3.0}
+    study, _ = resolve(study_of(stated))
+    path = tmp_path / "sealed.yaml"
+    path.write_text(study_yaml(study))
+    assert read_study(path).digest == study.digest
+
+
 def test_keys_of_training_are_idle_in_one_round_to_the_bit(phantom_clinics: VirtualClinics, tmp_path: Path) -> None:
     public = finished_run(tmp_path / "public", public_model(neck=3))
     stated = {
