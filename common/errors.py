@@ -3,11 +3,25 @@
 Every command prints such an error without a traceback and leaves with the error's exit code.
 """
 
+import re
+
+_UNPRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Control characters, and what else ends a line: terminals obey them, and logs are read line by line."""
+
 
 class MelfedError(Exception):
-    """Base of all errors that are shown to the user as one line."""
+    """Base of all errors that are shown to the user as one line.
+
+    Line breaks and other control characters in the text (of a key, of a file's name) are written as escapes.
+
+    >>> print(StudyError("study.yaml: unknown key 'a\\nb'"))
+    study.yaml: unknown key 'a\\nb'
+    """
 
     exit_code = 1
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_UNPRINTED.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text))
 
 
 class StudyError(MelfedError):

@@ -75,7 +75,6 @@ PINS: Final[Mapping[str, Mapping[str, str]]] = {
         "flwr.server.superlink.linkstate.sql_linkstate:SqlLinkState.store_traffic": "cc82e5eaf2bb9665",
         "flwr.supercore.error:ApiErrorCode": "d5e9ed6a18a359fc",
         "flwr.supercore.error:FlowerError": "5791034e46095dd6",
-        "flwr.supercore.http_logging:get_uvicorn_log_config": "3633a4dbbef5a4b1",
         "flwr.supercore.sql_mixin:SQLITE_PRAGMAS": "f940cbaa04ab08fd",
         "flwr.supercore.sql_mixin:SqlMixin": "b52171be48ce8581",
         "flwr.superlink.cli.flower_superlink:SuperLinkLifespan": "a2c1f2f11725c17f",
@@ -123,6 +122,12 @@ PINS: Final[Mapping[str, Mapping[str, str]]] = {
         "flwr.supercore.runtime_version_compatibility:RuntimeVersionMetadata": "34b1c5192929dbab",
         "flwr.supernode.fleet_http_client:FleetHttpClient": "9f33ca6d39a8f428",
         "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor": "a032beb3c41bf1bb",
+    },
+    "local simulation": {
+        "flwr.common.constant:ErrorCode": "4889fc3e5b669ac5",
+        "flwr.common.constant:PARTITION_ID_KEY": "177d54c2f7c1203d",
+        "flwr.app.metadata:Metadata": "c100545b53869976",
+        "flwr.supercore.task_identity:TaskIdentity": "49ac1df12b140345",
     },
     "simulation": {
         "flwr.common.constant:ErrorCode": "4889fc3e5b669ac5",

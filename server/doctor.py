@@ -151,7 +151,7 @@ def server_ports(config: ServerConfig) -> Finding:
         "health_port": file.health_port,
         "metrics_port": file.metrics_port,
     }
-    found = ports({what: port for what, port in named.items() if port is not None})
+    found = ports({what: port for what, port in named.items() if port is not None}, config.path)
     if found.status == "ok" and not _may_open(file.edge.port):
         return doubtful(
             f"{found.detail}; this user may not open port {file.edge.port}",

@@ -24,7 +24,8 @@ from melfed.server.results.finalize import Finished, finish
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.summary import PublicData, RunSummary
 from melfed.simulations.baselines import Baseline
-from melfed.simulations.engine.engine import Simulation, check_resources, federate, gpus_of
+from melfed.simulations.engine.engine import Engine, check_resources, choose, federate, gpus_of
+from melfed.simulations.engine.partition_worker import Simulation
 from melfed.simulations.longer import check_longer, go_on_longer
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from melfed.simulations.predictions import NAME, write_predictions
@@ -48,6 +49,7 @@ class Options(TypedDict, total=False):
         resume: go on from the last checkpoint, with a longer study where that is sound (`melfed.simulations.longer`).
         fresh: the folder's name was chosen by nobody: where it is taken, take one like it.
         weights_dir: where pretrained weights are looked for first.
+        engine: what runs a federated study; None: "auto" (`melfed.simulations.engine.engine.choose`).
         ray_address: of a running Ray cluster.
         policies: by clinic; "*" stands for all clinics without one of their own.
         choices: what `privacy.recipe: auto` chose, for the report.
@@ -57,6 +59,7 @@ class Options(TypedDict, total=False):
     resume: bool
     fresh: bool
     weights_dir: Path | None
+    engine: Engine | None
     ray_address: str | None
     policies: Mapping[str, ClinicPolicy] | None
     choices: Sequence[Choice]
@@ -86,10 +89,11 @@ def run_study(
     """
     started = monotonic()
     ray_address, weights_dir = options.get("ray_address"), options.get("weights_dir")
-    federated = study.federation.with_clinics
+    federated, clinics = study.federation.with_clinics, len(virtual.clinics)
+    engine = choose(options.get("engine") or "auto", study, clinics, ray_address)
     if federated:
         check_resources(study, ray_address)
-        clinics_needed(study.federation, len(virtual.clinics))
+        clinics_needed(study.federation, clinics)
     study, chosen = resolve(study)
     choices, warnings = options.get("choices") or chosen, privacy_warnings(study, virtual)
     study = seal(study, weights_dir)
@@ -98,12 +102,12 @@ def run_study(
     model = build_study_classifier(study, weights_dir)
     resume, fresh = options.get("resume", False), options.get("fresh", False)
     folder = _reopen(out, study, virtual) if resume else _create(out, study, virtual, fresh)
-    gpus = gpus_of(study, len(virtual.clinics), ray_address) if federated else 1
+    gpus = (gpus_of(study, clinics, ray_address) if engine == "ray" else 0) if federated else 1
     device = pick_device(None if gpus else "cpu")
     if federated:
         policies = options.get("policies") or {}
         simulation = Simulation(located(study, weights_dir), virtual.clinics, folder.ledgers, policies)
-        outcome = federate(simulation, folder, trainable_tensors(model), observer, ray_address)
+        outcome = federate(simulation, folder, trainable_tensors(model), observer, engine, ray_address)
     else:
         baseline = Baseline(study, virtual.clinics, model, device)
         outcome, model = baseline.train(folder, observer), baseline.finished()

@@ -21,7 +21,7 @@ from melfed.server.federation.observer import Observer
 from melfed.server.flower.channel import FlowerChannel
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.outcome import Outcome
-from melfed.simulations.engine.engine import Simulation
+from melfed.simulations.engine.partition_worker import Simulation
 
 
 class SilentObserver:
@@ -79,6 +79,7 @@ def federate(
     folder: RunFolder,
     initial: Tensors,
     observer: Observer,
+    _engine: str,
     _ray_address: str | None = None,
 ) -> Outcome:
     """Stand in for `melfed.simulations.engine.engine.federate`."""

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ LAYERS = {
         "data",
         "registry",
         "messages",
+        "compression",
         "tensors",
         "progress",
         "process",
@@ -139,15 +141,49 @@ HEAVY = {
 LONGEST = 450
 """A file has fewer lines than this."""
 
+LEXICON = "tests/common/data/vocabulary/lexicon/test_lexicon.py"
+MIRRORED_BY = {
+    "client/worker/kept_moments.py": "tests/simulations/test_one_round.py",
+    "common/moments/head.py": "tests/common/moments/test_solvers.py",
+    "common/study/moments_noise.py": "tests/common/moments/test_expected.py",
+    "server/federation/conductor.py": "tests/server/federation/test_one_round.py",
+    "server/report/worth.py": "tests/server/cli/test_one_round.py",
+    "server/results/solved.py": "tests/server/results/test_post_processing.py",
+    "server/runs/releases.py": "tests/server/federation/test_one_round.py",
+    # Words without code: one test goes through every entry of all these files.
+    "common/data/vocabulary/lexicon/keratinocytic.py": LEXICON,
+    "common/data/vocabulary/lexicon/melanocytic.py": LEXICON,
+    "common/data/vocabulary/lexicon/melanoma.py": LEXICON,
+    "common/data/vocabulary/lexicon/other.py": LEXICON,
+    "common/data/vocabulary/lexicon/qualifiers.py": LEXICON,
+    # Types without behaviour: what is made of them is tested where it is made.
+    "common/aggregation/rule.py": "tests/common/aggregation/test_median.py",
+    "common/data/images/problems.py": "tests/common/data/images/test_colour.py",
+    "common/data/vocabulary/terms.py": "tests/common/data/vocabulary/test_sites.py",
+    "common/optimizers/optimizer.py": "tests/common/optimizers/test_fedavgm.py",
+    "common/progress.py": "tests/common/data/test_inventory.py",
+    "server/runs/outcome.py": "tests/server/runs/test_folder.py",
+    # A few lines by which Flower finds an app; it calls them in whole processes alone.
+    "client/flower/deployed.py": "tests/e2e/test_deployment.py",
+    "server/flower/app.py": "tests/server/flower/test_deployed.py",
+}
+"""Files without a test file of their own name, and the one that tests them."""
 
+
+@cache
 def sources() -> dict[str, str]:
     """Text of every Python file of the four packages, by its path in the repository."""
     files = [path for package in PACKAGES for path in sorted((REPOSITORY / package).rglob("*.py"))]
     return {path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8") for path in files}
 
 
-def imports(text: str, path: str) -> Iterator[tuple[int, str]]:
+@cache
+def imports(text: str, path: str) -> tuple[tuple[int, str], ...]:
     """Line and full name of every module that a file imports, wherever in the file, and however it is written."""
+    return tuple(_imports(text, path))
+
+
+def _imports(text: str, path: str) -> Iterator[tuple[int, str]]:
     package = path.split("/")[:-1]
     for node in ast.walk(ast.parse(text, filename=path)):
         if isinstance(node, ast.Import):
@@ -278,6 +314,19 @@ def test_what_carries_messages_loads_neither_torch_nor_opacus(module: str) -> No
 @pytest.mark.parametrize("module", ["melfed.client.cli.main", "melfed.server.cli.main", "melfed.simulations.cli.main"])
 def test_commands_load_nothing_heavy(module: str) -> None:
     assert not loaded_by(module) & HEAVY
+
+
+def mirror(path: str) -> str:
+    """The test file of a file of code: the same folder and name below `tests`."""
+    folder, _, name = path.rpartition("/")
+    return f"tests/{folder}/test_{name}"
+
+
+def test_every_file_is_tested_where_a_reader_looks_for_it() -> None:
+    written = {path for path in sources() if not path.endswith(("__init__.py", "_pb2.py", "_pb2_grpc.py"))}
+    without = {path for path in written if not (REPOSITORY / mirror(path)).is_file()}
+    assert without == set(MIRRORED_BY), "a file lacks its mirror, or has one and is listed as if it had none"
+    assert not [test for test in MIRRORED_BY.values() if not (REPOSITORY / test).is_file()]
 
 
 @pytest.mark.parametrize("path", sorted(sources()))

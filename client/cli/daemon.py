@@ -79,11 +79,13 @@ def messenger(config: ConfigOption = None) -> None:
 
 
 def status(as_json: JsonOption = False, path: ConfigArgument = None, config: ConfigOption = None) -> None:
-    """Tell what runs, which studies are approved, and how much ε is left.
+    """Tell what runs, what keeps this clinic from taking part, which studies are approved, and how much ε is left.
 
-    Leaves with 0 where all processes do their work, else with 14.
+    Leaves with 0 where the clinic is ready, with 14 where a process does not do its work, and with 1, as the doctor,
+    where something else keeps it from taking part: changed data, a full disk, a coordinator that does not let it in.
     """
     from melfed.client.cli.status import status as status_of
+    from melfed.common.doctor.steps import exit_code
 
     found = status_of(clinic(path, config))
     if as_json:
@@ -92,6 +94,8 @@ def status(as_json: JsonOption = False, path: ConfigArgument = None, config: Con
         _print_status(found)
     if not found.running:
         raise typer.Exit(ServiceError.exit_code)
+    if not found.ready:
+        raise typer.Exit(exit_code(found.checks))
 
 
 def doctor(path: ConfigArgument = None, as_json: JsonOption = False, config: ConfigOption = None) -> None:
@@ -149,6 +153,9 @@ def _until_told() -> threading.Event:
 
 def _print_status(found: "ClientStatus") -> None:
     from rich.table import Table
+    from rich.text import Text
+
+    from melfed.common.doctor.steps import MARKS, STYLES
 
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
@@ -158,8 +165,12 @@ def _print_status(found: "ClientStatus") -> None:
     for name, word in found.processes.items():
         child = children.get(name)
         table.add_row(name, word if child is None else f"{word}, {_of_child(child)}")
-    reached = "can be reached" if found.unreachable is None else f"cannot be reached: {found.unreachable}"
-    table.add_row("coordinator", f"{found.coordinator} {reached}")
+    wrong = [check for check in found.checks if check.status in ("failed", "warning")]
+    for check in wrong:
+        table.add_row(check.name, Text(f"{MARKS[check.status]} {check.detail}", STYLES[check.status]))
+        table.add_row("", f"{check.mend}")
+    let_in = any((check.name, check.status) == ("door", "ok") for check in found.checks)
+    table.add_row("coordinator", f"{found.coordinator} {'lets this clinic in' if let_in else 'see above'}")
     if found.approved is not None:
         several = "any study" if found.approved == "any" else ", ".join(digest[:16] for digest in found.approved)
         table.add_row("approved", several or "no study")

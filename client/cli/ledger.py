@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 200
 TABLE_WIDTH = 130
+NONE_YET = "no ledger yet: it begins with the first charge"
 
 ledger_app = typer.Typer(name="ledger", help="What was charged to the privacy of a clinic's patients.")
 
@@ -40,7 +41,7 @@ def show(path: Ledgers = None, as_json: JsonOption = False, config: ConfigOption
     """
     from melfed.client.ledger.rows import charges
 
-    ledgers = _read(_place(path, config))
+    ledgers = _found(path, config)
     studies = _accounts(config, ledgers[0][1]) if path is None else ()
     if as_json:
         content = [
@@ -75,7 +76,10 @@ def verify(
     Whoever can write the ledger could replace all of it. A head that was kept elsewhere finds that out: one from a
     report, or one that this command has printed before.
     """
-    for file, ledger in _read(_place(path, config), head):
+    for file, ledger in _found(path, config, head):
+        if not ledger.head:
+            output.print(f"{file}: {NONE_YET}", soft_wrap=True)
+            continue
         rows = _counted(len(ledger.rows) + len(ledger.changes), "row")
         sys.stdout.write(f"{file}: {rows}, chain whole, head {ledger.head}\n")
         if ledger.mendable:
@@ -91,7 +95,7 @@ def export(path: Ledgers = None, config: ConfigOption = None) -> None:
     """
     from melfed.client.ledger.rows import charges
 
-    for file, ledger in _read(_place(path, config)):
+    for file, ledger in _found(path, config):
         for charge in charges(ledger.rows):
             sys.stdout.write(json.dumps({"ledger": file.stem, **charge}) + "\n")
 
@@ -180,11 +184,26 @@ def _accounts(config: Path | None, ledger: "VerifiedLedger") -> "tuple[StudyAcco
     return accounts(here, effective_policy(here), ledger.rows)
 
 
-def _place(path: Path | None, config: Path | None) -> Path:
-    """Return what is named, else the ledger of the clinic of this machine. Raises PolicyError."""
-    if path is not None and config is not None:
-        raise typer.BadParameter("it has a ledger of its own: leave out PATH", param_hint="--config")
-    return clinic(config).ledger if path is None else path
+def _found(path: Path | None, config: Path | None, head: str | None = None) -> list[tuple[Path, "VerifiedLedger"]]:
+    """Return the ledgers that are named, else that of the clinic of this machine, which may not have begun yet.
+
+    Raises:
+        LedgerError: one is damaged, or is not there and was.
+        PolicyError: there is no clinic here.
+    """
+    from melfed.client.ledger.ledger import VerifiedLedger
+    from melfed.client.ledger.witness import check_against, remembered
+
+    if path is not None:
+        if config is not None:
+            raise typer.BadParameter("it has a ledger of its own: leave out PATH", param_hint="--config")
+        return _read(path, head)
+    here = clinic(config)
+    begun = here.ledger.exists() or here.ledger.with_name(f"{here.ledger.name}.head").exists()
+    if begun or head is not None:
+        return _read(here.ledger, head)
+    check_against(here.ledger, remembered(here.audit_log))
+    return [(here.ledger, VerifiedLedger(rows=(), head="", mendable=None, changes=(), data=None))]
 
 
 def _read(path: Path, head: str | None = None) -> list[tuple[Path, "VerifiedLedger"]]:
@@ -220,13 +239,14 @@ def _print_ledger(file: Path, ledger: "VerifiedLedger") -> None:
         texts = (printable(str(line[name])) for name in ("run", "round", "purpose", "unit"))
         mechanism = (f"{line['sampling_rate']:.4g}", f"{line['noise_multiplier']:.4g}", str(line["steps"]))
         table.add_row(line["study"][:12], *texts, *mechanism, line["status"], *_strength(line))
-    # A narrower terminal wraps its lines, which is easier to read than numbers that are cut to a few digits.
-    width = max(output.width, TABLE_WIDTH)
-    Console(highlight=False, markup=False, emoji=False, width=width).print(table, crop=False)
+    if lines:
+        # A narrower terminal wraps its lines, which is easier to read than numbers that are cut to a few digits.
+        width = max(output.width, TABLE_WIDTH)
+        Console(highlight=False, markup=False, emoji=False, width=width).print(table, crop=False)
     for change in ledger.changes:
         text = f"continued by {change.by} with other data, {change.data[:12]}; what was spent before counts"
         output.print(f"{change.time}: {text}", soft_wrap=True)
-    output.print(f"{file}: {_total(lines, ledger.data)}", soft_wrap=True)
+    output.print(f"{file}: {_total(lines, ledger.data) if ledger.head else NONE_YET}", soft_wrap=True)
 
 
 def _total(lines: Sequence[dict[str, Any]], data: str | None) -> str:

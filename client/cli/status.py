@@ -1,4 +1,4 @@
-"""How the clinic is: what runs, whether the coordinator's server is there, what is approved, and what is spent.
+"""How the clinic is: what runs, what would keep it from taking part, what is approved, and what is spent.
 
 Each part is told apart: who may not read the worker's state (the messenger's user, say) still sees the rest.
 """
@@ -6,7 +6,6 @@ Each part is told apart: who may not read the worker's state (the messenger's us
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from melfed.client.approval.approvals import effective_policy
@@ -14,8 +13,9 @@ from melfed.client.config.clinic import ClinicConfig
 from melfed.client.config.policy import ClinicPolicy
 from melfed.client.daemon.daemon import PROBE_SECONDS, ROLES, RunningDaemon, read_status
 from melfed.client.daemon.health import ask_health
-from melfed.client.doctor.network import NetworkDoctor
+from melfed.client.doctor.examination import examine_briefly
 from melfed.client.rpc.peer_credentials import knock
+from melfed.common.doctor.steps import Check
 from melfed.common.errors import MelfedError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class ClientStatus:
         processes: what each does, in a word.
         daemon: what the daemon says of itself; None where none runs, or this user may not know.
         coordinator: address of the server.
-        unreachable: why no connection to it can be opened; None where one can.
+        checks: what the doctor finds of what changes while a clinic runs.
         approved: digests of the approved studies, or "any".
         budget: None where it cannot be told.
         studies: what each study may cost, and has cost; empty where it cannot be told.
@@ -75,16 +75,21 @@ class ClientStatus:
     processes: dict[str, str]
     daemon: RunningDaemon | None
     coordinator: str
-    unreachable: str | None
+    checks: tuple[Check, ...]
     approved: tuple[str, ...] | str | None
     budget: EpsilonBudget | None
     studies: tuple["StudyAccount", ...]
     last: LastRound | None
     problems: tuple[str, ...]
 
+    @property
+    def ready(self) -> bool:
+        """Whether the clinic would take part now: all of it runs, and no check has failed."""
+        return self.running and not any(check.status == "failed" for check in self.checks)
+
     def as_json(self) -> dict[str, Any]:
         """Return it as what JSON can hold; an infinite ε is null."""
-        content = asdict(self)
+        content = {"clinic": self.clinic, "ready": self.ready, **asdict(self)}
         if self.budget is not None:
             numbers = {**content["budget"], "left": self.budget.left}
             content["budget"] = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
@@ -93,7 +98,7 @@ class ClientStatus:
 
 
 def status(config: ClinicConfig) -> ClientStatus:
-    """Return how a clinic is; what cannot be told is in `problems`. Takes a few seconds at most."""
+    """Return how a clinic is; what cannot be told is in `problems`. Takes seconds, with a table of a usual size."""
     problems: list[str] = []
     daemon = _told("processes", lambda: read_status(config), problems)
     processes = _processes(config, daemon)
@@ -106,7 +111,7 @@ def status(config: ClinicConfig) -> ClientStatus:
         processes=processes,
         daemon=daemon,
         coordinator=f"{config.coordinator.host}:{config.coordinator.port}",
-        unreachable=_unreachable(config),
+        checks=tuple(examine_briefly(config, CONNECT_SECONDS)),
         approved=policy.studies if policy else None,
         budget=budget,
         studies=studies,
@@ -147,14 +152,6 @@ def _at_the_door(config: ClinicConfig) -> str:
     except PermissionError:
         return UNREADABLE
     return {"answers": "ready", "refuses": "refuses this user", "silent": "not running"}[heard]
-
-
-def _unreachable(config: ClinicConfig) -> str | None:
-    try:
-        NetworkDoctor(config, CONNECT_SECONDS).connect().close()
-    except (OSError, HTTPException) as error:
-        return getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return None
 
 
 def _books(

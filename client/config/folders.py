@@ -20,7 +20,7 @@ from pathlib import Path
 
 from melfed.client.config.clinic import ClinicConfig
 from melfed.common.errors import PolicyError, StorageError
-from melfed.common.files import atomic_write
+from melfed.common.files import atomic_write, remove_unfinished
 
 SECRET_BYTES = 32
 
@@ -107,6 +107,7 @@ def prepare_worker(config: ClinicConfig) -> None:
     """
     _folder(config.state, 0o711)
     _folder(config.worker_state, 0o700)
+    remove_unfinished(config.worker_state)
     _folder(config.approvals, 0o700)
     _log(config.audit_log)
     # Files that are made in it get its group: so the messenger may use the socket.
@@ -121,6 +122,7 @@ def prepare_messenger(config: ClinicConfig, messenger: OSUser | None = None) -> 
     """
     _folder(config.state, 0o711)
     _folder(config.messenger_state, 0o700, messenger.uid if messenger else None, messenger.gid if messenger else None)
+    remove_unfinished(config.messenger_state)
     _log(config.messenger_audit_log)
 
 

@@ -137,6 +137,20 @@ def ledger(config: ClinicConfig) -> Finding:
     return good(f"{text}; {verified.mendable}, mended by the next start" if verified.mendable else text)
 
 
+def same_data(config: ClinicConfig) -> Finding:
+    """Compare the images and patients with those that the ledger is of."""
+    from melfed.client.ledger.key import ledger_key
+    from melfed.client.ledger.ledger import verify
+
+    if not config.ledger.exists():
+        return good("no ledger yet")
+    try:
+        changed = _other_data(config, verify(config.ledger), ledger_key(config.ledger))
+    except MelfedError as error:
+        return bad(str(error), "let those responsible for data protection look at it; train on nothing until then")
+    return changed or good("those that the ledger is of")
+
+
 def _other_data(config: ClinicConfig, verified: "VerifiedLedger", key: bytes) -> Finding | None:
     """Return what is wrong where the ledger is not of the data as they are."""
     from melfed.client.data.clinic_data import population_fingerprint

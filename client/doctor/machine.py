@@ -115,7 +115,7 @@ def loopback_ports(config: ClinicConfig) -> Finding:
         "health_port": config.file.health_port,
         "metrics_port": config.file.metrics_port,
     }
-    return ports({what: port for what, port in named.items() if port is not None})
+    return ports({what: port for what, port in named.items() if port is not None}, config.path)
 
 
 def worker_socket(config: ClinicConfig) -> Finding:

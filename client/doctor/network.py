@@ -174,6 +174,8 @@ class NetworkDoctor:
             # Without the password, OpenSSL would ask at a terminal for that of a key that has one.
             context.load_cert_chain(self._config.certificate, self._config.certificate_key, password="")
             headers = {"flwr-public-key": _public_key(self._config.node_key)}
+        except PermissionError:
+            raise  # another user's keys are no fault of theirs
         except (OSError, ValueError):
             return bad("the clinic's certificate or keys cannot be used", "see the checks secrets and certificate")
         try:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import logging
 import os
 import secrets
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 
 from melfed.client.config.clinic import ClinicConfig, read_apps, without_folder
 from melfed.common.audit.events import Event
-from melfed.common.audit.log import AuditLog, configure_logging
+from melfed.common.audit.log import AuditLog
 from melfed.common.errors import DeclinedError, PolicyError, ServiceError
 
 
@@ -80,14 +79,3 @@ def quick_pulls(pull: Callable[..., Any]) -> Callable[..., Any]:
     gives the message up in the end; that is left to the message's own expiry.
     """
     return partial(pull, initial_backoff=0.05, backoff_cap=2.0, max_tries_per_object=None)
-
-
-def log_plainly() -> None:
-    """Log to standard error, Flower's lines in the same form as melfed's; call it after Flower was imported."""
-    configure_logging()
-    flower = logging.getLogger("flwr")
-    flower.handlers.clear()
-    flower.propagate = True
-    flower.setLevel(logging.INFO)
-    flower.addFilter(lambda record: bool(record.getMessage().strip()))  # it parts paragraphs by empty lines
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line a request

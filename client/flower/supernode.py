@@ -15,7 +15,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from melfed.client.config.clinic import ClinicConfig
-from melfed.client.flower.compatibility import check_bundle, log_plainly, prepare, quick_pulls
+from melfed.client.flower.compatibility import check_bundle, prepare, quick_pulls
+from melfed.common.audit.library_logs import log_plainly
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import ServiceError
 from melfed.common.flower_pins import check_flower

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from melfed.common.errors import MelfedError
 from melfed.common.metrics.noisy_histogram import Histogram
 from melfed.common.moments.noisy_moments import NoisyMoments
-from melfed.common.tensors import Tensors
 
 Received = npt.NDArray[np.generic]  # a tensor from outside, not checked yet
 Scored = dict[str, Histogram]
@@ -62,12 +61,13 @@ class PrivacyAccount:
 class TrainReply:
     """A clinic's answer to one round: its new tensors, and how the model that it was sent did on its validation.
 
+    `tensors` are float32, or of a study with `federation.compression` what `melfed.common.compression` makes of them.
     `weight` is that of the clinic in the mean: its training images, or in a private study its noised number of training
     units. `validation` is None where the study does not ask for it after the round before. A private study's clinic
     gives no `loss`, and an `account` in its place. How long it took hangs on the patients, and is not told.
     """
 
-    tensors: Tensors
+    tensors: Mapping[str, npt.NDArray[np.generic]]
     weight: int
     loss: float | None
     validation: Histogram | None

@@ -56,7 +56,7 @@ def unpack_trained(packed: Packed) -> TrainReply:
     head = packed.head
     validation = group_of(VALIDATION, packed.arrays)
     return TrainReply(
-        {name: np.asarray(array, np.float32) for name, array in group_of(TENSORS, packed.arrays).items()},
+        group_of(TENSORS, packed.arrays),
         head.weight,
         head.loss if head.HasField("loss") else None,
         histogram_from_arrays(validation) if validation else None,

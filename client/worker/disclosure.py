@@ -63,7 +63,12 @@ class Telling:
             return ServiceError(CANNOT)
         if not isinstance(error, MelfedError):
             return ServiceError("an error in melfed itself; the clinic's own log says where")
-        return type(error)(f"{type(error).__name__}; the clinic's own log says more")
+        where = (
+            "melfed-client doctor, there, says more"
+            if isinstance(error, DataError)
+            else "the clinic's own log says more"
+        )
+        return type(error)(f"{type(error).__name__}; {where}")
 
 
 def in_full(error: MelfedError) -> str:

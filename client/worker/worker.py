@@ -41,6 +41,7 @@ from melfed.client.training.private import PrivateTrainer
 from melfed.client.worker.disclosure import Telling
 from melfed.client.worker.guard import Arrays, Guard, Protection, Request
 from melfed.client.worker.unit_counts import UnitCounts, declared, noised
+from melfed.common.compression import compressed
 from melfed.common.data.dataset import Images
 from melfed.common.data.records import LesionRecord
 from melfed.common.errors import MelfedError, StudyError
@@ -52,6 +53,7 @@ from melfed.common.model.classifier import Classifier, load_trainable, trainable
 from melfed.common.model.frozen_prefix import split
 from melfed.common.model.inference import Advance, pick_device
 from melfed.common.moments.noisy_moments import NoisyMoments
+from melfed.common.seeds import seed_for
 from melfed.common.study.build import build_study_classifier
 from melfed.common.study.protocol import StudyProtocol, validates
 from melfed.common.tensors import Tensors, group_of, in_group
@@ -200,7 +202,16 @@ class ClinicWorker:
             learnt, loss = self._learn(model, round_number)
         else:
             learnt = self._learn_privately(model, Request(run, round_number, tensors), weight)
-        return TrainReply(learnt, weight, loss, validation, self._account())
+        return TrainReply(self._told_as(learnt, tensors, round_number), weight, loss, validation, self._account())
+
+    def _told_as(self, learnt: Tensors, model: Mapping[str, Received], round_number: int) -> Arrays:
+        """Return the clinic's tensors as the study has them travel."""
+        kind = self.study.federation.compression
+        if kind == "none":
+            return learnt
+        began = {name: np.asarray(tensor, np.float32) for name, tensor in model.items()}
+        seed = seed_for(self.study.seed_of("training"), "compression", self.data.name, round_number)
+        return compressed(learnt, began, kind, seed)
 
     def _weight(self, run: str) -> int:
         """Return the clinic's weight in the mean, at least 1: training images, or units as the run is told them."""

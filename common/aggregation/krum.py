@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from melfed.common.aggregation.blocks import Float64, stacks
+from melfed.common.aggregation.fixed_point import FixedPoint, magnitude, power_of_two
 from melfed.common.aggregation.rule import RobustRule, RuleOptions
 from melfed.common.aggregation.weighted_mean import WeightedMean
 from melfed.common.tensors import Tensors
@@ -29,10 +30,15 @@ def krum_order(updates: Sequence[Tensors], byzantine: int) -> list[int]:
 
 
 def mean_of_first(updates: Sequence[Tensors], byzantine: int, kept: int) -> Tensors:
-    """Return the mean of the most trustworthy updates."""
-    mean = WeightedMean()
-    for index in krum_order(updates, byzantine)[:kept]:
-        mean.add(updates[index], 1)
+    """Return the mean of the most trustworthy updates; one alone as it is."""
+    chosen = [updates[index] for index in krum_order(updates, byzantine)[:kept]]
+    if kept == 1:
+        return chosen[0]
+    # All of them are here, so there is no need for a headroom.
+    largest = {name: max(magnitude(update[name]) for update in chosen) for name in chosen[0]}
+    mean = WeightedMean(FixedPoint({name: power_of_two(value or 1.0) for name, value in largest.items()}, kept))
+    for update in chosen:
+        mean.add(update, 1)
     return mean.mean()
 
 

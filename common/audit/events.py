@@ -140,7 +140,11 @@ class Event(Enum):
     )
 
     SERVER_STARTED = EventInfo(
-        2001, "server-started", "info", "The server runs and its port is open.", ("version", "port", "clinics")
+        2001,
+        "server-started",
+        "info",
+        "The server was started; clinics can connect once nginx answers.",
+        ("version", "port", "clinics"),
     )
     SERVER_STOPPED = EventInfo(2002, "server-stopped", "info", "The server ends.", ("reason",))
     CLINIC_APPROVED = EventInfo(

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, make_dataclass
 from fnmatch import fnmatchcase
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,10 +17,7 @@ from melfed.common.data.decisions import Cause, Decisions, Key, LeftOutRow, Verd
 from melfed.common.data.images.files import Files
 from melfed.common.data.people import Namer, People, describe_people
 from melfed.common.data.tables.layouts import (
-    layouts_of,
-    opened,
     read_layouts,
-    refuse_two_layouts,
     rows_by_image,
     with_images,
 )
@@ -37,7 +33,7 @@ class LesionRecord:
     """One image with what is known about its lesion and patient; None where nothing is."""
 
     image: str
-    """POSIX path relative to the data folder (the image id where tables are read without images)."""
+    """POSIX path relative to the data folder."""
     target: int
     """1 for a positive of the study, else 0."""
     diagnosis: str | None
@@ -186,31 +182,6 @@ def read_table(
             people=describe_people(rows, reports, options.shared_ids),
             notes=notes + census.notes(rows),
         )
-
-
-def read_rows(
-    tables: Sequence[Path],
-    positive: Sequence[str] = ("mel",),
-    options: ReadOptions | None = None,
-) -> tuple[str, tuple[LesionRecord, ...]]:
-    """Read published tables of one layout without their images, strictly.
-
-    Returns:
-        The layout's name, and the records in the order of their image ids, which stand in for the image paths.
-
-    Raises:
-        DataError: as `read_table` does, but for what concerns images.
-    """
-    options = options or ReadOptions()
-    decisions = Decisions(positive_entities(positive), options)
-    with without_collection():
-        layouts, _ = layouts_of(opened(tables, strict=True), options, strict=True)
-        refuse_two_layouts(layouts)
-        layout, rows = next(iter(layouts.items()))
-        named = [(row.image, row) for row in sorted(rows, key=attrgetter("image"))]
-        census = _census(named, decisions, options, apart=False)
-        refuse_what_is_open(((row, cause, reason) for _, row, cause, reason in census.left_out), positive)
-        return layout, tuple(census.records)
 
 
 def select_sources(

@@ -22,7 +22,8 @@ FEDERATED_ALONE = (
     *("federation." + key for key in ("algorithm", "proximal_mu", "server_learning_rate", "server_momentum")),
     *("federation." + key for key in ("server_beta2", "server_tau", "cohort", "quorum", "tail_average")),
     *("federation." + key for key in ("deadline_seconds", "grace_seconds", "largest_clinic", "largest_update_norm")),
-    *("federation." + key for key in ("clip_update_norm", "robust", "robust_trim", "robust_byzantine")),
+    *("federation." + key for key in ("clip_update_norm", "compression", "robust", "robust_trim")),
+    "federation.robust_byzantine",
     "resources.cpus",
     "resources.gpus",
 )

@@ -239,6 +239,10 @@ class FederationSpec(Section):
     clip_update_norm: float | None = Field(
         None, gt=0, le=1e12, description="an update of a longer L2 norm is shortened to it; null: none is"
     )
+    compression: Literal["none", "float16", "int8"] = Field(
+        "none",
+        description="how updates travel: as they are, or as differences to the model in fewer bits, rounded by chance",
+    )
     robust: RobustName = Field(
         "none",
         description="mean that some false updates cannot lead astray, of 3 updates or more; none: weighted by images",

@@ -35,6 +35,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def run_app(app: typer.Typer) -> None:
     """Run a command; a `MelfedError` becomes one line on stderr and its exit code (Ctrl-C is Typer's: 130)."""
+    # Read when gRPC is loaded: its C core writes lines of its own to stderr, which say nothing that no error says.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         app()
     except PermissionError as error:  # of whoever looks into folders that are another user's alone

@@ -1,7 +1,7 @@
 """Aggregation: a round's updates become one, and the server optimiser turns that into the next global model.
 
-Flower's own strategies hold every reply of a round; the weighted mean holds one sum, so memory is O(model). Where the
-study asks for a robust mean (`melfed.common.aggregation`), all updates of a round are held.
+Flower's own strategies hold every reply of a round; the weighted mean holds one sum of whole numbers, so memory is
+O(model). Where the study asks for a robust mean (`melfed.common.aggregation`), all updates of a round are held.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melfed.common.aggregation import RULES
+from melfed.common.aggregation.fixed_point import fixed_point_for
 from melfed.common.aggregation.weighted_mean import WeightedMean
 from melfed.common.errors import QuorumError
 from melfed.common.optimizers import OPTIMIZERS
@@ -21,14 +22,32 @@ from melfed.server.aggregation import robust
 class RoundMean:
     """The mean, of the kind that the study asks for, over a round's updates; whatever the order in which they come."""
 
-    def __init__(self, spec: FederationSpec, model: Tensors) -> None:
+    def __init__(self, spec: FederationSpec, model: Tensors, weight: int) -> None:
+        """Begin.
+
+        Args:
+            spec: says which mean.
+            model: the global model that the updates begin from.
+            weight: the largest sum that the updates' weights may have.
+        """
         self.spec, self.model = spec, model
-        self._mean = WeightedMean()
+        self._mean = WeightedMean(fixed_point_for(model, max(weight, 1), spec.clip_update_norm or 0.0))
         self._updates: dict[str, Tensors] = {}
         self.weight = 0.0
 
+    def check(self, tensors: Tensors) -> None:
+        """Check that an update can be added. Raises TensorError, which names the tensor that is too large."""
+        # Robust means take any value, and what is shortened fits.
+        if self.spec.robust == "none" and self.spec.clip_update_norm is None:
+            self._mean.fixed_point.check(tensors)
+
     def add(self, clinic: str, tensors: Tensors, weight: float) -> None:
-        """Add one clinic's update, shortened first where the study says so (`federation.clip_update_norm`)."""
+        """Add one clinic's update, shortened first where the study says so (`federation.clip_update_norm`).
+
+        Raises:
+            TensorError: as `check`.
+            DataError: the weights' sum is larger than was said.
+        """
         self.weight += weight
         if self.spec.clip_update_norm is not None:
             tensors = robust.clipped(tensors, self.model, self.spec.clip_update_norm)

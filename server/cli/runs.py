@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melfed.common.errors import RunError, ServerConfigError, StudyError
+from melfed.common.errors import RunError, ServerConfigError, ServiceError, StudyError
 from melfed.common.terminal.console import NOTICE, errors, output
 from melfed.server.cli.options import ConfigOption, configuration, own_configuration
 
@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from melfed.common.study.protocol import StudyProtocol
     from melfed.common.study.recipe import Choice
     from melfed.server.cli.follow import Tail
+    from melfed.server.clinics.self_reports import Said
     from melfed.server.config import ServerConfig
     from melfed.server.runs.folder import RunFolder
     from melfed.server.runs.state import RunState
 
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key of the study.")]
 INTERRUPTED = 130
+READABLE = 0o644
+ASK_SECONDS = 30.0
+"""Longest that clinics are asked whether they take part, before a run is queued."""
 
 
 def study(
@@ -32,13 +36,14 @@ def study(
     config: ConfigOption = None,
 ) -> None:
     """Seal a study, so that clinics can approve it: choose what its recipe leaves open, and fix its weights' digest."""
-    from melfed.common.files import write_text
+    from melfed.common.files import atomic_write
     from melfed.common.study.file import study_yaml
 
     server = configuration(config)
     sealed, _ = _sealed(path, overrides, server)
     if out is not None:
-        write_text(out, study_yaml(sealed.with_changes("model", weights=None)))
+        with atomic_write(out, READABLE) as file:  # whoever sends it to the clinics is another user than the server's
+            file.write(study_yaml(sealed.with_changes("model", weights=None)).encode())
         errors.print(f"sealed study: {out}; send it to the clinics, who approve it with melfed-client approve")
     else:
         errors.print("note: nothing written; --out FILE makes what clinics approve", style="yellow")
@@ -176,6 +181,11 @@ def _new(
         raise RunError(f"--out {name}: a name has letters, digits, dots, hyphens; runs are below {config.runs}")
     _tell_who_has_not_approved(config, names, protocol.digest)
     _tell_who_is_trusted(protocol)
+    if len(names) == 1:
+        words = (
+            "warning: one clinic alone: what it sends is the model, and no other's update hides it from the coordinator"
+        )
+        errors.print(words, style="yellow")
     folder = queue_run(config.runs / name, protocol, names, choices, fresh=out is None)
     errors.print(f"run {folder.path.name}: study {protocol.name} {protocol.digest}, clinics: {', '.join(names)}")
     return folder
@@ -199,15 +209,36 @@ def _chosen(config: "ServerConfig", names: str | None) -> tuple[str, ...]:
 
 
 def _tell_who_has_not_approved(config: "ServerConfig", names: "Sequence[str]", digest: str) -> None:
-    from melfed.server.clinics.self_reports import Said, read_said
+    """Say who would take no part. What a clinic said before may be so no more: it is asked before it is spoken of."""
+    from melfed.server.cli import status
+    from melfed.server.clinics.self_reports import present
 
-    said = read_said(config.clinics_said)
-    for name in names:
-        told = said.get(name, Said())
-        if told.declined == digest:
-            errors.print(f"clinic {name} declined this study when it was last asked: {told.reason}", style="yellow")
-        elif told.approved is not None and not {digest, "any"} & set(told.approved):
-            errors.print(f"clinic {name} had not approved this study when it was last asked", style="yellow")
+    if not any(_takes_no_part(said, digest) for said in _of(config, names).values()):
+        return
+    began = present()
+    try:
+        with errors.status("asking the clinics"):
+            status.ask_clinics(config, ASK_SECONDS)
+    except ServiceError as error:
+        errors.print(f"note: some clinics took no part when they were last asked, and now {error}", style="yellow")
+        return
+    for name, said in _of(config, names).items():
+        if said.at >= began and (why := _takes_no_part(said, digest)):
+            errors.print(f"clinic {name} {why}", style="yellow")
+
+
+def _of(config: "ServerConfig", names: "Sequence[str]") -> "dict[str, Said]":
+    from melfed.server.clinics.self_reports import read_said
+
+    return {name: said for name, said in read_said(config.clinics_said).items() if name in names}
+
+
+def _takes_no_part(said: "Said", digest: str) -> str:
+    if said.declined == digest:
+        return f"declines this study: {said.reason}"
+    if said.approved is not None and not {digest, "any"} & set(said.approved):
+        return "has not approved this study"
+    return ""
 
 
 def _resumed(config: "ServerConfig", name: str, path: Path | None, overrides: "Sequence[str]") -> "RunFolder":

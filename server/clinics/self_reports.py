@@ -50,12 +50,17 @@ def note_said(path: Path, clinic: str, said: Said) -> None:
     Whoever declines or refuses does not say what it has approved, or what is left: what it said of that before stays.
     """
     clinics = read_said(path)
-    changes: dict[str, object] = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
+    changes: dict[str, object] = {"at": present()}
     if said.reason and clinic in clinics:
         changes |= {"approved": clinics[clinic].approved, "budget": clinics[clinic].budget}
     clinics[clinic] = said.model_copy(update=changes)
     with contextlib.suppress(StorageError):
         write_text(path, ClinicsSaid(clinics=dict(sorted(clinics.items()))).model_dump_json(indent=1) + "\n")
+
+
+def present() -> str:
+    """Return the present time as `Said.at` has it: later times are greater texts."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def word(value: object) -> str:

@@ -26,7 +26,7 @@ from melfed.server.daemon.health import Health
 from melfed.server.daemon.prometheus import ServerMetrics, Standing, served
 from melfed.server.daemon.reconciler import SILENT_SECONDS, Reconciler
 from melfed.server.daemon.state import ChildRow, ClinicRow, DaemonState, write_daemon_state
-from melfed.server.edge.nginx import Edge, edge_ready
+from melfed.server.edge.nginx import Edge, edge_ready, nginx_complaint
 from melfed.server.flower.app_bundle import check_bundle
 from melfed.server.flower.control_client import Control
 from melfed.server.flower.superlink import command, quiet_environment, read_file
@@ -137,6 +137,7 @@ class ServerDaemon:
         self._told: tuple[float, DaemonState | None] = (0.0, None)
         self._looked = -DAY
         self._ready, self._status, self._certificates = False, "", ""
+        self._complaint = ""
 
     def run(self) -> None:
         """Run until `stop` is set; raises as `start`."""
@@ -239,6 +240,11 @@ class ServerDaemon:
     def _heard(self, kind: str, child: str, detail: str) -> None:
         """Write down what the supervisor tells."""
         usual = kind in {"started", "ready", "stopped"}
+        if child == "nginx" and kind in {"ended", "failed", "unready"} and (said := nginx_complaint(self.config)):
+            self._complaint = said
+            detail = f"{detail}: {said}"
+        elif (child, kind) == ("nginx", "ready"):
+            self._complaint = ""
         _log.log(logging.INFO if usual else logging.WARNING, "%s %s %s", child, kind, detail)
         if kind in {"ended", "failed", "unready"}:
             restarts = self.supervisor.states()[child].restarts
@@ -253,7 +259,7 @@ class ServerDaemon:
                 status="silent" if silent and (s.name, s.status) == ("superlink", "ready") else s.status,
                 pid=s.pid,
                 restarts=s.restarts,
-                reason=s.reason,
+                reason=f"{s.reason}: {self._complaint}" if s.name == "nginx" and self._complaint else s.reason,
             )
             for s in self.supervisor.states().values()
         )
@@ -285,7 +291,7 @@ class ServerDaemon:
         self.health.tell(ready, all(ready.values()))
         if all(ready.values()) and not self._ready:
             self._ready = True
-            _log.info("ready: port %d is open", self.config.file.edge.port)
+            _log.info("ready: nginx answers on port %d", self.config.file.edge.port)
             self.notifier.notify("READY=1")
         online = sum(row.online for row in state.clinics)
         status = f"STATUS={online} of {sum(not row.revoked for row in state.clinics)} clinics online"

@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,9 @@ from melfed.server.edge.nginx_conf import Timeouts, nginx_text
 
 _MINUTE = 60.0
 _LARGEST_LOG = 16 * 2**20
+_LAST_BYTES = 4096
+_LAST_COMPLAINTS = 6
+_COMPLAINT = r"\[emerg\] (?:\d+#\d+: )?(.*)"
 _PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
@@ -126,7 +130,7 @@ class Edge:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ServiceError(f"nginx cannot check its configuration: {error}; see that it is whole") from None
         if done.returncode:
-            problems = re.findall(r"\[emerg\] (?:\d+#\d+: )?(.*)", done.stderr)
+            problems = re.findall(_COMPLAINT, done.stderr)
             problem = problems[0] if problems else done.stderr.strip().partition("\n")[0]
             raise ServiceError(f"nginx refuses its configuration, {configuration}: {problem}; mend server.yaml")
 
@@ -152,14 +156,42 @@ class Edge:
 
 
 def edge_ready(config: ServerConfig, timeout: float = 1.0) -> bool:
-    """Return whether something listens on the edge's port, within `timeout` seconds."""
+    """Return whether this edge answers on its port, within `timeout` seconds: whoever does shows its certificate.
+
+    That something listens there would be true of any other program that has taken the port.
+    """
     address = config.file.edge.address
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 (compared only)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Not a chain and a name, but this one certificate is asked for.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with socket.create_connection((local, config.file.edge.port), timeout):
-            return True
-    except OSError:
+        own = ssl.PEM_cert_to_DER_cert(_first_certificate(config.certificate.read_text(encoding="ascii")))
+        with (
+            socket.create_connection((local, config.file.edge.port), timeout) as plain,
+            context.wrap_socket(plain) as answered,
+        ):
+            return answered.getpeercert(binary_form=True) == own
+    except (OSError, ValueError):
         return False
+
+
+def nginx_complaint(config: ServerConfig) -> str:
+    """Return why nginx ended, in its own last words of `logs/nginx.log`; empty where it has said nothing."""
+    try:
+        with (config.logs / "nginx.log").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_BYTES))
+            text = log.read().decode(errors="replace")
+    except OSError:
+        return ""
+    # An address that is taken is tried five times, and told as often.
+    return "; ".join(dict.fromkeys(re.findall(_COMPLAINT, text)[-_LAST_COMPLAINTS:]))
+
+
+def _first_certificate(text: str) -> str:
+    """Return the first of a file's certificates, which is the server's own; those of authorities follow."""
+    begin, end = ssl.PEM_HEADER, ssl.PEM_FOOTER
+    return text[text.index(begin) : text.index(end) + len(end)]
 
 
 def _is_nginx(process: psutil.Process) -> bool:

@@ -1,7 +1,7 @@
 """The clinics of a run: who they are, who is there, who joins late, comes back, or is not let in and why."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -170,7 +170,12 @@ class Members:
 
     def nodes_of(self, names: list[str]) -> dict[int, str]:
         """Return the nodes of these clinics, in the order of their names; without those that have none now."""
-        return {node: name for node, name in self.names.items() if name in names}
+        wanted = set(names)
+        return {node: name for node, name in self.names.items() if name in wanted}
+
+    def most_weight(self, names: Iterable[str]) -> int:
+        """Return the largest sum of weights that these clinics may have in the mean, by their own words."""
+        return sum(self.intake.most_weight(self.counts[name]) for name in names if name in self.counts)
 
     def label(self, node: int) -> str:
         """Return what a node is called in reports."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from melfed.common.compression import restored
 from melfed.common.errors import DataError, DeclinedError, StudyError
 from melfed.common.messages import ACCOUNT, COUNTS, LEDGER, METRICS, REQUEST, SUMMARISED, TENSORS, TEST, VALIDATION
 from melfed.common.metrics.histogram import MAX_IMAGES, ScoreHistogram
@@ -96,6 +97,8 @@ class Intake:
             raise DataError(f"its training loss is {loss:g}; lower the learning rate")
         account = self.account(reply)
         tensors = reply.arrays(TENSORS)
+        if (kind := self.study.federation.compression) != "none":
+            tensors = dict(restored(tensors, model, kind))
         check_tensors(tensors, shapes(model))
         update = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
         self._check_norm(update, model)
@@ -189,13 +192,17 @@ class Intake:
         largest = self.study.federation.largest_clinic
         return largest if part == "train" else min(largest, MAX_EVALUATED)
 
+    def most_weight(self, counts: Counts) -> int:
+        """Return the largest weight in the mean that a clinic may have, by what it said of itself."""
+        return min(counts.weight(self.study), self._largest("train"))
+
     def _weight(self, reply: Reply, counts: Counts) -> int:
         """Return the clinic's weight. One that noise makes larger than the study's largest clinic weighs as that."""
         weight, said = reply.number(METRICS, "weight"), counts.weight(self.study)
         if not (1 <= weight <= said and weight == int(weight)):
             what = "images" if self.study.privacy is None else "units"
             raise DataError(f"claims a weight of {weight:g}, said {said} training {what} before")
-        return min(int(weight), self._largest("train"))
+        return min(int(weight), self.most_weight(counts))
 
     def _check_norm(self, update: Tensors, model: Mapping[str, np.ndarray]) -> None:
         norm, largest = update_norm(update, model), self.study.federation.largest_update_norm

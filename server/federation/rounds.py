@@ -19,7 +19,7 @@ from melfed.common.errors import DataError, RunError
 from melfed.common.messages import EVALUATE, TRAIN
 from melfed.common.metrics.noisy_histogram import Histogram, plus, pooled
 from melfed.common.study.protocol import StudyProtocol
-from melfed.common.tensors import Tensors, check_tensors, shapes
+from melfed.common.tensors import TensorError, Tensors, check_tensors, shapes
 from melfed.server.aggregation.mean import RoundMean, ServerOptimizer, tail_average
 from melfed.server.federation.channel import OFFLINE, Channel
 from melfed.server.federation.context import Conduct, standing
@@ -115,8 +115,7 @@ class Rounds:
     def _round(self, channel: Channel, number: int, state: Checkpoint) -> Checkpoint:
         """Train one round; return the state after it, checkpointed."""
         started = monotonic()
-        total = _Training(RoundMean(self.study.federation, state.model), self.study.privacy is not None)
-        cohort = self._collect(channel, number, state.model, total)
+        total, cohort = self._collect(channel, number, state.model)
         self.members.need_quorum(len(total.answered), len(cohort), total.absent)
         self._record_validation(number - 1, total.pooled, total.validation)
         optimizer = ServerOptimizer(self.study.federation, state.optimizer)
@@ -155,13 +154,15 @@ class Rounds:
         self.observer.round_finished(number, loss, seconds)
         return after
 
-    def _collect(self, channel: Channel, number: int, model: Tensors, total: _Training) -> list[str]:
-        """Add up a round's answers, those that were kept on disk first; return the clinics of the round."""
+    def _collect(self, channel: Channel, number: int, model: Tensors) -> tuple[_Training, list[str]]:
+        """Add up a round's answers, those that were kept on disk first; return their sum, and the round's clinics."""
         kept: dict[str, Update] = {}
         if self.terms.deployed:
             self.members.refresh(channel, number)
             kept = self._kept(number, model)
         cohort = sorted({*self.members.cohort(number), *kept})
+        mean = RoundMean(self.study.federation, model, self.members.most_weight(cohort))
+        total = _Training(mean, self.study.privacy is not None)
         self.observer.round_started(number, cohort)
         for name, update in kept.items():
             self._take(total, name, update)
@@ -175,7 +176,8 @@ class Rounds:
             name = asked[reply.node]
             try:
                 update = self.members.intake.update(reply, number, self.members.counts[name], model)
-                # Before it is kept: what the sum cannot hold would end this process, and every one that goes on.
+                # Before it is kept: what the sums cannot hold would end this process, and every one that goes on.
+                mean.check(update.tensors)
                 plus(total.pooled, update.validation)
             except USELESS as error:
                 total.bytes_up += reply.size
@@ -186,14 +188,19 @@ class Rounds:
                 self._take(total, name, update)
                 asking.answered += 1
             self.members.tell(reply, name, total.absent)
-        return cohort
+        return total, cohort
 
     def _kept(self, number: int, model: Tensors) -> dict[str, Update]:
         """Return what is on disk; nothing where it has no sum, whatever version believed it: all are asked again."""
         kept = self.pending.kept(number, model)
         try:
             pooled([update.validation for update in kept.values() if update.validation is not None])
-        except DataError:
+            mean = RoundMean(self.study.federation, model, self.members.most_weight(kept))
+            for name, update in kept.items():
+                mean.check(update.tensors)
+                if update.weight > self.members.most_weight([name]):
+                    raise DataError(f"clinic {name} weighs more than it says")
+        except (DataError, TensorError):
             self.pending.clear()
             return {}
         return kept

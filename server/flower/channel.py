@@ -4,16 +4,16 @@ The other end is `melfed.client.flower.client_app`.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
-from flwr.serverapp import Grid
+from flwr.proto.node_pb2 import NodeInfo
 
 from melfed.common.messages import DECLINED, MESSAGE_VERSION, PACKED, REFUSED, REQUEST, TENSORS, pack, unpack
 from melfed.common.study.protocol import StudyProtocol
@@ -78,6 +78,19 @@ class Reply:
         return str(self.content.config_records.get(record, ConfigRecord()).get(key, ""))
 
 
+class MessageGrid(Protocol):
+    """What is needed of Flower's `Grid`, which says more of each."""
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Return the nodes that are online."""
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages; return their identities."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies to some messages that have arrived."""
+
+
 def request(
     round_number: int, study: StudyProtocol, run: str, tensors: Tensors | None = None, *, counts: bool = True
 ) -> RecordDict:
@@ -104,7 +117,7 @@ def size(content: RecordDict) -> int:
     return sum(record.count_bytes() for record in content.array_records.values())
 
 
-def online(grid: Grid) -> dict[int, Node]:
+def online(grid: MessageGrid) -> dict[int, Node]:
     """Return the nodes that are online, by their id."""
     return {info.node_id: Node(info.name, info.last_activated_at) for info in grid.get_nodes()}
 
@@ -112,7 +125,7 @@ def online(grid: Grid) -> dict[int, Node]:
 class FlowerChannel:
     """A `melfed.server.federation.channel.Channel` over Flower's grid."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: MessageGrid) -> None:
         self.grid = grid
 
     def request(
@@ -143,7 +156,7 @@ class FlowerChannel:
 
 
 def ask(
-    grid: Grid,
+    grid: MessageGrid,
     kind: str,
     nodes: Mapping[int, str],
     content: RecordDict,
@@ -202,11 +215,13 @@ class _Errand:
 class _Errands:
     """The requests that are still open."""
 
-    def __init__(self, grid: Grid, kind: str, content: RecordDict, terms: RequestTerms, asker: Asker) -> None:
+    def __init__(self, grid: MessageGrid, kind: str, content: RecordDict, terms: RequestTerms, asker: Asker) -> None:
         self.grid, self.kind, self.content, self.terms, self.asker = grid, kind, content, terms, asker
         self.started = monotonic()
         self.looked = -math.inf
         self.open: dict[int, _Errand] = {}
+        self.senders: dict[str, int] = {}
+        """Whose each attempt is; kept, so that a poll does not go through every node that is open."""
         self.nodes: dict[int, Node] | None = None
 
     def begin(self, node: int, away: float | None) -> None:
@@ -222,17 +237,18 @@ class _Errands:
     def collect(self) -> Iterator[Reply]:
         """Yield what has arrived."""
         # Whatever waits for a node that is offline, Flower throws away when it is asked for.
-        senders = {
-            attempt: node for node, errand in self.open.items() if self._present(node) for attempt in errand.attempts
-        }
-        for message in self.grid.pull_messages(list(senders)) if senders else ():
+        asked = list(self.senders if self.nodes is None else (a for a, n in self.senders.items() if n in self.nodes))
+        for message in self.grid.pull_messages(asked) if asked else ():
             attempt = message.metadata.reply_to_message_id
-            node = senders.get(attempt)
-            if node is None or node not in self.open:
+            node = self.senders.get(attempt)
+            if node is None:
                 continue
             reply = self._failed(node, attempt, message.error) if message.has_error() else _reply(node, message)
             if reply is not None:
-                if self.open.pop(node).lost_since is not None and self.terms.again:
+                errand = self.open.pop(node)
+                for other in errand.attempts:
+                    self.senders.pop(other, None)
+                if errand.lost_since is not None and self.terms.again:
                     self.asker.returned(node)  # an earlier attempt's answer
                 yield reply
 
@@ -240,11 +256,11 @@ class _Errands:
         """Tell whether nobody else is waited for."""
         if not self.open or self._left() <= 0:
             return True
-        lost = [errand.lost_since for errand in self.open.values() if errand.lost_since is not None]
-        if len(lost) < len(self.open):
+        if any(errand.lost_since is None for errand in self.open.values()):
             return False
         if not self.terms.again:
             return True
+        lost = [errand.lost_since for errand in self.open.values() if errand.lost_since is not None]
         return monotonic() - max(lost) >= self.terms.grace and self.asker.enough()
 
     def look(self) -> None:
@@ -259,7 +275,7 @@ class _Errands:
                 self._lose(node, errand, OFFLINE)
                 continue
             if errand.lost_since is None and errand.since != found.since:
-                self._lose(node, errand, "its SuperNode was started anew")
+                self._lose(node, errand, "it was away for a moment, or its SuperNode was started anew")
             if errand.lost_since is None:
                 # A SuperNode that fails to fetch a message says nothing and forgets it.
                 if now - errand.sent > self.terms.seconds * REMINDER:
@@ -275,9 +291,6 @@ class _Errands:
         for node in [node for node in self.open if node not in lost]:
             yield Reply(node, RecordDict(), f"no answer within {self.terms.seconds:g} s", 0, silent=True)
         self.open.clear()
-
-    def _present(self, node: int) -> bool:
-        return self.nodes is None or node in self.nodes
 
     def _left(self) -> float:
         return self.terms.seconds - (monotonic() - self.started)
@@ -297,6 +310,7 @@ class _Errands:
             self._lose(node, errand, "Flower could not send the request to it")
             return False
         errand.attempts.add(attempt)
+        self.senders[attempt] = node
         errand.last, errand.lost_since = attempt, None
         errand.sent = monotonic()
         errand.since = self.nodes[node].since if self.nodes else ""
@@ -306,6 +320,7 @@ class _Errands:
         """Take an error for an answer where it is final; else, of the last attempt, its node is lost."""
         errand = self.open[node]
         errand.attempts.discard(attempt)
+        self.senders.pop(attempt, None)
         reason = OFFLINE if error.code == ErrorCode.NODE_UNAVAILABLE else str(error.reason or "unknown error")
         errand.raised += error.code not in LOST
         if not self.terms.again or error.code == ErrorCode.INVALID_FAB or errand.raised >= ATTEMPTS:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from melfed.common.audit.library_logs import log_plainly
 from melfed.common.errors import RunError, ServerConfigError
 from melfed.common.flower_pins import check_flower
 from melfed.common.process.child import ALLOCATOR
@@ -125,7 +126,6 @@ def run_superlink(config: ServerConfig) -> None:
 
     import uvicorn
     from flwr.supercore import sql_mixin
-    from flwr.supercore.http_logging import get_uvicorn_log_config
     from flwr.superlink.main import create_app
 
     # Its package holds a function of the module's name.
@@ -137,8 +137,7 @@ def run_superlink(config: ServerConfig) -> None:
     _write_seldom()
     _tell_of_stops(config)
     _take_replies_alone()
-    # Below that are lines for every look of the daemon.
-    log.getLogger("flwr").setLevel(log.WARNING)
+    log_plainly(log.WARNING)  # below that are lines for every look of the daemon
     sys.argv = ["flower-superlink", *superlink_arguments(config)]
     flags = flower._parse_superlink_lifespan_config()
     uvicorn.run(
@@ -147,7 +146,7 @@ def run_superlink(config: ServerConfig) -> None:
         port=flags.port,
         ssl_certfile=flags.ssl_certfile,
         ssl_keyfile=flags.ssl_keyfile,
-        log_config=get_uvicorn_log_config(flower.console_handler.level),
+        log_config=None,
         access_log=False,  # several lines a second and clinic
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
@@ -359,6 +358,7 @@ def run_superexec(config: ServerConfig) -> None:
     flower = import_module("flwr.supercore.superexec.run_superexec")
     executor = ServerApps(config, bundle_digest(read_file(config.bundle)))
     vars(flower)["get_executor"] = lambda *_, **__: executor
+    log_plainly()
     flower.run_superexec(
         runtime_api_address=config.superlink,
         insecure=False,
@@ -383,6 +383,7 @@ def run_serverapp(config: ServerConfig, token: str, daemon: int) -> None:
     from flwr.superlink.runtime import run_serverapp as flower
 
     _reconnect_soon()
+    log_plainly()
     # Nobody writes to the queue: logs stay in a file, and out of Flower's database.
     flower(
         runtime_api_address=config.superlink,
@@ -400,7 +401,6 @@ def _reconnect_soon() -> None:
     from flwr.supercore.retry import http_retry
 
     vars(http_retry)["MAX_RETRY_DELAY"] = RECONNECT_SECONDS
-    log.getLogger("httpx").setLevel(log.WARNING)
 
 
 def read_file(path: Path) -> bytes:

@@ -4,14 +4,12 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
-from melfed.common.errors import StorageError
-from melfed.common.files import atomic_write
+from melfed.common.files import atomic_folder, atomic_write
 from melfed.server.clinics.certificates import Certificate
 from melfed.server.provisioning.consortium import Consortium, ConsortiumClinic
 
@@ -108,21 +106,11 @@ def write_folder(folder: Path, public: Mapping[str, Content], secret: Mapping[st
     Raises:
         StorageError: it cannot be written.
     """
-    stage = folder.with_name(f".{folder.name}.new")
-    try:
-        if stage.exists():  # of a run that was killed
-            shutil.rmtree(stage)
-        stage.mkdir(mode=0o700, parents=True)
+    with atomic_folder(folder) as stage:
         for content, mode in ((public, PUBLIC), (secret, SECRET)):
             for name, each in content.items():
                 _write(stage / name, each, mode)
         write_sums(stage, [*public, *secret])
-        stage.rename(folder)
-    except OSError as error:
-        reason = f"{folder}: cannot be written: {error.strerror or error}"
-        raise StorageError(f"{reason}; see that there is space and permission, and try again") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def write_file(path: Path, content: bytes, mode: int) -> None:

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from melfed.common.errors import ServerConfigError
+from melfed.common.files import remove_unfinished
 from melfed.server.clinics.certificates import (
     Pair,
     belongs,
@@ -72,6 +73,8 @@ def provision(consortium_path: Path, out: Path, renew: str | None = None) -> Pro
 
     consortium = read_consortium(consortium_path)
     folders = _Folders(out)
+    for folder in (out, folders.authority, folders.server, folders.clinics, *folders.clinics.glob("*/")):
+        remove_unfinished(folder)  # private keys, under names that nobody would look for
     if renew is not None:
         _check_renewable(consortium, folders, renew)
     added: list[str] = []

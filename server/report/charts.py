@@ -6,10 +6,13 @@ with the first chart and draws under settings of its own: the user's are neither
 """
 
 import logging
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -61,14 +64,29 @@ def settings() -> Iterator[None]:
     """Load matplotlib and draw with the report's settings; afterwards those of before hold again."""
     log = logging.getLogger("matplotlib")
     level = log.level
-    # A home that cannot be written, and the list of fonts, which is made there: nothing that a reader could act on.
+    # That the list of fonts is being made is nothing that a reader could act on.
     log.setLevel(logging.ERROR)
     try:
-        from matplotlib import font_manager, style  # noqa: F401 (makes the list of fonts)
+        with _no_home():
+            from matplotlib import font_manager, style  # noqa: F401 (makes the list of fonts)
     finally:
         log.setLevel(level)
     with style.context(["default", _SETTINGS]):
         yield
+
+
+@contextmanager
+def _no_home() -> Iterator[None]:
+    """Let matplotlib, where it is not loaded yet, keep its list of fonts elsewhere: nothing is written to a home."""
+    if "matplotlib" in sys.modules or os.environ.get("MPLCONFIGDIR"):
+        yield
+        return
+    with TemporaryDirectory(prefix="melfed-fonts-") as folder:
+        os.environ["MPLCONFIGDIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["MPLCONFIGDIR"]
 
 
 class Chart:

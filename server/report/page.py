@@ -71,7 +71,7 @@ def page(summary: RunSummary, study: StudyProtocol, test: Mapping[str, Histogram
         sections={name: title for name, title in _SECTIONS.items() if name != "privacy" or summary.privacy},
         figures=_figures(summary, test),
         clinics=_clinic_table(summary),
-        rounds=_round_table(summary),
+        rounds=_round_table(summary, study),
         deployed=summary.data.layout == AT_CLINICS,
         listed_images=LISTED_IMAGES,
     )
@@ -168,14 +168,14 @@ def _has_losses(summary: RunSummary) -> bool:
     return any(row.train_loss is not None for row in summary.rounds)
 
 
-def _round_table(summary: RunSummary) -> dict[str, Any]:
+def _round_table(summary: RunSummary, study: StudyProtocol) -> dict[str, Any]:
     """Return caption, headings and rows of the table of rounds; `reasons` are the columns of words."""
     federated, losses = summary.mode in {"federated", "one_round"}, _has_losses(summary)
     declined = any(row.declined for row in summary.rounds)
     reasons = {kind: title for kind, title in _REASONS.items() if federated and (kind == "failed" or declined)}
     names = ["Round", *(["Training loss"] if losses else []), "Validation AUROC", "Validation AUPRC", "Seconds"]
     told = f"{'loss, ' if losses else ''}validation and time"
-    caption = f"Rounds: {words.traffic(summary.rounds) if federated else told}."
+    caption = f"Rounds: {words.traffic(summary.rounds, study) if federated else told}."
     if len(summary.rounds) > LISTED_ROUNDS:
         caption += f" The last {LISTED_ROUNDS} of {count(len(summary.rounds))}; all are in summary.json."
     return {

@@ -168,10 +168,11 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.2f}" if size < 1e8 else f"{size / 1e6:,.0f}"
 
 
-def traffic(rounds: Sequence[RoundSummary]) -> str:
-    """Return what travelled in all rounds together."""
+def traffic(rounds: Sequence[RoundSummary], study: StudyProtocol) -> str:
+    """Return what travelled in all rounds together, and how clinics told their updates."""
     up, down = (sum(getattr(row, name) for row in rounds) for name in ("bytes_up", "bytes_down"))
-    return f"{megabytes(up)} MB from the clinics, {megabytes(down)} MB to them"
+    how = "" if study.federation.compression == "none" else f" (updates in {study.federation.compression})"
+    return f"{megabytes(up)} MB from the clinics{how}, {megabytes(down)} MB to them"
 
 
 def initial_weights(public: PublicData) -> str:

@@ -1,12 +1,14 @@
 """From a finished run to its summary, and from a run's model to scores of new images."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from melfed.common.data.augmentation import to_input
 from melfed.common.data.dataset import Images
@@ -74,7 +76,15 @@ def _clinic(study: StudyProtocol, name: str, counts: Counts, outcome: Outcome) -
 
 
 def _rounds(folder: RunFolder) -> tuple[RoundSummary, ...]:
-    events = list(folder.events())
+    """Return the rounds by the folder's events. Raises RunError where one of them lacks what it should hold."""
+    try:
+        return _rounds_of(list(folder.events()))
+    except (KeyError, TypeError, DataError, ValidationError) as error:
+        path, what = folder.path / "metrics.jsonl", _told(error) if isinstance(error, ValidationError) else str(error)
+        raise RunError(f"{path}: an event is damaged ({what}); bring it back from a backup") from None
+
+
+def _rounds_of(events: Sequence[Mapping[str, Any]]) -> tuple[RoundSummary, ...]:
     validations = {
         event["round"]: metrics_of(histogram_from_lists(event["histogram"]))
         for event in events
@@ -100,8 +110,19 @@ def public_data(study: StudyProtocol, weights_dir: Path | None = None) -> Public
     """
     if not study.model.pretrained:
         return None
-    metadata = run_metadata(study_weights(study, weights_dir))
-    return PublicData.model_validate(metadata["data"]) if metadata else None
+    file = study_weights(study, weights_dir)
+    metadata = run_metadata(file)
+    try:
+        return PublicData.model_validate(metadata["data"]) if metadata else None
+    except ValidationError as error:
+        raise WeightsError(
+            f"{file.path}: its header is damaged ({_told(error)}); bring it back from a backup"
+        ) from None
+
+
+def _told(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def load_model(folder: RunFolder, clinic: str | None = None) -> tuple[StudyProtocol, Classifier]:

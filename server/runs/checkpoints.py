@@ -34,7 +34,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         StorageError: it cannot be written; earlier checkpoints stay whole.
     """
     tensors = {name: each for group in _GROUPS for name, each in in_group(group, getattr(checkpoint, group)).items()}
-    path = folder / f"round-{checkpoint.round:06d}.safetensors"
+    path = folder / _file_name(checkpoint.round)
     save_tensors(path, tensors, {"round": checkpoint.round, "digest": checkpoint.digest})
     for old in _found(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
@@ -68,13 +68,21 @@ def last_checkpoint(
             continue
         if metadata.get("digest") not in {digest, *parents}:
             raise RunError(f"{path}: of study {str(metadata.get('digest'))[:12]}, not {digest[:12]}")
+        number = metadata.get("round")
+        if type(number) is not int or path.name != _file_name(number):
+            problems.append(f"{path}: damaged: its header is of round {number}; bring it back from a backup")
+            continue
         if problems and told is not None:
             told(f"{problems[0]}; going on from the one before")
         parts = (_group(name, tensors) for name in _GROUPS)
-        return Checkpoint(int(str(metadata["round"])), digest, *parts)
+        return Checkpoint(number, digest, *parts)
     if problems:
         raise RunError(f"{folder}: no whole checkpoint: {problems[0]}")
     return None
+
+
+def _file_name(number: int) -> str:
+    return f"round-{number:06d}.safetensors"
 
 
 def _group(name: str, tensors: dict[str, np.typing.NDArray[np.generic]]) -> Tensors:

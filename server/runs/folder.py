@@ -184,7 +184,7 @@ class RunFolder:
         """Yield the events of `metrics.jsonl`; a last line that a crash cut short is left out.
 
         Raises:
-            RunError: another line is damaged.
+            RunError: another line is damaged: not JSON, or no event.
         """
         path = self.path / "metrics.jsonl"
         if not path.exists():
@@ -192,11 +192,15 @@ class RunFolder:
         lines = path.read_bytes().splitlines()
         for number, line in enumerate(lines, start=1):
             try:
-                yield json.loads(line)
+                event = json.loads(line)
             except ValueError:  # not JSON, or not even text
                 if number == len(lines):
                     return
                 raise RunError(f"{path}:{number}: not JSON; the run folder is damaged") from None
+            named = event if isinstance(event, dict) else {}
+            if not isinstance(named.get("event"), str) or type(named.get("round")) is not int:
+                raise RunError(f"{path}:{number}: not an event of a run; the run folder is damaged")
+            yield event
 
     def forget_after(self, round_number: int) -> None:
         """Drop the events of rounds after a checkpoint (their models are lost; they will be trained again).

@@ -52,7 +52,7 @@ def auroc(study: "StudyProtocol", virtual: "VirtualClinics", kind: type[ClinicWo
             for clinic in virtual.clinics
         ]
         for number in range(1, study.federation.rounds + 1):
-            total = RoundMean(study.federation, tensors)
+            total = RoundMean(study.federation, tensors, study.federation.largest_clinic * len(workers))
             for worker in workers:
                 reply = worker.train(tensors, number, study.digest, "run")
                 total.add(worker.clinic, reply.tensors, reply.weight)

@@ -4,7 +4,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -75,6 +75,12 @@ def run(
         Path | None, typer.Option(envvar="MELFED_WEIGHTS", help="Folder of pretrained weights.", show_default=False)
     ] = None,
     cache: Cache = None,
+    engine: Annotated[
+        Literal["auto", "local", "ray"],
+        typer.Option(
+            help="What runs the clinics; auto: ray for a cluster or to share GPUs, else this machine's cores."
+        ),
+    ] = "auto",
     ray_address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default=False)] = None,
     policies: Annotated[
         list[str],
@@ -98,6 +104,7 @@ def run(
     from melfed.common.study.in_force import idle_values
     from melfed.common.study.recipe import resolve
     from melfed.simulations.cli.progress import RunProgress, print_choices
+    from melfed.simulations.engine.fork_server import prepare
 
     protocol, choices = resolve(_read(study, overrides, seed))
     folder, fresh = resume or out, False
@@ -108,6 +115,8 @@ def run(
         folder = Path("runs") / f"{protocol.name}-{datetime.now(UTC).astimezone():%Y%m%d-%H%M%S}"
     if policies and not protocol.federation.with_clinics:
         raise StudyError(f"--policy: no clinic decides in a {protocol.federation.mode} baseline; leave it out")
+    if engine != "ray" and not ray_address and protocol.federation.with_clinics:
+        prepare()  # its imports go on while the images are read
     virtual = _divide(protocol, data, cache, read_options(diagnoses, shared_ids, classes, links))
     of_clinic = _policies(policies, [split.name for split in virtual.splits])
     print_choices(choices)
@@ -128,6 +137,7 @@ def run(
             resume=resume is not None,
             fresh=fresh,
             weights_dir=weights_dir,
+            engine=engine,
             ray_address=ray_address,
             policies=of_clinic,
             choices=choices,

@@ -27,35 +27,29 @@ from ray.job_config import JobConfig
 
 from melfed.common.errors import RunError
 from melfed.common.flower_pins import check_flower
+from melfed.simulations.engine.attempts import (
+    ENDED,
+    LOST,
+    LOST_FOR_GOOD,
+    START_SECONDS,
+    EndedError,
+    LostError,
+    NobodyError,
+    Told,
+    asked_again,
+    out_of_memory,
+)
 
-ATTEMPTS = 3
-"""So often is a task asked, each time of a living process, before its clinic is late."""
 LOOK_SECONDS = 0.5
 """Between two looks whether the run has ended."""
-START_SECONDS = 120.0
-"""How long a process that takes a dead one's place may need to start; where there is no room, it never does."""
 DOWN_SECONDS = 30.0
 """From the death of Ray itself until clinics are given up, should the run not have ended by then."""
-LOST = "its process was ended (killed, or out of memory)"
 NOBODY = "no process is left that could do it, and none can be started: Ray is down, or there is no room"
 
 RAYS_OWN = frozenset({"gcs_server", "raylet"})
 """Processes without which Ray cannot go on, where this process has started it."""
 
-Told = Callable[[int, str], None]
 Actor = Any
-
-
-class LostError(Exception):
-    """A task has no answer, since the process that had it is gone."""
-
-
-class NobodyError(Exception):
-    """No process lives that could take a task, and none can be started."""
-
-
-class EndedError(Exception):
-    """The run has ended: nobody waits for the answer any more."""
 
 
 class Actors:
@@ -203,28 +197,27 @@ class Backend(raybackend.RayBackend):
     def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
         """Have a message answered; where that cannot be had, the answer is an error, in one line."""
         clinic = int(context.node_config[PARTITION_ID_KEY])
-        reason = ""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                assert self._actors is not None  # noqa: S101 (Flower calls `build` first)
-                _, reply, after = self._actors.ask(
-                    lambda actor: actor.run.remote(self.app_fn, message, str(clinic), context)
-                )
-            except LostError as error:
-                reason = str(error)
-                if attempt < ATTEMPTS:
-                    self._told(clinic, f"{reason}; asked again")
-            except NobodyError:
-                if self._down.is_set():
-                    self._ended.wait(DOWN_SECONDS)  # the run ends by itself, and not for want of this clinic
-                return _error(message, ErrorCode.CLIENT_APP_CRASHED, NOBODY), context
-            except EndedError:
-                return _error(message, ErrorCode.CLIENT_APP_CRASHED, "the run has ended"), context
-            except RayTaskError as error:
-                return _error(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _in_a_line(error)), context
-            else:
-                return reply, after
-        return _error(message, ErrorCode.CLIENT_APP_CRASHED, f"{reason}, {ATTEMPTS} times"), context
+
+        def ask() -> tuple[str, Message, Context]:
+            assert self._actors is not None  # noqa: S101 (Flower calls `build` first)
+            answer: tuple[str, Message, Context] = self._actors.ask(
+                lambda actor: actor.run.remote(self.app_fn, message, str(clinic), context)
+            )
+            return answer
+
+        try:
+            _, reply, after = asked_again(ask, clinic, self._told)
+        except LostError:
+            return _error(message, ErrorCode.CLIENT_APP_CRASHED, LOST_FOR_GOOD), context
+        except NobodyError:
+            if self._down.is_set():
+                self._ended.wait(DOWN_SECONDS)  # the run ends by itself, and not for want of this clinic
+            return _error(message, ErrorCode.CLIENT_APP_CRASHED, NOBODY), context
+        except EndedError:
+            return _error(message, ErrorCode.CLIENT_APP_CRASHED, ENDED), context
+        except RayTaskError as error:
+            return _error(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _in_a_line(error)), context
+        return reply, after
 
     def terminate(self) -> None:
         """End all processes, and Ray."""
@@ -314,7 +307,4 @@ def _in_a_line(error: RayTaskError) -> str:
     """Return what a task raised, without its traceback: kind and first line."""
     # Ray prints the traceback of what was raised first, and then that of Flower's exception about it.
     first, _, _ = str(error).partition("\n\nThe above exception was the direct cause")
-    line = first.strip().splitlines()[-1] if first.strip() else type(error).__name__
-    if line.startswith("MemoryError"):
-        return f"out of memory ({line}); allow the process more, or ask for more resources.cpus, so that fewer run"
-    return line
+    return out_of_memory(first.strip().splitlines()[-1] if first.strip() else type(error).__name__)

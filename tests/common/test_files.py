@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from melfed.common.errors import StorageError
-from melfed.common.files import atomic_write, write_text
+from melfed.common.files import atomic_folder, atomic_write, remove_unfinished, write_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -105,3 +105,63 @@ def test_a_place_where_no_file_can_be(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="see that its folder exists and can be written to"):
             write_text(path, "text")
     assert names(tmp_path) == ["folder", "plain"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from melfed.common.files import atomic_folder, atomic_write
+how = {"file": atomic_write, "folder": atomic_folder}[sys.argv[1]]
+with how(Path(sys.argv[2])) as made:
+    if sys.argv[1] == "folder":
+        (made / "key").write_text("secret")
+    else:
+        made.write(b"secret")
+        made.flush()
+    print("writing", flush=True)
+    input()
+    os._exit(9)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(kind: str, tmp_path: Path) -> None:
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "nginx.conf.new").touch()
+    others = sorted(tmp_path.iterdir())
+    command = [sys.executable, "-c", KILLED, kind, str(tmp_path / "made")]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"writing\n"
+        left = set(tmp_path.iterdir()) - {*others}
+        assert len(left) == 1
+        remove_unfinished(tmp_path)
+        assert left < {*tmp_path.iterdir()}
+        writer.communicate(b"\n", timeout=30)
+    assert left < {*tmp_path.iterdir()}
+    remove_unfinished(tmp_path)
+    assert sorted(tmp_path.iterdir()) == others
+    remove_unfinished(tmp_path / "none")
+
+
+def test_a_folder_appears_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "above" / "made") as stage:
+        (stage / "key").write_text("1")
+        assert not (tmp_path / "above" / "made").exists()
+    assert (tmp_path / "above" / "made" / "key").read_text() == "1"
+    with pytest.raises(StorageError, match="other: cannot be written"), atomic_folder(tmp_path / "other") as stage:
+        (stage / "none").rename(stage / "key")
+    assert [path.name for path in tmp_path.iterdir()] == ["above"]
+    with (
+        pytest.raises(StorageError, match="cannot be written"),
+        atomic_folder(tmp_path / "above" / "made" / "key" / "x"),
+    ):
+        pass
+
+
+def test_of_two_that_make_one_folder_the_second_is_told(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "made") as stage:
+        (stage / "key").write_text("first")
+        with pytest.raises(StorageError, match="File exists"), atomic_folder(tmp_path / "made"):
+            pass
+    assert (tmp_path / "made" / "key").read_text() == "first"

@@ -167,6 +167,15 @@ class Federation:
         first, *rest = arguments
         return self.run(CLIENT, first, *rest, "--config", self.kit(name) / "clinic.yaml", code=code)
 
+    def clinic_status(self, name: str) -> dict[str, Any]:
+        """What `melfed-client status --json` says, whether the clinic is ready or not."""
+        command = [str(CLIENT), "status", "--json", "--config", str(self.kit(name) / "clinic.yaml")]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+        content: dict[str, Any] = json.loads(done.stdout)
+        return content
+
     def start(self, name: str, program: Path, *arguments: object) -> None:
         """Start a daemon; its output goes to NAME.log."""
         log = (self.folder / f"{name}.log").open("ab")

@@ -159,3 +159,6 @@ def test_status_tells_of_clinics_and_runs(federation: Federation) -> None:
     status = federation.status()
     assert {clinic["name"]: clinic["online"] for clinic in status["clinics"]} == dict.fromkeys(federation.clinics, True)
     assert "deployed" in federation.run(SERVER, "status")
+    for clinic in federation.clinics:
+        found = json.loads(federation.clinic(clinic, "status", "--json"))
+        assert (found["ready"], {check["status"] for check in found["checks"]}) == (True, {"ok"})

@@ -103,7 +103,6 @@ class Told:
     seconds: float = 0.0
     state: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    superlink: str = ""
 
 
 class Narrow(Federation):
@@ -233,7 +232,6 @@ def fill_state(federation: Narrow, told: Told) -> None:
         until("it has lasted", lambda: time.monotonic() - began > 15)
         told.problems = problems_of(federation)
         told.state = federation.state("full")
-        told.superlink = (federation.server / "state/logs/superlink.log").read_text()
 
 
 def lock_database(federation: Narrow, told: Told) -> None:

@@ -99,7 +99,7 @@ class Members(Federation):
         return content | {"server": {child["name"]: (child["pid"], child["restarts"]) for child in server}}
 
     def children(self, clinic: str) -> dict[str, tuple[int, int]]:
-        rows = json.loads(self.clinic(clinic, "status", "--json"))["daemon"]["children"]
+        rows = self.clinic_status(clinic)["daemon"]["children"]
         return {row["name"]: (row["pid"], row["restarts"]) for row in rows}
 
 

@@ -132,7 +132,7 @@ class Cut(Federation):
 
     def processes_of(self, clinic: str) -> dict[str, tuple[int, int]]:
         """A clinic's processes and how often each was restarted."""
-        rows = json.loads(self.clinic(clinic, "status", "--json"))["daemon"]["children"]
+        rows = self.clinic_status(clinic)["daemon"]["children"]
         return {row["name"]: (row["pid"], row["restarts"]) for row in rows}
 
 

@@ -80,6 +80,11 @@ def test_the_same_study_gives_the_same_numbers(finished: Path, place: Place) -> 
     assert_same_run(finished, place.folder / "again")
 
 
+def test_ray_gives_the_same_numbers(finished: Path, place: Place) -> None:
+    place.run(SIM, "run", place.study, "--out", place.folder / "ray", "--engine", "ray")
+    assert_same_run(finished, place.folder / "ray")
+
+
 def test_a_killed_run_goes_on_to_the_same_numbers(finished: Path, place: Place) -> None:
     run = place.folder / "killed"
     process = place.start(SIM, "run", place.study, "--out", run)

@@ -1,7 +1,9 @@
 """Simulated runs whose processes are killed, or that begin beside files and folders of others; in real processes."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -9,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from melfed.common.errors import QuorumError
 from melfed.simulations.engine.workspace import VARIABLE
 from tests.e2e.place import SECONDS, SIM, SIX_CLINICS, Place
 
@@ -49,18 +53,38 @@ def until(process: subprocess.Popen[str], look: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def begun(place: Place, run: Path) -> subprocess.Popen[str]:
+def at_work(place: Place, engine: str) -> list[int]:
+    """The processes that train clinics."""
+    if engine == "ray":
+        return of_run(place, "ray::ClientAppActor.run")
+    mine = of_run(place)
+    return [pid for pid in mine if psutil.Process(pid).ppid() in mine]  # forked from the prepared one
+
+
+def begun(place: Place, run: Path, engine: str) -> subprocess.Popen[str]:
     """A run whose second round is being trained."""
-    process = place.start(SIM, "run", place.study, "--out", run)
+    process = place.start(SIM, "run", place.study, "--out", run, "--engine", engine)
     until(process, (run / "checkpoints" / "round-000001.safetensors").exists)
-    until(process, lambda: of_run(place, "ray::ClientAppActor.run"))
+    until(process, lambda: at_work(place, engine))
     return process
 
 
-def test_a_killed_process_costs_no_clinic_its_round(place: Place) -> None:
+def gone(place: Place) -> None:
+    """Wait until no process of the place's runs is left."""
+    deadline = time.monotonic() + SECONDS
+    while of_run(place):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+ENGINES = pytest.mark.parametrize("engine", ["local", "ray"])
+
+
+@ENGINES
+def test_a_killed_process_costs_no_clinic_its_round(engine: str, place: Place) -> None:
     run = place.folder / "run"
-    process = begun(place, run)
-    os.kill(of_run(place, "ray::ClientAppActor.run")[0], signal.SIGKILL)
+    process = begun(place, run, engine)
+    os.kill(at_work(place, engine)[0], signal.SIGKILL)
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     rounds = json.loads((run / "summary.json").read_text())["rounds"]
@@ -71,9 +95,44 @@ def test_a_killed_process_costs_no_clinic_its_round(place: Place) -> None:
     assert not of_run(place)
 
 
+def test_clinics_whose_process_dies_each_time_are_late_and_the_run_says_so(place: Place) -> None:
+    """Kill whatever is forked; the run must end by itself, for want of clinics."""
+    run = place.folder / "run"
+    process = begun(place, run, "local")
+    while process.poll() is None:
+        for pid in at_work(place, "local"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == QuorumError.exit_code, err
+    last = err.splitlines()[-1]
+    assert re.match(r"error: \d of 6 clinics answered, 6 are needed: ", last)
+    assert "its process was ended (killed, or out of memory), 3 times" in last or "no process is left" in last
+    assert "Traceback" not in out + err
+    gone(place)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_however_a_run_is_ended_nothing_of_it_is_left(number: signal.Signals, place: Place) -> None:
+    run = place.folder / "run"
+    process = begun(place, run, "local")
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)  # Ctrl-C reaches all
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert "Traceback" not in out + err
+    gone(place)
+    if number == signal.SIGINT:
+        assert not list(temporary(place).iterdir())
+    resumed = place.start(SIM, "run", place.study, "--resume", run)
+    _, err = resumed.communicate(timeout=SECONDS)
+    assert resumed.returncode == 0, err
+    assert not list(temporary(place).glob("*melfed*"))
+
+
 def test_ray_killed_is_one_line_of_ours(place: Place) -> None:
     run = place.folder / "run"
-    process = begun(place, run)
+    process = begun(place, run, "ray")
     os.kill(of_run(place, "gcs/gcs_server")[0], signal.SIGKILL)
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 6
@@ -87,28 +146,30 @@ def test_ray_killed_is_one_line_of_ours(place: Place) -> None:
     assert not list(temporary(place).glob("*melfed*"))
 
 
-def test_files_of_the_same_names_in_the_current_folder_are_not_taken_for_ours(place: Place) -> None:
+@ENGINES
+def test_files_of_the_same_names_in_the_current_folder_are_not_taken_for_ours(engine: str, place: Place) -> None:
     for name in ("client", "common", "server", "simulations", "numpy", "torch"):
         (place.folder / f"{name}.py").write_text("raise RuntimeError('not melfed')\n")
-    short = ("--set", "training.local_epochs=1", "--set", "federation.rounds=1")
+    short = ("--set", "training.local_epochs=1", "--set", "federation.rounds=1", "--engine", engine)
     place.run(SIM, "run", place.study, "--out", place.folder / "run", *short)
     (row,) = json.loads((place.folder / "run" / "summary.json").read_text())["rounds"]
     assert (len(row["answered"]), row["failed"]) == (6, {})
 
 
-def test_two_runs_that_begin_in_one_second_have_two_folders_and_what_a_killed_one_left_is_cleared(place: Place) -> None:
-    dead = begun(place, place.folder / "dead")
+@ENGINES
+def test_two_runs_that_begin_in_one_second_have_two_folders_and_what_a_killed_one_left_is_cleared(
+    engine: str, place: Place
+) -> None:
+    dead = begun(place, place.folder / "dead", engine)
     os.kill(dead.pid, signal.SIGKILL)
     dead.wait()
-    (left,) = temporary(place).glob("melfed-sim-*")
-    short = ("--set", "training.local_epochs=1", "--set", "federation.rounds=1")
+    left = list(temporary(place).glob("melfed-sim-*"))
+    assert left
+    short = ("--set", "training.local_epochs=1", "--set", "federation.rounds=1", "--engine", engine)
     both = [place.start(SIM, "run", place.study, *short) for _ in range(2)]
     for process in both:
         _, err = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, err
     assert len(list((place.folder / "runs").iterdir())) == 2
-    assert not left.exists()
-    deadline = time.monotonic() + SECONDS
-    while of_run(place):  # Ray's own agents end by themselves, a moment after the run
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert not any(path.exists() for path in left)
+    gone(place)  # Ray's own agents end by themselves, a moment after the run

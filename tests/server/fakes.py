@@ -15,6 +15,7 @@ from melfed.client.privacy.noise import NoiseSource
 from melfed.client.privacy.noised_moments import noised_moments
 from melfed.client.privacy.noisy_evaluation import noised_histograms
 from melfed.common import messages
+from melfed.common.compression import compressed
 from melfed.common.messages import PACKED, pack, unpack
 from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.metrics.noisy_histogram import NoisyHistogram
@@ -105,10 +106,12 @@ class FakeClinic:
         number = int(str(request.config_records["request"]["round"]))
         model = held(request.array_records["tensors"])
         numbers = MetricRecord({"weight": self.images})
+        trained, kind = self.trained(model, number), self.study.federation.compression
+        sent = trained if kind == "none" else compressed(trained, model, kind, number)
         content = RecordDict(
             {
                 "request": request.config_records["request"],
-                "tensors": arrays(self.trained(model, number)),
+                "tensors": arrays(sent),
                 "metrics": numbers,
             }
         )

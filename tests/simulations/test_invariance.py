@@ -25,7 +25,7 @@ from melfed.common.study.build import build_study_classifier
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors
 from melfed.server.runs.folder import RunFolder
-from melfed.simulations.engine.engine import Simulation
+from melfed.simulations.engine.partition_worker import Simulation
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.small import CPU
 from tests.in_process import InProcessGrid, conduct

@@ -29,7 +29,7 @@ from melfed.common.tensors import Tensors
 from melfed.server.aggregation.mean import RoundMean
 from melfed.server.runs.folder import RunFolder
 from melfed.simulations.baselines import Baseline
-from melfed.simulations.engine.engine import Simulation
+from melfed.simulations.engine.partition_worker import Simulation
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.small import CPU, small_model, small_study
 from tests.in_process import InProcessGrid, SilentObserver, conduct
@@ -278,7 +278,7 @@ def test_means_of_many_updates_are_those_of_the_loop(robust: str, false: int) ->
     for update in updates[:2]:
         update["w"] *= 50
     images = [int(number) for number in rng.integers(1, 1000, 9)]
-    mean = RoundMean(FederationSpec(robust=robust, robust_byzantine=false, robust_trim=0.1), updates[0])
+    mean = RoundMean(FederationSpec(robust=robust, robust_byzantine=false, robust_trim=0.1), updates[0], sum(images))
     for number, update in enumerate(updates):
         mean.add(f"clinic {number}", update, images[number])
     exact = [{name: tensor.astype(np.float64) for name, tensor in update.items()} for update in updates]

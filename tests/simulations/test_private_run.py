@@ -35,7 +35,7 @@ from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.outcome import Outcome
 from melfed.server.runs.summary import Counted
 from melfed.simulations import run as run_module
-from melfed.simulations.engine.engine import Simulation
+from melfed.simulations.engine.partition_worker import Simulation
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from melfed.simulations.run import privacy_warnings, simulate
 from tests.client.small import without_dropout

@@ -5,6 +5,7 @@ import shutil
 import stat
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,10 +14,16 @@ from rich.console import Console
 
 import melfed.client.doctor.network
 from melfed.client.config.clinic import ClinicConfig, read_clinic
-from melfed.client.doctor.examination import examine
+from melfed.client.data.clinic_data import population_fingerprint
+from melfed.client.data.loading import population
+from melfed.client.doctor.examination import examine, examine_briefly
+from melfed.client.ledger.key import ledger_key
+from melfed.client.ledger.ledger import Ledger
+from melfed.client.privacy.accounting import Mechanism
 from melfed.common.doctor.steps import Check, exit_code, to_json
 from melfed.common.terminal.doctor_table import render
 from tests.client.doctors import black_hole, closed_port, door, edit, make_kit
+from tests.client.ledger.ledgers import charge, spend
 
 FILES = ("ca.crt", "clinic.crt", "clinic.key", "node.key", "clinic.yaml")
 
@@ -37,6 +44,40 @@ def test_a_clinic_that_is_well(tmp_path: Path, phantom: Path) -> None:
     assert [check.name for check in checks if check.status == "failed"] == ["key"]
     assert all(check.mend for check in checks if check.status in ("failed", "warning"))
     assert not any(check.mend for check in checks if check.status in ("ok", "skipped"))
+
+
+def briefly(config: ClinicConfig, **options: float) -> dict[str, str]:
+    """The names of the checks that did not go well, and what they are."""
+    return {check.name: check.status for check in examine_briefly(config, **options) if check.status != "ok"}
+
+
+def test_in_brief_a_clinic_that_is_well_has_nothing(tmp_path: Path, phantom: Path) -> None:
+    with door(tmp_path / "server") as (port, _):
+        assert briefly(make_kit(tmp_path / "kit", phantom, port=port)) == {}
+
+
+def test_in_brief_what_keeps_a_running_clinic_from_taking_part_is_found(
+    tmp_path: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantom, data)
+    with door(tmp_path / "revoking", status=403) as (port, _):
+        assert briefly(make_kit(tmp_path / "a", data, port=port)) == {"door": "failed"}
+    config = make_kit(tmp_path / "b", data, port=closed_port())
+    with Ledger.open(config.ledger, population_fingerprint(population(config), ledger_key(config.ledger))) as ledger:
+        spend(ledger, charge(1, Mechanism(1.0, 2.0, 1)))
+    away = {"outbound port": "failed", "TLS": "skipped", "door": "skipped"}
+    assert briefly(config) == away
+    table = next(data.glob("*.csv"))
+    whole = table.read_text()
+    table.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    assert briefly(config) == {"table": "warning", "data": "failed", **away}
+    table.write_text(whole)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert briefly(config) == {"disk": "failed", **away}
+    monkeypatch.undo()
+    data.rename(tmp_path / "elsewhere")
+    assert briefly(config) == {"data folder": "failed", "table": "skipped", "data": "skipped", **away}
 
 
 def test_a_black_hole_does_not_hold_it_up(tmp_path: Path, phantom: Path) -> None:

@@ -4,8 +4,6 @@ import base64
 import json
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,8 +29,6 @@ from tests.client.doctors import (
     closed_port,
     door,
     make_kit,
-    record_of,
-    server_kit,
     write_private,
 )
 
@@ -228,16 +224,6 @@ def test_a_probe_that_says_nothing(kit: Kit, tmp_path: Path) -> None:
     assert NetworkDoctor(kit(1), program=(str(tmp_path / "mute.py"),)).key().status == "failed"
 
 
-def test_the_probe_tells_what_kind_of_error_it_met(kit: Kit) -> None:
-    """With the program itself: it loads Flower, signs, and finds nobody there."""
-    config = kit(closed_port())
-    files = (config.ca_certificate, config.certificate, config.certificate_key, config.node_key)
-    command = [sys.executable, "-m", "melfed.client.flower.probe", "127.0.0.1", str(config.file.coordinator.port)]
-    done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, timeout=60, check=True)
-    assert json.loads(done.stdout) == {"error": "ConnectError"}
-    assert str(config.folder) not in done.stdout
-
-
 def test_a_closed_port(kit: Kit) -> None:
     checks = examined(NetworkDoctor(kit(closed_port())))
     assert checks["outbound port"].status == "failed"
@@ -363,22 +349,3 @@ def test_odd_proxies(kit: Kit, monkeypatch: pytest.MonkeyPatch, proxy: str) -> N
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     checks = examined(NetworkDoctor(kit(closed_port()), seconds=1))
     assert checks["outbound port"].status != "ok"
-
-
-def test_superlink_itself_is_asked_and_nothing_changes(kit: Kit, tmp_path: Path) -> None:
-    """With Flower's own SuperLink: unknown key, registered key, key that was shut out; and no node comes online."""
-    from tests.server.flower_stack import superlink
-
-    server = server_kit(tmp_path / "server")
-    config = kit(server.file.superlink_port)
-    record = record_of("north", NODE_KEY)
-    doctor = NetworkDoctor(config)
-    with superlink(server) as control:
-        assert "does not know" in doctor.key().detail
-        node = control.register(record)
-        before = control.nodes()
-        assert doctor.key().status == "ok"
-        assert control.nodes() == before
-        assert not before[0].online
-        control.unregister(node)
-        assert "does not know" in doctor.key().detail

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from melfed.client.ledger.ledger import Charge, Ledger, continue_with, verify
-from melfed.client.ledger.rows import charges
 from melfed.client.privacy import accounting
 from melfed.common.errors import DeclinedError, LedgerError
-from tests.client.ledger.ledgers import DATA, FREE, charge, cheap_epsilon, written
+from tests.client.ledger.ledgers import DATA, FREE, charge, cheap_epsilon
 
 FIRST, SECOND = "1" * 64, "2" * 64
 COUNTS = (120, 17, -3, 0)
@@ -91,17 +90,3 @@ def test_values_that_are_no_counts_cannot_be_released(path: Path, values: tuple[
     with Ledger.open(path, DATA) as ledger, pytest.raises(LedgerError, match="values"):
         release(ledger, wish, values)
     assert [row.status for row in verify(path).rows] == ["reserved", "spent"]
-
-
-def test_rows_without_request_and_values_are_those_of_older_versions(path: Path) -> None:
-    text = written(path).read_text()
-    assert '"request"' not in text
-    assert '"values"' not in text
-    assert all("request" not in line and "values" not in line for line in charges(verify(path).rows))
-
-
-def test_the_longest_row_is_read_again(path: Path) -> None:
-    wish = charge(2**53, purpose="counts", run="😀" * 200, request=FIRST)
-    with Ledger.open(path, DATA) as ledger:
-        release(ledger, wish, (-(2**53),) * 16)
-    assert Ledger.open(path, DATA).values(wish) == (-(2**53),) * 16

@@ -13,9 +13,6 @@ from melfed.common.errors import StudyError
 from melfed.common.study.evaluation_noise import (
     EVALUATION_SHARE,
     LARGEST_MULTIPLIER,
-    evaluations,
-    gaussian_multiplier,
-    largest_multiplier,
 )
 from melfed.common.study.protocol import StudyProtocol
 
@@ -66,42 +63,6 @@ def test_all_mechanisms_together_cost_what_the_study_states_and_no_more(
         assert (of.evaluation.sampling_rate, of.evaluation.steps) == (1.0, 1)
         alone = epsilon([of.evaluation] * of.releases, delta)
         assert 0.99 * EVALUATION_SHARE * stated < alone <= EVALUATION_SHARE * stated
-
-
-@pytest.mark.parametrize(
-    ("rounds", "every", "releases"),
-    [(6, 1, 6), (6, 2, 3), (6, 4, 2), (6, 6, 1), (6, 100, 1), (1, 1, 1), (7, 3, 3)],
-)
-def test_releases_are_the_validations_on_the_way_and_one_in_the_end(rounds: int, every: int, releases: int) -> None:
-    assert planned({"rounds": rounds, "validate_every": every}, noise_multiplier=0.0).releases == releases
-
-
-@pytest.mark.parametrize(
-    ("stated", "delta", "every"),
-    [(0.05, 1e-5, 1), (1.0, 1e-12, 6), (8.0, 1e-5, 2), (300.0, 1e-5, 6), (1.0, 0.3, 1), (1e4, 1e-5, 1)],
-)
-def test_the_noise_of_histograms_is_what_a_coordinator_believes(stated: float, delta: float, every: int) -> None:
-    asked = study({"validate_every": every}, epsilon=stated, delta=delta)
-    planned_noise = plan._evaluation(EVALUATION_SHARE * stated, delta, evaluations(asked))
-    assert planned_noise is not None
-    believed = largest_multiplier(asked, privacy_of(asked))
-    assert planned_noise.noise_multiplier <= believed
-    if stated <= 8 and delta < 0.3:
-        assert believed < 2.2 * planned_noise.noise_multiplier
-
-
-@pytest.mark.parametrize(
-    ("stated", "delta", "every"), [(0.3, 1e-5, 1), (3.0, 1e-5, 6), (8.0, 1e-6, 2), (300.0, 1e-5, 6), (1e4, 1e-5, 1)]
-)
-def test_the_coordinator_knows_that_noise_without_an_accountant(stated: float, delta: float, every: int) -> None:
-    asked = study({"validate_every": every}, epsilon=stated, delta=delta)
-    planned_noise = plan._evaluation(EVALUATION_SHARE * stated, delta, evaluations(asked))
-    sigma = gaussian_multiplier(asked, privacy_of(asked))
-    assert planned_noise is not None
-    assert sigma == pytest.approx(planned_noise.noise_multiplier, rel=0.02)
-    for unknown in ({"noise_multiplier": 1.0}, {"epsilon": 3.0, "evaluation": "public"}):
-        other = study(**unknown)
-        assert gaussian_multiplier(other, privacy_of(other)) is None
 
 
 def test_public_evaluation_costs_nothing_and_leaves_all_to_the_steps() -> None:

@@ -1,9 +1,6 @@
 """A clinic changes its data: noticed by the next request, refused until somebody says so, and nothing is given back."""
 
 import json
-import os
-import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +8,8 @@ import pytest
 from PIL import Image
 
 from melfed.client.config.clinic import ClinicConfig
-from melfed.client.config.folders import acting_as_owner, prepare_worker
-from melfed.client.data.clinic_data import fingerprint, population_fingerprint
-from melfed.client.data.loading import clinic_data, population, stamp, study_records
+from melfed.client.config.folders import prepare_worker
+from melfed.client.data.loading import clinic_data, stamp
 from melfed.client.doctor.kit import ledger as ledger_check
 from melfed.client.ledger.ledger import verify
 from melfed.client.worker.guard import Guard, Protection, Request
@@ -96,22 +92,6 @@ def test_data_that_are_gone_have_no_stamp(config: ClinicConfig) -> None:
         stamp(config)
 
 
-def test_the_ledger_is_of_the_same_population_whatever_a_study_calls_positive(config: ClinicConfig) -> None:
-    (config.data_folder / "table.csv").write_text(
-        "isic_id,diagnosis_1,diagnosis_3,patient_id\n"
-        + "".join(
-            f"{n},{'Malignant' if n % 2 else 'Benign'},{'Melanoma' if n % 2 else 'Nevus' if n else ''},p{n}\n"
-            for n in range(24)
-        )
-    )
-    key = b"k" * 32
-    other = small_study(partition={"minimum_images": 4}, data={"image_size": 32, "positive": ("nv",)})
-    assert len(study_records(config, other)) == 23, "of one image only melanoma is known not to be there"
-    expected = population_fingerprint(population(config), key)
-    for study in (STUDY, other):
-        assert fingerprint(clinic_data(config, study), key) == expected
-
-
 def test_patients_who_withdraw_stop_private_studies_until_the_ledger_is_continued(
     config: ClinicConfig, command: Command
 ) -> None:
@@ -189,19 +169,3 @@ def test_three_files_are_a_backup(config: ClinicConfig, tmp_path: Path) -> None:
     guard(config).pay("training", asked(2), Work())
     readme = Path(__file__).resolve().parents[3] / "server" / "provisioning" / "templates" / "clinic-README.md"
     assert all(f"`{name}`" in readme.read_text() for name in names)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can do as others")
-def test_root_writes_as_the_folders_owner() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        os.chown(folder, 65534, 65534)
-        groups = os.getgroups()
-        with acting_as_owner(folder):
-            (folder / "theirs").touch()
-            with acting_as_owner(folder):
-                pass
-        (folder / "roots").touch()
-        assert [(folder / each).stat().st_uid for each in ("theirs", "roots")] == [65534, 0]
-        assert (os.geteuid(), os.getegid(), os.getgroups()) == (0, 0, groups)
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700

@@ -9,6 +9,7 @@ import torch
 from melfed.client.data.clinic_data import ClinicData
 from melfed.client.training.plain import Trainer
 from melfed.client.worker.worker import ClinicWorker, Evaluated, shared_classifier
+from melfed.common.compression import Kind, restored
 from melfed.common.data.augmentation import to_input
 from melfed.common.errors import StudyError
 from melfed.common.metrics.histogram import ScoreHistogram
@@ -253,3 +254,36 @@ def test_only_what_learns_travels_and_changes(north: ClinicData, squeezenet_weig
             assert torch.equal(parameter, after[name]), name
     assert all(not np.array_equal(tensors[name], reply.tensors[name]) for name in ("head.weight", "head.bias"))
     load_trainable(fresh, reply.tensors)
+
+
+@pytest.mark.parametrize(("kind", "bytes_a_value"), [("float16", 2), ("int8", 1)])
+def test_a_compressed_update_is_the_difference_and_another_in_each_round(
+    north: ClinicData, kind: Kind, bytes_a_value: int
+) -> None:
+    study = small_study()
+    told = study.with_changes("federation", compression=kind)
+    model = start(study)
+    exact = worker_of(north, study).train(model, 1, study.digest, "run").tensors
+    worker = worker_of(north, told)
+    sent = worker.train(model, 1, told.digest, "run").tensors
+    assert {name: array.nbytes for name, array in sent.items()} == {
+        name: 4 + bytes_a_value * tensor.size for name, tensor in model.items()
+    }
+    for name, tensor in restored(sent, model, kind).items():
+        change = np.abs(exact[name] - model[name]).max()
+        assert np.abs(tensor - exact[name]).max() <= change / (100 if kind == "int8" else 1000)
+    again = worker_of(north, told).train(model, 1, told.digest, "run").tensors
+    assert {n: a.tobytes() for n, a in again.items()} == {n: a.tobytes() for n, a in sent.items()}
+    seeds = [seed for round_number in (1, 2) for seed in seeds_of(worker, model, round_number)]
+    assert len(set(seeds)) == 2
+
+
+def seeds_of(worker: ClinicWorker, model: Tensors, round_number: int) -> list[int]:
+    """The seeds that chance has in one round."""
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "melfed.client.worker.worker.compressed", lambda update, _model, _kind, seed: seen.append(seed) or update
+        )
+        worker.train(model, round_number, worker.study.digest, "run")
+    return seen

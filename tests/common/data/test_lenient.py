@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melfed.common.data.identity import normal_id
-from melfed.common.data.records import LesionRecord, LesionTable, ReadOptions, group_ids, read_rows, read_table
+from melfed.common.data.records import LesionRecord, LesionTable, ReadOptions, group_ids, read_table
 from melfed.common.errors import DataError
-from tests.common.lesions import touch, write
+from tests.common.lesions import read_rows, touch, write
 
 COLUMNS = ("image", "target", "diagnosis", "patient_id", "lesion_id", "dup_group", "age", "sex", "site", "source")
 IMAGES = [f"{number}.jpg" for number in range(4)]

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from melfed.common.data.metadata import METADATA_FEATURES, encode_metadata
 from melfed.common.data.records import LesionRecord
-from melfed.common.data.vocabulary.sites import SITES
 from melfed.common.errors import StudyError, WeightsError
 from melfed.common.model.backbones import BACKBONES
 from melfed.common.model.classifier import (
@@ -128,20 +127,6 @@ def lesion(age: float | None, sex: str | None, site: str | None) -> LesionRecord
         site=site,
         source="a",
     )
-
-
-def test_metadata_encoding() -> None:
-    known, unknown, strange = encode_metadata(
-        [lesion(70, "female", SITES[1]), lesion(None, None, None), lesion(50, "male", "elsewhere")]
-    )
-    assert METADATA_FEATURES == len(known) == 6 + len(SITES)
-    assert known.dtype == np.float32
-    assert known[:5].tolist() == [1, 0, 0, 1, 0]
-    assert unknown[:5].tolist() == [0, 1, 0, 0, 1]
-    assert strange[:5].tolist() == [0, 0, 1, 0, 0]
-    assert np.flatnonzero(known[5:]).tolist() == [1]
-    assert np.flatnonzero(unknown[5:]).tolist() == np.flatnonzero(strange[5:]).tolist() == [len(SITES)]
-    assert encode_metadata([]).shape == (0, METADATA_FEATURES)
 
 
 def test_metadata_branch_reaches_the_logit_and_travels_with_the_head() -> None:

@@ -8,42 +8,19 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from melfed.common.errors import ServiceError, StorageError
-from melfed.common.process.child import check_children, script
+from melfed.common.errors import StorageError
 from melfed.common.process.launcher import bears, processes
-from melfed.common.process.log_file import ChildLog
 from melfed.common.process.supervisor import Backoff, Child, ChildState, Supervisor
+from tests.common.process.scenes import alive, number, root, shell, until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 QUICK = Backoff(first=0.05, factor=2.0, largest=0.2, reset_after=60.0)
-root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
-
-
-def shell(name: str, script: str, **options: object) -> Child:
-    return Child(name, ("sh", "-c", script), **options)  # type: ignore[arg-type]
-
-
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not come true in time"
-        time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    return any(each.pid == pid and each.state not in "ZX" for each in processes())
-
-
-def number(path: Path) -> int:
-    """The number that a child writes into a file, once it is complete."""
-    until(lambda: path.exists() and path.read_text().endswith("\n"))
-    return int(path.read_text())
 
 
 class Scene:
@@ -109,13 +86,6 @@ def test_who_ran_long_enough_begins_with_the_first_pause_again() -> None:
     ended = [(name, detail) for kind, name, detail in scene.events if kind == "ended"]
     assert [detail for name, detail in ended if name == "a"][1] == "exit code 1; next start in 0.2 s"
     assert [detail for name, detail in ended if name == "b"][1] == "exit code 0; next start in 0.05 s"
-
-
-def test_pauses_stay_bounded_for_ever() -> None:
-    pause, backoff = 0.0, Backoff()
-    pauses = [pause := backoff.after(pause) for _ in range(5000)]
-    assert pauses[:8] == [1, 2, 4, 8, 16, 32, 64, 90]
-    assert set(pauses[8:]) == {90}
 
 
 def test_a_child_that_is_killed_comes_back_and_says_by_which_signal() -> None:
@@ -401,47 +371,6 @@ def test_all_that_a_child_prints_is_in_its_log(tmp_path: Path) -> None:
     assert log.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_log_is_turned_over_and_three_old_ones_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    with ChildLog(path, lambda _: None, largest=100) as log:
-        for piece in range(8):
-            os.write(log.descriptor, b"%d" % piece * 60)
-            until(lambda piece=piece: path.exists() and path.read_bytes() == b"%d" % piece * 60)
-    with ChildLog(path, lambda _: None, largest=100) as log:
-        os.write(log.descriptor, b"8" * 30)
-    found = {file.name: file.read_text() for file in tmp_path.iterdir()}
-    assert found == {"log": "7" * 60 + "8" * 30, "log.1": "6" * 60, "log.2": "5" * 60, "log.3": "4" * 60}
-
-
-def test_a_log_that_cannot_be_written_holds_nobody_up(tmp_path: Path) -> None:
-    told: list[str] = []
-    (tmp_path / "folder").touch()
-    path = tmp_path / "folder" / "log"
-    with ChildLog(path, told.append) as log:
-        for _ in range(4):
-            os.write(log.descriptor, b"x" * 100_000)  # more than a pipe holds
-        until(lambda: log._lost == 400_000)
-        (tmp_path / "folder").unlink()
-        os.write(log.descriptor, b"again")
-    assert told == ["log: cannot be written: File exists; output is dropped until it can"]
-    assert path.read_bytes() == b"\n[400000 bytes could not be written]\nagain"
-
-
-@pytest.mark.parametrize(
-    ("children", "error", "message"),
-    [
-        ([Child("a", ("/no/such/program",))], ServiceError, "a: there is no program /no/such/program; install it"),
-        ([shell("a", ""), shell("a", "")], ValueError, "child a"),
-        ([shell("a", "", after=("b",)), shell("b", "")], ValueError, "child a"),
-        ([shell("a", "", after=("a",))], ValueError, "child a"),
-        pytest.param([shell("a", "", user="no-such-user")], ServiceError, "there is no user no-such-user", marks=root),
-    ],
-)
-def test_children_that_cannot_be_started(children: list[Child], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        check_children(children)
-
-
 def test_readiness_of_the_process_before_is_not_taken_for_that_of_the_next(tmp_path: Path) -> None:
     asked: list[float] = []
     again = threading.Event()
@@ -457,18 +386,3 @@ def test_readiness_of_the_process_before_is_not_taken_for_that_of_the_next(tmp_p
         time.sleep(0.3)
         assert len(asked) > 1
         assert scene.state("a").status == "starting"
-
-
-@pytest.mark.parametrize(
-    ("parent", "program", "code", "output"),
-    [
-        ("me", "true", 0, ""),
-        ("another", "true", 125, ""),  # the supervisor has died meanwhile
-        ("me", "/no/such/program", 127, "/no/such/program: cannot be started: No such file or directory\n"),
-        ("me", "/", 126, "/: cannot be started: Permission denied\n"),
-    ],
-)
-def test_the_launcher_becomes_the_program_or_says_why_not(parent: str, program: str, code: int, output: str) -> None:
-    number = os.getpid() if parent == "me" else 1
-    done = subprocess.run([*script("exec"), str(number), "", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout + done.stderr) == (code, output)

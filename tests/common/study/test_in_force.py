@@ -78,6 +78,7 @@ SEEN: dict[str, tuple[object, Mapping[str, object]]] = {
     "federation.cohort": (0.4, {}),
     "federation.tail_average": (0.7, {}),
     "federation.clip_update_norm": (0.001, {}),
+    "federation.compression": ("int8", {}),
     "federation.robust": ("median", {}),
     "seed": (1, {}),
     "model.seed": (1, {}),

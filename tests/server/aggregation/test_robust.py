@@ -27,6 +27,8 @@ from tests.server.fakes import arrays as record_of
 
 SHAPES = {"w": (7, 5), "b": (3,), "scalar": (), "none": (0, 2)}
 ROBUST = sorted(RULES)
+MOST = 10**9
+"""Sum of weights."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +45,7 @@ def updates(n: int, seed: int = 0, shapes: dict[str, tuple[int, ...]] | None = N
 
 
 def aggregated(kind: str, held: Sequence[Tensors], images: Sequence[float] | None = None, **spec) -> Tensors:
-    mean = RoundMean(FederationSpec(robust=kind, **{"robust_byzantine": 1, **spec}), held[0])
+    mean = RoundMean(FederationSpec(robust=kind, **{"robust_byzantine": 1, **spec}), held[0], MOST)
     for index, update in enumerate(held):
         mean.add(f"clinic {index:03}", update, images[index] if images else 10)
     return mean.mean()
@@ -140,7 +142,7 @@ def test_the_size_of_blocks_and_the_order_of_updates_do_not_matter(kind: str, mo
     expected = aggregated(kind, held, images)
     monkeypatch.setattr(blocks, "BLOCK", 1 << 16)
     assert_equal(aggregated(kind, held, images), expected)
-    mean = RoundMean(FederationSpec(robust=kind), held[0])
+    mean = RoundMean(FederationSpec(robust=kind), held[0], MOST)
     for index in (3, 1, 6, 0, 5, 2, 4):
         mean.add(f"clinic {index:03}", held[index], images[index])
     assert_equal(mean.mean(), expected)
@@ -152,7 +154,7 @@ def test_a_tie_is_not_decided_by_who_came_first(kind: str) -> None:
     same = [dict(INITIAL) for _ in range(5)]
     means = []
     for order in ((0, 1, 2, 3, 4), (4, 3, 2, 1, 0)):
-        mean = RoundMean(FederationSpec(robust=kind), INITIAL)
+        mean = RoundMean(FederationSpec(robust=kind), INITIAL, MOST)
         for index in order:
             shifted = {name: t + np.float32(index * 10.0 ** -(index % 2)) for name, t in same[index].items()}
             mean.add(f"clinic {index}", shifted, 5 + index)
@@ -233,7 +235,7 @@ def test_who_takes_part_is_enough_for_a_round_or_nobody_begins(
 def test_nothing_to_aggregate_is_no_quorum() -> None:
     for kind in ("none", *ROBUST):
         with pytest.raises(QuorumError):
-            RoundMean(FederationSpec(robust=kind), INITIAL).mean()
+            RoundMean(FederationSpec(robust=kind), INITIAL, MOST).mean()
 
 
 def norm(update: Tensors, model: Tensors) -> float:

@@ -12,10 +12,10 @@ from time import perf_counter
 import pytest
 
 import melfed.server.cli.main
-from melfed.common.errors import DataError, MelfedError, RunError
+from melfed.common.errors import DataError, RunError
 from melfed.common.metrics.exact import EvaluationMetrics
-from melfed.common.terminal.console import NOTICE, output, run_app
-from melfed.server.cli.options import interval_text, metrics_table
+from melfed.common.terminal.console import NOTICE
+from melfed.server.cli.options import interval_text
 from melfed.server.results.evaluate import evaluate_run, predict
 from tests.server.finished import labelled, picture
 
@@ -168,47 +168,3 @@ def test_predict_goes_on_after_a_bad_image_and_says_so_by_its_code(command, run:
     assert len(problems) == 1
     assert problems[0].startswith(f"error: {bad}: ")
     assert problems[0].count(str(bad)) == 1
-
-
-@pytest.mark.parametrize("error", [MelfedError, *MelfedError.__subclasses__()])
-def test_every_error_has_its_code_and_its_words_unchanged(
-    error: type[MelfedError], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import typer
-
-    app = typer.Typer(pretty_exceptions_enable=False)
-    words = f"study.yaml:100: clinic [red] of {'a long path/' * 30}"
-
-    @app.command()
-    def fail() -> None:
-        raise error(words)
-
-    monkeypatch.setattr(sys, "argv", ["fail"])
-    with pytest.raises(SystemExit) as caught:
-        run_app(app)
-    assert caught.value.code == error.exit_code != 0
-    assert capsys.readouterr().err == f"error: {words}\n"
-
-
-def test_ctrl_c_leaves_quietly(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    import typer
-
-    app = typer.Typer(pretty_exceptions_enable=False)
-
-    @app.command()
-    def stop() -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys, "argv", ["stop"])
-    with pytest.raises(SystemExit) as caught:
-        run_app(app)
-    assert caught.value.code == 130
-    assert capsys.readouterr().err == ""
-
-
-def test_undefined_metrics_say_so(capsys: pytest.CaptureFixture[str]) -> None:
-    from melfed.common.metrics.exact import histogram_metrics
-    from melfed.common.metrics.histogram import ScoreHistogram
-
-    output.print(metrics_table(histogram_metrics(ScoreHistogram.empty()), "group"))
-    assert capsys.readouterr().out.count("undefined") == 7

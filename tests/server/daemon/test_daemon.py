@@ -28,6 +28,7 @@ from melfed.server.clinics.registry import revoke
 from melfed.server.config import ServerConfig
 from melfed.server.daemon.daemon import ServerDaemon, start
 from melfed.server.daemon.reconciler import SILENT_SECONDS
+from melfed.server.doctor import server_ports
 from melfed.server.provisioning.provision import provision
 from melfed.server.runs.request import queue_run
 from melfed.server.runs.state import change_state, read_state
@@ -261,6 +262,36 @@ def _family(config: ServerConfig) -> list[str]:
             if str(config.folder) in command:
                 found.append(command)
     return found
+
+
+def test_it_is_not_ready_while_another_program_has_its_port_and_says_why(tmp_path):
+    config = make_kits(tmp_path / "k", "a")
+    with socket.create_server(("127.0.0.1", config.file.edge.port)) as taken:
+        found = Server(config, tmp_path / "notify")
+        try:
+
+            def nginx() -> dict[str, Any]:
+                rows = json.loads(config.daemon_state.read_text())["children"] if config.daemon_state.exists() else []
+                return next((row for row in rows if row["name"] == "nginx"), {"reason": ""})
+
+            until("nginx has ended", lambda: "Address already in use" in nginx()["reason"])
+            assert nginx()["status"] != "ready"
+            ended = [row for row in read_log(config.audit_log) if row["event"] == "child-ended"]
+            assert {row["child"] for row in ended} == {"nginx"}
+            assert "Address already in use" in str(ended[0]["reason"])
+            assert "ready: nginx answers" not in (config.folder / "start.log").read_text()
+            judged = server_ports(config)
+            assert judged.status == "failed"
+            assert f"edge.port {config.file.edge.port} by" in judged.detail
+            assert "superlink_port" not in judged.detail
+            taken.close()
+            found.await_ready()
+            assert server_ports(config).status == "ok"
+            assert "in use" not in nginx()["reason"]
+        finally:
+            found.process.terminate()
+            found.process.wait(60)
+            found.messages.close()
 
 
 def test_another_bundle_is_not_served(tmp_path):

@@ -1,6 +1,5 @@
 """The edge, as a real nginx in front of a small HTTPS server: who gets through, with what, and what others see."""
 
-import base64
 import http.client
 import json
 import os
@@ -20,11 +19,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from melfed.common.errors import ServerConfigError, ServiceError
+from melfed.common.errors import ServiceError
 from melfed.server.clinics.certificates import Pair, key_header, make_authority, make_clinic_certificate, public_line
 from melfed.server.clinics.registry import approve, read_clinics, replace_certificate, revoke
 from melfed.server.config import ServerConfig, read_server
-from melfed.server.edge.nginx import Edge, edge_ready, nginx_configuration
+from melfed.server.edge.nginx import Edge, edge_ready, nginx_complaint
 from melfed.server.edge.nginx_conf import FLEET, KEY_HEADER, Timeouts
 from melfed.server.provisioning.provision import provision
 from tests.server.kits import consortium_file, free_port
@@ -36,14 +35,6 @@ CLINICS = ("amsterdam", "berlin", "coimbra")
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None, reason="nginx is not installed"
 )
-
-
-def test_what_goes_through_is_what_flowers_client_asks_for() -> None:
-    from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
-    from flwr.superlink.routers.fleet.router import router
-
-    assert {f"/v1/fleet/{name}" for name in FLEET} == {route.path for route in router.routes}
-    assert KEY_HEADER == FLEET_HTTP_PUBLIC_KEY_HEADER
 
 
 class Upstream(ThreadingHTTPServer):
@@ -574,6 +565,34 @@ def test_nginx_can_be_killed_and_started_again(tmp_path: Path) -> None:
 
 
 @needs_nginx
+def test_another_program_on_the_port_is_not_the_edge_and_nginx_says_why_it_ends(tmp_path: Path) -> None:
+    stack = make_stack(tmp_path_below(tmp_path, "a"))
+    other = make_stack(tmp_path_below(tmp_path, "b"))
+    port = stack.config.file.edge.port
+    try:
+        assert nginx_complaint(stack.config) == ""
+        stack.stop()
+        with socket.create_server(("127.0.0.1", port)):
+            assert not edge_ready(stack.config, timeout=0.2)
+            stack.config.logs.mkdir(parents=True)
+            with (stack.config.logs / "nginx.log").open("wb") as log:
+                ended = subprocess.run(stack.edge.command(), stderr=log, timeout=60, check=False)
+        assert ended.returncode != 0
+        assert nginx_complaint(stack.config).startswith(
+            f"bind() to 127.0.0.1:{port} failed (98: Address already in use)"
+        )
+        assert nginx_complaint(stack.config).count("bind()") == 2  # the second: could still not, after five times
+        # Another consortium's edge speaks TLS on the port, and is not this one either.
+        moved = stack.config.file.edge.model_copy(update={"port": other.config.file.edge.port})
+        strange = ServerConfig(stack.config.path, stack.config.file.model_copy(update={"edge": moved}))
+        assert edge_ready(other.config)
+        assert not edge_ready(strange)
+    finally:
+        end_stack(stack)
+        end_stack(other)
+
+
+@needs_nginx
 def test_workers_that_outlive_their_master_are_ended(tmp_path: Path) -> None:
     stack, other = make_stack(tmp_path_below(tmp_path, "a")), make_stack(tmp_path_below(tmp_path, "b"))
     try:
@@ -621,28 +640,3 @@ def test_a_missing_program_is_told_in_one_line(tmp_path: Path) -> None:
         edge.write(())
     with pytest.raises(ServiceError):
         edge.command()
-
-
-def test_the_configuration_names_the_clinics_that_are_let_in_and_no_secret(tmp_path: Path) -> None:
-    config = kit(tmp_path)
-    records = read_clinics(config.clinics)
-    text = nginx_configuration(config, records)
-    assert f'"{records[0].serial}" "amsterdam";' in text
-    assert base64.b64decode(key_header(records[0].node_key)).startswith(b"-----BEGIN PUBLIC KEY-----")
-    assert records[0].serial not in nginx_configuration(config, [revoke(config.clinics, "amsterdam")])
-    for secret in (config.certificate_key, config.superexec_secret):
-        assert secret.read_text().splitlines()[0] not in text.replace(str(secret), "")
-    assert "listen [::1]:" in nginx_configuration(kit(tmp_path_below(tmp_path, "v6"), address="::1"), ())
-
-
-def test_a_new_certificate_changes_the_configuration(tmp_path: Path) -> None:
-    config = kit(tmp_path)
-    before = nginx_configuration(config, ())
-    provision(tmp_path / "consortium.yaml", tmp_path / "kits", renew="server")
-    assert nginx_configuration(config, ()) != before
-
-
-def test_a_path_that_nginx_would_read_otherwise_is_refused(tmp_path: Path) -> None:
-    config = kit(tmp_path_below(tmp_path, "a $folder"))
-    with pytest.raises(ServerConfigError, match="nginx cannot use this path"):
-        nginx_configuration(config, ())

@@ -10,6 +10,7 @@ from flwr.app import Error, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 
 from melfed.common import messages
+from melfed.common.aggregation.fixed_point import fixed_point_for
 from melfed.common.aggregation.weighted_mean import WeightedMean
 from melfed.common.errors import QuorumError, RunError
 from melfed.common.metrics.histogram import ScoreHistogram
@@ -20,6 +21,7 @@ from tests.server.fakes import (
     FakeClinic,
     FakeGrid,
     Run,
+    arrays,
     assert_equal,
     clinics_of,
     grid_of,
@@ -292,8 +294,39 @@ def test_the_weights_are_numbers_of_images(tmp_path: Path) -> None:
     clinics = clinics_of(study, "ab")
     clinics[0].tamper = {messages.TRAIN: metrics(weight=3, loss=9.0)}
     run = Run(tmp_path / "run", study, grid_of(clinics))
-    mean = WeightedMean()
+    mean = WeightedMean(fixed_point_for(INITIAL, 33))
     mean.add(clinics[0].trained(INITIAL, 1), 3)
     mean.add(clinics[1].trained(INITIAL, 1), 30)
     assert_equal(run.conduct().models[""], mean.mean())
     assert run.events("round")[0]["train_loss"] == pytest.approx((3 * 9.0 + 30 * 1.0) / 33)
+
+
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_compressed_updates_are_added_to_the_model_that_was_sent(tmp_path: Path, kind: str) -> None:
+    exact, told = study_of(2, rounds=2), study_of(2, rounds=2, compression=kind)
+    expected = Run(tmp_path / "exact", exact, grid_of(clinics_of(exact, "ab"))).conduct().models[""]
+    got = Run(tmp_path / "run", told, grid_of(clinics_of(told, "ab"))).conduct().models[""]
+    for name, tensor in expected.items():
+        change = np.abs(tensor - INITIAL[name]).max()
+        assert 0 < np.abs(got[name] - tensor).max() <= 2 * change / (127 if kind == "int8" else 1024)
+
+
+def test_in_a_study_with_compression_an_update_in_full_is_refused_and_the_other_way_round(tmp_path: Path) -> None:
+    plain, told = study_of(2, rounds=1), study_of(2, rounds=1, compression="int8")
+    for study, other, reason in [
+        (told, plain, "tensor w came as float32 of shape (3, 4), not as 16 bytes of int8"),
+        (plain, told, "tensor w is uint8, not float32"),
+    ]:
+        clinics = clinics_of(study, "ab")
+        odd = clinics_of(other, "b")[0]
+        clinics[1].tamper = {messages.TRAIN: lambda content, odd=odd: _tensors_of(odd, content)}
+        with pytest.raises(QuorumError) as caught:
+            Run(tmp_path / other.federation.compression, study, grid_of(clinics)).conduct()
+        assert reason in str(caught.value)
+
+
+def _tensors_of(clinic: FakeClinic, content: RecordDict) -> RecordDict:
+    """An answer, with the tensors as a clinic of another study has them."""
+    asked = RecordDict({"request": content.config_records["request"], "tensors": arrays(INITIAL)})
+    content["tensors"] = clinic.train(asked).array_records["tensors"]
+    return content

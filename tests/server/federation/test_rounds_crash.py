@@ -195,6 +195,7 @@ def test_a_run_whose_model_overflowed_asks_anew_when_it_is_resumed(
     run = deployed(tmp_path / "run", plain, LossyGrid(dict(enumerate(clinics, start=100))), expected=NAMES)
     with monkeypatch.context() as patch:
         patch.setattr("melfed.server.federation.reply_checks.MAX_NORM", np.inf)
+        patch.setattr("melfed.common.aggregation.fixed_point.HEADROOM", 2.0**70)
         with pytest.raises(RunError, match="is not finite"):
             run.conduct()
     assert list(run.folder.pending.iterdir()) == []

@@ -87,7 +87,9 @@ def test_a_restart_between_two_looks_is_seen_by_the_time_of_its_return(tmp_path:
     get_nodes = grid.get_nodes
     grid.get_nodes = lambda: (restart(), get_nodes())[1]
     run.conduct()
-    assert [row["reason"] for row in run.terms.audit.of(2009)] == ["its SuperNode was started anew"]
+    assert [row["reason"] for row in run.terms.audit.of(2009)] == [
+        "it was away for a moment, or its SuperNode was started anew"
+    ]
     assert run.events("round")[0]["answered"] == ["a", "b", "c"]
 
 

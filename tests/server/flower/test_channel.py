@@ -17,7 +17,7 @@ from melfed.common import messages
 from melfed.common.messages import MESSAGE_VERSION, PACKED, pack
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import TensorError
-from melfed.server.flower.channel import Node, Reply, RequestTerms, ask, one_line, online, request, size
+from melfed.server.flower.channel import Node, Reply, RequestTerms, ask, online, request, size
 from tests.server.fakes import Answer, FakeGrid, held, study_of
 
 STUDY = study_of()
@@ -176,15 +176,6 @@ def test_sizes_are_those_of_the_arrays() -> None:
     assert 4 * 5050 <= size(content) <= 4 * 5050 + 300
     content["empty"] = ConfigRecord({"text": ""})  # Flower's own count raises at this
     assert size(content) < 4 * 5050 + 300
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [("plain", "plain"), ("two\nlines\r\n\tand  more ", "two lines and more"), ("\x1b[31mred\x07", "?[31mred?"),
-     ("", ""), ("x" * 1000, "x" * 300)],
-)  # fmt: skip
-def test_text_from_outside_becomes_one_line(text: str, line: str) -> None:
-    assert one_line(text) == line
 
 
 def npy(header: str, content: bytes = b"\0" * 8) -> bytes:

@@ -5,14 +5,13 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from melfed.common.errors import RunError
 from melfed.server.report.page import LISTED_IMAGES, LISTED_ROUNDS, write_report
-from melfed.server.report.words import NOTICE, SYNTHETIC, duration, hint, megabytes
+from melfed.server.report.words import NOTICE, SYNTHETIC, traffic
 from melfed.server.runs.folder import RunFolder
-from tests.server.fake_run import CLINICS, FakeRun, scores
+from tests.server.fake_run import CLINICS, FakeRun
 from tests.server.report.reading import Reader, path_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -89,6 +88,15 @@ def test_rounds_are_listed_with_traffic_and_reasons(federated: tuple[RunFolder, 
     assert [row[0] for row in found] == ["1", "2", "3", "4", "5"]
     assert found[0][5:] == ["54.04", "54.04", "4 of 4", "–"]
     assert found[1][7:] == ["3 of 4", "rosendahl: no answer within 900 s"]
+
+
+def test_a_report_says_how_clinics_told_their_updates(federated: tuple[RunFolder, str]) -> None:
+    folder, page = federated
+    study, rounds = folder.study(), folder.summary().rounds
+    assert traffic(rounds, study) in words(page)
+    assert "(updates in" not in words(page)
+    told = study.with_changes("federation", compression="int8")
+    assert traffic(rounds, told).startswith("270 MB from the clinics (updates in int8), ")
 
 
 def test_data_study_and_meaning_are_told(federated: tuple[RunFolder, str]) -> None:
@@ -288,18 +296,3 @@ def test_importing_the_report_loads_nothing_heavy() -> None:
     code = f"import sys, melfed.server.report.page; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_hints_count() -> None:
-    from melfed.common.metrics.exact import histogram_metrics
-
-    rng = np.random.default_rng(0)
-    few = histogram_metrics(scores(rng, 400, 0.01, skill=1))
-    assert hint(few) == f"only {few.melanomas} melanoma{'s' * (few.melanomas != 1)} in test"
-    assert hint(histogram_metrics(scores(rng, 400, 0.3, skill=1))) is None
-    assert hint(histogram_metrics(scores(rng, 9, 0, skill=1)), "validation") == "no melanoma in validation"
-
-
-def test_amounts() -> None:
-    assert [duration(s) for s in (0.04, 59.9, 61, 3_725)] == ["0.0 s", "59.9 s", "1 min 1 s", "1 h 2 min"]
-    assert [megabytes(size) for size in (0, 5_000, 13_510_000, 2_345_600_000)] == ["0.00", "0.01", "13.51", "2,346"]

@@ -6,16 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from melfed.common.errors import RunError
 from melfed.common.study.protocol import PrivacySpec
-from melfed.server.report.figures import _fitted_bins, score_bars
 from melfed.server.report.page import write_report
 from melfed.server.report.words import SYNTHETIC
 from melfed.server.runs.folder import RunFolder
-from tests.server.fake_run import CHOICES, CLINICS, NOISED, PRIVATE, PUBLIC, FakeRun, noised_scores
+from tests.server.fake_run import CHOICES, CLINICS, NOISED, PRIVATE, PUBLIC, FakeRun
 from tests.server.report.reading import Reader, path_of
 from tests.server.report.test_page import HOSTILE, USED, report, rows, words
 
@@ -238,17 +236,6 @@ def test_the_noised_roc_curve_has_the_area_of_its_auroc(noised: tuple[RunFolder,
     area = float(((x[1:] - x[:-1]) * (y[0] - (y[1:] + y[:-1]) / 2)).sum())
     expected = folder.summary().test.auroc.value
     assert area / ((x[-1] - x[0]) * (y[0] - y[-1])) == pytest.approx(expected, abs=0.01)
-
-
-def test_fitted_densities_lie_where_the_scores_are() -> None:
-    skill = 1.7
-    found = _fitted_bins(noised_scores(np.random.default_rng(1), 20_000, 0.3, skill=skill))
-    assert found is not None
-    edges, shares = score_bars(found)
-    middles = (edges[1:] + edges[:-1]) / 2
-    for style, expected in (("other", -2.4), ("melanoma", -2.4 + skill * 1.2)):
-        assert float(shares[style].sum()) == pytest.approx(1, abs=0.01)
-        assert float(middles @ shares[style]) == pytest.approx(expected, abs=0.1)
 
 
 def test_noised_counts_are_called_estimates_of_units(noised: tuple[RunFolder, str]) -> None:

@@ -98,6 +98,35 @@ def test_a_warm_start_says_what_it_was_trained_on(tmp_path: Path) -> None:
         public_data(study_with(**model, weights=str(folder.path), weights_sha256="5" * 64))
 
 
+def test_a_header_that_is_damaged_is_told_in_one_line(tmp_path: Path) -> None:
+    public, _ = finish(tmp_path / "public", study_with())
+    tensors, metadata = load_tensors(public.model)
+    save_tensors(public.model, tensors, {**metadata, "data": {"study": 3}})
+    study = study_with(pretrained=True, weights=str(public.path))
+    with pytest.raises(WeightsError, match=r"model.safetensors: its header is damaged \(.+\); bring it back"):
+        public_data(study)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"event": "round", "round": 1},
+        {"event": "validation", "round": 1},
+        {"event": "validation", "round": 1, "histogram": 3},
+        {"event": "validation", "round": 1, "histogram": {"low": [1], "high": [0], "negatives": [1], "positives": [1]}},
+    ],
+)
+def test_an_event_that_is_damaged_is_told_in_one_line(damaged: dict[str, object], tmp_path: Path) -> None:
+    folder, _ = finish(tmp_path / "run", study_with())
+    folder.append(damaged)
+    nothing = DataSummary(
+        folder="here", layout="x", images=0, melanomas=0, groups=0, groups_by="group", synthetic=False, left_out=()
+    )
+    with pytest.raises(RunError, match=r"metrics.jsonl: an event is damaged \(.+\); bring it back") as caught:
+        summarise(folder.study(), folder, nothing, Outcome({}, {}, {}), 1.0, "cpu")
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unfinished_run_has_no_model(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", study_with())
     assert "the run has not finished (no model.safetensors)" in refusal(load_model, folder)

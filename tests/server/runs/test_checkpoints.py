@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from melfed.common.errors import RunError, StorageError
+from melfed.common.tensors import load_tensors, save_tensors
 from melfed.server.runs.checkpoints import KEPT, Checkpoint, last_checkpoint, save_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -112,6 +113,23 @@ def test_a_flipped_byte_in_the_newest_falls_back_and_is_said(tmp_path: Path) -> 
     assert len(told) == 1
     assert told[0].startswith(f"{path}: damaged: it holds other than what was written")
     assert told[0].endswith("; going on from the one before")
+
+
+@pytest.mark.parametrize("number", [None, "2", 2.5, True, 7, -2])
+def test_a_header_of_no_round_or_another_one_falls_back_and_is_said(tmp_path: Path, number: object) -> None:
+    for each in (1, 2):
+        save_checkpoint(tmp_path, checkpoint(each))
+    path = newest(tmp_path)
+    tensors, metadata = load_tensors(path)
+    del metadata["round"]
+    save_tensors(path, tensors, metadata if number is None else {**metadata, "round": number})
+    told: list[str] = []
+    back = last_checkpoint(tmp_path, DIGEST, told=told.append)
+    assert back is not None
+    assert back.round == 1
+    assert told == [
+        f"{path}: damaged: its header is of round {number}; bring it back from a backup; going on from the one before"
+    ]
 
 
 def test_a_parents_checkpoint_counts(tmp_path: Path) -> None:

@@ -156,6 +156,26 @@ def test_damage_before_the_end_is_an_error(folder: RunFolder, damage: bytes) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "3",
+        "[]",
+        "{}",
+        '{"event": "round"}',
+        '{"event": "round", "round": "1"}',
+        '{"event": "round", "round": true}',
+        '{"event": 1, "round": 1}',
+    ],
+)
+def test_a_line_that_is_no_event_is_an_error(folder: RunFolder, line: str) -> None:
+    folder.append(event("round", 1))
+    with metrics(folder).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(RunError, match=r"metrics.jsonl:2: not an event of a run; the run folder is damaged$"):
+        list(folder.events())
+
+
 def test_a_full_disk_while_appending(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.append(event("round", 1))
 

@@ -8,24 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from melfed.client.data.clinic_data import PARTS
-from melfed.client.ledger.key import ledger_key
 from melfed.client.privacy.noise import NoiseSource
 from melfed.client.training import inputs
 from melfed.common.study.protocol import StudyProtocol
 from melfed.simulations.audit.door import (
-    AuditedClinic,
-    Picture,
-    images_of,
-    nameless,
-    patients,
-    png,
-    policy_for,
     quiet,
-    write_data,
 )
 from melfed.simulations.audit.trials import WorldsAudit, audit_worlds, trials_for
-from melfed.simulations.audit.worlds import CPU, scenarios
 from tests.mutants import MUTANTS
 from tests.simulations.audit.power import trials_needed
 
@@ -98,52 +87,3 @@ def test_the_code_as_it_is_raises_no_alarm(tmp_path: Path, privacy: dict[str, ob
     # Every scenario was looked at, and in none of them was there anything that never errs.
     assert len(found.looks) == (8 if not privacy else 6)
     assert found.bound < 1
-
-
-def test_questions_are_answered_and_the_budget_is_kept(tmp_path: Path) -> None:
-    """The trials ask what a coordinator can: all that is paid for is answered, all that is not is declined."""
-    with quiet(), scenarios(study_at(2.0), 2.0, tmp_path) as makers:
-        scenario = makers[0]()
-        for included in (False, True):
-            seen = scenario.trial(included)
-            kinds = {label: seen[f"{label}: kind"] for label in scenario.questions}
-            assert set(kinds.values()) == {"Description", "Answer", "DeclinedError"}
-            assert [label for label, kind in kinds.items() if kind == "DeclinedError"] == ["train 4", "describe 3"]
-            assert seen["train 2: repeats"] == "train 1"
-            assert seen["describe 2: repeats"] == "describe 1"
-            assert float(seen["evaluate 1: account.epsilon"]) <= 2.0
-    assert scenario.direction["head.bias"] == pytest.approx(-1.0, abs=1e-3)
-
-
-@pytest.mark.parametrize("unit", ["patient", "lesion", "image"])
-def test_made_up_patients_lie_where_they_are_meant_to(tmp_path: Path, unit: str) -> None:
-    """As the clinic itself reads its table and divides it."""
-    study, folder = study_at(2.0, unit=unit), tmp_path / "clinic"
-    key, pixels = ledger_key(folder / "key" / "ledger.jsonl"), np.zeros((32, 32, 3), np.uint8)
-    images = 1 if unit == "image" else 2
-    meant = {
-        part: [
-            record
-            for patient in patients(part, 12, study, key, part, nameless(1, "mel"))
-            for record in images_of(patient, images)
-        ]
-        for part in PARTS
-    }
-    write_data(folder, [Picture(record, png(pixels)) for records in meant.values() for record in records])
-    with AuditedClinic(folder, policy_for(study, 2.0), CPU) as clinic:
-        clinic.take_key(key)
-        found = clinic.data(study)
-    for part in PARTS:
-        assert {record.image for record in getattr(found, part)} == {record.image for record in meant[part]}
-
-
-def test_only_one_of_the_worlds_has_the_patient(tmp_path: Path) -> None:
-    with quiet(), scenarios(study_at(2.0), 2.0, tmp_path) as makers:
-        for make in makers:
-            scenario = make()
-            without, including = (clinic.data(scenario.study) for clinic in scenario.clinics)
-            parts = {part: (set(getattr(without, part)), set(getattr(including, part))) for part in ("train", "test")}
-            assert all(before <= after for before, after in parts.values()), scenario.name
-            more = [record for before, after in parts.values() for record in after - before]
-            assert len({record.patient_id for record in more}) == 1, scenario.name
-            assert without.validation == including.validation

@@ -17,7 +17,8 @@ from melfed.common import flower_pins
 from melfed.common.errors import ServiceError
 from melfed.common.flower_pins import PINS
 from melfed.simulations.engine import actors as module
-from melfed.simulations.engine.actors import ATTEMPTS, NOBODY, Actors, Backend, NobodyError, replaced_backend
+from melfed.simulations.engine.actors import NOBODY, Actors, Backend, replaced_backend
+from melfed.simulations.engine.attempts import ATTEMPTS, NobodyError
 
 
 class FakeRay:

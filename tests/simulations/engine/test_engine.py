@@ -1,7 +1,6 @@
 """The parts of the simulation engine that need no Ray; whole simulated runs are in `tests/e2e`."""
 
 import os
-import pickle
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from melfed.client.config.policy import ClinicPolicy
 from melfed.client.worker.guard import Protection
 from melfed.common.errors import StudyError
 from melfed.common.study.protocol import StudyProtocol
-from melfed.simulations.engine import engine
+from melfed.simulations.engine import engine, partition_worker, ray_engine
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
 
 
@@ -22,7 +21,7 @@ def test_reporting_home_is_off_while_a_run_lasts_and_the_environment_comes_back(
     monkeypatch.setenv("FLWR_HOME", "before")
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
     home = os.environ["HOME"]
-    with engine._environment(tmp_path):
+    with ray_engine.environment(tmp_path):
         assert os.environ["FLWR_TELEMETRY_ENABLED"] == "0"
         assert os.environ["FLWR_DISABLE_UPDATE_CHECK"] == "1"
         assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
@@ -34,18 +33,21 @@ def test_reporting_home_is_off_while_a_run_lasts_and_the_environment_comes_back(
 
 
 def test_progress_is_read_from_what_workers_leave(tmp_path: Path) -> None:
-    report = engine._Report(tmp_path / "3", "clinic of the north")
+    (tmp_path / partition_worker.PROGRESS).mkdir()
+    report = partition_worker.Report(tmp_path / partition_worker.PROGRESS / "host-3", "clinic of the north")
     report(10)
-    assert engine._read_progress(tmp_path) == {"clinic of the north": 10}
+    assert partition_worker.read_progress(tmp_path) == {"clinic of the north": 10}
     report(11)
-    assert engine._read_progress(tmp_path) == {"clinic of the north": 10}, "written twice a second at most"
+    assert partition_worker.read_progress(tmp_path) == {"clinic of the north": 10}, "written twice a second at most"
+    partition_worker.Report(report.path, "clinic of the south")(2)
+    assert partition_worker.read_progress(tmp_path) == {"clinic of the south": 2}, "of the process's present clinic"
 
 
 def test_each_partition_has_one_worker_a_process(phantom_clinics: VirtualClinics, tmp_path: Path) -> None:
     study = StudyProtocol.model_validate_json('{"model": {"backbone": "simple_cnn", "pretrained": false}}')
-    simulation = engine.Simulation(study, phantom_clinics.clinics, tmp_path / "ledgers")
-    (tmp_path / "simulation.pickle").write_bytes(pickle.dumps(simulation))
-    worker_of = engine.WorkerOfPartition(tmp_path)
+    simulation = partition_worker.Simulation(study, phantom_clinics.clinics, tmp_path / "ledgers")
+    partition_worker.lay_out(simulation, tmp_path)
+    worker_of = partition_worker.WorkerOfPartition(tmp_path)
 
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     message = Message(RecordDict(), dst_node_id=9, message_type="train")
@@ -63,10 +65,10 @@ def test_each_partition_has_one_worker_a_process(phantom_clinics: VirtualClinics
 def test_each_clinic_has_a_ledger_and_a_policy_of_its_own(phantom_clinics: VirtualClinics, tmp_path: Path) -> None:
     own, common = (ClinicPolicy(epsilon=epsilon, studies="any") for epsilon in (1.0, 8.0))
     study, clinics = StudyProtocol(), phantom_clinics.clinics
-    simulation = engine.Simulation(study, clinics, tmp_path, {"north": own, "*": common})
+    simulation = partition_worker.Simulation(study, clinics, tmp_path, {"north": own, "*": common})
     assert simulation.protection("north") == Protection(tmp_path / "north.jsonl", own)
     assert simulation.protection("south").policy == common
-    assert engine.Simulation(study, clinics, tmp_path, {"north": own}).protection("south").policy is None
+    assert partition_worker.Simulation(study, clinics, tmp_path, {"north": own}).protection("south").policy is None
     # The name of a source may be anything, and no two may share a ledger.
     names = ["a/b", "a%2Fb", "../a", "a_b", "a b", "a", "A", "ä", ".."]
     paths = {simulation.protection(name).ledger for name in names}
@@ -77,11 +79,11 @@ def test_each_clinic_has_a_ledger_and_a_policy_of_its_own(phantom_clinics: Virtu
 
 def test_no_more_ray_processes_than_clinics(tmp_path: Path) -> None:
     study = StudyProtocol.model_validate_json('{"resources": {"cpus": 0.5}}')
-    settings = engine._backend(study, 2, tmp_path, None)
+    settings = ray_engine._backend(study, 2, tmp_path, None)
     assert settings["init_args"]["num_cpus"] == 1
     assert settings["init_args"]["include_dashboard"] is False
     assert settings["client_resources"] == {"num_cpus": 0.5, "num_gpus": 0.0}
-    cluster = engine._backend(study, 2, tmp_path, "10.0.0.1:6379")["init_args"]
+    cluster = ray_engine._backend(study, 2, tmp_path, "10.0.0.1:6379")["init_args"]
     assert cluster["address"] == "10.0.0.1:6379"
     assert "num_cpus" not in cluster, "Ray refuses it together with an address"
 
@@ -113,9 +115,9 @@ def test_a_clinic_without_a_gpu_computes_on_the_cpu(
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     study = StudyProtocol.model_validate({"model": {"backbone": "simple_cnn", "pretrained": False}})
     study = study.with_changes("resources", gpus=gpus)
-    simulation = engine.Simulation(study, phantom_clinics.clinics, tmp_path / "ledgers")
-    (tmp_path / "simulation.pickle").write_bytes(pickle.dumps(simulation))
-    assert engine._worker(tmp_path, 0).device.type == device
+    simulation = partition_worker.Simulation(study, phantom_clinics.clinics, tmp_path / "ledgers")
+    partition_worker.lay_out(simulation, tmp_path)
+    assert partition_worker.worker_of(tmp_path, 0).device.type == device
 
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +126,23 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StudyError, match=r"resources\.gpus is 2, but this machine has 1"):
         engine.check_resources(study, None)
     engine.check_resources(study, "10.0.0.1:6379")
+
+
+def test_ray_is_taken_for_a_cluster_or_to_share_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = StudyProtocol.model_validate_json
+
+    def chosen(asked: engine.Engine, found: int = 0, stated: str = "null", address: str | None = None) -> str:
+        monkeypatch.setattr("torch.cuda.device_count", lambda: found)
+        return engine.choose(asked, study(f'{{"resources": {{"gpus": {stated}}}}}'), 4, address)
+
+    assert chosen("auto") == "local"
+    assert chosen("auto", found=1) == "ray"
+    assert chosen("auto", found=1, stated="0") == "local", "the study wants none"
+    assert chosen("auto", stated="0.5") == "ray"
+    assert chosen("auto", address="10.0.0.1:6379") == "ray"
+    assert chosen("ray") == "ray"
+    assert chosen("local", found=1) == "local"
+    with pytest.raises(StudyError, match=r"^--engine local is one machine, and --ray-address names a cluster; leave"):
+        chosen("local", address="10.0.0.1:6379")
+    with pytest.raises(StudyError, match=r"^resources\.gpus is 0\.5, and --engine local has no GPU to share; take"):
+        chosen("local", stated="0.5")

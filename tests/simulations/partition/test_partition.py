@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from melfed.common.data.records import LesionRecord, group_ids, read_table
 from melfed.common.errors import DataError, StudyError
 from melfed.common.partition import SCHEMES as REGISTERED
-from melfed.common.partition.scheme import by_shares
 from melfed.common.study.protocol import PartitionSpec
 from melfed.simulations.partition import partition as module
 from melfed.simulations.partition.partition import ClinicSplit, PartitionedClinic, class_of, describe, partition
@@ -314,22 +313,6 @@ def test_a_refusal_tells_the_minimum_that_would_do() -> None:
     assert 0 < int(found[1]) < 20
     splits = partition(records, chosen.model_copy(update={"minimum_images": int(found[1])}), 0)
     assert min(len(split.train) for split in splits) == int(found[1])
-
-
-def test_dirichlet_shares_have_the_mean_and_variance_of_the_distribution() -> None:
-    alpha, clinics = 2.0, 4
-    generator = np.random.default_rng(0)
-    drawn = np.array(
-        [
-            np.bincount(by_shares(1000, generator.dirichlet(np.full(clinics, alpha)), generator), minlength=clinics)
-            / 1000
-            for _ in range(2000)
-        ]
-    )
-    # A component of Dir(α, …, α) over K is Beta(α, (K - 1)α): mean 1/K, variance (K - 1) / (K² (Kα + 1)).
-    variance = (clinics - 1) / (clinics**2 * (clinics * alpha + 1))
-    assert drawn.mean(axis=0) == pytest.approx(1 / clinics, abs=5 * np.sqrt(variance / 2000))
-    assert drawn.var(axis=0) == pytest.approx(variance, rel=0.15)
 
 
 def test_unusable_draws_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melfed.common.data.identity import doubt, normal_id
-from melfed.common.data.records import read_rows, read_table
+from melfed.common.data.records import read_table
 from melfed.common.data.tables.cells import LONGEST, OLDEST, is_unknown, read_age, read_binary
 from melfed.common.data.vocabulary.diagnoses import read_diagnosis
 from melfed.common.data.vocabulary.sex import read_sex
 from melfed.common.data.vocabulary.sites import read_site
 from melfed.common.data.vocabulary.skin import read_fitzpatrick
 from melfed.common.errors import DataError
-from tests.common.lesions import touch, write
+from tests.common.lesions import read_rows, touch, write
 
 
 @pytest.mark.parametrize(

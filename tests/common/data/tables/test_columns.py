@@ -1,9 +1,9 @@
 import pytest
 
-from melfed.common.data.records import read_rows, read_table
+from melfed.common.data.records import read_table
 from melfed.common.data.tables.columns import NAMES, column_key
 from melfed.common.errors import DataError
-from tests.common.lesions import one_line, touch, write
+from tests.common.lesions import one_line, read_rows, touch, write
 
 
 @pytest.mark.parametrize(

@@ -1,38 +1,10 @@
 import pytest
 
-from melfed.common.data.readers import KINDS
-from melfed.common.data.records import read_rows
 from melfed.common.errors import DataError
-from tests.common.lesions import one_line, record, write
+from tests.common.lesions import one_line, read_rows, write
 
 HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
 ISIC2019 = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK"
-
-
-def test_melfed_cells_as_people_write_them(tmp_path):
-    path = tmp_path / "clinic_a" / "t.csv"
-    path.parent.mkdir()
-    lines = [
-        "\ufeffImage;Target;AGE;sex;site;diagnosis;patient_id",
-        "a.jpg;1.0;45.0;m;Back;unknown;NA",
-        "",
-        ";;;",
-        "b.jpg;0;nan;?;moon;;p1",
-    ]
-    path.write_bytes("\r\n".join(lines[:3] + lines[4:]).encode())
-    layout, (a, b) = read_rows([path])
-    assert layout == "melfed"
-    torso = "posterior torso"
-    assert a == record("a.jpg", target=1, diagnosis="mel", age=45.0, sex="male", site=torso, source="clinic_a")
-    assert b == record("b.jpg", patient_id="clinic_a:p1", source="clinic_a")
-
-
-@pytest.mark.parametrize("value", ["2", "yes", "", "0.5", "-1", "nan", "1e400"])
-def test_a_target_that_is_not_binary(tmp_path, value):
-    path = write(tmp_path / "metadata.csv", "image,target", "a.jpg,1", f"b.jpg,{value}")
-    with pytest.raises(DataError, match=f"metadata.csv, line 3: target is '{value}', and only 0 or 1") as error:
-        read_rows([path])
-    one_line(error)
 
 
 def test_one_hot_rows_must_have_exactly_one(tmp_path):
@@ -87,8 +59,3 @@ def test_a_target_that_the_diagnosis_contradicts(tmp_path, line):
     with pytest.raises(DataError, match=r"t.csv, line 2: diagnosis '.*' contradicts the target") as error:
         read_rows([path])
     one_line(error)
-
-
-def test_every_kind_of_table_is_recognised_by_its_columns_alone():
-    for kind in KINDS:
-        assert next(other for other in KINDS if other.knows(set(kind.columns))) is kind or kind.near

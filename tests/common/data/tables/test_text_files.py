@@ -2,10 +2,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melfed.common.data.records import read_rows
 from melfed.common.data.tables.text_files import TextFile
 from melfed.common.errors import DataError
-from tests.common.lesions import write
+from tests.common.lesions import read_rows, write
 
 LINES = [["image", "target", "source"], ["a", "1", "Zürich, Süd"], ["b", "0", 'the "old" one']]
 

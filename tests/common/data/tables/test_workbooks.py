@@ -4,9 +4,9 @@ import openpyxl
 import polars as pl
 import pytest
 
-from melfed.common.data.records import read_rows, read_table
+from melfed.common.data.records import read_table
 from melfed.common.errors import DataError
-from tests.common.lesions import one_line, touch, write
+from tests.common.lesions import one_line, read_rows, touch, write
 
 
 def workbook(path, *sheets):

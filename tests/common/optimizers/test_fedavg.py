@@ -1,0 +1,14 @@
+"""FedAvg (McMahan et al., arXiv 1602.05629): the clinics' mean is the next model."""
+
+import numpy as np
+
+from melfed.common.study.protocol import FederationSpec
+from melfed.server.aggregation.mean import ServerOptimizer
+
+
+def test_the_mean_is_the_next_model_whatever_the_rate_and_nothing_is_kept() -> None:
+    optimizer = ServerOptimizer(FederationSpec(algorithm="fedavg", server_momentum=0.5))
+    model, mean = {"w": np.array([1.0, 2.0], np.float32)}, {"w": np.array([0.1, -7.0], np.float32)}
+    for _ in range(2):
+        np.testing.assert_array_equal(optimizer.step(model, mean)["w"], mean["w"])
+    assert optimizer.state == {}

@@ -1,0 +1,62 @@
+"""How numbers that clinics tell are spoken of: what they are of, and with what noise."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from melfed.server.report.count_words import amounts, headings, of_data, scope, told, told_headings, told_unit
+from melfed.server.runs.summary import RunSummary
+from tests.server.fake_run import NOISED, PRIVATE, FakeRun
+
+TWO = FakeRun(clinics=("a", "b"), images=(300, 200), melanoma_rates=(0.3, 0.3), rounds=1)
+
+
+def summary(path: Path, **changes) -> RunSummary:
+    return replace(TWO, **changes).write(path / str(len(list(path.iterdir())))).summary()
+
+
+def test_without_privacy_numbers_are_exact_and_nothing_is_said_of_noise(tmp_path: Path) -> None:
+    exact = summary(tmp_path)
+    assert (told_unit(exact), told(exact), of_data(exact)) == (None, "", None)
+    data = exact.data
+    assert amounts(exact) == f"{data.images:,} images, {data.melanomas:,} melanomas, {data.groups:,} lesions"
+
+
+def test_one_melanoma_is_one(tmp_path: Path) -> None:
+    exact = summary(tmp_path, groups_by="image")
+    one = exact.model_copy(update={"data": exact.data.model_copy(update={"melanomas": 1, "images": None})})
+    assert amounts(one) == "1 melanoma"
+
+
+def test_noised_numbers_are_of_units_with_their_noise_and_that_of_the_sums(tmp_path: Path) -> None:
+    noised = summary(tmp_path, privacy=NOISED, deployed=True)
+    assert told_unit(noised) == "patient"
+    assert told_headings(noised, "patient") == ("≈ Patients", "≈ With melanoma")
+    assert scope(noised) == "all data"
+    words = told(noised)
+    assert words.startswith(
+        "All data are counted in patients, whose numbers each clinic told once, with noise of about "
+    )
+    assert "the sums have noise of about" in words
+    assert "estimates from noisy histograms, which count every patient once" in words
+    described = of_data(noised)
+    assert described is not None
+    assert described.startswith(f"about {noised.data.groups:,} patients, about {noised.data.melanomas:,} of them")
+    assert amounts(noised) == described
+
+
+def test_where_the_evaluation_is_public_training_alone_is_counted_in_units(tmp_path: Path) -> None:
+    public = summary(tmp_path, privacy=PRIVATE, deployed=True)
+    assert scope(public) == "training data"
+    assert told(public).startswith("Training data are counted in patients")
+    assert told(public).endswith("exact: the study declares these images public.")
+    assert " patients for training, " in (of_data(public) or "")
+
+
+def test_public_figures_in_place_of_noised_ones_are_told_by_whom(tmp_path: Path) -> None:
+    some = summary(tmp_path, privacy=NOISED, declared=("b",))
+    assert "b stated public figures in their place, without noise." in told(some)
+    everybody = summary(tmp_path, privacy=NOISED, declared=("a", "b"))
+    assert told(everybody).startswith(
+        "All data are counted in patients: public figures that the clinics state, without noise."
+    )
+    assert told_headings(everybody, "image") == headings("image", noised=False) == ("Images", "Melanomas")
