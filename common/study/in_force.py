@@ -206,7 +206,8 @@ def in_force(study: StudyProtocol) -> dict[str, Any]:
         default[section][key] = study.with_changes(section, **{key: None}).followed()[path]
     for path in idle_keys(study):
         section, key = path.split(".")
-        if section != "privacy" and content[section][key] == default[section][key]:
+        left_out = _default_of(study, path) if section == "privacy" else default[section][key]
+        if content[section][key] == left_out:
             del content[section][key]
     if study.partition.classes is None:
         del content["partition"]["classes"]

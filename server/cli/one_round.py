@@ -50,10 +50,8 @@ def solve(
         raise StudyError(f"--solver {solver}: known are {', '.join(SOLVERS)}")
     folder = RunFolder.open(path_of_run(run))
     own = Terms.of(folder.study())
-    wanted: dict[str, str | float | None] = {
-        "ridge": ridge,
-        "prevalence": prevalence if clinic is None else prevalence_of(folder, clinic),
-    }
+    share = prevalence if clinic is None else prevalence_of(folder, clinic)
+    wanted: dict[str, str | float | None] = {"ridge": ridge, "prevalence": share}
     chosen = {"solver": solver, "positive_weight": positive_weight}
     wanted |= {name: value for name, value in chosen.items() if value is not None}
     solution = write_head(folder, out, own.model_copy(update=wanted))

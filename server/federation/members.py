@@ -90,6 +90,10 @@ class Members:
 
     def __init__(self, study: StudyProtocol, folder: RunFolder, conduct: Conduct, observer: Observer) -> None:
         self.study, self.folder, self.conduct, self.observer = study, folder, conduct, observer
+        self.federation = study.federation
+        if self.federation.mode == "one_round":
+            # Everybody is asked, and no update is held against others: there is none.
+            self.federation = self.federation.model_copy(update={"robust": "none", "cohort": 1.0})
         self.intake = Intake(study, folder.identity)
         self.names: dict[int, str] = {}
         self.counts: dict[str, Counts] = {}
@@ -112,7 +116,7 @@ class Members:
             QuorumError: too few came, or were let in.
             StudyError: the study's aggregation needs more clinics than this run has.
         """
-        spec = self.study.federation
+        spec = self.federation
         needed = max(self.needed(self.conduct.clinics), robust.clinics_needed(spec, self.conduct.clinics))
         if self.conduct.deployed:
             self._recall()
@@ -147,7 +151,7 @@ class Members:
             self.returned(node)
         due = {node: info for node, info in nodes.items() if self._is_due(node, info)}
         if due:
-            seconds = min(INTRODUCTION_SECONDS, self.study.federation.deadline_seconds)
+            seconds = min(INTRODUCTION_SECONDS, self.federation.deadline_seconds)
             self._introduce(channel, due, RequestTerms(seconds, self.conduct.deployed), 0)
 
     def cohort(self, number: int) -> list[str]:
@@ -157,7 +161,7 @@ class Members:
         checkpoint would have to keep, and a run that goes on asks the same ones.
         """
         names = sorted(self.counts)
-        size = robust.cohort_size(self.study.federation, len(names))
+        size = robust.cohort_size(self.federation, len(names))
         if size == len(names):
             return names
         generator = np.random.default_rng(seed_for(self.study.seed_of("training"), "cohort", number))
@@ -180,8 +184,8 @@ class Members:
 
     def needed(self, asked: int) -> int:
         """Return how many of the clinics asked must answer: the quorum, and what the aggregation cannot do without."""
-        share = max(1, math.ceil(self.study.federation.quorum * asked - 1e-9))
-        return max(share, robust.replies_needed(self.study.federation))
+        share = max(1, math.ceil(self.federation.quorum * asked - 1e-9))
+        return max(share, robust.replies_needed(self.federation))
 
     def need_quorum(self, answered: int, asked: int, absent: Absent, needed: int | None = None) -> None:
         """Raise QuorumError where too few of the clinics asked have answered; `needed` in place of the usual number."""
@@ -196,7 +200,7 @@ class Members:
         self, channel: Channel, kind: str, nodes: Mapping[int, str], content: Content, asking: "Asking"
     ) -> Iterator[Reply]:
         """Ask clinics and yield their replies, one each; see `melfed.server.federation.channel.Channel.ask`."""
-        spec = self.study.federation
+        spec = self.federation
         terms = RequestTerms(spec.deadline_seconds, self.conduct.deployed, spec.grace_seconds)
         return channel.ask(kind, nodes, content, terms, asking, self.away)
 

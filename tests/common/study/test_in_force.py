@@ -11,13 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melfed.common.errors import StudyError
+from melfed.common.study.build import seal
 from melfed.common.study.file import documented_keys, read_study, recorded_study, study_yaml
-from melfed.common.study.in_force import FEDERATED_ALONE, RULES, idle, idle_keys, idle_values, in_force, value_of
+from melfed.common.study.in_force import (
+    FEDERATED_ALONE,
+    RULES,
+    TRAINING_ALONE,
+    idle,
+    idle_keys,
+    idle_values,
+    in_force,
+    value_of,
+)
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.study.recipe import resolve
 from melfed.common.tensors import Tensors
 from melfed.server.runs.folder import RunFolder
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
+from tests.common.runs import finished_run, public_model
 from tests.in_process import federate_here
 
 STUDIES = sorted((Path(__file__).resolve().parents[3] / "simulations" / "studies").glob("*.yaml"))
@@ -182,8 +193,78 @@ def test_every_key_is_varied_or_shown_elsewhere() -> None:
 
 
 def test_every_key_of_a_rule_is_varied_where_nothing_reads_it() -> None:
-    # Training on stored features needs pretrained weights: see below.
-    assert {key for rule in RULES for key in rule.keys} == IDLE.keys() | IDLE_IN_PRIVATE.keys() | {"training.augment"}
+    # Training on stored features needs pretrained weights: see below; and so does one round.
+    others = {key for rule in RULES if rule.keys != TRAINING_ALONE for key in rule.keys}
+    assert others == IDLE.keys() | IDLE_IN_PRIVATE.keys() | {"training.augment"}
+    assert set(TRAINING_ALONE) == IDLE_IN_ONE_ROUND.keys()
+
+
+IDLE_IN_ONE_ROUND: dict[str, object] = {
+    "training.optimizer": "sgd",
+    "training.learning_rate": 0.1,
+    "training.schedule": "cosine",
+    "training.warmup_steps": 1,
+    "training.gradient_norm": 0.1,
+    "training.weight_decay": 0.5,
+    "training.momentum": 0.5,
+    "training.batch_size": 2,
+    "training.local_epochs": 3.0,
+    "training.augment": False,
+    "federation.algorithm": "fedadam",
+    "federation.proximal_mu": 1.0,
+    "federation.server_learning_rate": 0.5,
+    "federation.server_momentum": 0.1,
+    "federation.server_beta2": 0.5,
+    "federation.server_tau": 0.1,
+    "federation.cohort": 0.5,
+    "federation.validate_every": 7,
+    "federation.tail_average": 0.9,
+    "federation.largest_update_norm": 1e-6,
+    "federation.clip_update_norm": 1e-6,
+    "federation.robust": "median",
+    "federation.robust_trim": 0.2,
+    "federation.robust_byzantine": 2,
+    "privacy.clipping": "normalised",
+    "privacy.clipping_norm": 0.01,
+    "privacy.views": 3,
+    "model.dropout": 0.5,
+}
+
+
+def test_a_sealed_study_of_one_round_is_read_again_as_any_author_s_file(tmp_path: Path) -> None:
+    stated = {"model.neck": 3, "federation.mode": "one_round", "privacy.unit": "patient", "privacy.epsilon": 3.0}
+    study, _ = resolve(study_of(stated))
+    path = tmp_path / "sealed.yaml"
+    path.write_text(study_yaml(study))
+    assert read_study(path).digest == study.digest
+
+
+def test_keys_of_training_are_idle_in_one_round_to_the_bit(phantom_clinics: VirtualClinics, tmp_path: Path) -> None:
+    public = finished_run(tmp_path / "public", public_model(neck=3))
+    stated = {
+        "data.image_size": 32,
+        "model.backbone": "simple_cnn",
+        "model.neck": 3,
+        "model.train": "head",
+        "model.weights": str(public),
+        "federation.mode": "one_round",
+        "federation.rounds": 1,
+        "privacy.unit": "image",
+        "privacy.noise_multiplier": 0.0,
+        "privacy.recipe": "manual",
+        "privacy.evaluation": "public",
+    }
+
+    def model_of(name: str, *changes: Mapping[str, object]) -> Tensors:
+        study = seal(study_of(stated, *changes))
+        folder = RunFolder.create(tmp_path / name, study)
+        return dict(federate_here(study, phantom_clinics.clinics, folder).models[""])
+
+    # One after another a minute would pass: all of them at once change nothing either.
+    study = study_of(stated, IDLE_IN_ONE_ROUND)
+    assert set(IDLE_IN_ONE_ROUND) <= dict(idle(study)).keys()
+    assert distance(model_of("as-it-is"), model_of("changed", IDLE_IN_ONE_ROUND)) == 0
+    assert distance(model_of("weighed", {"training.positive_weight": 3.0}), model_of("again")) > 0
 
 
 @pytest.mark.parametrize("key", SEEN)

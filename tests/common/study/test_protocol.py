@@ -378,7 +378,7 @@ def test_a_privacy_section_that_says_nothing_sensible_is_told_why(empty: Path, s
 @pytest.mark.parametrize("mode", ["central", "local"])
 def test_a_baseline_is_not_private(empty: Path, mode: str) -> None:
     empty.write_text(f"federation: {{mode: {mode}}}\nprivacy: {{unit: patient, epsilon: 3}}\n")
-    with pytest.raises(StudyError, match=f"privacy is for federation.mode federated, not {mode}; a baseline has priv"):
+    with pytest.raises(StudyError, match=f"privacy is for federation.mode federated and one_round, not {mode}; a"):
         read_study(empty)
     assert read_study(empty, ["privacy=null"]).privacy is None
 
