@@ -163,6 +163,8 @@ MIRRORED_BY = {
     "common/optimizers/optimizer.py": "tests/common/optimizers/test_fedavgm.py",
     "common/progress.py": "tests/common/data/test_inventory.py",
     "server/runs/outcome.py": "tests/server/runs/test_folder.py",
+    # Imports alone: a worker is looked at that was begun with them.
+    "simulations/engine/preloaded.py": "tests/simulations/engine/test_fork_server.py",
     # A few lines by which Flower finds an app; it calls them in whole processes alone.
     "client/flower/deployed.py": "tests/e2e/test_deployment.py",
     "server/flower/app.py": "tests/server/flower/test_deployed.py",

@@ -1,5 +1,6 @@
 """Moments that a clinic keeps to give them again, and how they are deleted."""
 
+import glob
 from pathlib import Path
 
 from melfed.common.errors import RunError, StorageError
@@ -18,7 +19,8 @@ def delete_moments(ledger: Path, run: str) -> bool:
     Raises:
         StorageError: they cannot be deleted.
     """
-    found = [path for path in ledger.parent.glob(f"{ledger.stem}.moments-*.safetensors") if _run_of(path) == run]
+    pattern = f"{glob.escape(ledger.stem)}.moments-*.safetensors"
+    found = [path for path in ledger.parent.glob(pattern) if _run_of(path) == run]
     for path in found:
         try:
             path.unlink()

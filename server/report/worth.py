@@ -20,7 +20,7 @@ def worth_svg(found: Worth) -> str:
         places = [place + offset for place in range(len(names))]
         axes.errorbar([p.value for p in points], places, xerr=around, fmt="o", capsize=3, label=label)
     axes.axvline(0, color="0.6", linewidth=1)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.invert_yaxis()
     judged = "binormal AUROC" if found.judge == "auroc" else "squared error"
     axes.set_xlabel(f"change of the {judged} by validation moments (95 % of the noise)")

@@ -90,7 +90,7 @@ class AnsweringGrid:
         """Seconds of processor time in which answers were made."""
         self.arrived: dict[str, Message] = {}
         scores = ScoreHistogram.from_scores([-0.5, 0.25], [0, 1], ["a", "b"])
-        self.scores = ArrayRecord({PACKED: Array(pack(scores.to_arrays()))})
+        self.scores = ArrayRecord({PACKED: Array(**pack(scores.to_arrays()))})
 
     def get_nodes(self) -> list[NodeInfo]:
         """Return a node a clinic."""

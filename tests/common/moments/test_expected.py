@@ -4,11 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from melfed.client.privacy.plan import plan_of
 from melfed.common.errors import StudyError
 from melfed.common.moments.expected import expected_auroc, require_useful
 from melfed.common.study.build import seal
-from melfed.common.study.moments_noise import largest_moments_multiplier, moments_multiplier
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.study.recipe import resolve
 from tests.common.runs import finished_run, public_model
@@ -55,14 +53,3 @@ def test_nothing_is_said_where_nothing_is_known(public: Path, tmp_path: Path) ->
     study = study_of(finished_run(tmp_path / "headless", headless), 5, 0.5)
     assert expected_auroc(study, 3) is None
     require_useful(study, 3)
-
-
-@pytest.mark.parametrize("epsilon", [0.5, 3.0, 8.0])
-@pytest.mark.parametrize("evaluation", ["noised", "public"])
-def test_the_noise_is_that_of_the_clinics_plan(public: Path, epsilon: float, evaluation: str) -> None:
-    study = study_of(public, 100, epsilon, evaluation=evaluation)
-    plan = plan_of(study)
-    assert plan.moments is not None
-    assert study.privacy is not None
-    assert moments_multiplier(study.privacy) == pytest.approx(plan.moments.noise_multiplier, rel=0.01)
-    assert plan.moments.noise_multiplier <= largest_moments_multiplier(study.privacy)

@@ -10,7 +10,6 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 
 from melfed.common.errors import DataError
-from melfed.common.moments.head import Head, binormal_auroc
 from melfed.common.moments.noisy_moments import (
     SCALE,
     SENSITIVITY,
@@ -123,20 +122,6 @@ def test_probabilities_hold_for_the_prevalence_that_is_asked_for(solver: str) ->
     assert rare.weight == pytest.approx(own.weight)
     odds = y.mean() / (1 - y.mean())
     assert own.bias - rare.bias == pytest.approx(math.log(odds / (0.01 / 0.99)), abs=1e-5)
-
-
-def test_the_binormal_auroc_is_that_of_normal_scores() -> None:
-    random = np.random.default_rng(0)
-    scores = np.concatenate([random.normal(0, 1, 50_000), random.normal(1, 2, 50_000)])
-    assert binormal_auroc(1.0, 5.0) == pytest.approx(roc_auc_score(np.repeat([0, 1], 50_000), scores), abs=0.005)
-
-
-def test_the_tensors_are_those_of_a_network() -> None:
-    tensors = Head(np.arange(3.0), 0.5).tensors()
-    assert {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()} == {
-        "head.weight": ((1, 3), np.float32),
-        "head.bias": ((1,), np.float32),
-    }
 
 
 def test_no_head_is_made_of_nothing() -> None:

@@ -3,45 +3,19 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from typer import Typer
 from typer.testing import CliRunner
 
-from melfed.common.study.build import build_study_classifier
 from melfed.common.study.file import recorded_study
 from melfed.simulations.benchmarks.engine import coordinator, main, write_clinics
-from melfed.simulations.benchmarks.engine_references import STUDY, Data, fit, loop, score
+from melfed.simulations.benchmarks.engine_references import STUDY
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_clinics(tmp_path, clinics=3, images=12, rounds=2)
     return tmp_path
-
-
-def test_the_references_see_each_image_once(folder: Path) -> None:
-    data = Data(folder)
-    parts = [data.part(1, name) for name in ("train", "validation", "test")]
-    assert [len(part.targets) for part in parts] == [8, 2, 2]
-    assert sorted(np.concatenate([part.targets for part in parts])) == sorted(data.targets[1])
-    assert len(torch.cat([part.pixels for part in parts]).flatten(1).unique(dim=0)) == 12
-
-
-def test_the_reference_learns(folder: Path) -> None:
-    study, part = recorded_study(folder / STUDY), Data(folder).part(0, "train")
-    model = build_study_classifier(study)
-    before = score(model, part)
-    for _ in range(20):
-        fit(model, part, study)
-    assert score(model, part) < before
-
-
-def test_the_loop_tells_its_rounds_and_the_evaluation(folder: Path) -> None:
-    seconds = list(loop(folder, rounds=2))
-    assert len(seconds) == 3
-    assert all(second > 0 for second in seconds)
 
 
 def test_the_coordinators_part_is_measured(folder: Path) -> None:
