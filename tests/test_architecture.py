@@ -143,13 +143,6 @@ LONGEST = 450
 
 LEXICON = "tests/common/data/vocabulary/lexicon/test_lexicon.py"
 MIRRORED_BY = {
-    "client/worker/kept_moments.py": "tests/simulations/test_one_round.py",
-    "common/moments/head.py": "tests/common/moments/test_solvers.py",
-    "common/study/moments_noise.py": "tests/common/moments/test_expected.py",
-    "server/federation/conductor.py": "tests/server/federation/test_one_round.py",
-    "server/report/worth.py": "tests/server/cli/test_one_round.py",
-    "server/results/solved.py": "tests/server/results/test_post_processing.py",
-    "server/runs/releases.py": "tests/server/federation/test_one_round.py",
     # Words without code: one test goes through every entry of all these files.
     "common/data/vocabulary/lexicon/keratinocytic.py": LEXICON,
     "common/data/vocabulary/lexicon/melanocytic.py": LEXICON,
