@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melfed.client.rpc import codec as wire
@@ -62,6 +62,7 @@ def told(found: Histogram | None) -> dict[str, list[float]] | None:
     return None if found is None else found.to_lists()
 
 
+@settings(deadline=None, max_examples=25)
 @given(
     account=st.none() | ACCOUNTS,
     loss=st.none() | st.floats(allow_nan=False, width=32),
@@ -82,6 +83,7 @@ def test_a_trained_answer_comes_back_as_it_was(
         np.testing.assert_array_equal(found.tensors[name], tensor)
 
 
+@settings(deadline=None, max_examples=25)
 @given(account=st.none() | ACCOUNTS, parts=st.sets(st.sampled_from(wire.PARTS_SCORED)))
 def test_a_scored_answer_comes_back_as_it_was(account: PrivacyAccount | None, parts: set[str]) -> None:
     scored = {part: histogram(place) for place, part in enumerate(sorted(parts))}
@@ -92,6 +94,7 @@ def test_a_scored_answer_comes_back_as_it_was(account: PrivacyAccount | None, pa
     assert wire.account_of(packed.head) == account
 
 
+@settings(deadline=None, max_examples=25)
 @given(
     st.builds(
         Description,
@@ -125,6 +128,7 @@ def test_an_error_that_nobody_else_knows_travels_as_one_of_the_service_and_a_bud
     assert type(wire.unpack_failure(pb.Failure(kind="SystemExit", reason="x"))) is ServiceError
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.binary(max_size=100), st.integers(1, 30))
 def test_parts_are_joined_to_what_was_cut(content: bytes, size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

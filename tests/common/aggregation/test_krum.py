@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melfed.common.aggregation.krum import RULE, krum_order, mean_of_first, squared_distances
@@ -16,6 +16,7 @@ def test_by_hand() -> None:
     assert value(RULE.mean(updates, Options())) == 2.5
 
 
+@settings(deadline=None, max_examples=25)
 @given(count=st.integers(3, 9), byzantine=st.integers(0, 3), seed=st.integers(0, 99))
 def test_the_order_is_that_of_a_plain_loop(count: int, byzantine: int, seed: int) -> None:
     updates = drawn(count, seed)

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -25,6 +25,7 @@ def inside(bins: Bins, logits: npt.NDArray[np.float64], positive: npt.NDArray[np
         assert found == counts.tolist()
 
 
+@settings(deadline=None, max_examples=25)
 @given(logits=LOGITS, most=st.integers(2, 20), seed=st.integers(0, 99))
 def test_every_image_is_in_the_bin_that_holds_its_logit(logits: npt.NDArray[np.float64], most: int, seed: int) -> None:
     positive = np.random.default_rng(seed).random(len(logits)) < 0.3
@@ -48,6 +49,7 @@ def test_many_logits_share_bins_of_about_as_much_of_both_classes() -> None:
     assert bins.negatives.max() <= 2 * 2000 / 100 + 1
 
 
+@settings(deadline=None, max_examples=25)
 @given(LOGITS)
 def test_a_known_logit_is_known_again_and_within_46_digits(logits: npt.NDArray[np.float64]) -> None:
     found = known(logits)
@@ -62,6 +64,7 @@ def test_the_largest_and_the_smallest_logits() -> None:
     assert np.isnan(known(np.array([np.nan]))[0])
 
 
+@settings(deadline=None, max_examples=25)
 @given(logits=LOGITS, seed=st.integers(0, 99))
 def test_merging_does_not_depend_on_the_order(logits: npt.NDArray[np.float64], seed: int) -> None:
     values = known(logits)

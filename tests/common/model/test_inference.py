@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melfed.common.data.dataset import Images
@@ -38,6 +38,7 @@ def model() -> Classifier:
     return with_random_head(build_classifier(Choices("simple_cnn"), seed=0, state=None))
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.integers(-5, 10**6))
 def test_a_power_of_two_of_at_least_four_that_is_at_most_so_many(most: int) -> None:
     size = power_of_two(most)
@@ -45,6 +46,7 @@ def test_a_power_of_two_of_at_least_four_that_is_at_most_so_many(most: int) -> N
     assert size == 4 or size <= most < 2 * size
 
 
+@settings(deadline=None, max_examples=25)
 @given(count=st.integers(0, 300), side=st.integers(32, 600))
 def test_micro_batches_hold_every_image_once_in_order(count: int, side: int) -> None:
     indices = np.arange(count)[::-1]

@@ -1,13 +1,14 @@
 """iid: sizes differ by one group at most, and who gets which is drawn."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melfed.common.partition.iid import DEAL
 from tests.common.partition.dealing import deal, groups, sizes
 
 
+@settings(deadline=None, max_examples=25)
 @given(count=st.integers(1, 50), clinics=st.integers(1, 8), seed=st.integers(0, 2**32))
 def test_sizes_differ_by_one_group_at_most(count: int, clinics: int, seed: int) -> None:
     found = np.bincount(deal(DEAL, groups(count, 0), clinics, seed=seed), minlength=clinics)

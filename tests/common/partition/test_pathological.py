@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from melfed.common.errors import StudyError
@@ -16,6 +16,7 @@ def of_classes(counts: list[int]) -> Dealt:
     return Dealt(np.zeros(len(names), np.bool_), names)
 
 
+@settings(deadline=None, max_examples=25)
 @given(
     counts=st.lists(st.integers(12, 20), min_size=2, max_size=6),
     clinics=st.integers(2, 6),

@@ -1,13 +1,14 @@
 """Shares of groups: whole groups, as near to each share as rounding lets them be."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melfed.common.partition.scheme import by_rank, by_shares
 from tests.common.partition.dealing import Options, sizes
 
 
+@settings(deadline=None, max_examples=25)
 @given(
     count=st.integers(0, 200),
     weights=st.lists(st.integers(1, 100), min_size=1, max_size=8),

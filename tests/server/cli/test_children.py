@@ -30,9 +30,9 @@ def test_a_serverapp_has_its_token_from_the_standard_input_and_its_daemon_named(
     assert len(called) == 1
 
 
-@pytest.mark.parametrize("name", ["superlink", "superexec"])
-def test_the_others_are_given_the_configuration(config, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_others_are_given_the_configuration(config, monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
-    monkeypatch.setattr(superlink, f"run_{name}", called.append)
-    CliRunner().invoke(app, [name, "--config", str(config.path)], catch_exceptions=False)
-    assert [found.path for found in called] == [config.path]
+    for name in ("superlink", "superexec"):
+        monkeypatch.setattr(superlink, f"run_{name}", lambda found, name=name: called.append((name, found.path)))
+        CliRunner().invoke(app, [name, "--config", str(config.path)], catch_exceptions=False)
+    assert called == [("superlink", config.path), ("superexec", config.path)]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melfed.common.errors import DataError, DeclinedError, QuorumError
@@ -73,6 +73,7 @@ def test_too_few_are_told_with_their_reasons_and_the_way_on_unless_all_declined(
         members(tmp_path / "deployed", deployed=True).need_quorum(0, 3, Absent())
 
 
+@settings(deadline=None, max_examples=25)
 @given(cohort=st.floats(0.01, 1), seed=st.integers(0, 2**40), number=st.integers(1, 50))
 def test_a_cohort_follows_from_seed_round_and_names_alone(cohort: float, seed: int, number: int) -> None:
     study = study_of(cohort=cohort).model_copy(update={"seed": seed})

@@ -8,7 +8,7 @@ from melfed.server.report.count_words import amounts, headings, of_data, scope, 
 from melfed.server.runs.summary import RunSummary
 from tests.server.fake_run import NOISED, PRIVATE, FakeRun
 
-TWO = FakeRun(clinics=("a", "b"), images=(300, 200), melanoma_rates=(0.3, 0.3), rounds=1)
+TWO = FakeRun(clinics=("a", "b"), images=(120, 80), melanoma_rates=(0.3, 0.3), rounds=1)
 
 
 def summary(path: Path, **changes) -> RunSummary:

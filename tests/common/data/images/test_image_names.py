@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melfed.common.data.images.image_names import (
@@ -43,18 +43,21 @@ def test_stems(path: str, stem: str) -> None:
     assert stem_of(path) == stem
 
 
+@settings(deadline=None, max_examples=25)
 @given(NAMES)
 def test_many_at_once_are_as_one_by_one(paths: list[str]) -> None:
     assert list(stems_of(paths)) == [stem_of(path) for path in paths]
     assert list(without_suffixes(paths)) == [without_suffix(path) for path in paths]
 
 
+@settings(deadline=None, max_examples=25)
 @given(NAMES)
 def test_all_of_the_same_suffix_are_as_one_by_one(paths: list[str]) -> None:
     jpegs = [f"{path}.jpg" for path in paths]
     assert list(stems_of(jpegs)) == [stem_of(path) for path in jpegs]
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9).map(str))))
 def test_names_have_their_images_in_order(pairs: list[tuple[str, str]]) -> None:
     names = Names([name for name, _ in pairs], [image for _, image in pairs])
