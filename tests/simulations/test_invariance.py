@@ -14,6 +14,7 @@ import melfed.client.worker.worker
 from melfed.client.data.clinic_data import ClinicData
 from melfed.client.privacy.noise import NoiseSource
 from melfed.client.privacy.units import privacy_units
+from melfed.common.aggregation.fixed_point import fixed_point_for
 from melfed.common.data.augmentation import to_input
 from melfed.common.metrics.exact import EvaluationMetrics
 from melfed.common.metrics.noisy import metrics_of
@@ -102,7 +103,9 @@ def evaluated(
     folder = RunFolder.create(path, study)
     grid = InProcessGrid(Simulation(study, clinics, folder.ledgers))
     outcome = conduct(grid, study, folder, tensors)
-    np.testing.assert_allclose(outcome.models[""]["head.weight"], tensors["head.weight"], atol=1e-20)
+    # Nothing learns, so the mean's rounding is all that may move it: a unit for all clinics' images at most.
+    moved = fixed_point_for(tensors, weight=1).unit("head.weight") * len(clinics)
+    np.testing.assert_allclose(outcome.models[""]["head.weight"], tensors["head.weight"], atol=moved)
     whole = pooled(outcome.test.values())
     return metrics_of(whole), isinstance(whole, NoisyHistogram)
 
@@ -199,7 +202,8 @@ def test_a_scale_of_a_power_of_two_leaves_noised_histograms_as_they_are(
     tmp_path: Path,
 ) -> None:
     equal_noise(monkeypatch)
-    m, _ = evaluated(tmp_path / "run", PRIVATE, clinics, scaled(tensors, 2.0**-13, 0.0))
+    # Upwards: the mean's unit follows a model whose values are beyond 1, and is fixed for smaller ones.
+    m, _ = evaluated(tmp_path / "run", PRIVATE, clinics, scaled(tensors, 2.0**13, 0.0))
     assert m.model_dump(exclude={"threshold_at_90_specificity", "threshold_at_95_specificity"}) == unscaled.model_dump(
         exclude={"threshold_at_90_specificity", "threshold_at_95_specificity"}
     )

@@ -282,7 +282,7 @@ def test_privacy_that_makes_no_sense(melfed_sim: Command, study: Path, privacy: 
 @pytest.mark.parametrize("mode", ["central", "local"])
 def test_a_baseline_cannot_be_private(melfed_sim: Command, private: Path, images: Path, mode: str) -> None:
     answer = melfed_sim("run", private, "--data", images, "--set", f"federation.mode={mode}")
-    refused(answer, 3, f"privacy is for federation.mode federated, not {mode}", "privacy: null")
+    refused(answer, 3, f"privacy is for federation.mode federated and one_round, not {mode}", "privacy: null")
 
 
 def test_patients_that_the_data_do_not_name(melfed_sim: Command, private: Path, images: Path, tmp_path: Path) -> None:
