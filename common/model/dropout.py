@@ -6,7 +6,7 @@ import torch
 def seed_dropout(device: torch.device, seed: int | None) -> None:
     """Seed the generator of the device that is computed on; where there is no seed, by the operating system.
 
-    `torch.manual_seed` seeds those of all kinds of devices, and writes down its call stack for each that is absent. That
+    `torch.manual_seed` seeds those of all kinds of devices, and writes down its call stack for each that is absent. It
     takes some eighty times as long (torch 2.14), and was a seventh of a small clinic's training.
 
     Args:
