@@ -162,7 +162,6 @@ def replace_head(folder: RunFolder, study: StudyProtocol, releases: Mapping[str,
         privacy = privacy.model_copy(update={"clinics": tuple(c for c in privacy.clinics if c.name in releases)})
     kept: dict[str, object] = {"privacy": privacy, "public": before.public, "steps": {}, "warnings": (NOT_EVALUATED,)}
     folder.write_summary(summary.model_copy(update=kept))
-    folder.write_sums()
     write_report(folder)
     folder.write_sums()
     return solution

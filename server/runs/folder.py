@@ -236,7 +236,8 @@ class RunFolder:
             self.append({"event": "test", "clinic": name, "round": 0, "histogram": histogram.to_lists()})
 
     def write_summary(self, summary: RunSummary) -> None:
-        """Write `summary.json`."""
+        """Write `summary.json`; a run that is finished anew has no sums until `write_sums`."""
+        (self.path / SUMS).unlink(missing_ok=True)
         write_text(self.path / "summary.json", summary.model_dump_json(indent=2) + "\n")
 
     def summary(self) -> RunSummary:

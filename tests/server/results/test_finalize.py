@@ -115,6 +115,16 @@ def test_what_was_changed_after_the_end_is_found(tmp_path):
     assert subprocess.run(check, cwd=folder.path, check=False, capture_output=True).returncode == 1
 
 
+def test_a_run_that_is_finished_anew_has_the_new_sums(tmp_path):
+    protocol = study()
+    folder = RunFolder.create(tmp_path / "run", protocol)
+    finish(folder, done(protocol, told_data(protocol, {"a": COUNTS, "b": COUNTS})))
+    finish(folder, done(protocol, told_data(protocol, {"a": COUNTS})))
+    assert folder.summary().data.folder == "1 clinic"
+    check = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=folder.path, check=False).returncode == 0
+
+
 def test_the_summary_has_all_keys_of_the_study_and_no_path(tmp_path):
     protocol = study(seed=5)
     folder = RunFolder.create(tmp_path / "run", protocol)
