@@ -75,8 +75,8 @@ def test_a_study_of_one_round_from_approval_to_forgetting(federation: Federation
     federation.clinic(second, "forget", identity)
     assert "no moments of a run" in federation.clinic(second, "forget", identity, code=RunError.exit_code)
     assert charges(federation, second) == ["counts", "moments", "evaluation", "evaluation"], "what was spent stays"
-    assert [row["name"] for row in federation.audit("server")][-1] == "release-forgotten"
-    assert "release-deleted" in [row["name"] for row in federation.audit(second)]
+    assert [row["event"] for row in federation.audit("server")][-1] == "release-forgotten"
+    assert "release-deleted" in [row["event"] for row in federation.audit(second)]
 
 
 def charges(federation: Federation, clinic: str) -> list[str]:
