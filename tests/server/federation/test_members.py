@@ -80,7 +80,7 @@ def test_a_cohort_follows_from_seed_round_and_names_alone(cohort: float, seed: i
 
     def chosen(names: str) -> list[str]:
         found = Members.__new__(Members)
-        found.study = study
+        found.study, found.federation = study, study.federation
         found.counts = dict.fromkeys(names)  # type: ignore[assignment]
         return found.cohort(number)
 
