@@ -142,7 +142,7 @@ def test_ray_killed_is_one_line_of_ours(place: Place) -> None:
     )
     assert "--resume" in line
     assert out == ""
-    assert not of_run(place)
+    gone(place)  # Ray's own agents end by themselves, a moment after the run
     assert not list(temporary(place).glob("*melfed*"))
 
 
