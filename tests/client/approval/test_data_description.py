@@ -9,33 +9,11 @@ from melfed.client.approval.approvals import approved
 from melfed.client.approval.data_description import read_for, refuse_unknown_words
 from melfed.client.config.clinic import ClinicConfig
 from melfed.common.data.decisions import UnknownWords
-from melfed.common.study.file import study_yaml
-from melfed.common.study.protocol import ModelSpec, StudyProtocol
 from tests.client.clinics import a_clinic
 from tests.client.commands import Command
 from tests.common.lesions import touch, write
 
 DIGEST = "0123456789abcdef" * 4
-
-
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClinicConfig:
-    monkeypatch.setenv("MELFED_CLINIC", str(tmp_path / "clinic.yaml"))
-    monkeypatch.setenv("SUDO_USER", "it")
-    return a_clinic(tmp_path)
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
-
-
-@pytest.fixture
-def study(config: ClinicConfig) -> Path:
-    demo = StudyProtocol(name="demo", model=ModelSpec(backbone="simple_cnn", pretrained=False))
-    path = config.folder / "study.yaml"
-    path.write_text(study_yaml(demo), encoding="utf-8")
-    return path
 
 
 @pytest.fixture
