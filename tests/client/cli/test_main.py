@@ -1,4 +1,4 @@
-"""`melfed-client ledger`: quick help, every charge once, and damage told in one line with its exit code."""
+"""`melfed-client`: its version, quick help, and what its commands load."""
 
 import os
 import subprocess
@@ -9,11 +9,8 @@ from time import perf_counter
 
 import pytest
 
-import melfed.client.cli.main
-from melfed.client.ledger.ledger import Ledger
 from melfed.client.privacy import accounting
-from melfed.client.privacy.accounting import Mechanism
-from tests.client.ledger.ledgers import DATA, FREE, charge, cheap_epsilon, written
+from tests.client.ledger.ledgers import cheap_epsilon
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-c", "from melfed.client.cli.main import main; main()"]
@@ -24,35 +21,8 @@ def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounting, "epsilon", cheap_epsilon)
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run folder of two clinics: north has released two charges and been killed in a third, south has one."""
-    folder = tmp_path / "run"
-    north = written(folder / "ledgers" / "north.jsonl", 2)
-    with Ledger.open(north, DATA) as ledger:
-        ledger.reserve(charge(2, Mechanism(1.0, 4.0, 1), purpose="evaluation"), FREE)
-    written(folder / "ledgers" / "south.jsonl", 1)
-    (folder / "metrics.jsonl").write_text("{}\n")
-    return folder
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command in this process; return its exit code, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["melfed-client", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            melfed.client.cli.main.main()
-        captured = capsys.readouterr()
-        code = caught.value.code
-        return (code if isinstance(code, int) else 0), captured.out, captured.err
-
-    return call
-
-
-def test_the_version_is_printed(command) -> None:
-    assert command("--version") == (0, f"melfed {version('melfed')}\n", "")
+def test_the_version_is_printed(answer_of) -> None:
+    assert answer_of("--version") == (0, f"melfed {version('melfed')}\n", "")
 
 
 def process(*arguments: object) -> subprocess.CompletedProcess[str]:
