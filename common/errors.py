@@ -8,12 +8,15 @@ import re
 _BREAKS = re.compile(r"[\t-\r\x1c-\x1f\x85\u2028\u2029]+")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """What ends a line, and what terminals obey: logs are read line by line."""
+LONGEST = 4000
+"""Characters of an error."""
 
 
 class MelfedError(Exception):
     """Base of all errors that are shown to the user as one line.
 
-    Line breaks in the text (of a key, of a file's name) become spaces, other control characters question marks.
+    Line breaks in the text (of a key, of a file's name) become spaces, other control characters question marks, and of
+    a text that is longer than any that melfed writes by itself (a value that somebody wrote) the beginning stays.
 
     >>> print(StudyError("study.yaml: unknown key a\\nb"))
     study.yaml: unknown key a b
@@ -22,7 +25,12 @@ class MelfedError(Exception):
     exit_code = 1
 
     def __init__(self, text: str) -> None:
-        super().__init__(_CONTROLS.sub("?", _BREAKS.sub(" ", text)))
+        line = _CONTROLS.sub("?", _BREAKS.sub(" ", text))
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…")
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows instead of a traceback: the line, as the commands."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class StudyError(MelfedError):
@@ -114,3 +122,13 @@ class CancelledError(MelfedError):
     """Work was called off, or its deadline passed, before it was done."""
 
     exit_code = 15
+
+
+class CellsError(MelfedError):
+    """Cells of a comparison have no result; the code is 20 and their number, 120 at the most."""
+
+    exit_code = 20
+
+    def __init__(self, text: str, number: int = 0) -> None:
+        super().__init__(text)
+        self.exit_code = type(self).exit_code + min(number, 100)

@@ -1,7 +1,8 @@
 """What can be added by adding a file: each module of a package that states a constant of a name is an entry.
 
-Aggregation rules (`common/aggregation`), server optimisers (`common/optimizers`), partition schemes
-(`common/partition`), readers of tables (`common/data/readers`) and backbones (`common/model/backbones`) are found so.
+Aggregation rules (`common/aggregation`), server optimisers (`common/optimizers`), algorithms (`common/algorithms`),
+partition schemes (`common/partition`), readers of tables (`common/data/readers`) and backbones
+(`common/model/backbones`) are found so.
 """
 
 import pkgutil

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+import mmap
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +15,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from melfed.common.errors import MelfedError, RunError
+from melfed.common.errors import MelfedError, RunError, StorageError
 from melfed.common.files import atomic_write
 
 CONTENT = "content_sha256"
@@ -22,6 +25,8 @@ _KINDS: Final = {
     **{"f2": "F16", "u2": "U16", "i2": "I16", "i1": "I8", "u1": "U8", "b1": "BOOL"},
 }
 """NumPy's types as safetensors names them, in the order in which their values stand in a file."""
+_BLOCK: Final = 1 << 20
+_KIND_OF: Final = {name: np.dtype(f"<{kind}") for kind, name in _KINDS.items()}
 Array = npt.NDArray[np.float32]
 Tensors = dict[str, Array]
 
@@ -56,8 +61,14 @@ def check_tensors(tensors: Mapping[str, npt.NDArray[np.generic]], expected: Mapp
             raise TensorError(f"tensor {name} is {tensor.dtype}, not float32")
         if tensor.shape != shape:
             raise TensorError(f"tensor {name} has shape {tensor.shape}, not {shape}")
-        if not np.isfinite(tensor).all():
+        if not is_finite(tensor):
             raise TensorError(f"tensor {name} holds values that are not finite")
+
+
+def is_finite(tensor: npt.NDArray[np.generic]) -> bool:
+    """Tell whether all values are finite; of a large tensor part by part, so that it takes no memory of its size."""
+    flat = tensor.reshape(-1)
+    return all(np.isfinite(flat[start : start + _BLOCK]).all() for start in range(0, flat.size, _BLOCK))
 
 
 def shapes(tensors: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, tuple[int, ...]]:
@@ -88,28 +99,62 @@ def save_tensors(path: Path, tensors: Mapping[str, npt.NDArray[np.generic]], met
 class PackedTensors(Mapping[str, npt.NDArray[np.generic]]):
     """The tensors of a safetensors file, which is read when somebody looks at one; whoever passes it on never does.
 
-    Every look at it raises TensorError where the file is none.
+    Tensors are views of its bytes, as `views` says. Every look at it raises TensorError where the file is none.
 
     >>> passed = PackedTensors(to_bytes({"head": np.ones(3, np.float32)}))
     >>> to_bytes(passed) is passed.content
     True
     """
 
-    def __init__(self, content: bytes) -> None:
-        self.content = content
+    def __init__(self, content: bytes | memoryview, names: Iterable[str] | None = None) -> None:
+        """Take the file's bytes.
+
+        Args:
+            content: the bytes; a memoryview of a file that is mapped into memory will do.
+            names: of all tensors, in the order in which they are gone through; None: that of the file.
+        """
+        self.content, self._names = content, None if names is None else list(names)
+
+    def rest(self) -> None:
+        """Take the content out of memory until it is looked at again, where it is that of a file."""
+        if isinstance(self.content, memoryview) and isinstance(self.content.obj, mmap.mmap):
+            self.content.obj.madvise(mmap.MADV_DONTNEED)
 
     @cached_property
     def _read(self) -> dict[str, npt.NDArray[np.generic]]:
-        return from_bytes(self.content)
+        return views(self.content)
 
     def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
+        self.rest()  # whoever goes through all has one at a time in memory
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._read)
+        return iter(self._read if self._names is None else self._names)
 
     def __len__(self) -> int:
         return len(self._read)
+
+
+def packed_in(folder: Path, tensors: Mapping[str, npt.NDArray[np.generic]]) -> PackedTensors:
+    """Return tensors packed in a file without a name, which is in memory as far as it is looked at.
+
+    Args:
+        folder: on whose disk it is.
+        tensors: by name.
+
+    Raises:
+        StorageError: there is no space for it.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for piece in _pieces({name: _plain(tensor) for name, tensor in tensors.items()}, {}):
+                file.write(piece)
+            file.flush()
+            return PackedTensors(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), tensors)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: cannot be written: {error.strerror or error}; free space and try again"
+        ) from None
 
 
 def to_bytes(tensors: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
@@ -120,7 +165,7 @@ def to_bytes(tensors: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
     [1.0, 1.0, 1.0]
     """
     if isinstance(tensors, PackedTensors):
-        return tensors.content
+        return tensors.content if isinstance(tensors.content, bytes) else bytes(tensors.content)
     return b"".join(_pieces({name: _plain(tensor) for name, tensor in tensors.items()}, {}))
 
 
@@ -131,6 +176,60 @@ def from_bytes(content: bytes) -> dict[str, npt.NDArray[np.generic]]:
         return safetensors.numpy.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise TensorError(f"tensors cannot be read: {error}") from None
+
+
+def views(content: bytes | memoryview) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the tensors of a safetensors file from outside as views of its bytes, which cannot be written to.
+
+    `from_bytes` copies each of them. What this takes, the library takes as well, and with the same values (a test).
+
+    Raises:
+        TensorError: it is no such file, or holds a kind of number that NumPy lacks.
+
+    >>> views(to_bytes({"head": np.ones(3, np.float32)}))["head"].tolist()
+    [1.0, 1.0, 1.0]
+    """
+    return _viewed(memoryview(content))[0]
+
+
+def _viewed(whole: memoryview) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]]:
+    """Return the tensors of a file as `views` does, and what its header says beside them. Raises TensorError."""
+    start = 8 + int.from_bytes(whole[:8], "little")
+    if not 8 < start <= len(whole):
+        raise TensorError("tensors cannot be read: no header")
+    try:
+        header = json.loads(str(whole[8:start], "utf-8"))
+        about = dict(header.pop("__metadata__", {}))
+        places = sorted((*_place(entry), name) for name, entry in header.items())
+        return _at(whole[start:], places), about
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise TensorError(f"tensors cannot be read: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def _place(entry: dict[str, Any]) -> tuple[int, int, str, tuple[int, ...]]:
+    """Return where a header's entry says that a tensor begins and ends, its kind and its shape; raises as `views`."""
+    (start, end), kind, shape = entry["data_offsets"], entry["dtype"], entry["shape"]
+    numbers = (start, end, *shape)
+    if not all(type(number) is int and number >= 0 for number in numbers) or kind not in _KIND_OF:
+        raise ValueError("an entry is of no known kind or shape")
+    if end - start != math.prod(shape) * _KIND_OF[kind].itemsize:
+        raise ValueError("an entry's bytes are not those of its shape")
+    return start, end, kind, tuple(shape)
+
+
+def _at(
+    values: memoryview, places: list[tuple[int, int, str, tuple[int, ...], str]]
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the tensors at these places, which must lie one behind the other and fill all; raises as `views`."""
+    found, last = dict[str, npt.NDArray[np.generic]](), 0
+    for start, end, kind, shape, name in places:
+        if start != last:
+            raise ValueError("entries overlap, or leave a gap")
+        last = end
+        found[name] = np.frombuffer(values[start:end], _KIND_OF[kind]).reshape(shape)
+    if last != len(values):
+        raise ValueError("entries do not fill the file")
+    return found
 
 
 def in_group(group: str, tensors: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
@@ -144,28 +243,41 @@ def group_of(group: str, tensors: Mapping[str, npt.NDArray[np.generic]]) -> dict
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def load_tensors(path: Path, *, summed: bool = False) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, object]]:
+def load_tensors(
+    path: Path, *, summed: bool = False, mapped: bool = False
+) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, object]]:
     """Read tensors and metadata written by `save_tensors`.
 
     Args:
         path: the file.
         summed: whether it must have a SHA-256 of its content; else one of melfed 0.1, without, is read as well.
+        mapped: whether tensors are views of the file, which takes no memory that the machine could not take back; they
+            outlive the file's name, but not a change of its content.
 
     Raises:
         RunError: the file is missing, not a whole safetensors file, or holds other than what was written.
     """
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            header = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iteration there)
+        tensors, header = _mapped(path) if mapped else _read(path)
         written = header.pop(CONTENT, None)
         if (summed or written is not None) and written != _content_sha256(tensors, header):
             raise RunError(f"{path}: damaged: it holds other than what was written; bring it back from a backup")
         return tensors, {key: json.loads(value) for key, value in header.items()}
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except (safetensors.SafetensorError, TensorError, OSError, ValueError) as error:
         raise RunError(f"{path}: not a whole safetensors file: {error}") from None
+
+
+def _read(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]]:
+    with safetensors.safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iteration there)
+        return tensors, dict(file.metadata() or {})
+
+
+def _mapped(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]]:
+    with path.open("rb") as file:
+        return _viewed(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
 
 
 def _plain(tensor: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

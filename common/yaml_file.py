@@ -185,9 +185,9 @@ def one_line(text: str) -> str:
 
 def _section(annotation: Any) -> type[BaseModel] | None:
     """Return the section that a field holds, always or unless it is null; None for a value."""
-    return next(
-        (a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)), None
-    )
+    held = (a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel))
+    # What says so of itself stands in lists, which are set and told of as one value.
+    return next((section for section in held if not getattr(section, "one_value", False)), None)
 
 
 def _allowed(annotation: Any, metadata: Sequence[Any]) -> str:

@@ -2,13 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from melfed.common.errors import ServerConfigError
 from melfed.common.study.protocol import Section
 from melfed.common.yaml_file import Form
+
+PUSH = "push-object"
+"""The request by which a clinic sends a piece of a message."""
+BODY_HEADER = "melfed-body"
+"""By it the edge tells SuperLink in which file of `client_body` the body is; a clinic's own header is left out."""
+OBJECTS = "/objects/"
+"""Below it the edge sends a clinic the file that SuperLink names in its answer, and nobody else anything."""
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
@@ -35,6 +42,9 @@ class ServerFile(Section):
     superlink_port: Port = Field(9092, description="loopback port of Flower's SuperLink")
     health_port: Port | None = Field(9096, description="loopback port of the gRPC health service; null: none")
     metrics_port: Port | None = Field(9465, description="loopback port for Prometheus; null: none")
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
+        (), description="who is told each round's pooled numbers: a list of tensorboard, mlflow, wandb"
+    )
 
 
 SERVER = Form(ServerFile, "server configuration", "'edge:' and 'runs:'", ServerConfigError)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from melfed.common.data.augmentation import to_input
 from melfed.common.data.dataset import Images
-from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones import backbone_spec
 from melfed.common.model.classifier import Classifier, set_trainable
 from melfed.common.model.inference import autocast, micro_batches
 from melfed.common.model.neck import whitening
@@ -42,7 +42,7 @@ def with_neck(model: Classifier, images: Images, study: StudyProtocol, device: t
 
 def _pooled(model: Classifier, images: Images, image_size: int, device: torch.device) -> Array:
     """Return what the neck sees of every image, unaugmented, shape (images, inputs)."""
-    backbone = BACKBONES[model.backbone]
+    backbone = backbone_spec(model.backbone)
     model.eval()
     rows = []
     with torch.inference_mode(), autocast(device):

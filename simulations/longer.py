@@ -43,12 +43,23 @@ def _why_not(before: StudyProtocol, study: StudyProtocol) -> str:
         return f"a run of study {before.digest[:12]}, not {study.digest[:12]}; resume with the same study"
     if wanted < had:
         return f"its study has {had} rounds, and {wanted} are asked for; resume with {had} or more"
+    return _other_numbers(had, study)
+
+
+def _other_numbers(had: int, study: StudyProtocol) -> str:
+    """Return why the rounds so far are not the first ones of the longer study; "" where they are."""
+    wanted = study.federation.rounds
     if study.privacy is not None:
         return f"its noise was chosen for {had} rounds, and {wanted} would cost more ε; begin a new run"
     if study.training.schedule != "constant":
         return (
             f"training.schedule is {study.training.schedule}: the learning rates so far were those of {had} rounds, "
             f"not of {wanted}; begin a new run"
+        )
+    if study.federation.stop and had % study.federation.validate_every:
+        return (
+            f"federation.stop has compared round {had}, the last one, which a study of {wanted} rounds does not "
+            "validate; begin a new run"
         )
     if study.federation.tail_average:
         return f"federation.tail_average: other rounds are the last ones of {wanted} than of {had}; begin a new run"

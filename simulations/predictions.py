@@ -12,10 +12,11 @@ import polars
 import torch
 
 from melfed.client.data.clinic_data import ClinicData
+from melfed.client.training.feature_cache import FeatureCache
+from melfed.client.training.inputs import PixelInputs, scores_of, stored_inputs
 from melfed.common.files import atomic_write
 from melfed.common.metrics.histogram import sigmoid
 from melfed.common.model.classifier import Classifier, load_trainable
-from melfed.common.model.inference import score
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors
 
@@ -30,7 +31,9 @@ def write_predictions(
     models: Mapping[str, Tensors],
     device: torch.device,
 ) -> None:
-    """Write a row an image of the clinics' test parts: image, clinic, target, logit, probability.
+    """Write a row an image of the clinics' test parts: image, clinic, group, target, logit, probability.
+
+    A group is what the data's table ties together: a patient, else a lesion, else an image.
 
     Args:
         path: of the file, readable for its owner alone.
@@ -46,22 +49,26 @@ def write_predictions(
     tables = []
     loaded = None
     for clinic in sorted(clinics, key=lambda clinic: clinic.name):
-        name = "" if "" in models else clinic.name
+        name = clinic.name if clinic.name in models else ""
         if name != loaded:
             load_trainable(model, models[name])
             loaded = name
         images = clinic.load("test")
-        logits = score(model.to(device), images, study.data.image_size, device)
+        model = model.to(device)
+        stored = stored_inputs(FeatureCache(clinic.cache / "features"), model, images, study, device)
+        inputs = stored or PixelInputs(model, images, study.data.image_size, None, device)
+        logits = scores_of(model, inputs, len(images))
         tables.append(
             polars.DataFrame(
                 {
                     "image": [record.image for record in images.records],
                     "clinic": [clinic.name] * len(images),
+                    "group": images.groups,
                     "target": images.targets.astype(np.int8),
                     "logit": logits,
                     "probability": sigmoid(logits),
                 },
-                schema_overrides={"image": polars.String, "clinic": polars.String},
+                schema_overrides=dict.fromkeys(("image", "clinic", "group"), polars.String),
             )
         )
     with atomic_write(path) as file:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TypedDict, Unpack
@@ -12,10 +13,9 @@ from melfed.client.privacy.plan import plan_of
 from melfed.client.privacy.units import privacy_units
 from melfed.common.errors import RunError
 from melfed.common.files import write_text
-from melfed.common.model.classifier import trainable_tensors
 from melfed.common.model.inference import pick_device
 from melfed.common.moments.expected import require_useful
-from melfed.common.study.build import build_study_classifier, located, seal
+from melfed.common.study.build import build_study_classifier, located, seal, shared_tensors
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.study.recipe import Choice, resolve
 from melfed.server.aggregation.robust import clinics_needed
@@ -23,12 +23,15 @@ from melfed.server.federation.observer import Observer
 from melfed.server.results.finalize import Finished, finish
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.summary import PublicData, RunSummary
+from melfed.server.trackers.tracking import Tracking
 from melfed.simulations.baselines import Baseline
 from melfed.simulations.engine.engine import Engine, check_resources, choose, federate, gpus_of
 from melfed.simulations.engine.partition_worker import Simulation
 from melfed.simulations.longer import check_longer, go_on_longer
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
+from melfed.simulations.personal_models import personal_models
 from melfed.simulations.predictions import NAME, write_predictions
+from melfed.simulations.starts import of_starts
 
 
 def simulate(
@@ -54,6 +57,7 @@ class Options(TypedDict, total=False):
         policies: by clinic; "*" stands for all clinics without one of their own.
         choices: what `privacy.recipe: auto` chose, for the report.
         predictions: write the score of every test image; None: where the study has no privacy.
+        alone: False where other runs share the machine: the clinics take turns in one process.
     """
 
     resume: bool
@@ -64,6 +68,7 @@ class Options(TypedDict, total=False):
     policies: Mapping[str, ClinicPolicy] | None
     choices: Sequence[Choice]
     predictions: bool | None
+    alone: bool
 
 
 def run_study(
@@ -90,24 +95,30 @@ def run_study(
     started = monotonic()
     ray_address, weights_dir = options.get("ray_address"), options.get("weights_dir")
     federated, clinics = study.federation.with_clinics, len(virtual.clinics)
-    engine = choose(options.get("engine") or "auto", study, clinics, ray_address)
+    alone = options.get("alone", True)
+    engine = choose(options.get("engine") or "auto", study, clinics, ray_address, alone=alone)
     if federated:
         check_resources(study, ray_address)
         clinics_needed(study.federation, clinics)
     study, chosen = resolve(study)
     choices, warnings = options.get("choices") or chosen, privacy_warnings(study, virtual)
     study = seal(study, weights_dir)
-    if study.federation.mode == "one_round":
-        require_useful(study, len(virtual.clinics), weights_dir)
+    require_useful(study, len(virtual.clinics), weights_dir)
     model = build_study_classifier(study, weights_dir)
     resume, fresh = options.get("resume", False), options.get("fresh", False)
     folder = _reopen(out, study, virtual) if resume else _create(out, study, virtual, fresh)
-    gpus = (gpus_of(study, clinics, ray_address) if engine == "ray" else 0) if federated else 1
+    if isinstance(observer, Tracking):
+        observer.follow(folder)
+    gpus = (gpus_of(study, clinics, ray_address) if engine == "ray" else 0) if federated else study.resources.gpus != 0
     device = pick_device(None if gpus else "cpu")
     if federated:
         policies = options.get("policies") or {}
-        simulation = Simulation(located(study, weights_dir), virtual.clinics, folder.ledgers, policies)
-        outcome = federate(simulation, folder, trainable_tensors(model), observer, engine, ray_address)
+        plan = plan_of(study) if study.privacy is not None else None
+        located_study = located(study, weights_dir)
+        simulation = Simulation(located_study, virtual.clinics, folder.ledgers, policies, plan, alone)
+        outcome = federate(simulation, folder, shared_tensors(study, model), observer, engine, ray_address)
+        own = personal_models(simulation, model, outcome.models[""], folder.identity, weights_dir)
+        outcome = replace(outcome, models={**outcome.models, **own})
     else:
         baseline = Baseline(study, virtual.clinics, model, device)
         outcome, model = baseline.train(folder, observer), baseline.finished()
@@ -120,6 +131,8 @@ def run_study(
     done = Finished(
         study, model, outcome, virtual.summary(), used, seconds, str(device), choices, warnings, weights_dir
     )
+    if federated and (rungs := of_starts(folder, study, virtual.clinics, weights_dir)):
+        folder.write_ladder(rungs)
     return folder, finish(folder, done)
 
 

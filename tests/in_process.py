@@ -11,8 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from melfed.client.data.clinic_data import ClinicData
 from melfed.client.flower import client_app
 from melfed.client.worker.worker import ClinicWorker
-from melfed.common.model.classifier import trainable_tensors
-from melfed.common.study.build import build_study_classifier
+from melfed.common.study.build import build_study_classifier, shared_tensors
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors
 from melfed.server.federation.conductor import conductor
@@ -38,7 +37,13 @@ class InProcessGrid:
         # Flower's own grids set these before a ServerApp runs.
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self.workers = {
-            node: ClinicWorker(clinic, simulation.study, weights_dir, protection=simulation.protection(clinic.name))
+            node: ClinicWorker(
+                clinic,
+                simulation.study,
+                weights_dir,
+                protection=simulation.protection(clinic.name),
+                states=simulation.states(clinic.name),
+            )
             for node, clinic in enumerate(simulation.clinics, start=100)
         }
         self.app = client_app.make_app(lambda context, _message: self.workers[context.node_id])
@@ -68,7 +73,7 @@ def federate_here(
     study: StudyProtocol, clinics: Sequence[ClinicData], folder: RunFolder, weights_dir: Path | None = None
 ) -> Outcome:
     """Run a study's rounds in this process."""
-    initial = trainable_tensors(build_study_classifier(study, weights_dir))
+    initial = shared_tensors(study, build_study_classifier(study, weights_dir))
     return conduct(
         InProcessGrid(Simulation(study, tuple(clinics), folder.ledgers), weights_dir), study, folder, initial
     )

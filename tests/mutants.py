@@ -71,7 +71,7 @@ def _clip(mended: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch
             out = norms.isinf()
             factors = self.clipping.factors(norms).where(real[run.patients], 0)
             for name, share in parts:
-                share.total(factors, out if bool(out.any()) else None, self.sums[name])
+                share.total(factors, out if bool(out.any()) else None, shares.Sum(self.sums[name]))
             result[run.patients] = norms
         return result
 

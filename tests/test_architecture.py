@@ -26,27 +26,43 @@ FORBIDDEN = {
 """Top-level modules that no file of a package imports."""
 
 ONLY_IN = {
-    "flwr": {"client/flower/", "server/flower/", "simulations/engine/", "simulations/benchmarks/engine"},
-    "ray": {"simulations/engine/"},
+    "flwr": {"client/flower/", "server/flower/", "simulations/engine/", "simulations/benchmarks/engine"}
+    | {"simulations/benchmarks/naive_apps.py"},
+    "ray": {"simulations/engine/", "simulations/comparison/on_ray.py"},
+    "tensorboard": {"server/trackers/tensorboard.py"},
+    "mlflow": {"server/trackers/mlflow.py"},
+    "wandb": {"server/trackers/wandb.py"},
+    "huggingface_hub": {"common/model/hub.py"},
     "dp_accounting": {"client/privacy/accounting.py"},
     "pydicom": {"common/data/images/"},
     "h5py": {"common/data/images/containers.py"},
     "pillow_heif": {"common/data/images/heif.py"},
     "imagehash": {"common/data/images/duplicates.py"},
     "cryptography": {"client/privacy/noise.py", "client/doctor/network.py", "client/flower/probe.py"}
-    | {"common/doctor/kit.py", "server/clinics/certificates.py"},
+    | {"common/doctor/kit.py", "common/export/signature.py", "server/clinics/certificates.py"},
+    "fastapi": {"common/page/"},
+    "starlette": {"common/page/", "server/flower/"},
+    "uvicorn": {"common/page/", "common/audit/library_logs.py", "server/flower/superlink.py"},
+    "weasyprint": {"server/report/pdf.py"},
+    "onnx": {"common/export/"},
+    "onnxruntime": {"common/export/"},
+    "onnxscript": {"common/export/"},
 }
 """Modules that are known to these files and folders alone."""
 
 LAYERS = {
     "client": (
         "cli",
+        "page",
+        "status",
+        "logs",
         "doctor",
         "daemon",
         "worker",
         "flower",
         "training",
         "approval",
+        "models",
         "rpc",
         "data",
         "config",
@@ -55,12 +71,16 @@ LAYERS = {
     ),
     "server": (
         "cli",
+        "page",
+        "status",
         "daemon",
         "provisioning",
         "doctor",
         "edge",
         "flower",
         "clinics",
+        "trackers",
+        "phone",
         "federation",
         "results",
         "aggregation",
@@ -71,12 +91,15 @@ LAYERS = {
     "common": (
         "flower_pins",
         "terminal",
+        "page",
+        "export",
         "moments",
         "metrics",
         "audit",
         "study",
         "doctor",
         "yaml_file",
+        "algorithms",
         "optimizers",
         "partition",
         "aggregation",
@@ -96,14 +119,19 @@ LAYERS = {
     ),
     "simulations": (
         "cli",
+        "api",
         "benchmarks",
         "audit",
+        "ladder",
+        "comparison",
         "run",
         "baselines",
+        "personal_models",
         "engine",
         "longer",
         "partition",
         "predictions",
+        "starts",
         "fit_neck",
         "phantom",
         "studies",
@@ -113,7 +141,13 @@ LAYERS = {
 
 MOST = 12
 MOST_FILES = {
-    "simulations/benchmarks": 20,
+    "client/worker": 13,
+    "simulations/benchmarks": 26,
+    "common/metrics": 18,
+    "common/study": 15,
+    "server/federation": 14,
+    "server/report": 20,
+    "server/cli": 16,
     "common/data/images": 16,
     "common/data/readers": 20,
     "common/model/backbones": 20,
@@ -135,6 +169,15 @@ HEAVY = {
     "flwr",
     "opacus",
     "dp_accounting",
+    "onnx",
+    "onnxruntime",
+    "tensorboard",
+    "mlflow",
+    "wandb",
+    "huggingface_hub",
+    "fastapi",
+    "starlette",
+    "uvicorn",
 }
 """What must not be loaded by a command that only prints its help."""
 
@@ -306,8 +349,16 @@ def test_what_carries_messages_loads_neither_torch_nor_opacus(module: str) -> No
     assert not loaded_by(module) & {"torch", "opacus"}
 
 
-@pytest.mark.parametrize("module", ["melfed.client.cli.main", "melfed.server.cli.main", "melfed.simulations.cli.main"])
-def test_commands_load_nothing_heavy(module: str) -> None:
+@pytest.mark.parametrize(
+    "module",
+    [
+        "melfed.client.cli.main",
+        "melfed.server.cli.main",
+        "melfed.simulations.cli.main",
+        "melfed.simulations.api.simulate",
+    ],
+)
+def test_commands_and_what_notebooks_import_load_nothing_heavy(module: str) -> None:
     assert not loaded_by(module) & HEAVY
 
 

@@ -30,6 +30,9 @@ CALLED = (
     "client.privacy.accounting.epsilon",
     "client.privacy.accounting.noise_multiplier",
     "client.privacy.plan.plan_of",
+    "simulations.api.run.Run",
+    "simulations.api.simulate.simulate",
+    "simulations.api.study.Study",
     "simulations.partition.partition.partition",
 )
 """What people will call from a notebook: each has an example."""

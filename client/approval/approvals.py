@@ -37,7 +37,12 @@ class Approval(StudyTerms):
 
 
 def approve(
-    config: ClinicConfig, study_file_or_digest: str | Path, by: str, runs: int = 1, epsilon: float | None = None
+    config: ClinicConfig,
+    study_file_or_digest: str | Path,
+    by: str,
+    runs: int = 1,
+    epsilon: float | None = None,
+    round_minutes: int | None = None,
 ) -> Approval:
     """Approve a study: from now on it may run here, so many times in all, within the policy's other limits.
 
@@ -47,6 +52,7 @@ def approve(
         by: who approves; for the record.
         runs: how many, those that have begun already among them.
         epsilon: largest ε of all these runs together, at the study's δ; None: that of so many whole runs.
+        round_minutes: how long a round may take here, as `melfed.client.training.rehearsal` says it; None: not timed.
 
     Raises:
         StudyError: the file is no study that clinics can run; or what is given is neither file nor whole digest.
@@ -62,13 +68,14 @@ def approve(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if study is not None and epsilon is None:
         epsilon = stated_epsilon(study, runs)
-    approval = Approval(digest=digest, study=study.name if study else None, by=by, time=now, runs=runs, epsilon=epsilon)
+    terms = StudyTerms(runs=runs, epsilon=epsilon, round_minutes=round_minutes)
+    approval = Approval(digest=digest, study=study.name if study else None, by=by, time=now, **dict(terms))
     prepare_worker(config)
     if study is not None:
         write_private(config.approvals / f"{digest}.yaml", study_yaml(study).encode())
     write_private(config.approvals / f"{digest}.json", f"{approval.model_dump_json(indent=1)}\n".encode())
     about = {"study": approval.study, "digest": digest, "by": by}
-    AuditLog(config.audit_log).record(Event.STUDY_APPROVED, **about, runs=runs, epsilon=epsilon)
+    AuditLog(config.audit_log).record(Event.STUDY_APPROVED, **about, **dict(terms))
     return approval
 
 
@@ -157,15 +164,17 @@ def approved_study(config: ClinicConfig, digest: str) -> StudyProtocol | None:
     return recorded_study(path) if path.is_file() else None
 
 
-def earlier_versions(config: ClinicConfig, study: StudyProtocol) -> tuple[str, ...]:
-    """Return the digests under which a study of this name was approved as of an older protocol: they let nothing train.
+def other_versions(config: ClinicConfig, study: StudyProtocol) -> tuple[tuple[str, StudyProtocol], ...]:
+    """Return the approved studies of this one's name that are not this one, by digest, the oldest approval first.
+
+    Those of an older protocol let nothing train.
 
     Raises:
         PolicyError: as `approved`.
         StudyError: an approved study is damaged.
     """
-    known = ((approval.digest, approved_study(config, approval.digest)) for approval in approved(config))
-    return tuple(digest for digest, old in known if old and old.name == study.name and old.protocol != study.protocol)
+    known = ((a.digest, approved_study(config, a.digest)) for a in approved(config) if a.digest != study.digest)
+    return tuple((digest, old) for digest, old in known if old is not None and old.name == study.name)
 
 
 def effective_policy(config: ClinicConfig) -> ClinicPolicy:
@@ -178,9 +187,10 @@ def effective_policy(config: ClinicConfig) -> ClinicPolicy:
     studies = policy.studies
     if studies != "any":
         studies = tuple(dict.fromkeys((*studies, *(approval.digest for approval in added))))
-    terms = {a.digest: StudyTerms(runs=a.runs, epsilon=a.epsilon) for a in added}
+    terms = {a.digest: StudyTerms(**{name: getattr(a, name) for name in StudyTerms.model_fields}) for a in added}
+    names = {a.digest: a.study for a in added if a.study} if config.file.tell.approved else {}
     stated = {name: getattr(policy, name) for name in ClinicPolicy.model_fields}
-    return ApprovedPolicy(**{**stated, "studies": studies, "terms": terms})
+    return ApprovedPolicy(**{**stated, "studies": studies, "terms": terms, "names": names})
 
 
 def _read(path: Path) -> Approval:

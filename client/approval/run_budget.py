@@ -21,11 +21,14 @@ MOST_RUNS = 1000
 
 
 class StudyTerms(Section):
-    """What an approval says of how often, and at what cost, its study may run."""
+    """What an approval says of how often, at what cost and how fast its study may run."""
 
     runs: int = Field(1, ge=1, le=MOST_RUNS, description="how many runs")
     epsilon: float | None = Field(
         None, gt=0, le=1e4, description="largest ε of all of them, at the study's δ; null: that of so many whole runs"
+    )
+    round_minutes: int | None = Field(
+        None, ge=1, description="a round here at most, a power of two, timed on synthetic images; null: not timed"
     )
 
 
@@ -33,6 +36,13 @@ class ApprovedPolicy(ClinicPolicy):
     """A policy as it stands with the clinic's approvals; no file is read as one."""
 
     terms: Mapping[Digest, StudyTerms] = Field(default_factory=dict, description="of the studies that were approved")
+    names: Mapping[Digest, str] = Field(
+        default_factory=dict, description="of those whose names may be told, the oldest approval first"
+    )
+
+    def approved_as(self, name: str) -> tuple[Digest, ...]:
+        """Return the digests under which studies of a name are approved, the newest last, as far as may be told."""
+        return tuple(digest for digest, known in self.names.items() if known == name)
 
 
 def terms_of(policy: ClinicPolicy, digest: str) -> StudyTerms:
@@ -48,6 +58,10 @@ def whole_run(plan: PrivacyPlan) -> tuple[Planned, ...]:
         parts.append(Planned("moments", plan.moments, 1))
     if plan.evaluation is not None:
         parts.append(Planned("evaluation", plan.evaluation, plan.releases))
+    if plan.subgroups is not None:
+        parts.append(Planned("subgroups", plan.subgroups, plan.subgroup_releases))
+    if plan.baseline is not None:
+        parts.append(Planned("baseline", plan.baseline, plan.baseline_releases))
     return tuple(parts)
 
 

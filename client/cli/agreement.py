@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from melfed.client.config.clinic import ClinicConfig
+from melfed.client.config.clinic import ClinicConfig, TellSection
 from melfed.client.config.policy import ClinicPolicy, check_study, check_tensors_may_leave
 from melfed.client.worker.disclosure import in_full
 from melfed.common.errors import DataError, DeclinedError, PolicyError, WeightsError
+from melfed.common.study.evaluation_noise import final_evaluations, noised_attributes
 from melfed.common.study.protocol import PrivacySpec, StudyProtocol, validates
 
 _TRAINS = {
@@ -57,7 +58,7 @@ def agreement(config: ClinicConfig, policy: ClinicPolicy, study: StudyProtocol) 
         ("rounds", _rounds(study)),
         *_protection(study),
         *_protected_here(config, study),
-        *(("leaves here", text) for text in _leaves(study)),
+        *(("leaves here", text) for text in _leaves(study, config.file.tell)),
         ("stays here", "images, names and ids, and what the model says of any single patient"),
     ]
     return Agreement(tuple(lines), _objection(config, policy, study))
@@ -79,7 +80,8 @@ def _rounds(study: StudyProtocol) -> str:
         work = f"{study.training.local_epochs:g} passes over the training images"
     else:
         work = f"{privacy.steps} step{'' if privacy.steps == 1 else 's'}"
-    return f"up to {federation.rounds}, each of {work} and {longest} at most; combined by {federation.algorithm}"
+    first = " after one release of moments, from which their start is solved" if federation.asks_for_moments else ""
+    return f"up to {federation.rounds}{first}, each of {work} and {longest} at most; combined by {federation.algorithm}"
 
 
 def _protection(study: StudyProtocol) -> Iterator[tuple[str, str]]:
@@ -101,11 +103,18 @@ def _protection(study: StudyProtocol) -> Iterator[tuple[str, str]]:
     taken = f"all {many} (q = 1)" if q == 1 else f"{q:.3g} of the {many} in each (q)"
     if plan.moments is not None:
         yield "σ", f"{plan.moments.noise_multiplier:.4g} in the one release of moments, of all {many}"
-    else:
+    if plan.rounds:
         yield "σ", f"{noise}, {taken}"
     if plan.evaluation is not None:
         which = "the one evaluation" if plan.releases == 1 else f"each of {plan.releases} evaluations"
         yield "σ", f"{plan.evaluation.noise_multiplier:.4g} in {which}"
+    if plan.subgroups is not None:
+        told = ", ".join(noised_attributes(study))
+        which = "the one release" if plan.subgroup_releases == 1 else f"each of {plan.subgroup_releases} releases"
+        yield "σ", f"{plan.subgroups.noise_multiplier:.4g} in {which} of test {many} by {told}"
+    if plan.baseline is not None:
+        what = "in what is told of this clinic's own model, which takes as many steps again"
+        yield "σ", f"{plan.baseline.noise_multiplier:.4g} {what}"
 
 
 def _protected_here(config: ClinicConfig, study: StudyProtocol) -> Iterator[tuple[str, str]]:
@@ -136,21 +145,30 @@ def _protected_here(config: ClinicConfig, study: StudyProtocol) -> Iterator[tupl
         yield heading, warning
 
 
-def _leaves(study: StudyProtocol) -> Iterator[str]:
+def _leaves(study: StudyProtocol, tell: TellSection) -> Iterator[str]:
     from melfed.client.privacy.plan import plan_of
 
     privacy = study.privacy
-    if study.federation.mode == "one_round":
+    if study.federation.asks_for_moments:
+        of = f"{study.head_features} features of the training and validation images"
+        if study.model.metadata:
+            of += ", age, sex and site among them"
         yield (
-            f"once a run, moments of {study.model.neck} features of the training and validation images (a class each: "
-            "count, sum, products), with noise; this clinic keeps them and gives them again to whoever asks"
+            f"once a run, moments of {of} (a class each: count, sum, products), with noise; this clinic keeps them and "
+            "gives them again to whoever asks"
         )
-    else:
+    if study.federation.mode != "one_round":
         how = "made of clipped gradients with noise" if privacy else "without noise"
         yield f"after each round, the new values of what trains, {how}"
     times = sum(validates(study, number) for number in range(1, study.federation.rounds)) + 1
     often = "once" if times == 1 else f"{times} times"
     yield f"{often}, histograms of the scores on validation and test images, {_histograms(privacy)}"
+    if attributes := noised_attributes(study):
+        times = final_evaluations(study)
+        often = "once" if times == 1 else f"up to {times} times"
+        yield f"{often}, histograms of the scores on test images by {', '.join(attributes)}, {_histograms(privacy)}"
+    if study.evaluation.local_baseline:
+        yield f"once, a histogram of the scores of a model trained here alone, on test images, {_histograms(privacy)}"
     if privacy is None:
         yield "numbers of images, positives and groups, exact"
     else:
@@ -161,6 +179,9 @@ def _leaves(study: StudyProtocol) -> Iterator[str]:
             yield "numbers of evaluation images, positives and groups, exact"
         yield "the ledger's total ε and the hash of its last row"
     yield "this clinic's name, the version of melfed, and the reason where it declines"
+    yield "whether the data folder says that its pictures are synthetic"
+    if tell.round_time:
+        yield "how long a round may take here: a power of two of minutes, of synthetic images (tell.round_time)"
 
 
 def _histograms(privacy: PrivacySpec | None) -> str:

@@ -15,9 +15,11 @@ from melfed.common.terminal.console import JsonOption, errors, output
 from melfed.common.terminal.times import ago
 
 if TYPE_CHECKING:
-    from melfed.client.cli.status import ClientStatus
+    from collections.abc import Iterator
+
     from melfed.client.config.clinic import ClinicConfig
     from melfed.client.daemon.daemon import Role
+    from melfed.client.status import ClientStatus
 
 
 def add_to(app: typer.Typer) -> None:
@@ -84,10 +86,11 @@ def status(as_json: JsonOption = False, path: ConfigArgument = None, config: Con
     Leaves with 0 where the clinic is ready, with 14 where a process does not do its work, and with 1, as the doctor,
     where something else keeps it from taking part: changed data, a full disk, a coordinator that does not let it in.
     """
-    from melfed.client.cli.status import status as status_of
+    from melfed.client.status import status as status_of
     from melfed.common.doctor.steps import exit_code
 
-    found = status_of(clinic(path, config))
+    with errors.status("looking"):
+        found = status_of(clinic(path, config))
     if as_json:
         sys.stdout.write(json.dumps(found.as_json(), indent=2) + "\n")
     else:
@@ -106,7 +109,7 @@ def doctor(path: ConfigArgument = None, as_json: JsonOption = False, config: Con
     from melfed.client.approval.data_description import read_for
     from melfed.client.doctor.examination import examine
     from melfed.common.doctor.steps import exit_code, to_json
-    from melfed.common.terminal.doctor_table import render, render_understood
+    from melfed.common.terminal.doctor_table import lines, render_understood
 
     here = clinic(path, config, complete=False)
     if as_json:
@@ -119,9 +122,11 @@ def doctor(path: ConfigArgument = None, as_json: JsonOption = False, config: Con
     else:
         with errors.status("examining") as line:
             checks = examine(here, lambda check: line.update(f"examined: {check.name}"))
-        output.print(render(checks))
-        if (found := read_for(here, None).understood) is not None:
-            for table in render_understood(found.without_names()):
+            understood = read_for(here, None).understood
+        for text in lines(checks):
+            output.print(text, soft_wrap=True)
+        if understood is not None:
+            for table in render_understood(understood.without_names()):
                 output.print(table)
     raise typer.Exit(exit_code(checks))
 
@@ -152,41 +157,45 @@ def _until_told() -> threading.Event:
 
 
 def _print_status(found: "ClientStatus") -> None:
-    from rich.table import Table
     from rich.text import Text
 
+    rows = list(_status_rows(found))
+    width = max(len(heading) for heading, _, _ in rows)
+    for heading, text, style in rows:
+        # Lines, and no table: whatever has to be copied stays whole.
+        output.print(Text.assemble(f"{heading:{width}}  ", (text, style)), soft_wrap=True)
+    for problem in found.problems:
+        errors.print(problem, style="yellow")
+
+
+def _status_rows(found: "ClientStatus") -> "Iterator[tuple[str, str, str]]":
+    """Yield heading, words and style of each line."""
     from melfed.common.doctor.steps import MARKS, STYLES
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("clinic", found.clinic)
+    yield "clinic", found.clinic, ""
     children = {str(child["name"]): child for child in found.daemon.children} if found.daemon else {}
     for name, word in found.processes.items():
         child = children.get(name)
-        table.add_row(name, word if child is None else f"{word}, {_of_child(child)}")
-    wrong = [check for check in found.checks if check.status in ("failed", "warning")]
-    for check in wrong:
-        table.add_row(check.name, Text(f"{MARKS[check.status]} {check.detail}", STYLES[check.status]))
-        table.add_row("", f"{check.mend}")
+        yield name, word if child is None else f"{word}, {_of_child(child)}", ""
+    for check in found.checks:
+        if check.status in ("failed", "warning"):
+            yield check.name, f"{MARKS[check.status]} {check.detail}", STYLES[check.status]
+            yield "", check.mend, ""
     let_in = any((check.name, check.status) == ("door", "ok") for check in found.checks)
-    table.add_row("coordinator", f"{found.coordinator} {'lets this clinic in' if let_in else 'see above'}")
+    yield "coordinator", f"{found.coordinator} {'lets this clinic in' if let_in else 'see above'}", ""
     if found.approved is not None:
         several = "any study" if found.approved == "any" else ", ".join(digest[:16] for digest in found.approved)
-        table.add_row("approved", several or "no study")
+        yield "approved", several or "no study", ""
     if found.budget is not None:
         budget = found.budget
         spent = f"ε {budget.spent:.4g} of {budget.epsilon:g} spent, {budget.left:.4g} left, at δ {budget.delta:g}"
-        table.add_row("privacy", spent)
+        yield "privacy", spent, ""
     for account in found.studies:
-        table.add_row("study", f"{account.digest[:16]} {account.study or ''}: {account}".replace(" :", ":"))
+        yield "study", f"{account.digest[:16]} {account.study or ''}: {account}".replace(" :", ":"), ""
     if found.last is not None:
         last = found.last
         words = f"round {last.round} ({last.purpose}, {last.status}) of study {last.study[:16]}, run {last.run}"
-        table.add_row("last round", f"{words}, {ago(last.time)}")
-    output.print(table)
-    for problem in found.problems:
-        errors.print(problem, style="yellow")
+        yield "last round", f"{words}, {ago(last.time)}", ""
 
 
 def _of_child(child: "dict[str, str | int | None]") -> str:

@@ -4,8 +4,10 @@ import typer
 
 from melfed.client.cli import daemon as daemon_commands
 from melfed.client.cli import log as log_commands
+from melfed.client.cli import page as page_commands
 from melfed.client.cli import study as study_commands
 from melfed.client.cli.ledger import ledger_app
+from melfed.client.cli.models import model_app
 from melfed.common.terminal.console import NOTICE, VersionOption, run_app
 
 app = typer.Typer(
@@ -25,7 +27,9 @@ def _root(version: VersionOption = False) -> None:
 daemon_commands.add_to(app)
 study_commands.add_to(app)
 log_commands.add_to(app)
+page_commands.add_to(app)
 app.add_typer(ledger_app, no_args_is_help=True)
+app.add_typer(model_app, no_args_is_help=True)
 
 
 def main() -> None:

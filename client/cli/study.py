@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melfed.client.cli.options import ConfigOption, clinic
-from melfed.common.errors import DeclinedError, MelfedError, RunError
+from melfed.common.errors import DeclinedError, MelfedError, RunError, WeightsError
 from melfed.common.terminal.console import JsonOption, errors, output
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from melfed.client.approval.approvals import Approval
     from melfed.client.approval.data_description import TableReading
     from melfed.client.cli.agreement import Agreement
     from melfed.client.config.clinic import ClinicConfig
     from melfed.common.study.protocol import StudyProtocol
+
+MOST_CHANGES = 6
+"""Keys that are named of two studies that differ."""
 
 ByOption = Annotated[
     str | None, typer.Option("--by", metavar="NAME", help="Who decides; else this user.", show_default=False)
@@ -54,31 +59,33 @@ def approve(
     while the table has diagnoses that nobody knows: afterwards they would be left out unsaid.
     """
     from melfed.client.approval.approvals import approve as approve_study
-    from melfed.client.approval.approvals import earlier_versions, effective_policy, study_to_approve
+    from melfed.client.approval.approvals import effective_policy, other_versions, study_to_approve
     from melfed.client.approval.data_description import read_for
     from melfed.client.cli.agreement import agreement
     from melfed.client.worker.disclosure import in_full
 
     here = clinic(config)
-    read = study_to_approve(here, study)
     lacking: MelfedError | None = None
     agreed, allowed = None, list[tuple[str, str]]()
-    if read is not None:
-        allowed, lacking = _allowed(here, read, runs, epsilon)
-        agreed = agreement(here, effective_policy(here), read)
-    shown = read_for(here, read)
+    with errors.status("reading the study and this clinic's table"):
+        read = study_to_approve(here, study)
+        if read is not None:
+            allowed, lacking = _allowed(here, read, runs, epsilon)
+            agreed = agreement(here, effective_policy(here), read)
+        shown = read_for(here, read)
     if not as_json:
         if agreed is None or read is None:
             errors.print("the digest alone says nothing of the study: approve its file to see what is agreed to")
         else:
             _print_agreement(agreed, allowed)
-            _print_earlier(earlier_versions(here, read))
+            _print_others(other_versions(here, read), read)
         _print_reading(shown)
     if check and shown.unknown is not None:
         raise shown.unknown
     if lacking is not None and not check:
         raise DeclinedError(f"not approved: {in_full(lacking)}; see melfed-client studies, and policy.epsilon")
-    approval = None if check else approve_study(here, study, by or user(), runs, epsilon)
+    minutes = None if check or read is None else _timed(here, read)
+    approval = None if check else approve_study(here, study, by or user(), runs, epsilon, minutes)
     if as_json:
         _write_approval(approval, agreed, shown)
     elif approval is None:
@@ -168,14 +175,52 @@ def _allowed(
     return lines, cannot_end(policy, study, rows)
 
 
-def _print_earlier(digests: tuple[str, ...]) -> None:
-    """Say of approvals as of an older protocol that they let nothing train, and why."""
-    for earlier in digests:
+def _timed(here: "ClinicConfig", study: "StudyProtocol") -> int | None:
+    """Time a step of a study on this machine, and return what a round takes at most, minutes; says what is told."""
+    import torch
+
+    from melfed.client.training.rehearsal import coarse_minutes, guessed_patients, rehearse, round_seconds
+    from melfed.client.worker.process import device_of
+
+    try:
+        with errors.status("timing one step, on synthetic images"):
+            seconds = round_seconds(study, rehearse(study, here.weights_folder, device_of(here)))
+    except WeightsError as error:
+        errors.print(f"a round was not timed: {error}", style="yellow", markup=False)
+        return None
+    except torch.OutOfMemoryError:
+        errors.print("a round was not timed: the device has no memory left for it", style="yellow")
+        return None
+    minutes = coarse_minutes(seconds)
+    told = f"the coordinator is told: {minutes} min at most" if here.file.tell.round_time else "that is not told"
+    takes = f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.2g} min"
+    errors.print(
+        f"a round takes about {takes} here, by {guessed_patients(study):,} synthetic patients of one image each; {told}"
+    )
+    return minutes
+
+
+def _print_others(others: "Sequence[tuple[str, StudyProtocol]]", study: "StudyProtocol") -> None:
+    """Say of approvals under this study's name what they are of: of an older protocol, or of another text."""
+    from melfed.common.study.in_force import changed_keys
+
+    for digest, other in others:
+        if other.protocol != study.protocol:
+            output.print(
+                f"approved before as {digest[:16]}…, of study protocol 1: that approval lets nothing train any "
+                "more. What melfed does with patients has changed since (docs/what-was-broken.md), and so has the "
+                "digest: read it anew, and approve it again.",
+                style="yellow",
+            )
+            continue
+        changes = [f"{key} {old!r} → {new!r}" for key, old, new in changed_keys(other, study)]
+        more = f", and {len(changes) - MOST_CHANGES} more keys" if len(changes) > MOST_CHANGES else ""
         output.print(
-            f"approved before as {earlier[:16]}…, of study protocol 1: that approval lets nothing train any more. What "
-            "melfed does with patients has changed since (docs/what-was-broken.md), and so has the digest: read it "
-            "anew, and approve it again.",
+            f"approved before as {digest}, which is another text of this name. What has changed since: "
+            f"{', '.join(changes[:MOST_CHANGES])}{more}. That approval stays (melfed-client revoke "
+            f"{digest[:16]}).",
             style="yellow",
+            markup=False,
         )
 
 

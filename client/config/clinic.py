@@ -104,6 +104,11 @@ class TellSection(Section):
 
     budget: bool = Field(False, description="how much ε is left (not: what all studies have cost)")
     approved: bool = Field(True, description="digests of the approved studies")
+    round_time: bool = Field(
+        True,
+        description="how long a round of an approved study may take here, a power of two of minutes, timed on "
+        "synthetic images",
+    )
     units: int | None = Field(
         None, ge=1, le=10_000_000, description="patients (or whatever a study protects) that the clinic says it has"
     )
@@ -228,6 +233,11 @@ class ClinicConfig:
     def approvals(self) -> Path:
         """The approved studies, two files each: who approved it when, and the study itself where it was given."""
         return self.worker_state / "approvals"
+
+    @property
+    def models(self) -> Path:
+        """The models that the coordinator has sent, a file each."""
+        return self.worker_state / "models"
 
     @property
     def superexec_secret(self) -> Path:

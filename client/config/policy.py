@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from melfed.client.ledger.budget import Budget
 from melfed.common.errors import BudgetError, DeclinedError
 from melfed.common.metrics.score_bins import MOST_BINS
+from melfed.common.study.evaluation_noise import noised_attributes
 from melfed.common.study.protocol import CURRENT, Digest, PrivacySpec, Section, StudyProtocol
 
 STRENGTH = {"image": 0, "lesion": 1, "patient": 2}
@@ -67,6 +68,19 @@ class ClinicPolicy(Section):
     non_private: bool = Field(
         False, description="whether studies without a privacy section may train; no ε is counted for them"
     )
+    exact_subgroups: bool = Field(
+        False,
+        description="whether scores that leave without noise may be told by age, sex, site or skin type; with noise "
+        "they are within the study's ε, and need no leave",
+    )
+    models: Literal["approved", "any", "none"] = Field(
+        "approved",
+        description="which finished models are kept here: approved studies', any study's of this consortium, or none",
+    )
+
+    def approved_as(self, name: str) -> tuple[Digest, ...]:  # noqa: ARG002 (a policy alone knows digests, and no names)
+        """Return the digests under which studies of a name are approved, the newest last, as far as may be told."""
+        return ()
 
     @model_validator(mode="after")
     def _each_study_once(self) -> Self:
@@ -148,7 +162,9 @@ def budget(policy: ClinicPolicy | None, study: StudyProtocol) -> Budget:
 def _objections(policy: ClinicPolicy, study: StudyProtocol, noise_multiplier: float) -> Iterator[str]:
     """Yield what a study asks beyond the policy, one phrase each."""
     if not _is_approved(policy, study):
-        yield f"it is not approved here (digest {study.digest})"
+        known = policy.approved_as(study.name)
+        other = f"; of this name {known[-1]} is, so it was changed after that" if known else ""
+        yield f"it is not approved here (digest {study.digest}){other}"
     if (asked := _too_much_epsilon(policy, study)) is not None:
         yield f"it asks for ε {_exact(asked)}, more than this clinic allows for its data"
     if study.protocol != CURRENT:
@@ -171,6 +187,9 @@ def _bounds(policy: ClinicPolicy, study: StudyProtocol) -> Iterator[str]:
             f"it weighs a positive by {_exact(weight)}, this clinic allows {1 / policy.positive_weight:g} to "
             f"{policy.positive_weight:g}"
         )
+    exact = study.privacy is None or study.privacy.evaluation == "public"
+    if exact and not policy.exact_subgroups and (attributes := ", ".join(noised_attributes(study))):
+        yield f"it tells scores by {attributes} without noise, and this clinic's are not told so"
     if study.model.pretrained and policy.weights != "any" and weights not in policy.weights:
         yield f"it starts from weights {str(weights)[:12]}, which are not among those that this clinic allows"
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
 from melfed.client.config.clinic import ClinicConfig
 from melfed.client.daemon import systemd_units
 from melfed.client.daemon.health import ask_health
@@ -17,6 +15,7 @@ from melfed.client.rpc.peer_credentials import knock
 from melfed.common.doctor.kit import GIB, disk_space
 from melfed.common.doctor.ports import ports
 from melfed.common.doctor.steps import Finding, Step, bad, doubtful, good, skipped
+from melfed.common.process.memory import available_memory
 
 GPU_SECONDS: Final = 60.0
 """Torch takes seconds to load; a driver that hangs takes for ever."""
@@ -32,8 +31,6 @@ MARGIN_BYTES: Final = 2 * GIB
 
 LONGEST_SOCKET: Final = 107
 """Bytes of the path of a Unix socket (Linux)."""
-
-_CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 def machine_steps(config: ClinicConfig, images: Callable[[], int]) -> Iterator[Step]:
@@ -85,7 +82,7 @@ def _of_gpus(devices: Sequence[Mapping[str, Any]], device: str) -> Finding:
 
 def memory() -> Finding:
     """Judge how much memory is available, to the machine and to this control group."""
-    available = _available_memory()
+    available = available_memory()
     text = f"{available / GIB:.1f} GiB available"
     mend = f"free memory, or give the machine more: {LITTLE_MEMORY_GIB} GiB are enough for most studies"
     if available < LEAST_MEMORY_GIB * GIB:
@@ -156,19 +153,6 @@ def systemd(config: ClinicConfig) -> Finding:
             f"set messenger.user in clinic.yaml to {user}, then systemctl restart melfed-worker",
         )
     return good(f"{len(found)} units installed")
-
-
-def _available_memory() -> int:
-    """Return bytes; the smaller of what the machine and what the control group has left."""
-    available = psutil.virtual_memory().available
-    try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        if limit != "max":
-            # Cached files count as used, though they give way: so this is the cautious side.
-            available = min(available, int(limit) - int((_CGROUP / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass
-    return max(available, 0)
 
 
 def _size(folder: Path) -> int:

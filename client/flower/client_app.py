@@ -19,11 +19,13 @@ from melfed.common.messages import (
     ACCOUNT,
     COUNTS,
     DECLINED,
+    DELIVERY,
     DESCRIPTION,
     IDENTITY,
     LEDGER,
     MESSAGE_VERSION,
     METRICS,
+    MODEL,
     PACKED,
     REFUSED,
     REQUEST,
@@ -33,7 +35,7 @@ from melfed.common.messages import (
     pack,
     packed_bytes,
 )
-from melfed.common.tensors import PackedTensors
+from melfed.common.tensors import PackedTensors, in_group
 
 CLOCK_SECONDS = 300.0
 """By how much two clocks may differ: Flower takes no signature of a clock that is further off."""
@@ -47,9 +49,9 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
 
     Messages (`melfed.server.flower.channel` is the other end): query `describe` gives counts; train gives tensors, the
     validation histogram of the model that came, and metrics; query `summarise` gives moments; evaluate gives the
-    histograms of validation and test part. What the worker cannot do comes back as a reply with the reason in
-    `refused`, what its policy forbids with the reason in `declined`, and `identity` has the version of melfed then, and
-    the clinic's name where it is known.
+    histograms of validation and test part; query `deliver` has a deployed clinic keep a finished model. What the worker
+    cannot do comes back as a reply with the reason in `refused`, what its policy forbids with the reason in `declined`,
+    and `identity` has the version of melfed then, and the clinic's name where it is known.
     """
     app = ClientApp()
 
@@ -83,6 +85,10 @@ def make_app(worker_of: WorkerOf) -> ClientApp:
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         return answer(message, context, _evaluate)
+
+    @app.query(DELIVERY)
+    def deliver(message: Message, context: Context) -> Message:
+        return answer(message, context, _deliver)
 
     return app
 
@@ -118,10 +124,13 @@ def _describe(worker: Worker, message: Message) -> RecordDict:
     identity = ConfigRecord(
         {"clinic": description.clinic, "digest": description.digest, "version": description.version}
     )
+    identity["synthetic"] = description.synthetic
     if description.budget is not None:
         identity["budget"] = description.budget
     if description.approved:
         identity["approved"] = list(description.approved)
+    if description.round_minutes is not None:
+        identity["round_minutes"] = description.round_minutes
     counts = MetricRecord({**description.counts, "noise": description.count_noise})
     return RecordDict({"identity": identity, COUNTS: counts})
 
@@ -149,11 +158,28 @@ def _summarise(worker: Worker, message: Message) -> RecordDict:
 
 def _evaluate(worker: Worker, message: Message) -> RecordDict:
     request = message.content.config_records[REQUEST]
-    scored = worker.evaluate(_tensors(message), str(request["digest"]), str(request["run"]))
+    asked = str(request["digest"]), str(request["run"]), int(str(request["round"]))
+    scored = worker.evaluate(_tensors(message), *asked)
     content = RecordDict({REQUEST: _asked(request)})
-    for part, histogram in scored.items():
-        content[part] = _record(histogram.to_arrays())
+    records: dict[str, dict[str, npt.NDArray[np.generic]]] = {}
+    for name, histogram in scored.items():
+        record, _, cell = name.partition("/")
+        arrays = histogram.to_arrays()
+        records.setdefault(record, {}).update(in_group(cell, arrays) if cell else arrays)
+    for record, all_arrays in records.items():
+        content[record] = _record(all_arrays)
     return _with_account(content, worker.account())
+
+
+def _deliver(worker: Worker, message: Message) -> RecordDict:
+    if not isinstance(worker, RemoteWorker):
+        raise StudyError("a simulated clinic keeps no model: it is in the run's folder")
+    request, model = (message.content.config_records.get(name, ConfigRecord()) for name in (REQUEST, MODEL))
+    facts, certificate, signature = (model.get(name) for name in ("facts", "certificate", "signature"))
+    if not (isinstance(facts, str) and isinstance(certificate, str) and isinstance(signature, bytes)):
+        raise StudyError("the model came without its facts or its signature; update melfed at the coordinator")
+    clinic = worker.keep(_tensors(message), str(request["digest"]), str(request["run"]), facts, signature, certificate)
+    return RecordDict({MODEL: ConfigRecord({"clinic": clinic})})
 
 
 def _asked(request: ConfigRecord) -> ConfigRecord:

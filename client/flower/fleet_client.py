@@ -4,6 +4,7 @@ Loads Flower; import it late.
 """
 
 import logging
+import secrets
 import ssl
 import threading
 import time
@@ -22,16 +23,18 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeat
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse
 from flwr.supercore.error import FlowerError
-from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.interceptors.http.utils import add_headers
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
 from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.fleet_http_client import FleetHttpClient
-from httpx import ConnectError, ConnectTimeout, HTTPError, HTTPStatusError, RemoteProtocolError, codes
+from httpx import ConnectError, ConnectTimeout, HTTPError, HTTPStatusError, RemoteProtocolError, Response, codes
 
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import StorageError
 from melfed.common.files import write_text
+from melfed.common.messages import PROCESS_HEADER
 
 HEARTBEAT_SECONDS = 10
 """The least that Flower's SuperLink takes; a clinic counts as gone after twice that."""
@@ -116,6 +119,18 @@ def refused_by_edge(error: HTTPStatusError) -> bool:
     return FlowerError.from_json(error.response.text) is None
 
 
+class NamedProcess:
+    """Says in each request which process asks, so that the server notices when two have one key."""
+
+    def __init__(self) -> None:
+        self._headers = {PROCESS_HEADER: secrets.token_hex(8)}
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> Response:
+        """Add the header."""
+        add_headers(context.request, self._headers)
+        return call_next(context)
+
+
 class ClinicFleetClient(FleetHttpClient):
     """Flower's client, changed where a clinic needs it."""
 
@@ -127,7 +142,7 @@ class ClinicFleetClient(FleetHttpClient):
         line: Line,
         node_file: Path,
     ) -> None:
-        super().__init__(url, interceptors=interceptors, verify=context)
+        super().__init__(url, interceptors=[NamedProcess(), *interceptors], verify=context)
         self.line, self.node_file = line, node_file
         self._in_doubt = False
 

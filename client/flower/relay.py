@@ -6,7 +6,8 @@ Loads Flower; import it late.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -16,7 +17,7 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode, Status
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_utils import ObjectPushError, push_object_contents_from_iterable
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.object_store import ObjectStore
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.nodestate import NodeState
@@ -24,6 +25,7 @@ from flwr.supernode.start_client_internal import _insert_message
 from httpx import HTTPError
 
 from melfed.client.flower.fleet_client import ClinicFleetClient, said
+from melfed.client.flower.object_store import FileObjectStore
 from melfed.common.errors import DeclinedError, MelfedError
 
 BUSY_SECONDS, BUSY_POLL, IDLE_POLL = 60.0, 0.3, 2.0
@@ -39,9 +41,12 @@ GRACE_SECONDS = 120.0
 """How long work outlives a Flower run that is over for an unknown reason: a failed one is resumed as another."""
 
 SENDINGS = 5
+PUSHES = 2
+"""Parts of a reply that are sent at a time."""
 
 Send = Callable[[Message, ObjectTree, float], tuple[set[str], str]]
 PushObject = Callable[[int, str, str, bytes], None]
+Announce = Callable[[], tuple[set[str], str]]
 
 _log = logging.getLogger(__name__)
 
@@ -173,25 +178,33 @@ class Carrier:
         """Send a reply; return False where the ClientApp ended before it had handed over all of it."""
         identifier, run = reply.metadata.message_id, reply.metadata.run_id
         tree = store.get_object_tree(identifier)
-        contents = _contents(tree, state, store, run)
-        state.delete_messages(message_ids=[identifier])
-        store.delete(identifier)
-        if contents is None:
-            return False
-        self._moments.answered = time.monotonic()
-        asked = reply.metadata.reply_to_message_id
-        seconds = 0.0 if reply.has_error() else state.get_message_processing_duration(asked)
         try:
-            taken = _send(contents, partial(send, reply, tree, seconds), partial(push_object, run))
+            if not _arrived(tree, state, store, run):
+                return False
+            self._moments.answered = time.monotonic()
+            asked = reply.metadata.reply_to_message_id
+            seconds = 0.0 if reply.has_error() else state.get_message_processing_duration(asked)
+            self._forward(reply, store, partial(send, reply, tree, seconds), partial(push_object, run))
+        finally:
+            state.delete_messages(message_ids=[identifier])
+            store.delete(identifier)
+        return True
+
+    def _forward(
+        self, reply: Message, store: ObjectStore, announce: Announce, push_object: Callable[[str, str, bytes], None]
+    ) -> None:
+        run = reply.metadata.run_id
+        try:
+            taken = _send(lambda part: store.get(part) or b"", announce, push_object)
             _log.info("reply %s in Flower run %d", "sent" if taken else "not taken", run)
             self._moments.sent = time.monotonic()
+            asked = reply.metadata.reply_to_message_id
             if self._message is not None and asked == self._message.metadata.message_id:
                 _log.info("%s", timing(self._message, self._moments))
         except RunNotRunningException:
             _log.info("Flower run %d is over; reply not sent", run)
         except HTTPError as error:
             _log.error("reply in Flower run %d not taken: %s", run, said(error))
-        return True
 
 
 def timing(message: Message, moments: Moments) -> str:
@@ -203,43 +216,42 @@ def timing(message: Message, moments: Moments) -> str:
     return f"timing supernode {where} request={request} answer={answer} reply={reply}"
 
 
-def _send(
-    contents: Mapping[str, bytes],
-    announce: Callable[[], tuple[set[str], str]],
-    push_object: Callable[[str, str, bytes], None],
-) -> bool:
+def _send(content: Callable[[str], bytes], announce: Announce, push_object: Callable[[str, str, bytes], None]) -> bool:
     """Announce a reply and send what SuperLink lacks of it, however long the line is broken; return whether it has all.
 
     SuperLink refuses a part that had arrived before the line broke, and all parts some minutes later. The server may
-    wait for the rest already, so that is sent too before the reply is announced anew.
+    wait for the rest already, so that is sent too before the reply is announced anew. A part is read when it is sent.
     """
     for _ in range(SENDINGS):
         missing, session = announce()
         refused: list[str] = []
 
-        def push(session: str, refused: list[str], identifier: str, content: bytes) -> None:
+        def push(session: str, refused: list[str], identifier: str) -> None:
             try:
-                push_object(session, identifier, content)
+                push_object(session, identifier, content(identifier))
             except ObjectPushError:
                 refused.append(identifier)
 
-        parts = [(identifier, contents[identifier]) for identifier in missing]
-        push_object_contents_from_iterable(parts, partial(push, session, refused))
+        pool = ThreadPoolExecutor(PUSHES, "push")
+        try:
+            for _done in pool.map(partial(push, session, refused), missing):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
         if not refused:
             return True
     return False
 
 
-def _contents(tree: ObjectTree, state: NodeState, store: ObjectStore, run: int) -> dict[str, bytes] | None:
-    """Wait until the ClientApp has handed over all parts of its reply; None: it ended before."""
+def _arrived(tree: ObjectTree, state: NodeState, store: ObjectStore, run: int) -> bool:
+    """Wait until the ClientApp has handed over all parts of its reply; False: it ended before."""
     identifiers = [part.object_id for part in iterate_object_tree(tree)]
     while True:
         ended = not _worked_on(state, run)
-        contents = {identifier: store.get(identifier) or b"" for identifier in identifiers}
-        if all(contents.values()):
-            return contents
+        if store.holds(identifiers) if isinstance(store, FileObjectStore) else all(map(store.get, identifiers)):
+            return True
         if ended:
-            return None
+            return False
         time.sleep(REPLY_POLL)
 
 

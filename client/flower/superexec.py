@@ -17,6 +17,7 @@ import tomllib
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from melfed.client.config.clinic import ClinicConfig
@@ -24,6 +25,7 @@ from melfed.client.flower.compatibility import check_bundle, prepare, quick_pull
 from melfed.common.audit.library_logs import log_plainly
 from melfed.common.errors import ServiceError
 from melfed.common.flower_pins import check_flower
+from melfed.common.process.object_folder import ObjectFolder
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message
@@ -38,8 +40,9 @@ OWN_APP = "melfed.client.flower.deployed:app"
 """The ClientApp of melfed's own bundle, installed here: nothing of the bundle itself is run."""
 
 SOCKET_VARIABLE = "MELFED_SOCKET"
-POLL_SECONDS = 0.1
-"""How often the SuperNode is asked for a message."""
+POLL_SECONDS, IDLE_SECONDS, LOOK_SECONDS = 0.05, 1.0, 0.02
+"""Least and longest between two questions to the SuperNode for a message, and how often its folder is looked at: there
+are files as soon as there is a message."""
 
 RETRY_SECONDS = 0.5
 MOST_PROCESSES = 8
@@ -63,8 +66,9 @@ class Forks:
     """Forks a process a message, for Flower's superexec; its methods are those of Flower's `Executor`."""
 
     def __init__(self, config: ClinicConfig) -> None:
-        self.config = config
+        self.config, self.files = config, ObjectFolder(config.messenger_state / "objects")
         self.children: dict[int, ExecutionSpec] = {}
+        self._stamp = 0
         self._libc = ctypes.CDLL(None, use_errno=True)
 
     def get_eligible_capacity(self, *_: object, **__: object) -> "tuple[set[TaskType], set[str]]":
@@ -75,6 +79,15 @@ class Forks:
 
     def wait_for_capacity(self, *_: object, **__: object) -> None:
         """Return at once."""
+
+    def idle(self, seconds: float) -> None:
+        """Wait until the SuperNode may have a message: its folder has changed since this looked last."""
+        end = time.monotonic() + IDLE_SECONDS
+        time.sleep(seconds)
+        while self.files.stamp() == self._stamp and time.monotonic() < end:
+            self.reconcile()
+            time.sleep(LOOK_SECONDS)
+        self._stamp = self.files.stamp()
 
     def launch(self, spec: "ExecutionSpec") -> "LaunchResult":
         """Start a process for a message."""
@@ -130,7 +143,13 @@ class Forks:
             os._exit(code)
 
     def _run_clientapp(self, spec: "ExecutionSpec", began: float) -> None:
+        from flwr.app.message.arraychunk import ArrayChunk
         from flwr.supercore.exit.exit_handler import registered_exit_handlers
+
+        from melfed.client.flower.object_files import read
+
+        # A piece of an array does not change: it is hashed once.
+        ArrayChunk.is_dirty = False  # type: ignore[assignment]
 
         registered_exit_handlers.clear()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
@@ -140,9 +159,11 @@ class Forks:
         flower.install_from_fab = bundles.install
         flower.get_load_client_app_fn = bundles.loader
         flower.pull_and_inflate_object_from_tree = quick_pulls(flower.pull_and_inflate_object_from_tree)
+        files = self.files
+        flower.make_pull_object_fn_protobuf = read(files, flower.make_pull_object_fn_protobuf)
         clock = Clock(began)
         flower.pull_task_input = clock.input(_limited(flower.pull_task_input))
-        flower.push_message = clock.output(flower.push_message)
+        flower.push_message = clock.output(_handed(files, flower.push_message))
         flower.run_clientapp(
             runtime_api_address=spec.runtime_api_address,
             token=spec.token,
@@ -245,6 +266,19 @@ def _limited(pull: "Callable[[Any], TaskInput]") -> "Callable[[Any], TaskInput]"
     return pull_and_limit
 
 
+def _handed(
+    files: ObjectFolder, push: "Callable[[Any, Message, Context], None]"
+) -> "Callable[[Any, Message, Context], None]":
+    """Return Flower's function that hands over the reply, with the reply's objects left in files before."""
+    from melfed.client.flower.object_files import hand
+
+    def push_message(client: Any, reply: "Message", context: "Context") -> None:
+        hand(files, reply)
+        push(client, reply, context)
+
+    return push_message
+
+
 def _how(status: int) -> str:
     return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
 
@@ -284,6 +318,20 @@ def _patience() -> "RetryInvoker":
     )
 
 
+def load() -> None:
+    """Import what a message's process uses: what is there before it is forked, no message waits for."""
+    for name in (
+        "flwr.supercore.superexec.run_superexec",
+        "flwr.supernode.runtime.run_clientapp",
+        "melfed.client.flower.object_files",
+    ):
+        importlib.import_module(name)
+    import httpx
+
+    deployed_app()
+    httpx.Client().close()  # what it stands on is imported by the first of them
+
+
 def main(config: ClinicConfig) -> int:
     """Be the clinic's messenger until a signal ends this process; return 0 then.
 
@@ -301,21 +349,18 @@ def main(config: ClinicConfig) -> int:
         "OPENBLAS_NUM_THREADS": "1",
     }
     check_flower("messenger")
-    # The package holds a function of the module's name.
-    flower: Any
-    heartbeat: Any
-    flower, heartbeat, _ = (
-        importlib.import_module(f"flwr.{name}")
-        for name in ("supercore.superexec.run_superexec", "supercore.heartbeat", "supernode.runtime.run_clientapp")
-    )
+    load()
     from httpx import HTTPStatusError
 
-    deployed_app()
+    # The package holds a function of the module's name.
+    flower: Any = importlib.import_module("flwr.supercore.superexec.run_superexec")
+    heartbeat: Any = importlib.import_module("flwr.supercore.heartbeat")
     log_plainly()
     executor = Forks(config)
     heartbeat.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_SECONDS
     flower.get_executor = lambda *_, **__: executor
     flower.make_simple_http_retry_invoker = _patience
+    flower.time = SimpleNamespace(sleep=executor.idle)
     gc.collect()
     gc.freeze()  # the forks share these pages
     address = f"127.0.0.1:{config.file.messenger.port}"

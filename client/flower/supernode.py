@@ -61,6 +61,8 @@ def adapt(config: ClinicConfig, context: ssl.SSLContext) -> None:
     from flwr.supercore.retry import exponential
 
     from melfed.client.flower.fleet_client import HEARTBEAT_SECONDS, MAX_RETRY_SECONDS, ClinicFleetClient, Line
+    from melfed.client.flower.object_files import object_folder, received
+    from melfed.client.flower.object_store import FileObjectStore
     from melfed.client.flower.relay import Carrier
 
     line = Line(address(config), AuditLog(config.messenger_audit_log, "supernode"))
@@ -71,20 +73,23 @@ def adapt(config: ClinicConfig, context: ssl.SSLContext) -> None:
         carrier.client = ClinicFleetClient(f"https://{where}", interceptors, context, line, node_file)
         return carrier.client
 
-    flower, connection, heartbeat, tasks = (
+    files = object_folder(config)
+    flower, connection, heartbeat, tasks, stores = (
         importlib.import_module(f"flwr.{name}")
         for name in (
             "supernode.start_client_internal",
             "supernode.fleet_http_connection",
             "supercore.heartbeat",
             "supercore.corestate.in_memory_corestate",
+            "supercore.object_store.object_store_factory",
         )
     )
     replaced: tuple[tuple[ModuleType, str, object], ...] = (
         (flower, "time", SimpleNamespace(sleep=carrier.idle)),
         (flower, "_pull_and_store_message", partial(carrier.pull, flower._pull_and_store_message)),
         (flower, "_push_messages", carrier.push),
-        (flower, "pull_objects", quick_pulls(flower.pull_objects)),
+        (flower, "pull_objects", received(files, quick_pulls(flower.pull_objects))),
+        (stores, "InMemoryObjectStore", partial(FileObjectStore, files)),
         (connection, "FleetHttpClient", SimpleNamespace(from_server_address=client)),
         (connection, "make_simple_http_retry_invoker", line.invoker),
         (heartbeat, "exponential", lambda max_delay: exponential(max_delay=min(max_delay, MAX_RETRY_SECONDS))),

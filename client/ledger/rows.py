@@ -11,7 +11,7 @@ from melfed.client.ledger.journal import damage
 from melfed.client.privacy.accounting import Mechanism
 from melfed.common.hash_chain import Content
 
-Purpose = Literal["training", "moments", "evaluation", "counts"]
+Purpose = Literal["training", "moments", "evaluation", "subgroups", "baseline", "counts"]
 ChargeStatus = Literal["reserved", "spent", "released"]
 
 _BEFORE: dict[ChargeStatus, ChargeStatus] = {"spent": "reserved", "released": "spent"}

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from melfed.client.privacy.layer_rules import FrozenNormRule, Rule, rule_for
-from melfed.client.privacy.shares import CANCELLATION, Joined, Rows, Share
+from melfed.client.privacy.shares import CANCELLATION, Joined, Rows, Share, Sum
 from melfed.common.errors import StudyError
 
 NORMALISED_SLACK: Final = 0.01
@@ -56,12 +56,7 @@ class Clipping:
 
 
 class PrivateGradients:
-    """The clipped gradient sums of a model's learning parameters; a context manager that ends with `close`.
-
-    Attributes:
-        sums: by the parameter's name, in its shape and on its device, float64, and finite whatever the losses are.
-            Zero at the start and after `reset`. A parameter that no loss depends on keeps its zeros.
-    """
+    """The clipped gradient sums of a model's learning parameters; a context manager that ends with `close`."""
 
     def __init__(self, model: nn.Module, clipping: Clipping) -> None:
         """Check a model and put hooks on the layers that learn. It works as before outside `add`.
@@ -77,10 +72,12 @@ class PrivateGradients:
         self.model = model
         self.clipping = clipping
         self._parameters = _learning_parameters(model)
-        self.sums = {
+        self._sums = {
             name: torch.zeros_like(value, dtype=torch.float64, requires_grad=False)
             for name, value in self._parameters.items()
         }
+        self._fresh: set[str] = set()
+        """Parameters to whose sums nothing was added since `reset`: they hold what was there before."""
         self._pass: _Pass | None = None
         self._uses_checked = False
         layers = {
@@ -109,10 +106,20 @@ class PrivateGradients:
             hook.remove()
         self._hooks.clear()
 
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """Sums by the parameter's name, in its shape and on its device, float64, and finite whatever the losses are.
+
+        Zero at the start and after `reset`. A parameter that no loss depends on keeps its zeros.
+        """
+        for name in self._fresh & self._sums.keys():
+            self._sums[name].zero_()
+        self._fresh.clear()
+        return self._sums
+
     def reset(self) -> None:
-        """Set all sums to zero."""
-        for total in self.sums.values():
-            total.zero_()
+        """Set all sums to zero: what is added first is written over what is there, so that memory is passed once."""
+        self._fresh = set(self._sums)
 
     def add(
         self, losses_of: Callable[[], Tensor], patients: Tensor | IntArray, weights: Tensor | FloatArray | None = None
@@ -143,7 +150,7 @@ class PrivateGradients:
         numbers = np.asarray(torch.as_tensor(patients).cpu())
         if not numbers.size:
             return torch.zeros(0, dtype=torch.float64)
-        anchor = torch.zeros_like(next(iter(self.sums.values())).new_empty(()), requires_grad=True)
+        anchor = torch.zeros_like(next(iter(self._sums.values())).new_empty(()), requires_grad=True)
         current = _Pass(_order(numbers), anchor)
         weight = current.order.weights if weights is None else weights
         self._pass = current
@@ -198,14 +205,19 @@ class PrivateGradients:
             # One of the first layers that learn: nothing before it asks for a gradient.
             anchored = _Anchor.apply(output, current.anchor)
         elif isinstance(rule, FrozenNormRule):
-            source = next(iter((*args, *kwargs.values())))
-            anchored = _Scaled.apply(output.detach(), source, rule)
+            source, through = next(iter((*args, *kwargs.values()))), partial(self._through_norm, current, name, rule)
+            return _Scaled.apply(output.detach(), source, through)  # type: ignore[no-any-return]
         anchored.register_hook(partial(self._after_backward, current, name, rule))  # type: ignore[no-untyped-call]
         return anchored
 
     @torch.no_grad()
-    def _after_backward(self, current: "_Pass", name: str, rule: Rule, gradient: Tensor) -> None:
-        """Compute a layer's shares, and let go of its input where they do not need it."""
+    def _after_backward(
+        self, current: "_Pass", name: str, rule: Rule, gradient: Tensor, data: Tensor | None = None
+    ) -> None:
+        """Compute a layer's shares, and let go of its input where they do not need it.
+
+        `data` receives the gradient at a frozen norm's input, where nothing has to be sorted or converted.
+        """
         x, version = current.inputs.pop(name)
         if x._version != version:
             raise StudyError(f"model: {name} learns, but its input was overwritten; choose another backbone")
@@ -213,13 +225,28 @@ class PrivateGradients:
             current.kind = _exact(gradient)
             x, gradient = (current.order.sorted(value.to(current.kind)) for value in (x, gradient))
             for run, shares in zip(current.order.runs, current.shares, strict=True):
-                for share in rule(x[run.images], gradient[run.images], run.each):
+                arguments = x[run.images], gradient[run.images], run.each
+                if data is None or not isinstance(rule, FrozenNormRule):
+                    found = rule(*arguments)
+                else:
+                    found = rule(*arguments, data[run.images])
+                for share in found:
                     shares.append((f"{name}.{share.parameter}".lstrip("."), share))
+
+    def _through_norm(self, current: "_Pass", name: str, rule: FrozenNormRule, gradient: Tensor) -> Tensor:
+        """Compute a frozen norm's shares, and return the gradient at its input."""
+        if current.order.index is not None or _exact(gradient) != gradient.dtype:
+            self._after_backward(current, name, rule, gradient)
+            return rule.data_gradient(gradient)
+        data = torch.empty_like(gradient)
+        self._after_backward(current, name, rule, gradient, data)
+        return data
 
     @torch.no_grad()
     def _clip(self, current: "_Pass") -> Tensor:
         """Add a pass to the sums, every patient's gradient times its factor; returns the norms."""
         norms = torch.zeros(len(current.order.patients), dtype=torch.float64, device=current.anchor.device)
+        into = {name: Sum(values, fresh=name in self._fresh) for name, values in self._sums.items()}
         real = torch.as_tensor(current.order.patients >= 0, device=norms.device)
         with _single_precision(norms.device):
             for run, shares in zip(current.order.runs, current.shares, strict=True):
@@ -238,10 +265,11 @@ class PrivateGradients:
                 factors = factors.where(kept & real[run.patients], 0)
                 broken = None if bool(bounds.isfinite().all()) else ~bounds.isfinite()
                 if joined is not None:
-                    joined.total(factors, broken, self.sums)
+                    joined.total(factors, broken, into)
                 while others:
                     name, share = others.pop()
-                    share.total(factors, broken, self.sums[name])
+                    share.total(factors, broken, into[name])
+        self._fresh = {name for name, one in into.items() if one.fresh}
         return norms
 
     @contextlib.contextmanager
@@ -364,14 +392,14 @@ class _Scaled(torch.autograd.Function):
     """The backward pass of a frozen norm: torch's own also sums what the batch's weight gradient would need."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, _: Tensor, rule: FrozenNormRule) -> Tensor:
+    def forward(ctx: Any, output: Tensor, _: Tensor, through: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.mark_dirty(output)
-        ctx.rule = rule
+        ctx.through = through
         return output
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
-        return None, ctx.rule.data_gradient(gradient), None
+        return None, ctx.through(gradient), None
 
 
 class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]

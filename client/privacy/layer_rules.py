@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from melfed.client.privacy.shares import (
     ROW_MEMORY,
     Rows,
     Share,
-    add,
+    Sum,
     by_patient,
     counted,
     ghost_share,
@@ -24,7 +24,7 @@ from melfed.client.privacy.shares import (
     rows_share,
 )
 from melfed.common.errors import StudyError
-from melfed.common.model.norms import FrozenStatisticsNorm
+from melfed.common.model.norms import TIMM_NORMS, FrozenStatisticsNorm
 
 SHIFT_COST: Final = 30
 """Multiplications that take as long as one strided addition in the ghost norm of a k×k convolution (likewise)."""
@@ -38,12 +38,21 @@ VECTOR_CHANNELS: Final = 16
 """A depthwise 3×3 kernel of no more output positions is faster by one call for all patients on a CPU, and a strided
 kernel by copied patches; the channels of each patient are to fill whole vectors."""
 
-CALL_VALUES: Final = 1 << 16
+CALL_VALUES: Final = 1 << 14
 """Values of a patient's x from which a norm's gradients are faster by one call a patient on a CPU."""
+
+PATCH_POSITIONS: Final = 64
+"""A kernel without a stride, of no more output positions, is faster by copied patches on a CPU."""
 
 CACHE_VALUES: Final = 1 << 18
 """Values of x and g that shifted products, which read them once for every weight, take at a time: 1 MiB of float32."""
 
+
+_LAST: Final = frozenset({"LayerNorm", "LayerNormFp32", "RmsNorm", "RmsNormFp32"})
+"""timm's norms over the last dimensions."""
+
+_SECOND: Final = frozenset({"LayerNorm2d", "LayerNorm2dFp32", "RmsNorm2d", "RmsNorm2dFp32"})
+"""timm's norms over the second dimension, of maps (n, channels, height, width)."""
 
 Rule = Callable[[Tensor, Tensor, int], Iterator[Share | Rows]]
 """Maps x, g and the number of images a patient to the shares of a layer's learning parameters ("weight", "bias")."""
@@ -57,6 +66,7 @@ def rule_for(name: str, layer: nn.Module) -> Rule:
     """
     learning = frozenset(key for key, value in layer.named_parameters(recurse=False) if value.requires_grad)
     rule: Rule | None = None
+    kind = _timm_kind(layer)
     if isinstance(layer, nn.Conv2d) and (type(layer) is nn.Conv2d or pads_by_input(layer)):
         if layer.padding_mode != "zeros":
             raise StudyError(
@@ -68,11 +78,17 @@ def rule_for(name: str, layer: nn.Module) -> Rule:
         rule = _Linear(learning)
     elif type(layer) is FrozenStatisticsNorm:
         rule = FrozenNormRule(layer, learning)
-    elif type(layer) is nn.GroupNorm:
-        rule = _GroupNorm(layer, learning)
-    elif type(layer) is nn.LayerNorm:
+    elif kind in {"GroupNorm", "GroupNorm1"} or type(layer) is nn.GroupNorm:
+        rule = _GroupNorm(cast("nn.GroupNorm", layer), learning)
+    elif kind in _LAST or type(layer) in {nn.LayerNorm, nn.RMSNorm}:
         rule = _LayerNorm(layer, learning)
-    if rule is None or not learning <= {"weight", "bias"}:
+    elif kind in _SECOND:
+        rule = _second_last(_LayerNorm(layer, learning))
+    elif kind == "LayerScale":
+        rule = _layer_scale
+    elif kind == "LayerScale2d":
+        rule = _second_last(_layer_scale)
+    if rule is None or not learning <= ({"gamma"} if kind.startswith("LayerScale") else {"weight", "bias"}):
         raise StudyError(
             f"model: private training does not know a patient's gradients of {', '.join(sorted(learning))} in "
             f"{name or 'the model itself'} ({type(layer).__name__}); freeze the layer, or choose another backbone"
@@ -87,6 +103,12 @@ def pads_by_input(layer: nn.Module) -> bool:
     from timm.layers.conv2d_same import Conv2dSame
 
     return type(layer) is Conv2dSame
+
+
+def _timm_kind(layer: nn.Module) -> str:
+    """Return which of timm's own norms, or scales of a block's output, a layer is; "" for all others."""
+    kind = type(layer)
+    return kind.__name__ if kind.__module__ in {TIMM_NORMS, "timm.layers.layer_scale"} else ""
 
 
 def one_patient_at_a_time(x: Tensor) -> bool:
@@ -170,13 +192,13 @@ class _Convolution:
         squares = (patches.view_as(weights) * weights).sum((1, 2))
         sizes = squares_g.shape[1], x.shape[1] + g.shape[1] + math.prod(layer.kernel_size)
 
-        def total(factors: Tensor, broken: Tensor | None, sums: Tensor) -> None:
+        def total(factors: Tensor, broken: Tensor | None, into: Sum) -> None:
             for part in groups(patients, squares_g.shape[1]):
                 rows = slice(part.start * images, part.stop * images)
                 out = None if broken is None else broken[part]
                 by_image = factors[part].to(g.dtype).repeat_interleave(images)
                 scaled = counted(g[rows], out) * by_image[:, None, None, None]
-                add(sums, self._weight_gradient(counted(x[rows], out), scaled, padding))
+                into.add(self._weight_gradient(counted(x[rows], out), scaled, padding))
 
         return ghost_share(squares, reach, far, sizes, x.dtype, total)
 
@@ -199,10 +221,13 @@ class _Convolution:
         return rows_share("weight", torch.stack([row.permute(0, 2, 3, 1) for row in parts_rows]), (0, 3, 1, 2))
 
     def _patches_pay(self, x: Tensor, g: Tensor) -> bool:
-        """Return whether products of copied patches are faster on a CPU: a call a patient is slow with a stride."""
+        """Return whether products of copied patches are faster on a CPU: a call a patient is slow with a stride, or
+        where there are few positions.
+        """
         layer, last = self.layer, x.is_contiguous(memory_format=torch.channels_last)
-        strided = layer.groups == 1 and max(layer.stride) > 1 and max(layer.dilation) == 1
-        return strided and last and x.shape[1] >= VECTOR_CHANNELS and math.prod(g.shape[2:]) <= SIDE_POSITIONS
+        plain = layer.groups == 1 and max(layer.dilation) == 1
+        most = SIDE_POSITIONS if max(layer.stride) > 1 else PATCH_POSITIONS
+        return plain and last and x.shape[1] >= VECTOR_CHANNELS and math.prod(g.shape[2:]) <= most
 
     def _patch_products(self, x: Tensor, g: Tensor, padding: tuple[int, int], patients: int) -> Tensor:
         """Return the patients' gradients, (patients, outputs, *kernel, inputs)."""
@@ -299,39 +324,64 @@ class FrozenNormRule:
     def __init__(self, layer: FrozenStatisticsNorm, learning: frozenset[str]) -> None:
         self.layer, self.learning = layer, learning
 
-    def __call__(self, x: Tensor, g: Tensor, images: int) -> Iterator[Share | Rows]:
-        """Yield the shares; a `Rule`."""
+    def __call__(self, x: Tensor, g: Tensor, images: int, data: Tensor | None = None) -> Iterator[Share | Rows]:
+        """Yield the shares; a `Rule`.
+
+        Args:
+            x: as a `Rule` has it.
+            g: likewise.
+            images: likewise.
+            data: receives what `data_gradient` returns, while a patient's g is in the processor's cache; None: nothing.
+        """
         layer = self.layer
-        if "weight" not in self.learning:
-            yield _bias_share(g, 1, images)
-            return
-        mean, variance, weight = (
-            value.detach().to(x.dtype) for value in (layer.running_mean, layer.running_var, layer.weight)
-        )
-        if one_patient_at_a_time(x) and images * x[0].numel() > CALL_VALUES:
-            rows = [
-                torch.ops.aten.native_batch_norm_backward.default(
-                    *(g[start : start + images], x[start : start + images], weight, mean, variance),
-                    *(None, None, False, layer.eps, [False, True, True]),
-                )
-                for start in range(0, x.shape[0], images)
-            ]
-            weights, biases = (torch.stack([row[k] for row in rows]) for k in (1, 2))
+        if one_patient_at_a_time(x) and images * x[0].numel() > CALL_VALUES and "weight" in self.learning:
+            weights, biases = self._in_turn(x, g, images, data)
         else:
-            shape = (1, -1, *(1 for _ in x.shape[2:]))
+            if data is not None:
+                torch.mul(g, self._scale(g), out=data)
+            if "weight" not in self.learning:
+                yield _bias_share(g, 1, images)
+                return
+            mean, variance = (value.detach().to(x.dtype) for value in (layer.running_mean, layer.running_var))
             positions = list(range(2, x.dim()))
-            sums = (t.sum(positions) if positions else t for t in ((x - mean.view(shape)).mul_(g), g))
+            sums = (t.sum(positions) if positions else t for t in ((x - _by_channel(mean, x)).mul_(g), g))
             weights, biases = (by_patient(t, images) for t in sums)
             weights = weights * torch.rsqrt(variance + layer.eps)
         yield rows_share("weight", weights)
         if "bias" in self.learning:
             yield rows_share("bias", biases)
 
+    def _in_turn(self, x: Tensor, g: Tensor, images: int, data: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the patients' gradients of weight and bias, (patients, channels), by a call for each."""
+        layer = self.layer
+        mean, variance, weight = (
+            value.detach().to(x.dtype) for value in (layer.running_mean, layer.running_var, layer.weight)
+        )
+        weights, biases = (x.new_empty(x.shape[0] // images, x.shape[1]) for _ in range(2))
+        scale = None if data is None else self._scale(g)
+        for patient, start in enumerate(range(0, x.shape[0], images)):
+            part = slice(start, start + images)
+            _, weights[patient], biases[patient] = torch.ops.aten.native_batch_norm_backward.default(
+                g[part], x[part], weight, mean, variance, None, None, False, layer.eps, [False, True, True]
+            )
+            if data is not None and scale is not None:
+                torch.mul(g[part], scale, out=data[part])
+        return weights, biases
+
+    def _scale(self, g: Tensor) -> Tensor:
+        """Return what the gradient of each channel is multiplied by."""
+        layer = self.layer
+        scale = layer.weight.detach() * torch.rsqrt(layer.running_var.detach() + layer.eps)
+        return _by_channel(scale.to(g.dtype), g)
+
     def data_gradient(self, g: Tensor) -> Tensor:
         """Return the gradient at the input, of g's shape. Torch's own backward pass sums weight gradients besides."""
-        layer = self.layer
-        scale = layer.weight * torch.rsqrt(layer.running_var + layer.eps)
-        return g * scale.to(g.dtype).view(1, -1, *(1 for _ in g.shape[2:]))
+        return g * self._scale(g)
+
+
+def _by_channel(values: Tensor, x: Tensor) -> Tensor:
+    """Return values, one a channel, in a shape that goes with x (images, channels, ...)."""
+    return values.view(1, -1, *(1 for _ in x.shape[2:]))
 
 
 class _GroupNorm:
@@ -348,13 +398,37 @@ class _GroupNorm:
 
 
 class _LayerNorm:
-    def __init__(self, layer: nn.LayerNorm, learning: frozenset[str]) -> None:
-        self.layer, self.learning = layer, learning
+    """The shares of LayerNorm and RMSNorm, timm's included."""
+
+    def __init__(self, layer: nn.Module, learning: frozenset[str]) -> None:
+        self.shape = cast("tuple[int, ...]", layer.normalized_shape)
+        self.eps, self.learning = cast("float | None", layer.eps), learning
+        self.centred = isinstance(layer, nn.LayerNorm)
 
     def __call__(self, x: Tensor, g: Tensor, images: int) -> Iterator[Share | Rows]:
-        shape = self.layer.normalized_shape
-        terms = {"bias": lambda: g, "weight": lambda: F.layer_norm(x, shape, eps=self.layer.eps).mul_(g)}
+        """Yield the shares; a `Rule`."""
+        shape = self.shape
+        terms = {"bias": lambda: g, "weight": lambda: self._normal(x).mul_(g)}
         for parameter in self.learning:
             between = range(1, x.dim() - len(shape))
             term = terms[parameter]()
             yield rows_share(parameter, by_patient(term.sum(list(between)) if between else term, images))
+
+    def _normal(self, x: Tensor) -> Tensor:
+        if self.centred:
+            return F.layer_norm(x, self.shape, eps=cast("float", self.eps))
+        return F.rms_norm(x, self.shape, eps=self.eps)
+
+
+def _layer_scale(x: Tensor, g: Tensor, images: int) -> Iterator[Share | Rows]:
+    """Yield the share of a scale of every channel, the last dimension; a `Rule`."""
+    yield _bias_share(x * g, -1, images)._replace(parameter="gamma")
+
+
+def _second_last(rule: Rule) -> Rule:
+    """Return the rule of a layer that does to the second dimension what another one does to the last."""
+
+    def moved(x: Tensor, g: Tensor, images: int) -> Iterator[Share | Rows]:
+        return rule(x.movedim(1, -1), g.movedim(1, -1), images)
+
+    return moved

@@ -109,14 +109,40 @@ class Rows(NamedTuple):
         """Return values (parameters,) in the parameter's shape."""
         return values.view(self.shape) if self.order is None else values.view(self.shape).permute(self.order)
 
-    def total(self, factors: Tensor, broken: Tensor | None, sums: Tensor) -> None:
+    def total(self, factors: Tensor, broken: Tensor | None, into: "Sum") -> None:
         """Add to a sum; a `Total`."""
         for values in scaled_sums(self.values, factors, broken):
-            add(sums, self.placed(values))
+            into.add(self.placed(values))
 
 
-Total = Callable[[Tensor, Tensor | None, Tensor], None]
-"""Adds the gradients times their factors, float64 (patients,), to a float64 sum in the parameter's shape.
+class Sum:
+    """A running sum, float64, in the parameter's shape.
+
+    Attributes:
+        values: the sum; where it is fresh, whatever a former one left there.
+        fresh: whether nothing was added yet: what comes first is written, and no zeros need be.
+    """
+
+    def __init__(self, values: Tensor, *, fresh: bool = False) -> None:
+        self.values, self.fresh = values, fresh
+
+    def add(self, values: Tensor) -> None:
+        """Add as many values of any type, in the order in which the sum lies in memory.
+
+        Piece by piece: adding float32 to float64 in one call takes three times as long.
+        """
+        order = sorted(range(self.values.dim()), key=self.values.stride, reverse=True)
+        flat, added = self.values.permute(order).view(-1), values.view(self.values.shape).permute(order).reshape(-1)
+        if self.fresh:
+            flat.copy_(added)
+            self.fresh = False
+            return
+        for part, piece in zip(torch.split(flat, CHUNK), torch.split(added, CHUNK), strict=True):
+            part.add_(piece.double())
+
+
+Total = Callable[[Tensor, Tensor | None, Sum], None]
+"""Adds the gradients times their factors, float64 (patients,), to a sum.
 
 The second argument, bool (patients,), says whose gradients are not finite, and count as zero; None: nobody's.
 """
@@ -156,12 +182,12 @@ class Joined(NamedTuple):
         rows = [rows._replace(values=part) for (_, rows), part in zip(named, parts, strict=True)]
         return cls([name for name, _ in named], rows, values, squared_norms(values))
 
-    def total(self, factors: Tensor, broken: Tensor | None, sums: Mapping[str, Tensor]) -> None:
+    def total(self, factors: Tensor, broken: Tensor | None, into: Mapping[str, Sum]) -> None:
         """Add to the sums of all parameters, by their names; otherwise a `Total`."""
         for added in scaled_sums(self.values, factors, broken):
             parts = torch.split(added.double(), [rows.values.shape[1] for rows in self.rows])
             for name, rows, part in zip(self.names, self.rows, parts, strict=True):
-                sums[name].add_(rows.placed(part).view(sums[name].shape))
+                into[name].add(rows.placed(part))
 
 
 def scaled_sums(values: Tensor, factors: Tensor, broken: Tensor | None) -> Iterator[Tensor]:
@@ -179,12 +205,12 @@ def product_share(x: Tensor, g: Tensor, images: int) -> Share | Rows:
     if small or (positions * activations > ROW_COST * p * d and p * d <= ROW_MEMORY * activations):
         return rows_share("weight", torch.bmm(g.mT, x))
 
-    def total(factors: Tensor, broken: Tensor | None, sums: Tensor) -> None:
+    def total(factors: Tensor, broken: Tensor | None, into: Sum) -> None:
         for part in groups(len(x), positions):
             out = None if broken is None else broken[part]
             scaled = counted(g[part], out) * factors[part].to(g.dtype)[:, None, None]
             added = scaled.flatten(0, 1).mT @ counted(x[part], out).flatten(0, 1)
-            add(sums, added)
+            into.add(added)
 
     if positions == 1:
         lengths_x, lengths_g = (torch.linalg.vector_norm(t[:, 0], dim=1, dtype=torch.float64) for t in (x, g))
@@ -250,17 +276,6 @@ def counted(values: Tensor, broken: Tensor | None) -> Tensor:
         return values
     each = broken.repeat_interleave(len(values) // len(broken))
     return values.masked_fill(each.view(-1, *(1 for _ in values.shape[1:])), 0)
-
-
-def add(sums: Tensor, values: Tensor) -> None:
-    """Add as many values of any type to a float64 tensor, in the order in which that one lies in memory.
-
-    Piece by piece: adding float32 to float64 in one call takes three times as long.
-    """
-    order = sorted(range(sums.dim()), key=sums.stride, reverse=True)
-    flat, added = sums.permute(order).view(-1), values.view(sums.shape).permute(order).reshape(-1)
-    for part, piece in zip(torch.split(flat, CHUNK), torch.split(added, CHUNK), strict=True):
-        part.add_(piece.double())
 
 
 def by_patient(rows: Tensor, images: int) -> Tensor:

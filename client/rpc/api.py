@@ -17,6 +17,7 @@ from melfed.common.moments.noisy_moments import NoisyMoments
 
 Received = npt.NDArray[np.generic]  # a tensor from outside, not checked yet
 Scored = dict[str, Histogram]
+"""Histograms by part; and of a study with subgroups those of the test part's cells, named `subgroups/CELL`."""
 Summarised = dict[str, NoisyMoments]
 """Moments of the training and of the validation part."""
 
@@ -32,6 +33,9 @@ class Description:
         version: of melfed.
         budget: the ε that the policy leaves to this clinic's data; None where the clinic does not tell.
         approved: digests of the studies that the policy approves, or "any"; empty where the clinic does not tell.
+        synthetic: whether the data folder says that its pictures are rendered; the folder says it, no patient's row.
+        round_minutes: a round of this study at most, as it was timed on synthetic images at its approval: a power of
+            two; None where it was not, or the clinic does not tell.
     """
 
     clinic: str
@@ -42,6 +46,8 @@ class Description:
     approved: tuple[str, ...] = ()
     count_noise: float = 0.0
     """Standard deviation of the noise on each number of positive, and of other, units of a part; 0: none."""
+    synthetic: bool = False
+    round_minutes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,11 @@ class Worker(Protocol):
     def summarise(self, digest: str, run: str = "") -> Summarised:
         """Return the moments of the study's features, in a study of one round; a run is given them once."""
 
-    def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
-        """Return the histograms of a model's scores on validation and test part."""
+    def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "", round_number: int = 0) -> Scored:
+        """Return the histograms of a model's scores on validation and test part.
+
+        `round_number` is one after the last round where a study that stops early evaluates a second model in the end.
+        """
 
     def account(self) -> PrivacyAccount | None:
         """Return what the ledger says after the last answer; None without privacy."""

@@ -16,8 +16,8 @@ from melfed.client.rpc import worker_pb2 as pb
 from melfed.client.rpc.api import Description, PrivacyAccount, Scored, Summarised, TrainReply
 from melfed.common import errors
 from melfed.common.errors import BudgetError, DeclinedError, MelfedError, ServiceError
-from melfed.common.messages import SUMMARISED, TENSORS, TEST, VALIDATION
-from melfed.common.metrics.noisy_histogram import histogram_from_arrays
+from melfed.common.messages import LOCAL, SUBGROUPS, SUMMARISED, TENSORS, TEST, VALIDATION
+from melfed.common.metrics.noisy_histogram import histogram_from_arrays, histograms_from_arrays
 from melfed.common.moments.noisy_moments import NoisyMoments
 from melfed.common.tensors import PackedTensors, TensorError, group_of, in_group, to_bytes
 
@@ -25,8 +25,8 @@ PART_BYTES = 1 << 20
 """Largest part of tensors in one message."""
 MOST_TENSOR_BYTES = 2 << 30
 """Of a question or an answer: what is larger is no model of ours, and would fill the memory."""
-PARTS_SCORED = (VALIDATION, TEST)
-GROUPS = tuple(dict.fromkeys((TENSORS, *SUMMARISED, *PARTS_SCORED)))
+PARTS_SCORED = (VALIDATION, TEST, LOCAL)
+GROUPS = tuple(dict.fromkeys((TENSORS, *SUMMARISED, *PARTS_SCORED, SUBGROUPS)))
 """Records of arrays of an answer, in the order in which they travel."""
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -109,7 +109,9 @@ def pack_scored(scored: Scored, account: PrivacyAccount | None, clinic: str) -> 
 
 def unpack_scored(sent: Sent) -> Scored:
     """Return the histograms that `pack_scored` was given. Raises DataError where one is none."""
-    return {part: histogram_from_arrays(sent.groups[part]) for part in PARTS_SCORED if part in sent.groups}
+    parts = {part: histogram_from_arrays(sent.groups[part]) for part in PARTS_SCORED if part in sent.groups}
+    cells = histograms_from_arrays(sent.groups.get(SUBGROUPS, {}))
+    return {**parts, **{f"{SUBGROUPS}/{cell}": histogram for cell, histogram in cells.items()}}
 
 
 def pack_summarised(summarised: Summarised, account: PrivacyAccount | None, clinic: str) -> Packed:
@@ -146,15 +148,17 @@ def pack_description(description: Description) -> pb.Description:
         version=description.version,
         budget=description.budget,
         approved=description.approved,
+        synthetic=description.synthetic,
+        round_minutes=description.round_minutes,
     )
 
 
 def unpack_description(sent: pb.Description) -> Description:
     """Return what `pack_description` was given."""
     budget = sent.budget if sent.HasField("budget") else None
-    return Description(
-        sent.clinic, sent.digest, dict(sent.counts), sent.version, budget, tuple(sent.approved), sent.count_noise
-    )
+    minutes = sent.round_minutes if sent.HasField("round_minutes") else None
+    said = (sent.version, budget, tuple(sent.approved), sent.count_noise, sent.synthetic, minutes)
+    return Description(sent.clinic, sent.digest, dict(sent.counts), *said)
 
 
 def pack_failure(error: MelfedError, clinic: str) -> pb.Failure:

@@ -100,17 +100,44 @@ class RemoteWorker:
 
     def train(self, tensors: Mapping[str, Received], round_number: int, digest: str, run: str = "") -> TrainReply:
         """Train one round (1-based) from the global model."""
-        if not 0 <= round_number < 2**31:
-            raise StudyError(f"round {round_number} is no round of a study")
-        return wire.unpack_trained(self._ask("Train", tensors, pb.Question(digest=digest, run=run, round=round_number)))
+        asked = pb.Question(digest=digest, run=run, round=_round(round_number))
+        return wire.unpack_trained(self._ask("Train", tensors, asked))
 
     def summarise(self, digest: str, run: str = "") -> Summarised:
         """Return the moments of the study's features."""
         return wire.unpack_summarised(self._ask("Summarise", {}, pb.Question(digest=digest, run=run, round=1)))
 
-    def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
+    def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "", round_number: int = 0) -> Scored:
         """Return the histograms of the model's scores on validation and test part."""
-        return wire.unpack_scored(self._ask("Evaluate", tensors, pb.Question(digest=digest, run=run)))
+        asked = pb.Question(digest=digest, run=run, round=_round(round_number))
+        return wire.unpack_scored(self._ask("Evaluate", tensors, asked))
+
+    def keep(
+        self, tensors: Mapping[str, Received], digest: str, run: str, facts: str, signature: bytes, certificate: str
+    ) -> str:
+        """Have the clinic keep a finished model of a run; return the clinic's name.
+
+        Args:
+            tensors: those that learnt.
+            digest: of the study.
+            run: its identity.
+            facts: what is told of the model, JSON.
+            signature: of tensors and facts.
+            certificate: the coordinator's, PEM.
+        """
+        delivery = pb.Delivery(facts=facts, signature=signature, certificate=certificate)
+        asked = pb.Question(digest=digest, run=run, delivery=delivery)
+
+        def ask(stub: WorkerStub, seconds: float) -> pb.DeliverReply:
+            parts = self._questions(seconds, asked, to_bytes(tensors))
+            reply: pb.DeliverReply = stub.Deliver(parts, timeout=seconds + GRACE_SECONDS, wait_for_ready=True)
+            return reply
+
+        reply = self._until_answered(ask)
+        self._clinic = reply.clinic or None
+        if reply.HasField("failure"):
+            raise self._failure(reply.failure)
+        return reply.clinic
 
     def account(self) -> PrivacyAccount | None:
         """Return what came with the last answer."""
@@ -119,21 +146,21 @@ class RemoteWorker:
     def _ask(self, method: str, tensors: Mapping[str, Received], asked: pb.Question) -> wire.Sent:
         content = to_bytes(tensors)
 
-        def questions(seconds: float) -> Iterator[pb.QuestionPart]:
-            question = self._question(seconds)
-            question.MergeFrom(asked)
-            question.size = len(content)
-            yield pb.QuestionPart(question=question)
-            for part in wire.parts(content):
-                yield pb.QuestionPart(tensors=part)
-
         def ask(stub: WorkerStub, seconds: float) -> wire.Sent:
-            call = getattr(stub, method)
-            return self._receive(call(questions(seconds), timeout=seconds + GRACE_SECONDS, wait_for_ready=True))
+            parts, call = self._questions(seconds, asked, content), getattr(stub, method)
+            return self._receive(call(parts, timeout=seconds + GRACE_SECONDS, wait_for_ready=True))
 
         sent = self._until_answered(ask)
         self._account = wire.account_of(sent.head)
         return sent
+
+    def _questions(self, seconds: float, asked: pb.Question, content: bytes) -> Iterator[pb.QuestionPart]:
+        question = self._question(seconds)
+        question.MergeFrom(asked)
+        question.size = len(content)
+        yield pb.QuestionPart(question=question)
+        for part in wire.parts(content):
+            yield pb.QuestionPart(tensors=part)
 
     def _receive(self, replies: Iterator[pb.AnswerPart]) -> wire.Sent:
         first = next(replies, pb.AnswerPart())
@@ -222,3 +249,10 @@ def _silence(socket: Path) -> str:
         mend = "set messenger.user in clinic.yaml to the messenger's user, and restart the worker"
         return f"the worker on {socket} refuses the messenger's user (uid {os.geteuid()}); {mend}"
     return f"the worker does not answer on {socket}; is melfed-client worker running?"
+
+
+def _round(number: int) -> int:
+    """Return a round's number as it came. Raises StudyError where no message can hold it."""
+    if not 0 <= number < 2**31:
+        raise StudyError(f"round {number} is no round of a study")
+    return number

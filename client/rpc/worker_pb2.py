@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emelfed/client/rpc/worker.proto\x12\x06melfed\"\x99\x01\n\x08Question\x12\r\n\x05study\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\x03\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x05 \x01(\x01\x12\x12\n\nflower_run\x18\x06 \x01(\x04\x12\x0c\n\x04size\x18\x07 \x01(\x04\x12\x16\n\x0ewithout_counts\x18\x08 \x01(\x08\"O\n\x0cQuestionPart\x12$\n\x08question\x18\x01 \x01(\x0b\x32\x10.melfed.QuestionH\x00\x12\x11\n\x07tensors\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xe5\x01\n\x0b\x44\x65scription\x12\x0e\n\x06\x63linic\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12/\n\x06\x63ounts\x18\x03 \x03(\x0b\x32\x1f.melfed.Description.CountsEntry\x12\x13\n\x0b\x63ount_noise\x18\x07 \x01(\x01\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x13\n\x06\x62udget\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x61pproved\x18\x06 \x03(\t\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\t\n\x07_budget\"h\n\rDescribeReply\x12*\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x13.melfed.DescriptionH\x00\x12\"\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x0f.melfed.FailureH\x00\x42\x07\n\x05reply\"\x8c\x01\n\x07\x41\x63\x63ount\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\x12\x0c\n\x04head\x18\x02 \x01(\t\x12\x18\n\x10noise_multiplier\x18\x03 \x01(\x01\x12(\n\x1b\x65valuation_noise_multiplier\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x1e\n\x1c_evaluation_noise_multiplier\"\x85\x01\n\x06\x41nswer\x12\x0e\n\x06\x63linic\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x04\x12\x11\n\x04loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12 \n\x07\x61\x63\x63ount\x18\x05 \x01(\x0b\x32\x0f.melfed.Account\x12\x1d\n\x06groups\x18\x07 \x03(\x0b\x32\r.melfed.GroupB\x07\n\x05_loss\"#\n\x05Group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"m\n\nAnswerPart\x12 \n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x0e.melfed.AnswerH\x00\x12\x11\n\x07tensors\x18\x02 \x01(\x0cH\x00\x12\"\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x0f.melfed.FailureH\x00\x42\x06\n\x04part\"7\n\x07\x46\x61ilure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x63linic\x18\x03 \x01(\t\"7\n\rCancelRequest\x12\x17\n\nflower_run\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\r\n\x0b_flower_run\"!\n\tCancelled\x12\x14\n\x0c\x63omputations\x18\x01 \x01(\r2\x9d\x02\n\x06Worker\x12\x33\n\x08\x44\x65scribe\x12\x10.melfed.Question\x1a\x15.melfed.DescribeReply\x12\x35\n\x05Train\x12\x14.melfed.QuestionPart\x1a\x12.melfed.AnswerPart(\x01\x30\x01\x12\x39\n\tSummarise\x12\x14.melfed.QuestionPart\x1a\x12.melfed.AnswerPart(\x01\x30\x01\x12\x38\n\x08\x45valuate\x12\x14.melfed.QuestionPart\x1a\x12.melfed.AnswerPart(\x01\x30\x01\x12\x32\n\x06\x43\x61ncel\x12\x15.melfed.CancelRequest\x1a\x11.melfed.Cancelledb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emelfed/client/rpc/worker.proto\x12\x06melfed\"\xbd\x01\n\x08Question\x12\r\n\x05study\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\x03\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x05 \x01(\x01\x12\x12\n\nflower_run\x18\x06 \x01(\x04\x12\x0c\n\x04size\x18\x07 \x01(\x04\x12\x16\n\x0ewithout_counts\x18\x08 \x01(\x08\x12\"\n\x08\x64\x65livery\x18\t \x01(\x0b\x32\x10.melfed.Delivery\"A\n\x08\x44\x65livery\x12\r\n\x05\x66\x61\x63ts\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\t\"@\n\x0c\x44\x65liverReply\x12\x0e\n\x06\x63linic\x18\x01 \x01(\t\x12 \n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x0f.melfed.Failure\"O\n\x0cQuestionPart\x12$\n\x08question\x18\x01 \x01(\x0b\x32\x10.melfed.QuestionH\x00\x12\x11\n\x07tensors\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xa6\x02\n\x0b\x44\x65scription\x12\x0e\n\x06\x63linic\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12/\n\x06\x63ounts\x18\x03 \x03(\x0b\x32\x1f.melfed.Description.CountsEntry\x12\x13\n\x0b\x63ount_noise\x18\x07 \x01(\x01\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x13\n\x06\x62udget\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x61pproved\x18\x06 \x03(\t\x12\x11\n\tsynthetic\x18\x08 \x01(\x08\x12\x1a\n\rround_minutes\x18\t \x01(\rH\x01\x88\x01\x01\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\t\n\x07_budgetB\x10\n\x0e_round_minutes\"h\n\rDescribeReply\x12*\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x13.melfed.DescriptionH\x00\x12\"\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x0f.melfed.FailureH\x00\x42\x07\n\x05reply\"\x8c\x01\n\x07\x41\x63\x63ount\x12\x0f\n\x07\x65psilon\x18\x01 \x01(\x01\x12\x0c\n\x04head\x18\x02 \x01(\t\x12\x18\n\x10noise_multiplier\x18\x03 \x01(\x01\x12(\n\x1b\x65valuation_noise_multiplier\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x1e\n\x1c_evaluation_noise_multiplier\"\x85\x01\n\x06\x41nswer\x12\x0e\n\x06\x63linic\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x04\x12\x11\n\x04loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12 \n\x07\x61\x63\x63ount\x18\x05 \x01(\x0b\x32\x0f.melfed.Account\x12\x1d\n\x06groups\x18\x07 \x03(\x0b\x32\r.melfed.GroupB\x07\n\x05_loss\"#\n\x05Group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"m\n\nAnswerPart\x12 \n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x0e.melfed.AnswerH\x00\x12\x11\n\x07tensors\x18\x02 \x01(\x0cH\x00\x12\"\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x0f.melfed.FailureH\x00\x42\x06\n\x04part\"7\n\x07\x46\x61ilure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x63linic\x18\x03 \x01(\t\"7\n\rCancelRequest\x12\x17\n\nflower_run\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\r\n\x0b_flower_run\"!\n\tCancelled\x12\x14\n\x0c\x63omputations\x18\x01 \x01(\r2\xd6\x02\n\x06Worker\x12\x33\n\x08\x44\x65scribe\x12\x10.melfed.Question\x1a\x15.melfed.DescribeReply\x12\x35\n\x05Train\x12\x14.melfed.QuestionPart\x1a\x12.melfed.AnswerPart(\x01\x30\x01\x12\x39\n\tSummarise\x12\x14.melfed.QuestionPart\x1a\x12.melfed.AnswerPart(\x01\x30\x01\x12\x38\n\x08\x45valuate\x12\x14.melfed.QuestionPart\x1a\x12.melfed.AnswerPart(\x01\x30\x01\x12\x37\n\x07\x44\x65liver\x12\x14.melfed.QuestionPart\x1a\x14.melfed.DeliverReply(\x01\x12\x32\n\x06\x43\x61ncel\x12\x15.melfed.CancelRequest\x1a\x11.melfed.Cancelledb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,29 +34,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIPTION_COUNTSENTRY']._loaded_options = None
   _globals['_DESCRIPTION_COUNTSENTRY']._serialized_options = b'8\001'
   _globals['_QUESTION']._serialized_start=43
-  _globals['_QUESTION']._serialized_end=196
-  _globals['_QUESTIONPART']._serialized_start=198
-  _globals['_QUESTIONPART']._serialized_end=277
-  _globals['_DESCRIPTION']._serialized_start=280
-  _globals['_DESCRIPTION']._serialized_end=509
-  _globals['_DESCRIPTION_COUNTSENTRY']._serialized_start=453
-  _globals['_DESCRIPTION_COUNTSENTRY']._serialized_end=498
-  _globals['_DESCRIBEREPLY']._serialized_start=511
-  _globals['_DESCRIBEREPLY']._serialized_end=615
-  _globals['_ACCOUNT']._serialized_start=618
-  _globals['_ACCOUNT']._serialized_end=758
-  _globals['_ANSWER']._serialized_start=761
-  _globals['_ANSWER']._serialized_end=894
-  _globals['_GROUP']._serialized_start=896
-  _globals['_GROUP']._serialized_end=931
-  _globals['_ANSWERPART']._serialized_start=933
-  _globals['_ANSWERPART']._serialized_end=1042
-  _globals['_FAILURE']._serialized_start=1044
-  _globals['_FAILURE']._serialized_end=1099
-  _globals['_CANCELREQUEST']._serialized_start=1101
-  _globals['_CANCELREQUEST']._serialized_end=1156
-  _globals['_CANCELLED']._serialized_start=1158
-  _globals['_CANCELLED']._serialized_end=1191
-  _globals['_WORKER']._serialized_start=1194
-  _globals['_WORKER']._serialized_end=1479
+  _globals['_QUESTION']._serialized_end=232
+  _globals['_DELIVERY']._serialized_start=234
+  _globals['_DELIVERY']._serialized_end=299
+  _globals['_DELIVERREPLY']._serialized_start=301
+  _globals['_DELIVERREPLY']._serialized_end=365
+  _globals['_QUESTIONPART']._serialized_start=367
+  _globals['_QUESTIONPART']._serialized_end=446
+  _globals['_DESCRIPTION']._serialized_start=449
+  _globals['_DESCRIPTION']._serialized_end=743
+  _globals['_DESCRIPTION_COUNTSENTRY']._serialized_start=669
+  _globals['_DESCRIPTION_COUNTSENTRY']._serialized_end=714
+  _globals['_DESCRIBEREPLY']._serialized_start=745
+  _globals['_DESCRIBEREPLY']._serialized_end=849
+  _globals['_ACCOUNT']._serialized_start=852
+  _globals['_ACCOUNT']._serialized_end=992
+  _globals['_ANSWER']._serialized_start=995
+  _globals['_ANSWER']._serialized_end=1128
+  _globals['_GROUP']._serialized_start=1130
+  _globals['_GROUP']._serialized_end=1165
+  _globals['_ANSWERPART']._serialized_start=1167
+  _globals['_ANSWERPART']._serialized_end=1276
+  _globals['_FAILURE']._serialized_start=1278
+  _globals['_FAILURE']._serialized_end=1333
+  _globals['_CANCELREQUEST']._serialized_start=1335
+  _globals['_CANCELREQUEST']._serialized_end=1390
+  _globals['_CANCELLED']._serialized_start=1392
+  _globals['_CANCELLED']._serialized_end=1425
+  _globals['_WORKER']._serialized_start=1428
+  _globals['_WORKER']._serialized_end=1770
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Question(_message.Message):
-    __slots__ = ("study", "digest", "run", "round", "deadline_seconds", "flower_run", "size", "without_counts")
+    __slots__ = ("study", "digest", "run", "round", "deadline_seconds", "flower_run", "size", "without_counts", "delivery")
     STUDY_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class Question(_message.Message):
     FLOWER_RUN_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    DELIVERY_FIELD_NUMBER: _ClassVar[int]
     study: str
     digest: str
     run: str
@@ -24,7 +25,26 @@ class Question(_message.Message):
     flower_run: int
     size: int
     without_counts: bool
-    def __init__(self, study: _Optional[str] = ..., digest: _Optional[str] = ..., run: _Optional[str] = ..., round: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., flower_run: _Optional[int] = ..., size: _Optional[int] = ..., without_counts: _Optional[bool] = ...) -> None: ...
+    delivery: Delivery
+    def __init__(self, study: _Optional[str] = ..., digest: _Optional[str] = ..., run: _Optional[str] = ..., round: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., flower_run: _Optional[int] = ..., size: _Optional[int] = ..., without_counts: _Optional[bool] = ..., delivery: _Optional[_Union[Delivery, _Mapping]] = ...) -> None: ...
+
+class Delivery(_message.Message):
+    __slots__ = ("facts", "signature", "certificate")
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    facts: str
+    signature: bytes
+    certificate: str
+    def __init__(self, facts: _Optional[str] = ..., signature: _Optional[bytes] = ..., certificate: _Optional[str] = ...) -> None: ...
+
+class DeliverReply(_message.Message):
+    __slots__ = ("clinic", "failure")
+    CLINIC_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    clinic: str
+    failure: Failure
+    def __init__(self, clinic: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
 
 class QuestionPart(_message.Message):
     __slots__ = ("question", "tensors")
@@ -35,7 +55,7 @@ class QuestionPart(_message.Message):
     def __init__(self, question: _Optional[_Union[Question, _Mapping]] = ..., tensors: _Optional[bytes] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("clinic", "digest", "counts", "count_noise", "version", "budget", "approved")
+    __slots__ = ("clinic", "digest", "counts", "count_noise", "version", "budget", "approved", "synthetic", "round_minutes")
     class CountsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +70,8 @@ class Description(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     APPROVED_FIELD_NUMBER: _ClassVar[int]
+    SYNTHETIC_FIELD_NUMBER: _ClassVar[int]
+    ROUND_MINUTES_FIELD_NUMBER: _ClassVar[int]
     clinic: str
     digest: str
     counts: _containers.ScalarMap[str, int]
@@ -57,7 +79,9 @@ class Description(_message.Message):
     version: str
     budget: float
     approved: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, clinic: _Optional[str] = ..., digest: _Optional[str] = ..., counts: _Optional[_Mapping[str, int]] = ..., count_noise: _Optional[float] = ..., version: _Optional[str] = ..., budget: _Optional[float] = ..., approved: _Optional[_Iterable[str]] = ...) -> None: ...
+    synthetic: bool
+    round_minutes: int
+    def __init__(self, clinic: _Optional[str] = ..., digest: _Optional[str] = ..., counts: _Optional[_Mapping[str, int]] = ..., count_noise: _Optional[float] = ..., version: _Optional[str] = ..., budget: _Optional[float] = ..., approved: _Optional[_Iterable[str]] = ..., synthetic: _Optional[bool] = ..., round_minutes: _Optional[int] = ...) -> None: ...
 
 class DescribeReply(_message.Message):
     __slots__ = ("description", "failure")

@@ -54,6 +54,11 @@ class WorkerStub:
                 request_serializer=melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.SerializeToString,
                 response_deserializer=melfed_dot_client_dot_rpc_dot_worker__pb2.AnswerPart.FromString,
                 _registered_method=True)
+        self.Deliver = channel.stream_unary(
+                '/melfed.Worker/Deliver',
+                request_serializer=melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.SerializeToString,
+                response_deserializer=melfed_dot_client_dot_rpc_dot_worker__pb2.DeliverReply.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/melfed.Worker/Cancel',
                 request_serializer=melfed_dot_client_dot_rpc_dot_worker__pb2.CancelRequest.SerializeToString,
@@ -92,6 +97,13 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Deliver(self, request_iterator, context):
+        """Keeps a finished model, where the clinic's policy takes it; nothing is read but the model itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """Calls off what is being computed.
         """
@@ -121,6 +133,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.Evaluate,
                     request_deserializer=melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.FromString,
                     response_serializer=melfed_dot_client_dot_rpc_dot_worker__pb2.AnswerPart.SerializeToString,
+            ),
+            'Deliver': grpc.stream_unary_rpc_method_handler(
+                    servicer.Deliver,
+                    request_deserializer=melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.FromString,
+                    response_serializer=melfed_dot_client_dot_rpc_dot_worker__pb2.DeliverReply.SerializeToString,
             ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
@@ -236,6 +253,33 @@ class Worker:
             '/melfed.Worker/Evaluate',
             melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.SerializeToString,
             melfed_dot_client_dot_rpc_dot_worker__pb2.AnswerPart.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Deliver(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/melfed.Worker/Deliver',
+            melfed_dot_client_dot_rpc_dot_worker__pb2.QuestionPart.SerializeToString,
+            melfed_dot_client_dot_rpc_dot_worker__pb2.DeliverReply.FromString,
             options,
             channel_credentials,
             insecure,

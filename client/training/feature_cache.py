@@ -23,7 +23,7 @@ from melfed.common.data.augmentation import Augmentation, to_input
 from melfed.common.data.dataset import Images
 from melfed.common.data.images.decoder import DECODER_VERSION
 from melfed.common.errors import StudyError
-from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones import backbone_spec
 from melfed.common.model.classifier import Classifier
 from melfed.common.model.frozen_prefix import Split, split
 from melfed.common.model.inference import autocast, micro_batch_size, micro_batches
@@ -174,8 +174,8 @@ class _Source:
             "cut": self.parts.name,
             "weights": weights,
             "size": self.image_size,
-            "mean": BACKBONES[self.backbone].mean,
-            "std": BACKBONES[self.backbone].std,
+            "mean": backbone_spec(self.backbone).mean,
+            "std": backbone_spec(self.backbone).std,
             "augmentation": dataclasses.asdict(Augmentation()),
             "bfloat16": self.device.type == "cuda",
         }
@@ -200,7 +200,7 @@ class _Source:
         return np.concatenate(parts)
 
     def _batch(self, numbers: Numbers) -> Features:
-        backbone = BACKBONES[self.backbone]
+        backbone = backbone_spec(self.backbone)
         pixels = self.images.pixels(numbers // self.views)
         if pixels.shape[1] != self.image_size:
             raise ValueError(f"the images are of {pixels.shape[1]} px, not {self.image_size} px")

@@ -137,6 +137,8 @@ class FeatureFiles:
         for number in self.missing().tolist():
             wanted.setdefault(_identity(self.rows[number]), []).append(number)
         for index in sorted(self.folder.glob(f"{self._space}-*{_INDEX}")) if wanted else ():
+            if not wanted:
+                return
             for identity, value in self._stored_elsewhere(index, wanted):
                 numbers = np.array(wanted.pop(identity))
                 self.write(numbers, np.broadcast_to(value, (len(numbers), *value.shape)))

@@ -1,15 +1,19 @@
 """What a network is run on: the pixels of a clinic's images, or the stored outputs of its frozen prefix."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from melfed.client.training.feature_cache import FeatureCache
 from melfed.common.data.dataset import Images
 from melfed.common.model.classifier import Classifier
-from melfed.common.model.frozen_prefix import Split
+from melfed.common.model.frozen_prefix import Split, split
 from melfed.common.model.inference import at_least_single, autocast, logits_of, micro_batch_size, power_of_two
+from melfed.common.progress import Progress
+from melfed.common.study.protocol import StudyProtocol
 
 Indices = npt.NDArray[np.int64]
 
@@ -75,6 +79,41 @@ class CachedInputs:
         with autocast(self.device):
             logits: torch.Tensor = self.split.tail(activations, metadata)
         return at_least_single(logits)
+
+
+def stored_inputs(
+    cache: FeatureCache,
+    model: Classifier,
+    images: Images,
+    study: StudyProtocol,
+    device: torch.device,
+    *,
+    views: int = 1,
+    on_progress: Progress | None = None,
+) -> CachedInputs | None:
+    """Return the stored outputs of a study's frozen prefix for some images, computed where they are not stored yet.
+
+    None where no prefix is frozen, where there are no images, or where they do not fit into the cache: the caller has
+    to run the whole network. See `FeatureCache.features`.
+    """
+    parts = split(model)
+    if parts is None:
+        return None
+    features = cache.features(model, images, study.data.image_size, device, views=views, on_progress=on_progress)
+    return None if features is None else CachedInputs(parts, features, images, study.model.metadata, device)
+
+
+class Watched:
+    """Inputs that look before each micro-batch whether the work goes on."""
+
+    def __init__(self, inputs: Inputs, step: Callable[[], None]) -> None:
+        self.inputs, self.step = inputs, step
+        self.micro_batch, self.views = inputs.micro_batch, inputs.views
+
+    def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:
+        """Return logits, shape (k,)."""
+        self.step()
+        return self.inputs.logits(images, views)
 
 
 def scores_of(model: Classifier, inputs: Inputs, count: int, *, one_shape: bool = False) -> npt.NDArray[np.float64]:

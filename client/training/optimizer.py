@@ -1,48 +1,55 @@
-"""One clinic's optimiser: the study's learning rate over time, the pull towards the global model, and the step.
+"""One clinic's optimiser: the study's learning rate over time, what its algorithm adds to gradients, and the step.
 
-The learning rate of a step follows from the study and the step's place in the run (`Place`), and from nothing that a
-process remembers: whoever is killed, joins late or misses rounds goes on at the rate that the run has reached, and a
+The learning rate of a step follows from the study and the step's place in the run (`melfed.common.study.step_plan`): a
 baseline, which keeps its optimiser, has the same rates as clinics, which begin a new one every round.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from melfed.common.study.protocol import StudyProtocol, TrainingSpec
+from melfed.common.study.step_plan import Place, learning_rate
 from melfed.common.tensors import Tensors
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where in the run a step is.
+class Adjustment:
+    """What an algorithm adds to the gradients of a round's steps, by the names of the parameters.
 
     Attributes:
-        round_number: 1-based.
-        step: 0-based, within the round.
-        steps: of the round.
-        before: of all rounds before it, as the study plans them for this clinic: those that it missed count too.
+        correction: is added as it is, after long gradients were shortened; empty: none.
+        anchor: `federation.proximal_mu` times the way from here is added; empty: none.
     """
 
-    round_number: int
-    step: int
-    steps: int
-    before: int
+    correction: Tensors = field(default_factory=dict)
+    anchor: Tensors = field(default_factory=dict)
 
 
 class LocalOptimizer:
     """Turns the gradients that lie in `Parameter.grad` into steps, as the study says."""
 
-    def __init__(self, parameters: list[torch.nn.Parameter], study: StudyProtocol) -> None:
-        self.parameters = parameters
+    def __init__(
+        self, parameters: Mapping[str, torch.nn.Parameter], study: StudyProtocol, adjustment: Adjustment | None = None
+    ) -> None:
+        """Begin.
+
+        Args:
+            parameters: those that learn, by name.
+            study: what is trained.
+            adjustment: what the algorithm adds to gradients; None: nothing but fedprox's pull to where it begins.
+        """
+        self.parameters = list(parameters.values())
         self.study = study
-        self.optimizer = _optimizer(parameters, study.training)
-        self.anchor: list[torch.Tensor] | None = None
+        self.optimizer = _optimizer(self.parameters, study.training)
+        adjustment = adjustment or Adjustment()
+        self.anchor = _aligned(parameters, adjustment.anchor)
+        self.correction = _aligned(parameters, adjustment.correction)
         # A baseline has no global model to stay close to.
         if study.federation.algorithm == "fedprox" and study.federation.mode == "federated":
-            self.anchor = [p.detach().clone() for p in parameters]
+            self.anchor = [p.detach().clone() for p in self.parameters]
 
     def step(self, place: Place) -> None:
         """Take one step, at the learning rate of its place in the run."""
@@ -55,6 +62,9 @@ class LocalOptimizer:
                     parameter.grad.add_(parameter.detach() - origin, alpha=self.study.federation.proximal_mu)
         if spec.gradient_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, spec.gradient_norm)
+        if self.correction is not None:
+            for parameter, change in zip(self.parameters, self.correction, strict=True):
+                parameter.grad = change.clone() if parameter.grad is None else parameter.grad.add_(change)
         self.optimizer.step()
 
     def zero_grad(self) -> None:
@@ -80,30 +90,6 @@ class LocalOptimizer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
-def learning_rate(study: StudyProtocol, place: Place) -> float:
-    """Return the learning rate of a step: the schedule over all rounds, times the warm-up over the first steps."""
-    spec = study.training
-    position = (place.round_number - 1 + (place.step + 0.5) / place.steps) / study.federation.rounds
-    warmup = min(1.0, (place.before + place.step + 1) / (spec.warmup_steps + 1))
-    return spec.learning_rate * schedule_factor(spec.schedule, position) * warmup
-
-
-def schedule_factor(schedule: str, position: float) -> float:
-    """Return the fraction of the peak learning rate at a position in [0, 1] of the whole run.
-
-    `one_cycle` rises from 1/25 over the first 30 % and falls to nothing, both on a cosine (Smith & Topin, arXiv
-    1708.07120, in the two-phase form that is common now); `cosine` falls from 1 to 0.
-    """
-    if schedule == "constant":
-        return 1.0
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * position))
-    low, turn = 1 / 25, 0.3
-    if position < turn:
-        return low + (1 - low) * 0.5 * (1 - math.cos(math.pi * position / turn))
-    return 0.5 * (1 + math.cos(math.pi * (position - turn) / (1 - turn)))
-
-
 def _optimizer(parameters: list[torch.nn.Parameter], spec: TrainingSpec) -> torch.optim.Optimizer:
     rate, decay = spec.learning_rate, spec.weight_decay
     if spec.optimizer == "adamw":
@@ -111,3 +97,10 @@ def _optimizer(parameters: list[torch.nn.Parameter], spec: TrainingSpec) -> torc
     if spec.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
     return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=spec.momentum)
+
+
+def _aligned(parameters: Mapping[str, torch.nn.Parameter], tensors: Tensors) -> list[torch.Tensor] | None:
+    """Return tensors in the order of the parameters, where these are; None of none."""
+    if not tensors:
+        return None
+    return [torch.from_numpy(tensors[name].copy()).to(parameter) for name, parameter in parameters.items()]

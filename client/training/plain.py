@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from melfed.client.training.inputs import Inputs, PixelInputs
-from melfed.client.training.optimizer import LocalOptimizer, Place
+from melfed.client.training.optimizer import Adjustment, LocalOptimizer
 from melfed.common.data.dataset import Images
 from melfed.common.errors import StudyError
 from melfed.common.model.classifier import Classifier
@@ -17,7 +17,7 @@ from melfed.common.model.dropout import seed_dropout
 from melfed.common.model.inference import Advance
 from melfed.common.seeds import seed_for
 from melfed.common.study.protocol import StudyProtocol
-from melfed.common.study.step_plan import planned_steps, stretch
+from melfed.common.study.step_plan import Place, planned_steps, stretch
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,14 @@ class TrainingResult:
 class Trainer:
     """A classifier, its optimiser, and the study's schedule, for one clinic (or one pooled data set)."""
 
-    def __init__(self, model: Classifier, study: StudyProtocol, device: torch.device) -> None:
+    def __init__(
+        self, model: Classifier, study: StudyProtocol, device: torch.device, adjustment: Adjustment | None = None
+    ) -> None:
         self.model = model
         self.study = study
         self.device = device
-        self.optimizer = LocalOptimizer([p for p in model.parameters() if p.requires_grad], study)
+        learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = LocalOptimizer(learning, study, adjustment)
 
     def train(
         self,

@@ -20,11 +20,12 @@ from melfed.client.privacy.gradients import Clipping, PrivateGradients
 from melfed.client.privacy.noise import NoiseSource, clipped_sum_std
 from melfed.client.privacy.sampling import poisson_sample, secure_generator
 from melfed.client.training.inputs import Inputs
-from melfed.client.training.optimizer import LocalOptimizer, Place
+from melfed.client.training.optimizer import Adjustment, LocalOptimizer
 from melfed.common.model.classifier import Classifier
 from melfed.common.model.dropout import seed_dropout
 from melfed.common.model.inference import Advance
 from melfed.common.study.protocol import PrivacySpec, StudyProtocol
+from melfed.common.study.step_plan import Place
 
 Indices = npt.NDArray[np.int64]
 
@@ -74,13 +75,20 @@ class UnitRows:
 class PrivateTrainer:
     """A classifier that learns from one clinic's patients under the study's privacy."""
 
-    def __init__(self, model: Classifier, study: StudyProtocol, privacy: PrivacySpec, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        study: StudyProtocol,
+        privacy: PrivacySpec,
+        device: torch.device,
+        adjustment: Adjustment | None = None,
+    ) -> None:
         self.model = model
         self.study = study
         self.privacy = privacy
         self.device = device
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = LocalOptimizer(list(self.parameters.values()), study)
+        self.optimizer = LocalOptimizer(self.parameters, study, adjustment)
         # Never from the study's seed: whoever knows the noise can take it away.
         self.noise, self.random = NoiseSource(), secure_generator()
 

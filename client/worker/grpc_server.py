@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from melfed.client.models.deliveries import Deliveries
 from melfed.client.rpc import codec as wire
 from melfed.client.rpc import worker_pb2 as pb
 from melfed.client.rpc.api import Received
@@ -20,7 +21,7 @@ from melfed.client.worker.disclosure import BusyError, Telling
 from melfed.client.worker.service import Receive, Service, read_sealed
 from melfed.client.worker.work_queue import BUSY, StoppingError
 from melfed.common.errors import CancelledError, MelfedError, ServiceError, StudyError
-from melfed.common.tensors import from_bytes
+from melfed.common.tensors import views
 
 NAME = "melfed.Worker"
 WAITING = 8
@@ -40,9 +41,13 @@ class Servicer(WorkerServicer):
     """Turns gRPC's calls into questions to the service, and errors into answers."""
 
     def __init__(
-        self, service: Service, metrics_sent: Callable[[int], None] | None = None, telling: Telling | None = None
+        self,
+        service: Service,
+        metrics_sent: Callable[[int], None] | None = None,
+        telling: Telling | None = None,
+        deliveries: Deliveries | None = None,
     ) -> None:
-        self._service, self._sent = service, metrics_sent
+        self._service, self._sent, self._deliveries = service, metrics_sent, deliveries
         self._telling = telling or Telling()
         self._places = threading.BoundedSemaphore(WAITING)
         self._mutex, self._held = threading.Lock(), 0
@@ -72,6 +77,22 @@ class Servicer(WorkerServicer):
     ) -> Iterator[pb.AnswerPart]:
         """Answer an evaluation."""
         return self._stream(self._service.evaluate, request_iterator, context)
+
+    def Deliver(  # noqa: N802
+        self, request_iterator: Iterator[pb.QuestionPart], context: grpc.ServicerContext
+    ) -> pb.DeliverReply:
+        """Keep a finished model, or say why not."""
+        question = pb.Question()
+        try:
+            if self._deliveries is None:
+                raise StudyError("this clinic keeps no models")
+            with self._place():
+                question = next(request_iterator, pb.QuestionPart()).question
+                with self._room(question.size):
+                    self._deliveries.take(question, lambda: _received(question, request_iterator))
+        except Exception as error:  # noqa: BLE001 (told apart there)
+            return pb.DeliverReply(failure=self._failure(error, question, context))
+        return pb.DeliverReply(clinic=self._service.clinic)
 
     def Cancel(self, request: pb.CancelRequest, _context: grpc.ServicerContext) -> pb.Cancelled:  # noqa: N802
         """Call work off."""
@@ -146,7 +167,7 @@ def _is_private(question: pb.Question) -> bool:
 
 def _received(question: pb.Question, questions: Iterator[pb.QuestionPart]) -> Mapping[str, Received]:
     try:
-        return from_bytes(wire.join(question.size, (part.tensors for part in questions)))
+        return views(wire.join(question.size, (part.tensors for part in questions)))
     except grpc.RpcError:
         raise CancelledError("the messenger left before its question was complete") from None
 

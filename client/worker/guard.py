@@ -17,6 +17,7 @@ from melfed.client.config.policy import ClinicPolicy, budget, check_study, check
 from melfed.client.data.clinic_data import ClinicData, fingerprint
 from melfed.client.ledger.key import ledger_key
 from melfed.client.ledger.ledger import Charge, Ledger, Witness
+from melfed.client.privacy.accounting import Mechanism
 from melfed.client.privacy.plan import PrivacyPlan, plan_of
 from melfed.client.worker.reply_store import ReplyStore, keep_newest, reply_key
 from melfed.common.errors import CancelledError, DeclinedError, StorageError
@@ -24,7 +25,7 @@ from melfed.common.study.protocol import StudyProtocol
 
 Received = Mapping[str, npt.NDArray[np.generic]]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
-Purpose = Literal["training", "moments", "evaluation"]
+Purpose = Literal["training", "moments", "evaluation", "subgroups", "baseline"]
 Counts = tuple[int, ...]
 _UNTOLD = (CancelledError, DeclinedError, StorageError)
 """What ends a computation for reasons that no patient has a part in: called off, forbidden, or the disk is full."""
@@ -151,7 +152,7 @@ class Guard:
             LedgerError: the ledger is damaged or of other data.
         """
         plan = self.plan
-        mechanism = {"training": plan.training, "moments": plan.moments, "evaluation": plan.evaluation}[purpose]
+        mechanism: Mechanism | None = getattr(plan, purpose)
         if mechanism is None:
             raise DeclinedError(f"study {self.study.name} has no {purpose} to pay for")
         privacy = plan.privacy
@@ -212,7 +213,7 @@ class Guard:
 
 
 def smallest_noise(study: StudyProtocol) -> float:
-    """Return the smallest σ that a study is run with, training and evaluation alike; 0 without privacy.
+    """Return the smallest σ that a study is run with, of whatever is released; 0 without privacy.
 
     Raises:
         StudyError: as `melfed.client.privacy.plan.plan_of`.
@@ -220,5 +221,5 @@ def smallest_noise(study: StudyProtocol) -> float:
     if study.privacy is None:
         return 0.0
     plan = plan_of(study)
-    released = (plan.training, plan.evaluation, plan.counts)
+    released = (plan.training, plan.moments, plan.evaluation, plan.subgroups, plan.counts)
     return min(mechanism.noise_multiplier for mechanism in released if mechanism is not None)

@@ -19,13 +19,14 @@ from melfed.client.approval.approvals import effective_policy
 from melfed.client.config.clinic import ClinicConfig
 from melfed.client.config.folders import account, prepare_worker
 from melfed.client.ledger.witness import Witness
+from melfed.client.models.deliveries import Deliveries
 from melfed.client.rpc.api import melfed_version
 from melfed.client.rpc.peer_credentials import Door, Refusals, check_path
 from melfed.client.worker.disclosure import Telling
 from melfed.client.worker.grpc_server import Servicer, WorkerServer
 from melfed.client.worker.outbox import Outbox
 from melfed.client.worker.prometheus import LOOPBACK, WorkerMetrics
-from melfed.client.worker.service import Service, StudyWorker
+from melfed.client.worker.service import Service, StudyWorker, read_sealed
 from melfed.common.audit.events import Event
 from melfed.common.audit.log import AuditLog
 from melfed.common.errors import LedgerError, PolicyError, ServiceError, StudyError
@@ -61,7 +62,7 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
     check_path(inner)
     users = _users(config)
     with only_one(config.worker_state / "worker.lock", "the clinic's worker is run"), contextlib.ExitStack() as stack:
-        device = _device(config)
+        device = device_of(config)
         audit, metrics = AuditLog(config.audit_log, "worker"), WorkerMetrics(budget=config.file.tell.budget)
         witness = Witness(config.ledger, audit)
         witness.begin()
@@ -80,7 +81,13 @@ def serve(config: ClinicConfig, stop: threading.Event, ready: Callable[[], None]
             _stamp(config),
         )
         server = WorkerServer(
-            Servicer(service, lambda sent: metrics.traffic(sent=sent), Telling(config.file.tell.budget)), inner
+            Servicer(
+                service,
+                lambda sent: metrics.traffic(sent=sent),
+                Telling(config.file.tell.budget),
+                Deliveries(config, lambda: effective_policy(config), read_sealed, audit),
+            ),
+            inner,
         )
 
         # Last of all, when the last question has been answered or written down.
@@ -114,7 +121,7 @@ def _users(config: ClinicConfig) -> set[int]:
     return {os.geteuid(), 0} | ({account(named).uid} if named else set())
 
 
-def _device(config: ClinicConfig) -> "torch.device":
+def device_of(config: ClinicConfig) -> "torch.device":
     """Return where to train, with torch loaded and its threads set. Raises PolicyError."""
     import torch
 
@@ -143,7 +150,15 @@ def _workers(config: ClinicConfig, device: "torch.device", witness: Witness) -> 
             raise StudyError("the study is of synthetic lesions: it is for simulation alone")
         protection = Protection(config.ledger, effective_policy(config), witness)
         data = clinic_data(config, study)
-        return ClinicWorker(data, study, config.weights_folder, device, protection=protection, tell=config.file.tell)
+        return ClinicWorker(
+            data,
+            study,
+            config.weights_folder,
+            device,
+            protection=protection,
+            tell=config.file.tell,
+            states=config.worker_state / "states",
+        )
 
     return worker
 

@@ -159,7 +159,7 @@ class Service:
         """Return the histograms of a model's scores; as `train`."""
 
         def evaluate(worker: StudyWorker, tensors: Mapping[str, Received]) -> Packed:
-            scored = worker.evaluate(tensors, question.digest, question.run)
+            scored = worker.evaluate(tensors, question.digest, question.run, question.round)
             return wire.pack_scored(scored, worker.account(), self.clinic)
 
         return self._answer("evaluate", question, receive, evaluate)
@@ -183,7 +183,7 @@ class Service:
                 raise StudyError(f"round {question.round}: study {study.name} has rounds 1 to {last}")
             policy = self._admit(study)
             tensors = receive()
-            moment = last + 1 if kind == "evaluate" else question.round
+            moment = max(question.round, last) + 1 if kind == "evaluate" else question.round
             key = reply_key(study.digest, question.run, moment, kind, tensors)
             work = Work(key, (study.digest, question.run), moment, question.flower_run)
             answer = self._stored(kind, key, policy)

@@ -1,8 +1,8 @@
 """The clinic's worker: the only part that reads images. It answers four questions and returns nothing else.
 
-describe: how many images there are, or in a private study units. train: a new model from a given one. summarise: in a
-study of one round, moments of the images' features. evaluate: histograms of scores. In a private study all of it goes
-by the clinic's policy and ledger (`melfed.client.worker.guard`), and what leaves is noised, or declared public by the
+describe: how many images there are, or in a private study units. train: a new model from a given one. summarise: where
+a head is solved, moments of the images' features. evaluate: histograms of scores. In a private study all of it goes by
+the clinic's policy and ledger (`melfed.client.worker.guard`), and what leaves is noised, or declared public by the
 study or the clinic.
 """
 
@@ -10,19 +10,18 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from melfed.client.approval.run_budget import terms_of
 from melfed.client.config.clinic import TellSection
 from melfed.client.config.policy import ClinicPolicy
 from melfed.client.data.clinic_data import PARTS, ClinicData
 from melfed.client.data.split import Part
 from melfed.client.privacy.noise import NoiseSource
 from melfed.client.privacy.noised_moments import SummarisedPart, noised_moments
-from melfed.client.privacy.noisy_evaluation import noised_histograms
 from melfed.client.privacy.plan import plan_of, privacy_of
 from melfed.client.privacy.units import privacy_units
 from melfed.client.rpc.api import (
@@ -35,31 +34,30 @@ from melfed.client.rpc.api import (
     melfed_version,
 )
 from melfed.client.training.feature_cache import FeatureCache, computed_features
-from melfed.client.training.inputs import CachedInputs, Indices, Inputs, PixelInputs, scores_of
+from melfed.client.training.inputs import Inputs, PixelInputs, Watched, scores_of, stored_inputs
+from melfed.client.training.kept_state import KeptState, require_state
+from melfed.client.training.local_round import LocalRound, told_as
+from melfed.client.training.optimizer import Adjustment
 from melfed.client.training.plain import Trainer
 from melfed.client.training.private import PrivateTrainer
 from melfed.client.worker.disclosure import Telling
+from melfed.client.worker.evaluation import EVALUATED, Evaluation, has_noise
 from melfed.client.worker.guard import Arrays, Guard, Protection, Request
 from melfed.client.worker.unit_counts import UnitCounts, declared, noised
-from melfed.common.compression import compressed
+from melfed.common.algorithms import algorithm_of
+from melfed.common.algorithms.algorithm import Begun
 from melfed.common.data.dataset import Images
+from melfed.common.data.origin import is_synthetic
 from melfed.common.data.records import LesionRecord
 from melfed.common.errors import MelfedError, StudyError
-from melfed.common.metrics.histogram import ScoreHistogram
-from melfed.common.metrics.noisy_histogram import NoisyHistogram
-from melfed.common.metrics.score_bins import MOST_BINS
-from melfed.common.metrics.score_edges import score_edges
-from melfed.common.model.classifier import Classifier, load_trainable, trainable_tensors
-from melfed.common.model.frozen_prefix import split
+from melfed.common.model.classifier import Classifier, load_trainable
 from melfed.common.model.inference import Advance, pick_device
 from melfed.common.moments.noisy_moments import NoisyMoments
-from melfed.common.seeds import seed_for
-from melfed.common.study.build import build_study_classifier
+from melfed.common.study.build import alone_start, build_study_classifier, local_start, shared_tensors
 from melfed.common.study.protocol import StudyProtocol, validates
+from melfed.common.study.step_plan import rate_sum
 from melfed.common.tensors import Tensors, group_of, in_group
 
-Evaluated = Literal["validation", "test"]
-EVALUATED: tuple[Evaluated, ...] = ("validation", "test")
 SUMMARISED_PARTS: tuple[SummarisedPart, ...] = ("train", "validation")
 
 
@@ -75,6 +73,7 @@ class ClinicWorker:
         on_progress: Advance | None = None,
         protection: Protection | None = None,
         tell: TellSection | None = None,
+        states: Path | None = None,
     ) -> None:
         """Make the worker of a clinic's data and a study.
 
@@ -86,6 +85,7 @@ class ClinicWorker:
             on_progress: called in training with the number of images (rows of images and views) so far.
             protection: ledger and policy; a private study needs them.
             tell: what `describe` says of the policy; None: nothing.
+            states: where is kept what some algorithms keep from round to round; None: such studies are refused.
 
         Raises:
             StudyError: the study is private, and there is no ledger.
@@ -97,11 +97,12 @@ class ClinicWorker:
         self.on_progress = on_progress
         self.checkpoint: Callable[[], None] | None = None
         """Called at every step and micro-batch: what it raises stops the work."""
-        self.tell = tell or TellSection(budget=False, approved=False)
+        self.tell = tell or TellSection(budget=False, approved=False, round_time=False)
         if study.privacy is not None and protection is None:
             raise StudyError(f"clinic {data.name}: a private study needs a ledger")
         self.guard = Guard(study, protection, data) if protection else None
         self.features = FeatureCache(data.cache / "features")
+        self.states = KeptState(states, study.digest) if states else None
         self._images: dict[Part, Images] = {}
 
     @property
@@ -135,7 +136,9 @@ class ClinicWorker:
         if run and self.guard is not None:
             self.guard.check_run(run)
         told, noise = self._counts(run) if run and counts else ({}, 0.0)
-        return Description(self.data.name, self.study.digest, told, melfed_version(), *self._told(), noise)
+        left, approved, minutes = self._told()
+        about = (melfed_version(), left, approved, noise, is_synthetic(self.data.root), minutes)
+        return Description(self.data.name, self.study.digest, told, *about)
 
     def _counts(self, run: str) -> tuple[dict[str, int], float]:
         """Return what a run is told of how many there are, and the noise on each number."""
@@ -164,14 +167,15 @@ class ClinicWorker:
         values = self.guard.counts(run, lambda: noised(records, privacy.unit, sigma, NoiseSource()))
         return UnitCounts(parts, values, sigma)
 
-    def _told(self) -> tuple[float | None, tuple[str, ...]]:
-        """Return the ε that is left, and what is approved, as far as the clinic tells."""
+    def _told(self) -> tuple[float | None, tuple[str, ...], int | None]:
+        """Return the ε that is left, what is approved, and a round's minutes, as far as the clinic tells."""
         policy = self.guard.protection.policy if self.guard else None
         if self.guard is None or policy is None:
-            return None, ()
+            return None, (), None
         left = self.guard.left() if self.tell.budget else None
         approved = (policy.studies,) if isinstance(policy.studies, str) else policy.studies
-        return left, approved if self.tell.approved else ()
+        minutes = terms_of(policy, self.study.digest).round_minutes if self.tell.round_time else None
+        return left, approved if self.tell.approved else (), minutes
 
     def train(self, tensors: Mapping[str, Received], round_number: int, digest: str, run: str = "") -> TrainReply:
         """Train one round from the global model.
@@ -191,27 +195,36 @@ class ClinicWorker:
         self._check()
         if self.study.federation.mode == "one_round":
             raise StudyError(f"study {self.study.name} is of one round: it asks for moments, and trains nothing here")
-        model = self._model(tensors, digest)
+        local = self._local(digest)
+        begun = local.begun(tensors, self._kept(run, round_number))
+        load_trainable(local.model, local.judged(begun))
         weight = self._weight(run)
         validation = None
         if validates(self.study, round_number - 1):
             request = Request(run, round_number - 1, tensors)
-            validation = self._evaluate(model, request, ("validation",))["validation"]
+            scores = functools.partial(self._scores, local.model)
+            validation = self._leaving().histograms(scores, request, ("validation",))["validation"]
         loss = None
         if self.study.privacy is None:
-            learnt, loss = self._learn(model, round_number)
+            learnt, loss = local.learn(begun, lambda adjustment: self._learn(local.model, round_number, adjustment))
         else:
-            learnt = self._learn_privately(model, Request(run, round_number, tensors), weight)
-        return TrainReply(self._told_as(learnt, tensors, round_number), weight, loss, validation, self._account())
+            learnt = self._learn_privately(local, begun, Request(run, round_number, tensors), weight)
+        if local.keeps:
+            kept = local.kept(begun, learnt, rate_sum(self.study, weight, round_number))
+            require_state(self.states, self.study).keep(run, round_number, kept)
+        sent = told_as(self.study, self.data.name, local.sent(begun, learnt), begun.model, round_number)
+        return TrainReply(sent, weight, loss, validation, self._account())
 
-    def _told_as(self, learnt: Tensors, model: Mapping[str, Received], round_number: int) -> Arrays:
-        """Return the clinic's tensors as the study has them travel."""
-        kind = self.study.federation.compression
-        if kind == "none":
-            return learnt
-        began = {name: np.asarray(tensor, np.float32) for name, tensor in model.items()}
-        seed = seed_for(self.study.seed_of("training"), "compression", self.data.name, round_number)
-        return compressed(learnt, began, kind, seed)
+    def _local(self, digest: str) -> LocalRound:
+        """Return the clinic's part of rounds. Raises StudyError where another study is meant."""
+        starts = (start(self.study, self.weights_dir) for start in (local_start, alone_start))
+        return LocalRound(self.study, self._same(digest), *starts)
+
+    def _kept(self, run: str, round_number: int) -> Tensors:
+        """Return what the clinic kept for a round."""
+        if not algorithm_of(self.study.federation.algorithm).keeps and not self.study.evaluation.local_baseline:
+            return {}
+        return require_state(self.states, self.study).before(run, round_number)
 
     def _weight(self, run: str) -> int:
         """Return the clinic's weight in the mean, at least 1: training images, or units as the run is told them."""
@@ -223,17 +236,17 @@ class ClinicWorker:
         """Return the noised moments of the features of training and validation part: once a run, and those for ever.
 
         Raises:
-            StudyError: another study is meant, or one that trains in rounds.
+            StudyError: another study is meant, or one that asks for no moments.
             DeclinedError, LedgerError: as `train`.
         """
         self._check()
-        if self.study.federation.mode != "one_round":
+        if not self.study.federation.asks_for_moments:
             raise StudyError(f"study {self.study.name} trains in rounds: it asks for no moments")
         assert self.guard is not None  # noqa: S101 (such a study is private)
         model, plan = self._same(digest), plan_of(self.study)
 
         def compute() -> Arrays:
-            assert plan.moments is not None  # noqa: S101 (it is of one round)
+            assert plan.moments is not None  # noqa: S101 (it asks for moments)
             features = {part: self._features(model, part) for part in SUMMARISED_PARTS}
             parts = {part: (features[part], self.images(part).targets, self._units(part)) for part in SUMMARISED_PARTS}
             noised = noised_moments(parts, plan.moments.noise_multiplier, NoiseSource())
@@ -243,20 +256,53 @@ class ClinicWorker:
         return {part: NoisyMoments.from_arrays(group_of(part, arrays)) for part in SUMMARISED_PARTS}
 
     def _features(self, model: Classifier, part: Part) -> npt.NDArray[np.float32]:
-        """Return what the head sees of each image, shape (n, neck)."""
+        """Return what the head sees of each image, shape (n, features): the neck's, and after them the metadata's."""
         # Also where there is no image: work that is called off ends without any patient too.
         self._step()
         images, size = self.images(part), self.study.data.image_size
         if not len(images):
-            return np.zeros((0, self.study.model.neck or 0), np.float32)
+            return np.zeros((0, self.study.head_features), np.float32)
         stored = self.features.features(model, images, size, self.device, on_progress=lambda _done, _all: self._step())
-        return computed_features(model, images, size, self.device) if stored is None else stored[:, 0]
+        found = computed_features(model, images, size, self.device) if stored is None else stored[:, 0]
+        if model.metadata is None:
+            return found
+        with torch.inference_mode():
+            encoded = model.metadata(torch.from_numpy(images.metadata).to(self.device)).cpu().numpy()
+        return np.concatenate([found, encoded], axis=1)
 
-    def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "") -> Scored:
-        """Return the histograms of the model's scores on validation and test part. Raises as `train` does."""
+    def evaluate(self, tensors: Mapping[str, Received], digest: str, run: str = "", round_number: int = 0) -> Scored:
+        """Return the histograms of the model's scores on validation and test part.
+
+        Args:
+            tensors: the model's trainable tensors.
+            digest: of the study that the caller means.
+            run: identity of the run, for the ledger.
+            round_number: one after the last round is the second final evaluation of a study that stops early; up to
+                that it is the first.
+
+        Raises:
+            StudyError: there is no such evaluation; and as `train` does.
+        """
         self._check()
-        model = self._model(tensors, digest)
-        return self._evaluate(model, Request(run, self.study.federation.rounds, tensors), EVALUATED)
+        local = self._local(digest)
+        last, again = self.study.federation.rounds, self.study.federation.stop is not None
+        number = max(round_number, last)
+        if number > last + again:
+            raise StudyError(f"study {self.study.name} has no evaluation after round {number}")
+        begun = local.begun(tensors, self._kept(run, number + 1), trains=False)
+        load_trainable(local.model, local.judged(begun))
+        # Once a part, whatever asks for them; and not before something was paid for.
+        scores = functools.cache(functools.partial(self._scores, local.model))
+        request = Request(run, number, tensors)
+        leaving = self._leaving()
+        scored = leaving.histograms(scores, request, EVALUATED) | leaving.by_subgroup(scores, request)
+        if self.study.evaluation.local_baseline:
+            load_trainable(local.model, local.alone(begun))
+            scored |= leaving.of_own_model(functools.partial(self._scores, local.model), request)
+        return scored
+
+    def _leaving(self) -> Evaluation:
+        return Evaluation(self.study, self.guard, self.images)
 
     def account(self) -> PrivacyAccount | None:
         """Return what the ledger says; None without privacy. Raises LedgerError."""
@@ -285,24 +331,23 @@ class ClinicWorker:
         self._step()
         if self.guard is not None:
             model = shared_classifier(self.study, self.weights_dir, self.device)
-            self.guard.check([name for name, p in model.named_parameters() if p.requires_grad])
+            self.guard.check(list(shared_tensors(self.study, model)))
 
     def _units(self, part: Part) -> list[str]:
         return privacy_units(self.images(part).records, privacy_of(self.study).unit)
 
-    def _learn(self, model: Classifier, round_number: int) -> tuple[Tensors, float]:
+    def _learn(self, model: Classifier, round_number: int, adjustment: Adjustment) -> float:
         inputs = None if self.study.training.augment else self._cached(model, "train", 1)
-        trainer = Trainer(model, self.study, self.device)
-        result = trainer.train(self.images("train"), self.data.name, round_number, self._progress, inputs)
-        return trainable_tensors(model), result.loss
+        trainer = Trainer(model, self.study, self.device, adjustment)
+        return trainer.train(self.images("train"), self.data.name, round_number, self._progress, inputs).loss
 
-    def _learn_privately(self, model: Classifier, request: Request, expected_units: int) -> Tensors:
+    def _learn_privately(self, local: LocalRound, begun: Begun, request: Request, expected_units: int) -> Tensors:
         assert self.guard is not None  # noqa: S101 (seen to when the worker was made)
-        privacy, plan = privacy_of(self.study), plan_of(self.study)
+        privacy, plan, model = privacy_of(self.study), plan_of(self.study), local.model
 
-        def compute() -> Arrays:
+        def train(adjustment: Adjustment) -> None:
             images, units = self.images("train"), self._units("train")
-            PrivateTrainer(model, self.study, privacy, self.device).train(
+            PrivateTrainer(model, self.study, privacy, self.device, adjustment).train(
                 self._cached(model, "train", privacy.views) or self._pixels(model),
                 images.targets,
                 units,
@@ -311,9 +356,8 @@ class ClinicWorker:
                 round_number=request.round,
                 on_progress=self._progress,
             )
-            return trainable_tensors(model)
 
-        learnt = self.guard.pay("training", request, compute)
+        learnt = self.guard.pay("training", request, lambda: local.learn(begun, train)[0])
         return {name: np.asarray(tensor, np.float32) for name, tensor in learnt.items()}
 
     def _pixels(self, model: Classifier) -> Inputs:
@@ -326,49 +370,19 @@ class ClinicWorker:
 
     def _cached(self, model: Classifier, part: Part, views: int) -> Inputs | None:
         """Return stored outputs of the frozen prefix; None where everything learns."""
-        parts = split(model)
-        if parts is None:
-            return None
         images = self.images(part)
-        size = self.study.data.image_size
-        features = self.features.features(
-            model, images, size, self.device, views=views, on_progress=lambda _done, _all: self._step()
+        return stored_inputs(
+            self.features, model, images, self.study, self.device, views=views, on_progress=lambda _d, _a: self._step()
         )
-        if features is None:
-            return None
-        return CachedInputs(parts, features, images, self.study.model.metadata, self.device)
-
-    def _evaluate(self, model: Classifier, request: Request, parts: tuple[Evaluated, ...]) -> Scored:
-        """Return histograms of scores as the study lets them leave."""
-        privacy = self.study.privacy
-        if privacy is None or privacy.evaluation == "public":
-            return {part: self._exact(model, part) for part in parts}
-        assert self.guard is not None  # noqa: S101 (seen to when the worker was made)
-        plan, edges = plan_of(self.study), score_edges(request.tensors, self.study.model.neck)
-
-        def compute() -> Arrays:
-            assert plan.evaluation is not None  # noqa: S101 (its evaluation is noised)
-            # What is no number counts as undecided: to fail on it would tell something about a patient, without noise.
-            scores = {part: np.nan_to_num(self._scores(model, part), nan=0.0) for part in parts}
-            scored = {part: (scores[part], self.images(part).targets, self._units(part)) for part in parts}
-            noised = noised_histograms(scored, plan.evaluation.noise_multiplier, NoiseSource(), edges)
-            return {k: a for part, h in noised.items() for k, a in in_group(part, h.to_arrays()).items()}
-
-        arrays = self.guard.pay("evaluation", request, compute)
-        return {part: NoisyHistogram.from_arrays(group_of(part, arrays)) for part in parts}
-
-    def _exact(self, model: Classifier, part: Part) -> ScoreHistogram:
-        images, policy = self.images(part), self.guard.protection.policy if self.guard else None
-        most = policy.score_bins if policy else MOST_BINS
-        return ScoreHistogram.from_scores(self._scores(model, part), images.targets, images.groups, most)
 
     def _scores(self, model: Classifier, part: Part) -> npt.NDArray[np.float64]:
         # Also where there is no image: work that is called off ends without any patient too.
         self._step()
-        images, size = self.images(part), self.study.data.image_size
+        images, size, noised = self.images(part), self.study.data.image_size, has_noise(self.study)
         inputs = self._cached(model, part, 1) or PixelInputs(model, images, size, None, self.device)
-        noised = self.study.privacy is not None and self.study.privacy.evaluation == "noised"
-        return scores_of(model, _Watched(inputs, self._step), len(images), one_shape=noised)
+        scores = scores_of(model, Watched(inputs, self._step), len(images), one_shape=noised)
+        # What is no number counts as undecided: to fail on it would tell something about a patient, without noise.
+        return np.nan_to_num(scores, nan=0.0) if noised else scores
 
     def _progress(self, images: int) -> None:
         self._step()
@@ -386,29 +400,11 @@ class ClinicWorker:
         evaluation = plan.evaluation.noise_multiplier if plan.evaluation else None
         return PrivacyAccount(spent, head, plan.training.noise_multiplier, evaluation)
 
-    def _model(self, tensors: Mapping[str, Received], digest: str) -> Classifier:
-        model = self._same(digest)
-        load_trainable(model, tensors)
-        return model
-
     def _same(self, digest: str) -> Classifier:
         """Return the study's network, with whatever it was last given. Raises StudyError where another is meant."""
         if digest != self.study.digest:
             raise StudyError(f"clinic {self.data.name} holds study {self.study.digest[:12]}, not {digest[:12]}")
         return shared_classifier(self.study, self.weights_dir, self.device)
-
-
-class _Watched:
-    """Inputs that look before each micro-batch whether the work goes on."""
-
-    def __init__(self, inputs: Inputs, step: Callable[[], None]) -> None:
-        self.inputs, self.step = inputs, step
-        self.micro_batch, self.views = inputs.micro_batch, inputs.views
-
-    def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:
-        """Return logits, shape (k,)."""
-        self.step()
-        return self.inputs.logits(images, views)
 
 
 @functools.lru_cache(maxsize=2)

@@ -42,7 +42,11 @@ class Event(Enum):
     )
     WORKER_STOPPED = EventInfo(1002, "worker-stopped", "info", "The worker ends.", ("reason",))
     STUDY_APPROVED = EventInfo(
-        1003, "study-approved", "info", "The clinic has approved a study.", ("study", "digest", "by", "runs", "epsilon")
+        1003,
+        "study-approved",
+        "info",
+        "The clinic has approved a study.",
+        ("study", "digest", "by", "runs", "epsilon", "round_minutes"),
     )
     APPROVAL_REVOKED = EventInfo(
         1004,
@@ -137,6 +141,23 @@ class Event(Enum):
         "warning",
         "The moments that a run was given are deleted here; what they cost stays in the ledger.",
         ("run", "by"),
+    )
+    MODEL_TAKEN = EventInfo(
+        1021,
+        "model-taken",
+        "info",
+        "The coordinator sent a finished model; its signature is right, and it is kept here.",
+        ("study", "digest", "run", "flower_run", "model"),
+    )
+    MODEL_REFUSED = EventInfo(
+        1022,
+        "model-refused",
+        "warning",
+        "A finished model came that is not kept: the policy takes none, or it is not what was signed.",
+        ("study", "digest", "run", "flower_run", "reason", "error"),
+    )
+    MODEL_REMOVED = EventInfo(
+        1023, "model-removed", "info", "A model was deleted here by the clinic.", ("digest", "run", "model", "by")
     )
 
     SERVER_STARTED = EventInfo(
@@ -240,6 +261,24 @@ class Event(Enum):
         "warning",
         "A clinic was taken out of a run of one round: its release is deleted, and the head is that of the others.",
         ("run", "clinic", "by"),
+    )
+    MODEL_DELIVERED = EventInfo(
+        2023, "model-delivered", "info", "A clinic has taken a run's finished model.", ("run", "clinic", "digest")
+    )
+    MODEL_NOT_DELIVERED = EventInfo(
+        2024,
+        "model-not-delivered",
+        "warning",
+        "A clinic has not taken a run's finished model: it is away, or declines.",
+        ("run", "clinic", "digest", "reason"),
+    )
+
+    KEY_USED_TWICE = EventInfo(
+        2022,
+        "key-used-twice",
+        "warning",
+        "Two processes use a clinic's key at a time: somebody may hold a copy of its kit.",
+        ("clinic", "address", "other", "how"),
     )
 
     @property

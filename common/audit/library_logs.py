@@ -4,17 +4,12 @@ import logging
 
 from melfed.common.audit.log import configure_logging
 
-_NOTHING_NEW = ("alembic", "httpcore", "httpx", "uvicorn", "uvicorn.access", "uvicorn.error")
-"""What writes a line for each request, each step of a start, or each table of a database that it makes."""
-
 _EACH_TIME = ("EXPERIMENTAL: SuperExec authentication is experimental",)
 """How lines begin that Flower writes at every start, and that nobody can act on."""
 
 
 def log_plainly(level: int = logging.INFO) -> None:
     """Log to standard error, Flower's lines in the same form as melfed's; call it after Flower was imported.
-
-    Libraries that tell of every step are heard from WARNING on.
 
     Args:
         level: of Flower's lines.
@@ -30,8 +25,6 @@ def log_plainly(level: int = logging.INFO) -> None:
     # What uvicorn configures where nobody says otherwise, as Flower's SuperNode does not: lines without a time.
     LOGGING_CONFIG.clear()
     LOGGING_CONFIG.update({"version": 1, "disable_existing_loggers": False})
-    for name in _NOTHING_NEW:
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _tells_something(record: logging.LogRecord) -> bool:

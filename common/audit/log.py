@@ -53,6 +53,9 @@ LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERR
 PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 """Lowest level and what syslog calls it."""
 
+_NOTHING_NEW = ("alembic", "httpcore", "httpx", "uvicorn", "uvicorn.access", "uvicorn.error")
+"""What writes a line for each request, each step of a start, or each table of a database that it makes."""
+
 Value = str | int | float | bool | None | list[str]
 Row = dict[str, Value]
 
@@ -227,10 +230,13 @@ def configure_logging(stream: TextIO | None = None, level: int = logging.INFO) -
     """Send all of this process's logs to one stream (None: stderr) in place of where they went before.
 
     Each line has its time in UTC; or, where the stream is the system's journal, which adds that itself, its priority.
+    Libraries that tell of every step are heard from WARNING on, also of the steps of their import that come after this.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_JournalLines() if _is_journal(handler.stream) else _PlainLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _NOTHING_NEW:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _PlainLines(logging.Formatter):

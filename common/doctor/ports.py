@@ -69,10 +69,11 @@ def _has(process: psutil.Process, configuration: Path) -> bool:
         # Program, or interpreter with program or -m module: later arguments may be anything.
         if not any(Path(argument).name.startswith(PROGRAMS) for argument in command[:5]):
             return False
-        named = [argument.partition("=")[2] or argument for argument in command if argument.endswith(".yaml")]
-        # Commands take the configuration of the current folder where none is named.
-        paths = [Path(process.cwd()) / name for name in named or [configuration.name]]
-        return configuration.resolve() in [path.resolve() for path in paths]
+        paths = [Path(process.cwd()) / (each.partition("=")[2] or each) for each in command]
+        named = [path for path in paths if path.suffix == ".yaml"]
+        # A kit's folder stands for the configuration in it, and the current folder's is taken where none is named.
+        kits = [path / configuration.name for path in (*paths, Path(process.cwd()))]
+        return configuration.resolve() in [path.resolve() for path in named or kits]
     return False
 
 

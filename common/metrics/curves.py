@@ -63,7 +63,7 @@ def pr_curve(h: ScoreHistogram) -> PrecisionRecallCurve:
     tp, called = tp[called > 0], called[called > 0]
     keep = _thinned(tp / tp[-1], tp / called)
     precision = tp[keep] / called[keep]
-    return PrecisionRecallCurve(tp[keep] / tp[-1], precision, *wilson(precision, called[keep] * _shrinkage(h)))
+    return PrecisionRecallCurve(tp[keep] / tp[-1], precision, *wilson(precision, called[keep] * shrinkage(h)))
 
 
 def calibration_curve(h: ScoreHistogram) -> CalibrationCurve:
@@ -71,7 +71,7 @@ def calibration_curve(h: ScoreHistogram) -> CalibrationCurve:
     filled = h.calibration_counts > 0
     counts = h.calibration_counts[filled].astype(np.float64)
     observed = h.calibration_positives[filled] / counts
-    low, high = wilson(observed, counts * _shrinkage(h))
+    low, high = wilson(observed, counts * shrinkage(h))
     return CalibrationCurve(h.calibration_sums[filled] * UNIT / counts, observed, low, high, counts)
 
 
@@ -84,7 +84,7 @@ def _cumulative(h: ScoreHistogram) -> tuple[FloatArray, FloatArray]:
     return tp, fp
 
 
-def _shrinkage(h: ScoreHistogram) -> float:
+def shrinkage(h: ScoreHistogram) -> float:
     """Independent images per image where both classes mix: that of the more clustered class."""
     totals = (h.negatives.sum(), h.positives.sum())
     return min((size / total for size, total in zip(h.effective_sizes, totals, strict=True) if total), default=1.0)

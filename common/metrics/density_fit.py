@@ -14,7 +14,7 @@ import numpy as np
 
 from melfed.common.metrics.intervals import FloatArray
 
-_SMOOTHNESS = tuple(10.0**power for power in (6.0, 4.5, 3.0, 1.5, 0.0))
+SMOOTHNESS = tuple(10.0**power for power in (6.0, 4.5, 3.0, 1.5, 0.0))
 """Weights of the squared third differences that are tried, from the smoothest."""
 _RIDGE = 1e-8
 """Weight of the squares of the logarithms: no density feels it, but every matrix has an inverse by it."""
@@ -70,18 +70,21 @@ class _Grid:
         return cls(middle, width, _roughness(middle))
 
 
-def fit_density(counts: FloatArray, noise: FloatArray, edges: FloatArray) -> Density:
+def fit_density(
+    counts: FloatArray, noise: FloatArray, edges: FloatArray, smoothness: tuple[float, ...] = SMOOTHNESS
+) -> Density:
     """Fit a smooth density.
 
     Args:
         counts: noisy counts by bin, shape (bins,), with a clearly positive sum.
         noise: covariance of their noise, shape (bins, bins).
         edges: of the bins, ascending logits, shape (bins - 1,).
+        smoothness: weights of the squared third differences that are tried, from the smoothest.
     """
     grid = _Grid.of(edges)
     start, best = _normal(counts, noise, grid), None
-    for smoothness in _SMOOTHNESS:
-        found = _fit(counts, noise, edges, grid, smoothness, start)
+    for weight in smoothness:
+        found = _fit(counts, noise, edges, grid, weight, start)
         if best is not None and found.evidence < best.evidence:
             break
         best, start = found, found.log_counts

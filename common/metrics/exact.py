@@ -313,7 +313,7 @@ def scored_metrics(
     closed = histogram_metrics(ScoreHistogram.from_scores(x, y, groups, most=max(2, len(x))))
     if closed.auroc.value is None:
         return closed
-    ranked = _Ranked.of(x, y, group)
+    ranked = RankedScores.of(x, y, group)
     values = ranked.metrics(np.ones((1, closed.patients)))[0]
     carriers = min(len(np.unique(group[y])), len(np.unique(group[~y])))
     trusted = carriers * np.minimum(values, 1 - values) >= BOOTSTRAP_SUCCESSES
@@ -339,7 +339,7 @@ _INTERVALS = (
 
 
 @dataclass(frozen=True)
-class _Ranked:
+class RankedScores:
     """Logits sorted once, highest first, so that every replicate is weighted cumulative sums.
 
     With M melanomas and N others: ``tie_end[i]`` is the last melanoma tied with melanoma i; ``above[i]`` and
@@ -356,7 +356,7 @@ class _Ranked:
     negatives_called: int
 
     @classmethod
-    def of(cls, x: FloatArray, y: npt.NDArray[np.bool_], group: IntArray) -> "_Ranked":
+    def of(cls, x: FloatArray, y: npt.NDArray[np.bool_], group: IntArray) -> "RankedScores":
         order = np.argsort(-x, kind="stable")
         x, y, group = x[order], y[order], group[order]
         scores, others = x[y], x[~y]
@@ -400,7 +400,7 @@ class _Ranked:
         return float(sigmoid(enough[-1])) if enough.size else None
 
 
-def _bootstrap(ranked: _Ranked, groups: int, replicates: int, seed: int) -> FloatArray:
+def _bootstrap(ranked: RankedScores, groups: int, replicates: int, seed: int) -> FloatArray:
     """2.5 % and 97.5 % quantiles, shape (2, 5)."""
     rng = np.random.default_rng(seed)
     chunk = max(1, CHUNK_ENTRIES // (len(ranked.positive_group) + len(ranked.negative_group)))

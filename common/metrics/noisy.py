@@ -15,13 +15,14 @@ Near 0 and 1 the delta method gives no width; there the closed-form limits of ex
 (`melfed.common.metrics.intervals`) hold.
 
 A metric is undefined (None) where the total of either class is not above three standard deviations of its noise, or
-below one unit. Brier score and calibration error are not measured. A noised evaluation set counts every unit once,
-so what it gives as its images and patients is its units, and as its melanomas those units that have one.
+below one unit. Brier score and calibration are in `melfed.common.metrics.calibration`. A noised evaluation set counts
+every unit once, so what it gives as its images and patients is its units, and as its melanomas those units that have
+one.
 """
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -66,6 +67,18 @@ def metrics_of(h: Histogram) -> EvaluationMetrics:
     return noisy_metrics(h) if isinstance(h, NoisyHistogram) else histogram_metrics(h)
 
 
+def share_called(h: Histogram) -> float | None:
+    """Return the share of all images (or units) that score 0.5 or more; None where nobody knows."""
+    if isinstance(h, NoisyHistogram):
+        found = densities(h)
+        if found is None:
+            return None
+        units = found[0].counts + found[1].counts
+        return float(units[_called(found[0].edges) :].sum() / units.sum())
+    counts = h.positives + h.negatives
+    return float(counts[h.low >= 0].sum() / counts.sum()) if counts.any() else None
+
+
 def roc_of(h: Histogram) -> RocCurve:
     """ROC curve of a histogram of either kind."""
     return noisy_roc_curve(h) if isinstance(h, NoisyHistogram) else roc_curve(h)
@@ -83,6 +96,7 @@ def units_needed(noise_multiplier: float, sets: int) -> int:
     return max(1, math.ceil(SURE * math.sqrt(sets * float(one.noise("positives").sum()))))
 
 
+@lru_cache(maxsize=8)  # one histogram has many metrics; it is the same one as long as it is the same object
 def densities(h: NoisyHistogram) -> Densities | None:
     """Fitted densities of negatives and positives over the score bins, or None where the noise hides a class."""
     totals = [(float(h.counts(name).sum()), float(h.noise(name).sum()) ** 0.5) for name in ("negatives", "positives")]
@@ -111,8 +125,8 @@ def noisy_metrics(h: NoisyHistogram) -> EvaluationMetrics:
         called = _called(edges)
         five = partial(_five, called=called)
         values = five(negatives, positives)
-        low, high = _widened(
-            values, _deviations(five, found), _sampling(values, negatives, positives, called), _binning(found)
+        low, high = widened(
+            values, deviations(five, found), _sampling(values, negatives, positives, called), _binning(found)
         )
         fields |= {name: _interval(*limits) for name, *limits in zip(_NAMES, values, low, high, strict=True)}
         for rate in _RATES:
@@ -131,8 +145,8 @@ def noisy_roc_curve(h: NoisyHistogram) -> RocCurve:
         return RocCurve(*[np.zeros(0)] * 4)
     negatives, positives = (density.counts for density in found)
     value = _shares(positives)
-    deviation = _deviations(lambda _, p: _shares(p), found)
-    return RocCurve(_shares(negatives), value, *_widened(value, deviation, wilson(value, positives.sum())))
+    deviation = deviations(lambda _, p: _shares(p), found)
+    return RocCurve(_shares(negatives), value, *widened(value, deviation, wilson(value, positives.sum())))
 
 
 def noisy_pr_curve(h: NoisyHistogram) -> PrecisionRecallCurve:
@@ -146,7 +160,7 @@ def noisy_pr_curve(h: NoisyHistogram) -> PrecisionRecallCurve:
     negatives, positives = (density.counts for density in found)
     value = _precisions(negatives, positives)
     sampling = wilson(value, np.cumsum((negatives + positives)[::-1]))
-    band = _widened(value, _deviations(_precisions, found), sampling)
+    band = widened(value, deviations(_precisions, found), sampling)
     return PrecisionRecallCurve(_shares(positives)[1:], value, *band)
 
 
@@ -161,7 +175,7 @@ def _interval(value: float, low: float, high: float) -> Interval:
     return proportion_interval(min(1.0, max(0.0, float(value))), float(low), float(high))
 
 
-def _widened(
+def widened(
     values: FloatArray, deviations: FloatArray, sampling: Limits, binning: float = 0.0
 ) -> tuple[FloatArray, FloatArray]:
     """Limits on the logit scale, the binning's reach beside that of the deviations; at least those of exact counts."""
@@ -205,7 +219,7 @@ def _binning(found: Densities) -> float:
     return float(negatives @ positives) / 2
 
 
-def _deviations(measure: Measure, found: Densities) -> FloatArray:
+def deviations(measure: Measure, found: Densities) -> FloatArray:
     """Standard deviations of what `measure` makes of the two densities, by the delta method."""
     counts = [density.counts for density in found]
     variance = np.zeros(1)
@@ -220,8 +234,8 @@ def _deviations(measure: Measure, found: Densities) -> FloatArray:
             for precision in (density.precision, density.exact_precision)
         )
         variance = variance + exact + GUESS * np.maximum(whole - exact, 0.0)
-    deviations: FloatArray = np.sqrt(variance)
-    return deviations
+    found_deviations: FloatArray = np.sqrt(variance)
+    return found_deviations
 
 
 def _nudged(density: Density, sign: int) -> FloatArray:

@@ -26,6 +26,7 @@ from melfed.common.metrics.histogram import MAX_IMAGES, Counted, ScoreHistogram,
 from melfed.common.metrics.intervals import FloatArray
 from melfed.common.metrics.score_bins import LARGEST, IntArray
 from melfed.common.metrics.score_edges import SCORE_BINS
+from melfed.common.tensors import group_of
 
 OLD_EDGES: FloatArray = np.arange(-47, 48) / 6
 """Of histograms of 0.1: logits, the same for all models."""
@@ -202,6 +203,16 @@ def histogram_from_arrays(arrays: Mapping[str, npt.NDArray[np.generic]]) -> Hist
         DataError: they are neither kind of histogram.
     """
     return (NoisyHistogram if "noise_variance" in arrays else ScoreHistogram).from_arrays(arrays)
+
+
+def histograms_from_arrays(arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Histogram]:
+    """Return histograms by cell from arrays named `CELL/ARRAY`, where a cell is named `ATTRIBUTE/NUMBER`.
+
+    Raises:
+        DataError: one is no histogram.
+    """
+    cells = dict.fromkeys(name.rpartition("/")[0] for name in arrays)
+    return {cell: histogram_from_arrays(group_of(cell, arrays)) for cell in cells}
 
 
 def histogram_from_lists(lists: Mapping[str, Sequence[float]]) -> Histogram:

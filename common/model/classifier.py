@@ -21,6 +21,7 @@ from melfed.common.model.norms import (
     group_norm,
     norm_parameters,
     replace_batch_norms,
+    require_patients_apart,
 )
 from melfed.common.tensors import Tensors, check_tensors
 
@@ -88,7 +89,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.trunk = trunk
-        self.neck = Neck(*tap_modules(trunk), neck) if neck else None
+        self.neck = Neck(*tap_modules(trunk, backbone_spec(backbone).size), neck) if neck else None
         # A small head is what a neck is for: no perceptron beside it.
         self.metadata = (ScaledMetadata() if neck else _metadata_branch()) if metadata else None
         self.dropout = nn.Dropout(dropout)
@@ -196,6 +197,24 @@ def build_trunk(backbone: str, *, pretrained: bool) -> nn.Module:
     return trunk
 
 
+def _blank_trunk(backbone: str, *, pretrained: bool) -> nn.Module:
+    """Return a backbone whose parameters hold anything. No random values are drawn first: that takes seconds for VGG.
+
+    Models of timm are the exception: some keep tensors that no file of weights has, and make them with the others.
+    """
+    if backbone_spec(backbone).timm is not None:
+        with _seeded(0):
+            return build_trunk(backbone, pretrained=pretrained)
+    with torch.device("meta"):
+        trunk = build_trunk(backbone, pretrained=pretrained)
+    return trunk.to_empty(device="cpu")
+
+
+def _replace_batch_norms(trunk: nn.Module, backbone: str, *, pretrained: bool) -> None:
+    replace_batch_norms(trunk, FrozenStatisticsNorm if pretrained else group_norm)
+    require_patients_apart(trunk, backbone)
+
+
 def build_classifier(model: ModelChoices, *, seed: int, state: Mapping[str, Tensor] | None) -> Classifier:
     """Build a study's network on the CPU; the same seed gives the same network, and no global generator is touched.
 
@@ -221,7 +240,7 @@ def build_classifier(model: ModelChoices, *, seed: int, state: Mapping[str, Tens
     with _seeded(seed):
         if state is None:
             trunk = build_trunk(model.backbone, pretrained=False)
-            replace_batch_norms(trunk, group_norm)
+            _replace_batch_norms(trunk, model.backbone, pretrained=False)
         else:
             trunk = _pretrained_trunk(model.backbone, state)
         rate = model.dropout_rate
@@ -244,18 +263,32 @@ def saved_classifier(model: ModelChoices, tensors: Mapping[str, Tensor]) -> Clas
         StudyError: there is no such backbone.
         WeightsError: the tensors are of another network.
     """
-    with torch.device("meta"):
-        trunk = build_trunk(model.backbone, pretrained=model.pretrained)
-        replace_batch_norms(trunk, FrozenStatisticsNorm if model.pretrained else group_norm)
+    trunk = _blank_trunk(model.backbone, pretrained=model.pretrained)
+    _replace_batch_norms(trunk, model.backbone, pretrained=model.pretrained)
+    with _seeded(0):  # what it begins with is overwritten
         rate = model.dropout_rate
         classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=rate, neck=model.neck)
-    classifier.to_empty(device="cpu")
     own = classifier.state_dict()
     if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in tensors.items()}:
         raise WeightsError(f"{model.backbone}: the saved tensors are of another network")
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(tensors[name])
+    set_trainable(classifier, model.train)
+    return classifier
+
+
+def outline(model: ModelChoices) -> Classifier:
+    """Return a study's network without its values, which takes no memory (torch's device `meta`).
+
+    Raises:
+        StudyError: there is no such backbone.
+    """
+    with torch.device("meta"):
+        trunk = build_trunk(model.backbone, pretrained=model.pretrained)
+        _replace_batch_norms(trunk, model.backbone, pretrained=model.pretrained)
+        rate = model.dropout_rate
+        classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=rate, neck=model.neck)
     set_trainable(classifier, model.train)
     return classifier
 
@@ -275,10 +308,8 @@ def warm_classifier(model: ModelChoices, *, seed: int, tensors: Mapping[str, Ten
         StudyError: there is no such backbone.
         WeightsError: the other network's trunk is not this one's.
     """
-    with torch.device("meta"):
-        trunk = build_trunk(model.backbone, pretrained=model.pretrained)
-        replace_batch_norms(trunk, FrozenStatisticsNorm if model.pretrained else group_norm)
-    trunk.to_empty(device="cpu")
+    trunk = _blank_trunk(model.backbone, pretrained=model.pretrained)
+    _replace_batch_norms(trunk, model.backbone, pretrained=model.pretrained)
     with _seeded(seed):
         rate = model.dropout_rate
         classifier = Classifier(model.backbone, trunk, metadata=model.metadata, dropout=rate, neck=model.neck)
@@ -347,17 +378,15 @@ def _metadata_branch() -> nn.Module:
 
 
 def _pretrained_trunk(backbone: str, state: Mapping[str, Tensor]) -> nn.Module:
-    """Return a backbone with these weights. No random values are drawn first: that takes seconds for VGG."""
-    with torch.device("meta"):
-        trunk = build_trunk(backbone, pretrained=True)
-    trunk.to_empty(device="cpu")
+    """Return a backbone with these weights."""
+    trunk = _blank_trunk(backbone, pretrained=True)
     # By hand, since load_state_dict wants BatchNorm's counters and, for MnasNet, a version that plain tensors lack.
     own = {name: value for name, value in trunk.state_dict().items() if not name.endswith("num_batches_tracked")}
     if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in state.items()}:
         raise WeightsError(f"{backbone}: these weights are of another model; name the backbone's own file")
     for name, value in own.items():
         value.copy_(state[name])
-    replace_batch_norms(trunk, FrozenStatisticsNorm)
+    _replace_batch_norms(trunk, backbone, pretrained=True)
     return trunk
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from melfed.common.errors import StudyError
-from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones import backbone_spec
 from melfed.common.model.classifier import Classifier
 
 AFTER_FEATURES: Final = ("metadata", "dropout", "head")
@@ -55,8 +55,9 @@ def split(model: Classifier) -> Split | None:
 
     Returns:
         The two parts, which see every later change of the model's values. None where anything before the last block
-        learns, since no prefix worth keeping is frozen then, and where the last block learns below a neck, which looks
-        at what comes before it.
+        learns, since no prefix worth keeping is frozen then, where the last block learns below a neck, which looks
+        at what comes before it, and where it learns in a model of timm: what many of them do to activations is in no
+        module that could be left out.
 
     Raises:
         StudyError: the two parts would not compute what the classifier does.
@@ -72,10 +73,12 @@ def _split(
     model: Classifier, _modules: frozenset[nn.Module], _form: tuple[object, ...], learning: frozenset[str]
 ) -> Split | None:
     of_features = {name for name in learning if name.partition(".")[0] not in AFTER_FEATURES}
-    block = tuple(f"trunk.{name}." for name in BACKBONES[model.backbone].last_block)
+    block = tuple(f"trunk.{name}." for name in backbone_spec(model.backbone).last_block)
     if not of_features:
         parts = _before_head(model)
-    elif model.neck is None and all(name.startswith(block) for name in of_features):
+    elif (
+        model.neck is None and backbone_spec(model.backbone).cut and all(name.startswith(block) for name in of_features)
+    ):
         parts = _before_block(model)
     else:
         return None
@@ -99,7 +102,7 @@ def _before_head(model: Classifier) -> Split:
 
 def _before_block(model: Classifier) -> Split:
     """Cut before the first module of the last block that runs."""
-    block = {model.get_submodule(f"trunk.{name}"): name for name in BACKBONES[model.backbone].last_block}
+    block = {model.get_submodule(f"trunk.{name}"): name for name in backbone_spec(model.backbone).last_block}
     stops = {module: _Stop(name) for module, name in block.items()}
     upper = _twin(model, stops)
 
@@ -215,8 +218,8 @@ def _tensors_of(model: Classifier, parts: set[nn.Module]) -> dict[str, Tensor]:
 
 def _probe(model: Classifier) -> Tensor:
     """Return random images, the same every time, as a network of this type and place takes them."""
-    weight = model.head.weight
-    images = torch.randn(2, 3, _PROBE_SIZE, _PROBE_SIZE, generator=torch.Generator().manual_seed(0))
+    weight, size = model.head.weight, backbone_spec(model.backbone).size or _PROBE_SIZE
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     return images.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
 
 

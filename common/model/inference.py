@@ -8,7 +8,7 @@ import torch
 
 from melfed.common.data.augmentation import to_input
 from melfed.common.data.dataset import Images
-from melfed.common.model.backbones import BACKBONES
+from melfed.common.model.backbones import backbone_spec
 from melfed.common.model.classifier import Classifier
 
 Advance = Callable[[int], None]
@@ -61,7 +61,7 @@ def logits_of(
 
     They are float32, and float64 in torch's inference mode (`Classifier.logits`).
     """
-    backbone = BACKBONES[model.backbone]
+    backbone = backbone_spec(model.backbone)
     inputs = to_input(images.pixels(indices), backbone.mean, backbone.std, generator, device)
     metadata = torch.from_numpy(images.metadata[indices]).to(device) if model.metadata is not None else None
     with autocast(device):

@@ -74,13 +74,20 @@ def pool(maps: Tensor) -> Tensor:
     return torch.cat([mean, torch.sqrt(spread + 1e-8)], dim=1)
 
 
-def tap_modules(trunk: nn.Module) -> tuple[tuple[str, ...], int]:
+def tap_modules(trunk: nn.Module, pixels: int | None = None) -> tuple[tuple[str, ...], int]:
     """Choose where a trunk is tapped: the last module at each resolution, on the way down.
 
     A module that runs several times, such as an activation that layers share, has no output of its own and is left out.
 
+    Args:
+        trunk: a backbone.
+        pixels: side of the images that it is tried with; None: any will do.
+
     Returns:
         The modules' names, and the length of all pooled outputs together.
+
+    Raises:
+        StudyError: it has no maps at several resolutions, as a ViT has not.
     """
     order: list[tuple[str, int, int]] = []
     runs: Counter[str] = Counter()
@@ -95,11 +102,13 @@ def tap_modules(trunk: nn.Module) -> tuple[tuple[str, ...], int]:
             module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
     device = next(probe.parameters()).device
     with torch.inference_mode():
-        probe(torch.zeros(1, 3, _PROBE_PIXELS, _PROBE_PIXELS, device=device))
+        probe(torch.zeros(1, 3, pixels or _PROBE_PIXELS, pixels or _PROBE_PIXELS, device=device))
     last: dict[int, tuple[str, int]] = {}
     for name, channels, side in order:
         if runs[name] == 1 and 1 < side <= min([_MOST_PIXELS, *last]):
             last[side] = (name, channels)
+    if len(last) < 2:
+        raise StudyError("model.neck: the backbone has no feature maps at several resolutions; leave the neck out")
     return tuple(name for name, _ in last.values()), 2 * sum(channels for _, channels in last.values())
 
 

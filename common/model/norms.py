@@ -11,12 +11,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from melfed.common.errors import StudyError
 
 MAX_GROUPS = 32
 """Most groups of a GroupNorm, as its authors chose (Wu & He, arXiv 1803.08494)."""
 
 MIN_GROUP_CHANNELS = 4
 """Fewest channels a group: the last stages have only 2×2 positions at 64 px, too few for statistics of one channel."""
+
+TIMM_NORMS = "timm.layers.norm"
+"""Module of timm's own normalisation layers, not all of which are torch's."""
 
 FROZEN_STATISTICS = ("running_mean", "running_var")
 
@@ -103,13 +109,34 @@ def _with_activation(old: nn.BatchNorm2d, new: nn.Module) -> nn.Module:
     return NormActivation(new, activation)
 
 
+_NORMS = (FrozenStatisticsNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+def require_patients_apart(module: nn.Module, backbone: str) -> None:
+    """Raise StudyError where a layer still normalises an image by the others of its batch."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BatchNorm):
+            raise StudyError(
+                f"model.backbone: {name} of {backbone} ({type(layer).__name__}) mixes patients, and melfed cannot "
+                "replace it; choose another backbone"
+            )
+
+
 def norm_parameters(model: nn.Module) -> set[nn.Parameter]:
     """Return the weights and biases of all normalisation layers, without frozen statistics."""
-    norms = (m for m in model.modules() if isinstance(m, FrozenStatisticsNorm | nn.GroupNorm))
-    return set(itertools.chain.from_iterable((norm.weight, norm.bias) for norm in norms))
+    norms = (m for m in model.modules() if isinstance(m, _NORMS) or type(m).__module__ == TIMM_NORMS)
+    return {
+        value for norm in norms for name, value in norm.named_parameters(recurse=False) if name in {"weight", "bias"}
+    }
 
 
 def frozen_statistics(model: nn.Module) -> set[nn.Parameter]:
     """Return the parameters that never learn: the statistics of all `FrozenStatisticsNorm`."""
     norms = (m for m in model.modules() if isinstance(m, FrozenStatisticsNorm))
     return set(itertools.chain.from_iterable((norm.running_mean, norm.running_var) for norm in norms))
+
+
+def affine_names(model: nn.Module) -> frozenset[str]:
+    """Return the names of those weights and biases of normalisation layers that learn."""
+    norms = norm_parameters(model)
+    return frozenset(n for n, parameter in model.named_parameters() if parameter.requires_grad and parameter in norms)

@@ -2,7 +2,8 @@
 
 Looked for in this order: the file or folder that the study names (`model.weights`), that the caller names
 (`--weights-dir`), that the environment names (`MELFED_WEIGHTS`); the installed package that holds them; melfed's own
-cache; torchvision's download, which fills the cache. With `MELFED_OFFLINE=1` nothing is downloaded.
+cache; torchvision's download or, for `timm/NAME`, that which timm's configuration of the model names (the Hugging Face
+hub, mostly), which fill the cache. With `MELFED_OFFLINE=1` nothing is downloaded.
 """
 
 import hashlib
@@ -24,14 +25,19 @@ from melfed.common.errors import RunError, StorageError, WeightsError
 from melfed.common.files import atomic_write
 from melfed.common.model.backbones import backbone_spec
 from melfed.common.model.backbones.spec import BackboneSpec
+from melfed.common.model.backbones.timm_models import configuration, load
+from melfed.common.model.hub import HubError, hub_file
 from melfed.common.tensors import load_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES: Final = (".pth", ".pt", ".safetensors")
+SUFFIXES: Final = (".pth", ".pt", ".bin", ".safetensors")
 DOWNLOAD_TIMEOUT_SECONDS: Final = 30.0
 """Longest silence of the server before a download is given up."""
+
+_OF_A_RUN: Final = frozenset({"study", "backbone", "data"})
+"""What the header of a run's model holds; files from elsewhere may have headers of another form."""
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +106,8 @@ def find_weights(
             return _verified(path, origin, expected_sha256)
     if path := _in_package(spec):
         return _verified(path, f"package {spec.package}", expected_sha256)
+    if spec.timm is not None:
+        return _of_timm(backbone, list(places.values()), expected_sha256, download)
     url = published_url(backbone)
     wanted = f" (the study's have SHA-256 {expected_sha256})" if expected_sha256 else ""
     if url is None:
@@ -111,6 +119,33 @@ def find_weights(
         if reason:
             raise WeightsError(_how_to_get(backbone, [*places.values(), path.parent], url, reason) + wanted)
     return _verified(path, "download", expected_sha256, _digest_prefix(url))
+
+
+def _of_timm(backbone: str, places: list[Path], expected: str | None, download: bool) -> WeightsFile:
+    """Return the file that timm's own configuration of a model names, from melfed's cache or the network."""
+    settings, cache = configuration(backbone), default_cache() / "weights"
+    hub, url, name = settings.get("hf_hub_id"), settings.get("url"), _short(backbone)
+    if not hub and not url:
+        raise WeightsError(f"{backbone}: timm publishes no weights of it; name a file of your own in model.weights")
+    where = f"{hub} of the Hugging Face hub" if hub else str(url)
+    allowed = download and os.environ.get("MELFED_OFFLINE", "0") == "0"
+    if not allowed:
+        reason: str | None = "downloads are off"
+    elif hub:
+        try:
+            return _verified(hub_file(settings, cache / "hub"), f"Hugging Face hub, {hub}", expected)
+        except HubError as error:
+            reason = str(error)
+    else:
+        path = cache / _file_name(str(url))
+        reason = None if path.is_file() else _download(str(url), path)
+        if reason is None:
+            return _verified(path, "download", expected, _digest_prefix(str(url)))
+    looked = f" in {', '.join(map(str, places))}" if places else ""
+    raise WeightsError(
+        f"{backbone}: no {name}.safetensors{looked}, and {where} could not be downloaded ({reason}): connect to the "
+        "internet, or get its weights elsewhere and name their folder with --weights-dir (or MELFED_WEIGHTS)"
+    )
 
 
 def load_weights(file: WeightsFile, backbone: str) -> "dict[str, Tensor]":
@@ -128,9 +163,13 @@ def load_weights(file: WeightsFile, backbone: str) -> "dict[str, Tensor]":
         WeightsError: the file is damaged, holds more than tensors, or is of another model; names up to three tensors
             of each kind of difference.
     """
-    import torch
-
     spec = backbone_spec(backbone)
+    if spec.timm is not None:
+        try:
+            state = load(backbone, _read(file.path))
+        except WeightsError as error:
+            raise WeightsError(f"{file.path}: {error}" if str(file.path) not in str(error) else str(error)) from None
+        return _checked(file, backbone, {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")})
     left_out = tuple(f"{name}." for name in (spec.classifier, *spec.other_names) if name is not None)
     state = {
         _OLD_DENSENET.sub(r"\1\2", name): tensor.float() if tensor.is_floating_point() else tensor
@@ -140,6 +179,14 @@ def load_weights(file: WeightsFile, backbone: str) -> "dict[str, Tensor]":
     expected = _expected_shapes(backbone)
     if spec.package is not None and state.keys() != expected.keys() and _kinds(state) == _kinds(expected):
         state = dict(zip(expected, state.values(), strict=True))
+    return _checked(file, backbone, state)
+
+
+def _checked(file: WeightsFile, backbone: str, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """Return the tensors of a file that are a backbone's. Raises WeightsError where they are not."""
+    import torch
+
+    expected = _expected_shapes(backbone)
     differences = _differences(state, expected)
     if differences:
         raise WeightsError(f"{file.path}: not the weights of {backbone}: {differences}; name the backbone's own file")
@@ -151,13 +198,24 @@ def load_weights(file: WeightsFile, backbone: str) -> "dict[str, Tensor]":
 
 def run_metadata(file: WeightsFile) -> dict[str, Any] | None:
     """Return what a run's model says of itself (`study`, `backbone`, `data`); None for weights from elsewhere."""
-    if file.path.suffix != ".safetensors":
+    if file.path.suffix != ".safetensors" or not _says_of_itself(file.path):
         return None
     try:
         metadata = load_tensors(file.path)[1]
     except RunError as error:
         raise WeightsError(str(error)) from None
-    return metadata if {"study", "backbone", "data"} <= metadata.keys() else None
+    return metadata if metadata.keys() >= _OF_A_RUN else None
+
+
+def _says_of_itself(path: Path) -> bool:
+    """Tell whether a header has what that of a run has; what is wrong with a damaged file, `load_tensors` tells."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as opened:
+            return (opened.metadata() or {}).keys() >= _OF_A_RUN
+    except (safetensors.SafetensorError, OSError):
+        return True
 
 
 def published_url(backbone: str) -> str | None:
@@ -188,7 +246,8 @@ def _in_place(place: Path, origin: str, backbone: str, expected: str | None) -> 
     published = _published_name(backbone)
     if published in names:
         return place / published
-    fitting = sorted(name for name in names if name.startswith((f"{backbone}-", f"{backbone}.")))
+    short = _short(backbone)
+    fitting = sorted(name for name in names if name.startswith((f"{short}-", f"{short}.")))
     if len(fitting) > 1:
         raise WeightsError(
             f"{place} ({origin}): {fitting[0]} and {fitting[1]} are both named after {backbone}; name one file"
@@ -202,7 +261,8 @@ def _by_digest(folder: Path, files: set[str], backbone: str, expected: str) -> P
     A clinic that gets a study finds its warm start by nothing else: the coordinator's path means nothing there.
     """
     # Those named after the backbone first: the others may be many and large.
-    names = sorted((name for name in files if name.endswith(SUFFIXES)), key=lambda n: (not n.startswith(backbone), n))
+    short = _short(backbone)
+    names = sorted((name for name in files if name.endswith(SUFFIXES)), key=lambda n: (not n.startswith(short), n))
     runs = (study.parent / "model.safetensors" for study in sorted(folder.glob("*/study.yaml")))
     return next((path for path in (*(folder / name for name in names), *runs) if _is(path, expected)), None)
 
@@ -284,6 +344,11 @@ def _blocks(url: str) -> Iterator[bytes]:
         raise _DownloadError(str(error) or type(error).__name__) from error
 
 
+def _short(backbone: str) -> str:
+    """Return how the files of a backbone begin: timm's own name of one of its models."""
+    return backbone.rpartition("/")[2]
+
+
 def _file_name(url: str) -> str:
     return url.rpartition("/")[2]
 
@@ -338,7 +403,8 @@ def _expected_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
 
     from melfed.common.model.classifier import build_trunk
 
-    with torch.device("meta"):
+    # Some models of timm compute with their values while they are made.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu" if backbone_spec(backbone).timm else "meta"):
         state = build_trunk(backbone, pretrained=True).state_dict()
     return {name: tuple(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")}
 

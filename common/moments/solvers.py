@@ -39,11 +39,15 @@ class Wanted:
         ridge: λ, what is added to each eigenvalue of the features' scatter, over `noise_ridge`: 1 is that itself.
         positive_weight: of a positive in the loss; a negative has 1.
         prevalence: share of positives for which the probabilities hold; None: that of the moments.
+        public: a head that is known before, shape (d,): along it hardly any ridge is added. What the moments say of
+            one direction is hardly noised, while what they say of all others is shrunk towards nothing; so a
+            head that is drowned in noise is the public one, and not none. None: there is none.
     """
 
     ridge: float = 1.0
     positive_weight: float = 1.0
     prevalence: float | None = None
+    public: tuple[float, ...] | None = None
 
 
 def solve(solver: str, moments: NoisyMoments, wanted: Wanted) -> Head:
@@ -125,7 +129,14 @@ def scatter_within(moments: NoisyMoments) -> FloatArray:
 
 
 def _regularised(matrix: FloatArray, wanted: Wanted, moments: NoisyMoments) -> FloatArray:
-    return matrix + wanted.ridge * noise_ridge(moments) * np.eye(len(matrix))
+    ridge = wanted.ridge * noise_ridge(moments) * np.eye(len(matrix))
+    if wanted.public is not None:
+        public = np.array(wanted.public)
+        public /= np.linalg.norm(public)
+        # Along it as much as keeps a matrix whose noise was taken out positive definite.
+        least = LEAST_RIDGE * max(float(np.trace(matrix)), 0.0) / len(matrix) + 1e-9
+        ridge -= max(float(ridge[0, 0]) - least, 0.0) * np.outer(public, public)
+    return matrix + ridge
 
 
 def _ridge(moments: NoisyMoments, wanted: Wanted) -> FloatArray:
@@ -162,8 +173,8 @@ def _logistic(moments: NoisyMoments, wanted: Wanted) -> FloatArray:
     decay = wanted.ridge * noise_ridge(moments) / every * float(weights[0] * weights[1])
 
     def loss(values: FloatArray) -> tuple[float, FloatArray]:
-        direction, gradient = values[:-1], np.append(decay * values[:-1], 0.0)
-        value = decay / 2 * float(direction @ direction)
+        direction, off = values[:-1], _off_public(values[:-1], wanted)
+        value, gradient = decay / 2 * float(off @ off), np.append(decay * off, 0.0)
         for sign, weight, normal in zip((1.0, -1.0), weights, classes, strict=True):
             of_class, change = normal.loss(direction, float(values[-1]), sign)
             value, gradient = value + weight * of_class, gradient + weight * change
@@ -172,6 +183,14 @@ def _logistic(moments: NoisyMoments, wanted: Wanted) -> FloatArray:
     start = np.append(1e-3 * (classes[0].mean - classes[1].mean), math.log(weights[0] / weights[1]))
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300})
     return np.asarray(found.x[:-1])
+
+
+def _off_public(direction: FloatArray, wanted: Wanted) -> FloatArray:
+    """Return what of a direction is not along the public head."""
+    if wanted.public is None:
+        return direction
+    public = np.array(wanted.public)
+    return np.asarray(direction - (direction @ public) / (public @ public) * public)
 
 
 @dataclass(frozen=True, eq=False)

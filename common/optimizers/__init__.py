@@ -13,3 +13,8 @@ from melfed.common.registry import entries
 
 OPTIMIZERS: Final[dict[str, Optimizer]] = dict(entries(__name__, __path__, "OPTIMIZER"))
 """Every server optimiser by its name."""
+
+
+def optimizer_of(algorithm: str) -> Optimizer:
+    """Return the server optimiser of a name of `federation.algorithm`; fedavg's of those that are in no file here."""
+    return OPTIMIZERS.get(algorithm, OPTIMIZERS["fedavg"])

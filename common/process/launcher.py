@@ -125,13 +125,18 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl({option})")
 
 
+def end_with_parent(parent: int) -> bool:
+    """Have the kernel kill this process when its parent ends; False where that has ended already."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
+
+
 def _launch(parent: int, user: str, command: list[str]) -> int:
     """Become a command; returns only where that fails."""
     if user:
         _become(user)
-    # After the change of user, which clears it. A parent that died before is found by looking.
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    # After the change of user, which clears it.
+    if not end_with_parent(parent):
         return _LATE
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

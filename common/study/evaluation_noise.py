@@ -2,6 +2,7 @@
 
 import math
 
+from melfed.common.data.subgroups import BY_CLINIC
 from melfed.common.study.protocol import PrivacySpec, StudyProtocol, validates
 
 EVALUATION_SHARE = 0.25
@@ -15,9 +16,36 @@ _SLACK = 1.05
 
 
 def evaluations(study: StudyProtocol) -> int:
-    """Return how often a clinic's histograms leave it: with each validation, and once in the end."""
-    last = study.federation.rounds
-    return sum(validates(study, number) for number in range(1, last)) + 1
+    """Return how often a clinic's histograms leave it at most: with each validation, and once in the end.
+
+    With `federation.stop` there can be two evaluations in the end: of the last round's model, which may be the best,
+    and where it is not, of the one that is.
+    """
+    return sum(validates(study, number) for number in range(1, study.federation.rounds)) + final_evaluations(study)
+
+
+def final_evaluations(study: StudyProtocol) -> int:
+    """Return how often a final model's histograms leave a clinic at most."""
+    return 1 if study.federation.stop is None else 2
+
+
+def noised_attributes(study: StudyProtocol) -> tuple[str, ...]:
+    """Return the attributes by which a clinic tells its test part apart; whose cells are the clinics is not among them.
+
+    A clinic's own test histogram leaves it in any case, so that one is of no further cost.
+    """
+    return tuple(name for name in study.evaluation.subgroups if name != BY_CLINIC)
+
+
+def subgroups_multiplier(study: StudyProtocol, evaluation: float) -> float:
+    """Return σ of a release of subgroups, where that of the study's other histograms is `evaluation`.
+
+    All releases of subgroups together cost what all other histograms cost together: squared μ = 1/σ² add up (Gaussian
+    differential privacy: Dong, Roth & Su, arXiv 1905.02383), n/σ² of n histograms, and m/σ'² of m releases. So whoever
+    knows a clinic's σ of histograms, and the study, knows this one as well. It is σ over the sensitivity of all
+    attributes at once (`melfed.client.privacy.noised_subgroups`).
+    """
+    return evaluation * math.sqrt(final_evaluations(study) / evaluations(study))
 
 
 def gaussian_multiplier(study: StudyProtocol, privacy: PrivacySpec) -> float | None:

@@ -1,6 +1,6 @@
 """Reading a study protocol from YAML, with changes from the command line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,41 +36,66 @@ def read_study(path: Path, overrides: Sequence[str] = (), seed: int | None = Non
     >>> study.name, study.federation.rounds, study.training.batch_size
     ('first', 3, 32)
     """
-    study, content, places = _read(path, overrides, seed)
+    content, places = study_content(path, overrides, seed)
+    return stated_study(content, places, str(path), lambda place: place.startswith("--set "))
+
+
+def stated_study(
+    content: Mapping[str, Any], places: Places, source: str, changed: Callable[[str], bool]
+) -> StudyProtocol:
+    """Return what somebody states as a study.
+
+    Args:
+        content: the keys, in sections.
+        places: where each key path stands.
+        source: what an error names where no key is to blame.
+        changed: tells by a key's place whether it was changed for one run, so that what else is stated may be idle.
+
+    Raises:
+        StudyError: as `read_study`.
+    """
+    study = _STUDY.validate(content, places, source)
     if study.protocol == CURRENT:
 
         def place(key: str) -> str:
             parts = tuple(key.split("."))
-            return next((places[parts[:n]] for n in range(len(parts), 0, -1) if parts[:n] in places), str(path))
+            return next((places[parts[:n]] for n in range(len(parts), 0, -1) if parts[:n] in places), source)
 
-        def changed(key: str) -> bool:
-            return place(key).startswith("--set ")
-
-        refuse_idle(resolve(study)[0], lambda key: stated_in(content, key), changed, place)
+        resolved = resolve(study)[0]
+        refuse_idle(resolved, lambda key: stated_in(content, key), lambda key: changed(place(key)), place)
     return study
 
 
 def recorded_study(path: Path) -> StudyProtocol:
     """Read a study as a run or an approval keeps it, where any key may stand. Raises StudyError as `read_study`."""
-    return _read(path)[0]
+    content, places = study_content(path)
+    return _STUDY.validate(content, places, str(path))
 
 
-def _read(
-    path: Path, overrides: Sequence[str] = (), seed: int | None = None
-) -> tuple[StudyProtocol, dict[str, Any], Places]:
-    """Return a study, its content as stated, and where each key path stands."""
+def study_content(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> tuple[dict[str, Any], Places]:
+    """Return the keys that a study's file states, not validated yet, and where each key path stands; see `read_study`.
+
+    Raises:
+        StudyError: the file is no YAML mapping, or an override cannot be read.
+    """
     content, places = _STUDY.read(path)
     if content.get("protocol") == 1 and isinstance(content.get("privacy"), dict):
         # The one key that version 1 alone had: a run of melfed 0.1 can still be looked at.
         content["privacy"].pop("smallest_cell", None)
+    places = override_content(content, places, overrides)
+    if seed is not None:
+        content["seed"] = seed
+        places[("seed",)] = f"--seed {seed}"
+    return content, places
+
+
+def override_content(content: dict[str, Any], places: Places, overrides: Sequence[str]) -> Places:
+    """Set `key.path=value` items in the content; return where each key stands now. Raises StudyError."""
     for override in overrides:
         key = _apply(content, override)
         places = {other: place for other, place in places.items() if other[: len(key)] != key}
         places[key] = f"--set {one_line(override)}"
-    if seed is not None:
-        content["seed"] = seed
-        places[("seed",)] = f"--seed {seed}"
-    return _STUDY.validate(content, places, str(path)), content, places
+    return places
 
 
 def study_yaml(study: StudyProtocol) -> str:
@@ -99,12 +124,17 @@ def _apply(content: dict[str, Any], override: str) -> KeyPath:
         value = yaml.load(text, Loader=Loader)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise StudyError(f"--set {shown}: the value {one_line(text)!r} is not valid YAML") from None
+    set_key(content, key, value, f"--set {shown}")
+    return key
+
+
+def set_key(content: dict[str, Any], key: KeyPath, value: object, place: str) -> None:
+    """Set one key in a study's content, its sections made where there are none. Raises StudyError, naming the place."""
     section = content
     for depth, part in enumerate(key[:-1], start=1):
         if section.get(part) is None:
             section[part] = {}
         section = section[part]
         if not isinstance(section, dict):
-            raise StudyError(f"--set {shown}: {'.'.join(key[:depth])} is a value, not a section")
+            raise StudyError(f"{place}: {'.'.join(key[:depth])} is a value, not a section")
     section[key[-1]] = value
-    return key

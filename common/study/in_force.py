@@ -14,20 +14,40 @@ from dataclasses import dataclass
 from typing import Any
 
 from melfed.common.errors import StudyError
+from melfed.common.model.backbones.timm_models import is_timm
 from melfed.common.study.protocol import StudyProtocol
 
 Reads = Callable[[StudyProtocol], bool]
 
 FEDERATED_ALONE = (
-    *("federation." + key for key in ("algorithm", "proximal_mu", "server_learning_rate", "server_momentum")),
+    *("federation." + key for key in ("start", "algorithm", "proximal_mu", "server_learning_rate", "server_momentum")),
     *("federation." + key for key in ("server_beta2", "server_tau", "cohort", "quorum", "tail_average")),
     *("federation." + key for key in ("deadline_seconds", "grace_seconds", "largest_clinic", "largest_update_norm")),
     *("federation." + key for key in ("clip_update_norm", "compression", "robust", "robust_trim")),
     "federation.robust_byzantine",
+    "evaluation.local_baseline",
     "resources.cpus",
     "resources.gpus",
 )
 """Keys that no baseline reads."""
+
+
+def changed_keys(before: StudyProtocol, after: StudyProtocol) -> tuple[tuple[str, object, object], ...]:
+    """Return the keys in which two studies differ, with both values, in the keys' order; none that no digest has.
+
+    >>> changed_keys(StudyProtocol(), StudyProtocol().with_changes("federation", rounds=7))
+    (('federation.rounds', 5, 7),)
+    """
+    one, two = (dict(_leaves("", json.loads(study.canonical()))) for study in (before, after))
+    return tuple((key, one.get(key), two.get(key)) for key in {**one, **two} if one.get(key) != two.get(key))
+
+
+def _leaves(path: str, content: object) -> Iterator[tuple[str, object]]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from _leaves(f"{path}.{key}" if path else key, value)
+    else:
+        yield path, content
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,9 @@ class Rule:
 
 def _frozen_prefix(study: StudyProtocol) -> bool:
     """Tell whether a private study trains on stored features, whose views follow from the images."""
-    return study.model.train == "head" or (study.model.train == "last_block" and study.model.neck is None)
+    return study.model.train == "head" or (
+        study.model.train == "last_block" and study.model.neck is None and not is_timm(study.model.backbone)
+    )
 
 
 def _views_differ(study: StudyProtocol) -> bool:
@@ -68,7 +90,7 @@ TRAINING_ALONE = (
     *("federation." + key for key in ("algorithm", "proximal_mu", "server_learning_rate", "server_momentum")),
     *("federation." + key for key in ("server_beta2", "server_tau", "cohort", "validate_every", "tail_average")),
     *("federation." + key for key in ("largest_update_norm", "clip_update_norm", "robust", "robust_trim")),
-    "federation.robust_byzantine",
+    *("federation." + key for key in ("robust_byzantine", "start", "stop")),
     *("privacy." + key for key in ("clipping", "clipping_norm", "views")),
     "model.dropout",
 )
@@ -105,8 +127,11 @@ RULES = (
     Rule(
         ("federation.proximal_mu",),
         # At a round's first step the model still is the global one, which nothing pulls anywhere.
-        lambda study: study.federation.algorithm == "fedprox" and (study.privacy is None or study.privacy.steps > 1),
-        "federation.algorithm fedprox, with more than one step a round",
+        lambda study: (
+            study.federation.algorithm == "ditto"
+            or (study.federation.algorithm == "fedprox" and (study.privacy is None or study.privacy.steps > 1))
+        ),
+        "federation.algorithm ditto, or fedprox with more than one step a round",
         ("federation.algorithm", "privacy.steps"),
     ),
     Rule(

@@ -7,123 +7,65 @@ line numbers in its errors, is in `melfed.common.study.file`.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from melfed.common.aggregation import RULES
-from melfed.common.data.vocabulary.entities import positive_entities
-from melfed.common.errors import DataError, StudyError
-from melfed.common.model.backbones import BACKBONES
-from melfed.common.optimizers import OPTIMIZERS
-from melfed.common.partition import SCHEMES
+from melfed.common.algorithms import ALGORITHMS
+from melfed.common.data.metadata import METADATA_FEATURES
+from melfed.common.errors import StudyError
+from melfed.common.model.backbones import BACKBONES, KNOWN, is_backbone, own_dropout
+from melfed.common.optimizers import OPTIMIZERS, optimizer_of
+from melfed.common.study.data_sections import (
+    DataSpec,
+    Digest,
+    PartitionSpec,
+    PhantomSection,
+    Section,
+    Seed,
+)
+from melfed.common.study.evaluation_keys import EvaluationSpec
+from melfed.common.study.moments_keys import check_moments
+from melfed.common.study.stop import StopSpec
+from melfed.common.study.together import contradiction
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-ImageType = Literal["dermoscopic", "clinical", "overview", "tbp tile", "tbp overview", "rcm"]
-"""Kinds of pictures: through a dermoscope; close up by a camera; a part of the body; cut out of total body photographs,
-close up or not; reflectance confocal microscopy."""
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+__all__ = [
+    "CURRENT",
+    "DataSpec",
+    "Digest",
+    "EvaluationSpec",
+    "FederationSpec",
+    "ModelSpec",
+    "PartitionSpec",
+    "PhantomSection",
+    "PrivacySpec",
+    "ResourcesSpec",
+    "Section",
+    "StopSpec",
+    "StudyProtocol",
+    "TrainingSpec",
+    "require_current",
+    "validates",
+]
 
 CURRENT = 2
 """Version of the document's format. Version 1 (melfed 0.1) divided a clinic by counts, and rounded what it told."""
 
 
-class Section(BaseModel):
-    """Base of all sections: strict types, no unknown keys, immutable."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
-
-
-class PhantomSection(Section):
-    """Synthetic lesions in place of a data folder (simulation only)."""
-
-    images: int = Field(1200, ge=40, le=1_000_000, description="how many images")
-    clinics: int = Field(4, ge=2, le=100, description="how many clinics, each with its own camera")
-    melanoma_rate: float = Field(0.25, gt=0, le=0.6, description="fraction of melanoma patients")
-
-
-class DataSpec(Section):
-    """What counts as a positive, and how pictures enter the network."""
-
-    positive: tuple[str, ...] = Field(
-        ("mel",), min_length=1, description="diagnoses that count as positive, codes of docs/vocabulary.md"
-    )
-    image_size: int = Field(128, ge=32, le=1024, description="side of the square network input, pixels")
-    sources: Literal["all"] | tuple[str, ...] = Field(
-        "all", description="'all', or a list of names and patterns of sources ('!PATTERN' leaves out)"
-    )
-    image_type: Literal["all"] | tuple[ImageType, ...] = Field(
-        "all", description="'all', or a list of kinds of pictures; one whose kind the table does not say is taken"
-    )
-    phantom: PhantomSection | None = Field(None, description="render synthetic lesions instead of reading a folder")
-
-    @field_validator("positive")
-    @classmethod
-    def _codes_that_there_are(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            positive_entities(value)
-        except DataError as error:
-            raise ValueError(str(error).removeprefix("positive: ")) from None
-        return value
-
-    @field_validator("sources")
-    @classmethod
-    def _some_source(cls, value: Literal["all"] | tuple[str, ...]) -> Literal["all"] | tuple[str, ...]:
-        if value == ():
-            raise ValueError("names no source; write 'all' or at least one name")
-        return value
-
-
 if TYPE_CHECKING:
     Algorithm: TypeAlias = str
-    PartitionScheme: TypeAlias = str
     RobustName: TypeAlias = str
 else:
     # What has a file (`melfed.common.registry`) can be stated, and is listed by `melfed-sim keys`.
-    Algorithm = Literal[tuple(OPTIMIZERS)]
-    PartitionScheme = Literal[("source", *SCHEMES)]
+    Algorithm = Literal[(*OPTIMIZERS, *ALGORITHMS)]
     RobustName = Literal[("none", *RULES)]
-
-
-class PartitionSpec(Section):
-    """How a data folder becomes virtual clinics (simulation only)."""
-
-    by: PartitionScheme = Field("source", description="how to divide")
-    clinics: int | None = Field(None, ge=1, le=10_000, description="number of clinics; null: all sources, else 4")
-    alpha: float = Field(
-        0.5,
-        gt=0,
-        le=1e6,
-        description="of the Dirichlet schemes, concentration (small is skewed); of size_zipf, exponent",
-    )
-    classes: int | None = Field(
-        None, ge=1, le=1000, description="of pathological: how many diagnoses a clinic has; null for all other schemes"
-    )
-    validation: Fraction = Field(0.1, description="fraction of each clinic's groups for validation")
-    test: Fraction = Field(0.2, description="fraction of each clinic's groups for testing")
-    minimum_images: int = Field(20, ge=1, le=1_000_000, description="training images under which a clinic is refused")
-    seed: Seed | None = Field(None, description="of who is in which clinic and part; null: the study's")
-
-    @model_validator(mode="after")
-    def _pathological_has_classes(self) -> Self:
-        if self.by == "pathological" and self.classes is None:
-            raise ValueError("by pathological needs classes, how many diagnoses a clinic has, for example 2")
-        if self.by != "pathological" and self.classes is not None:
-            raise ValueError(f"classes is of by pathological alone, and by is {self.by}; leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _something_to_train_on(self) -> Self:
-        if self.validation + self.test >= 1:
-            raise ValueError(f"validation + test is {self.validation + self.test:g}, which leaves nothing to train on")
-        return self
 
 
 class ModelSpec(Section):
     """The network, its initial weights, and which of its parameters learn and travel."""
 
-    backbone: str = Field("efficientnet_lite0", description="one of: " + ", ".join(BACKBONES))
+    backbone: str = Field("efficientnet_lite0", description="one of: " + ", ".join(BACKBONES) + ", or timm/NAME")
     pretrained: bool = Field(True, description="start from ImageNet weights")
     train: Literal["head", "affine", "last_block", "full"] = Field("full", description="which parameters learn")
     metadata: bool = Field(False, description="join age, sex and site before the head")
@@ -148,13 +90,13 @@ class ModelSpec(Section):
     @property
     def dropout_rate(self) -> float:
         """Dropout that is in force."""
-        return BACKBONES[self.backbone].dropout if self.dropout is None else self.dropout
+        return own_dropout(self.backbone) if self.dropout is None else self.dropout
 
     @field_validator("backbone")
     @classmethod
     def _known_backbone(cls, value: str) -> str:
-        if value not in BACKBONES:
-            raise ValueError(f"no backbone {value!r}; known: {', '.join(BACKBONES)}")
+        if not is_backbone(value):
+            raise ValueError(f"no backbone {value!r}; known: {KNOWN}")
         return value
 
     @model_validator(mode="after")
@@ -207,8 +149,13 @@ class FederationSpec(Section):
         "local: baselines",
     )
     rounds: int = Field(5, ge=1, le=100_000, description="rounds; for the baselines, stretches of local_epochs")
-    algorithm: Algorithm = Field("fedavg", description="aggregation")
-    proximal_mu: float = Field(0.01, ge=0, le=1000, description="of fedprox")
+    start: Literal["public", "one_round"] = Field(
+        "public",
+        description="what rounds begin at: the head of the run in weights, or one solved from moments that each clinic "
+        "releases before round 1",
+    )
+    algorithm: Algorithm = Field("fedavg", description="what clinics train, and what the server makes of it")
+    proximal_mu: float = Field(0.01, ge=0, le=1000, description="of fedprox; λ of ditto")
     server_learning_rate: float | None = Field(
         None, gt=0, le=100, description="of fedavgm, fedadam, fedyogi; null: 1 of fedavgm, 0.01 of the others"
     )
@@ -220,6 +167,9 @@ class FederationSpec(Section):
     cohort: float = Field(1.0, gt=0, le=1, description="fraction of the clinics asked each round")
     quorum: float = Field(1.0, gt=0, le=1, description="fraction of the asked clinics that must answer")
     validate_every: int = Field(1, ge=1, le=100_000, description="rounds between two validations")
+    stop: StopSpec | None = Field(
+        None, description="end early, and take the best round's model, by the pooled validation; null: all rounds"
+    )
     tail_average: float = Field(
         0.0, ge=0, lt=1, description="fraction of the rounds, the last ones, whose models are averaged in the end"
     )
@@ -260,9 +210,14 @@ class FederationSpec(Section):
         return self.mode in {"federated", "one_round"}
 
     @property
+    def asks_for_moments(self) -> bool:
+        """Whether clinics release moments: in place of training, or before it."""
+        return self.mode == "one_round" or (self.mode == "federated" and self.start == "one_round")
+
+    @property
     def server_rate(self) -> float:
         """The server's learning rate that is in force; 1 where the algorithm has none."""
-        return self.server_learning_rate or OPTIMIZERS[self.algorithm].learning_rate
+        return self.server_learning_rate or optimizer_of(self.algorithm).learning_rate
 
 
 class PrivacySpec(Section):
@@ -320,15 +275,6 @@ class ResourcesSpec(Section):
     )
 
 
-ONE_ROUND: Mapping[str, object] = {
-    "model.train": "head",
-    "federation.rounds": 1,
-    "privacy.steps": 1,
-    "privacy.sampling_rate": 1.0,
-}
-"""What a study of one round has in these keys; its recipe writes them."""
-
-
 class StudyProtocol(Section):
     """A whole study. Every key has a default; `melfed-sim keys` prints them with their ranges.
 
@@ -350,6 +296,7 @@ class StudyProtocol(Section):
     training: TrainingSpec = TrainingSpec()
     federation: FederationSpec = FederationSpec()
     privacy: PrivacySpec | None = Field(None, description="differential privacy; null: none")
+    evaluation: EvaluationSpec = EvaluationSpec()
     resources: ResourcesSpec = ResourcesSpec()
     seed: int = Field(
         0, ge=0, lt=2**63, description="of all that is random but privacy noise; sections may have own ones"
@@ -365,24 +312,22 @@ class StudyProtocol(Section):
         return self
 
     @model_validator(mode="after")
-    def _one_round_has_features(self) -> Self:
-        if self.federation.mode != "one_round":
-            return self
-        if self.privacy is None:
-            raise ValueError("federation.mode one_round is for private studies; noise_multiplier: 0 is no noise")
-        if self.model.neck is None:
-            raise ValueError(
-                "federation.mode one_round needs the public features of a neck: state model.neck, and in model.weights "
-                "a finished run on public images with that neck (federation.mode: central)"
-            )
-        if self.model.metadata:
-            raise ValueError("federation.mode one_round takes image features alone; leave out model.metadata")
-        for path, value in ONE_ROUND.items():
-            section, key = path.split(".")
-            found = getattr(getattr(self, section), key)
-            if self.privacy.recipe == "manual" and found != value:
-                raise ValueError(f"federation.mode one_round has {path} {value}, not {found}")
+    def _keys_go_together(self) -> Self:
+        if found := contradiction(self):
+            raise ValueError(found)
         return self
+
+    @model_validator(mode="after")
+    def _moments_are_of_features(self) -> Self:
+        check_moments(self)
+        return self
+
+    @property
+    def head_features(self) -> int:
+        """How many features a head behind a neck sees, the encoded metadata among them; 0 where there is no neck."""
+        if self.model.neck is None:
+            return 0
+        return self.model.neck + (METADATA_FEATURES if self.model.metadata else 0)
 
     def canonical(self) -> str:
         """Return the canonical JSON that the digest is taken of.

@@ -6,24 +6,33 @@ noise of a round compares with the signal: noise in the mean gradient has the no
 patients, so few patients or a small ε leave room for few parameters only.
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from melfed.common.errors import StudyError
+from melfed.common.model.backbones import backbone_spec
+from melfed.common.model.backbones.timm_models import is_timm
+from melfed.common.study.evaluation_noise import noised_attributes
+from melfed.common.study.head_steps import ROUNDS, HeadSteps, Room, best_steps
 from melfed.common.study.in_force import idle_keys
-from melfed.common.study.protocol import ONE_ROUND, PrivacySpec, StudyProtocol, require_current
+from melfed.common.study.moments_keys import moments_keys, way_of
+from melfed.common.study.moments_noise import ASSUMED_EPSILON, START_SHARE, learning_mu
+from melfed.common.study.protocol import PrivacySpec, StudyProtocol, require_current
 
 AFFINE_FROM, FULL_FROM = 30_000.0, 300_000.0
 """Patients times ε from which normalisation layers, and from which everything, can be trained under the noise."""
 
-NECK_RATE, HEAD_RATE, AFFINE_RATE = 2.0, 0.05, 0.3
-"""Learning rates of a plain step of clipped gradients, for momentum 0.9 at the server."""
+HEAD_RATE, AFFINE_RATE = 0.05, 0.3
+"""Learning rates of a plain step of clipped gradients, for momentum 0.9 at the server, without a neck."""
 
-ROUNDS = 60
+WITHOUT_NECK: Final = HeadSteps(rounds=60, rate=HEAD_RATE, momentum=0.9, average=0.5, loss=math.nan)
 
-ASSUMED_EPSILON = 1.0
-"""For a study that states σ instead of ε: the cautious side."""
+VALIDATIONS: Final = 10
+"""Of a study that stops early: more of them drown each other's histograms in noise."""
+ASSUMED_CLINICS: Final = 4
+"""Where the study states none (`partition.clinics`)."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +47,12 @@ class Choice:
 def resolve(study: StudyProtocol) -> tuple[StudyProtocol, tuple[Choice, ...]]:
     """Return the study with its recipe written out (`privacy.recipe: manual`), and what was chosen.
 
-    A study without privacy, or with a manual recipe, comes back as it is.
+    A study without privacy, or with a manual recipe, comes back as it is, but for the size of the images of a model of
+    timm (`timm/NAME`) where the study states none: it is the model's own.
 
     Raises:
-        StudyError: the study is of a version that is not trained any more, or states for one round what is of several.
+        StudyError: the study is of a version that is not trained any more, states for one round what is of several, or
+            names a model that timm has not.
 
     >>> from melfed.common.study.protocol import PrivacySpec
     >>> study, choices = resolve(StudyProtocol(privacy=PrivacySpec(unit="patient", epsilon=3.0)))
@@ -51,19 +62,27 @@ def resolve(study: StudyProtocol) -> tuple[StudyProtocol, tuple[Choice, ...]]:
     "1,000 patients a clinic at ε 3: the noise leaves room for the head's few parameters"
     """
     require_current(study)
+    own_size = tuple(_own_size(study))
     privacy = study.privacy
     if privacy is None or privacy.recipe == "manual":
-        return study, ()
+        return (_with(study, own_size) if own_size else study), own_size
     choices = tuple(choice for choice in _choices(study, privacy) if not _stated(study, choice.key))
     # A choice that nothing reads, because of what the study states, is none.
     idle = idle_keys(_with(study, choices))
-    choices = tuple(choice for choice in choices if choice.key not in idle)
+    choices = (*own_size, *(choice for choice in choices if choice.key not in idle))
     return _with(study, choices), choices
+
+
+def _own_size(study: StudyProtocol) -> Iterator[Choice]:
+    """Yield the size of the images that a model of timm was made for, where the study states none."""
+    name, key = study.model.backbone, "data.image_size"
+    if is_timm(name) and not _stated(study, key):
+        yield Choice(key, backbone_spec(name).size, f"the size that {name} was made for, by timm's configuration")
 
 
 def _with(study: StudyProtocol, choices: tuple[Choice, ...]) -> StudyProtocol:
     """Return the study with these choices written out."""
-    sections: dict[str, dict[str, Any]] = {"privacy": {"recipe": "manual"}}
+    sections: dict[str, dict[str, Any]] = {"privacy": {"recipe": "manual"}} if study.privacy else {}
     for choice in choices:
         section, key = choice.key.split(".")
         sections.setdefault(section, {})[key] = choice.value
@@ -78,20 +97,25 @@ def _stated(study: StudyProtocol, key: str) -> bool:
 
 def _choices(study: StudyProtocol, privacy: PrivacySpec) -> Iterator[Choice]:
     """Yield what the recipe would choose for every key that it governs."""
+    yield from _of_moments(study)
     if study.federation.mode == "one_round":
-        yield from _one_round(study)
         return
-    part = _part(study, privacy)
-    yield part
-    yield from _step(study, study.model.train if _stated(study, part.key) else part.value)
-    rounds = study.federation.rounds if _stated(study, "federation.rounds") else ROUNDS
+    part: object = study.model.train
+    if study.federation.asks_for_moments:
+        part = "head"
+    else:
+        chosen = _part(study, privacy)
+        yield chosen
+        part = part if _stated(study, chosen.key) else chosen.value
+    steps = _steps(study, privacy, part)
+    rounds = study.federation.rounds if _stated(study, "federation.rounds") else steps.rounds
     yield Choice("privacy.sampling_rate", 1.0, "everybody takes part in every step: the best signal for the noise")
     yield Choice("privacy.steps", 1, "one step a round, so that clinics average their noise after each")
-    yield Choice("federation.rounds", ROUNDS, "enough to get there; every further step makes the noise of all larger")
+    # Where the best round's model is taken, nothing is averaged.
+    average = study.federation.stop is None
+    yield from (c for c in _of_steps(study, privacy, part, steps) if average or c.key != "federation.tail_average")
     yield Choice("federation.algorithm", "fedavgm", "momentum at the server averages the noise of several rounds")
-    yield Choice("federation.server_momentum", 0.9, "averages the noise of about ten rounds")
-    yield Choice("federation.tail_average", 0.5, "the mean of the later models has less noise than the last, for free")
-    yield Choice("federation.validate_every", rounds, "one, in the end: each validation costs privacy unless public")
+    yield from _validation(study, rounds)
     yield Choice("training.optimizer", "sgd", "Adam's second moments would measure the noise, not the gradient")
     yield Choice("training.momentum", 0.0, "one step a round: the momentum is the server's")
     yield Choice("training.warmup_steps", 0, "plain steps need none")
@@ -101,13 +125,23 @@ def _choices(study: StudyProtocol, privacy: PrivacySpec) -> Iterator[Choice]:
     yield Choice("training.augment", False, "the frozen part then runs once an image, and its output is kept")
 
 
-def _one_round(study: StudyProtocol) -> Iterator[Choice]:
-    """Yield what a study of one round has. Raises StudyError where it states something else."""
-    for key, value in ONE_ROUND.items():
+def _validation(study: StudyProtocol, rounds: int) -> Iterator[Choice]:
+    """Yield how often the study is validated."""
+    every = "federation.validate_every"
+    if study.federation.stop is None:
+        yield Choice(every, rounds, "one, in the end: each validation costs privacy unless public")
+        return
+    reason = "some ten, by which federation.stop chooses: each validation costs privacy unless public"
+    yield Choice(every, max(1, round(rounds / VALIDATIONS)), reason)
+
+
+def _of_moments(study: StudyProtocol) -> Iterator[Choice]:
+    """Yield what a study has whose clinics release moments. Raises StudyError where it states something else."""
+    for key, value in moments_keys(study).items():
         section, name = key.split(".")
         found = getattr(getattr(study, section), name)
         if _stated(study, key) and found != value:
-            raise StudyError(f"{key} is {found}, and federation.mode one_round has {value}; leave it out")
+            raise StudyError(f"{key} is {found}, and {way_of(study)} has {value}; leave it out")
         if found != value:
             yield Choice(key, value, "one release a clinic, from which the head is solved")
 
@@ -125,15 +159,58 @@ def _part(study: StudyProtocol, privacy: PrivacySpec) -> Choice:
     return Choice(key, "full", f"{scale}: the noise leaves room for the whole network")
 
 
-def _step(study: StudyProtocol, part: object) -> Iterator[Choice]:
-    """Yield learning rate and clipping for the part of the network that is trained."""
-    rate, norm = "training.learning_rate", "privacy.clipping_norm"
+def _room(study: StudyProtocol, privacy: PrivacySpec) -> Room:
+    """Return what a study of a head on a neck leaves to its steps, by public quantities."""
+    share = START_SHARE if study.federation.asks_for_moments else 0.0
+    clinics = study.partition.clinics or ASSUMED_CLINICS
+    mu = learning_mu(privacy, subgroups=bool(noised_attributes(study)))
+    return Room(study.head_features, privacy.patients, clinics, mu, share)
+
+
+def _steps(study: StudyProtocol, privacy: PrivacySpec, part: object) -> HeadSteps:
+    """Return the steps for what is trained; of a head on a neck those of `melfed.common.study.head_steps`."""
     if part != "head":
-        yield Choice(rate, AFFINE_RATE, "a clipped step moves the network a little")
-        yield Choice(norm, 1.0, "shorter than most gradients, so all patients count alike")
-        return
-    if study.model.neck:
-        yield Choice(rate, NECK_RATE, "whitened features have a norm of about 1")
+        return replace(WITHOUT_NECK, rate=AFFINE_RATE)
+    return best_steps(_room(study, privacy), _rounds(study)) if study.head_features else WITHOUT_NECK
+
+
+def _rounds(study: StudyProtocol) -> tuple[int, ...]:
+    """Return how many rounds there may be."""
+    return (study.federation.rounds,) if _stated(study, "federation.rounds") else ROUNDS
+
+
+def _of_steps(study: StudyProtocol, privacy: PrivacySpec, part: object, steps: HeadSteps) -> Iterator[Choice]:
+    """Yield the keys of steps, with what they follow from."""
+    if part == "head" and study.head_features:
+        yield from _of_head(study, privacy, steps)
     else:
-        yield Choice(rate, HEAD_RATE, "features of ImageNet have a norm of about 30")
-    yield Choice(norm, 1.0, "the length of a patient's gradient on whitened features, at most")
+        long = "features of ImageNet have a norm of about 30"
+        if part != "head":
+            long = "a clipped step moves the network a little"
+        enough = "enough to get there; every further step makes the noise of all larger"
+        mean = "the mean of the later models has less noise than the last, for free"
+        yield Choice("federation.rounds", steps.rounds, enough)
+        yield Choice("training.learning_rate", steps.rate, long)
+        yield Choice("federation.server_momentum", steps.momentum, "averages the noise of about ten rounds")
+        yield Choice("federation.tail_average", steps.average, mean)
+    norm = "shorter than most gradients, so all patients count alike"
+    if part == "head":
+        norm = "the length of a patient's gradient on whitened features, at most"
+    yield Choice("privacy.clipping_norm", 1.0, norm)
+
+
+def _of_head(study: StudyProtocol, privacy: PrivacySpec, steps: HeadSteps) -> Iterator[Choice]:
+    """Yield the keys of steps of a head on a neck."""
+    room = _room(study, privacy)
+    why = (
+        f"the least loss to be expected of {room.features} whitened features, for {room.patients:,} {privacy.unit}s "
+        f"at each of {room.clinics} clinics at ε {privacy.epsilon or ASSUMED_EPSILON:g}"
+    )
+    many = f"{why}: with more rounds it would hardly be less"
+    if room.start_share:
+        times = steps.loss / best_steps(replace(room, start_share=0.0), _rounds(study)).loss
+        many += f"; beginning at a solved head it is {times:.2f} times what it is with all ε in the rounds"
+    yield Choice("federation.rounds", steps.rounds, many)
+    yield Choice("training.learning_rate", steps.rate, why)
+    yield Choice("federation.server_momentum", steps.momentum, why)
+    yield Choice("federation.tail_average", steps.average, why)

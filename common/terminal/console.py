@@ -12,8 +12,9 @@ from melfed.common.errors import MelfedError, StorageError
 NOTICE = "melfed is research software and no medical device: do not use it for diagnosis."
 
 # No markup and no emoji: a clinic may be called "[a]", and "study.yaml:100:" is not a hundred points.
-errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
-output = Console(highlight=False, markup=False, emoji=False)
+# Lines to stdout and stderr in a notebook too, and not a piece of HTML each.
+errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False, force_jupyter=False)
+output = Console(highlight=False, markup=False, emoji=False, force_jupyter=False)
 if not output.is_terminal and "COLUMNS" not in os.environ:
     # A file or a pipe has no width that a table must fit into.
     output.width = 130

@@ -1,4 +1,4 @@
-"""A doctor's checks as a table of ticks and crosses, and how a clinic's table was read."""
+"""A doctor's checks as lines with ticks and crosses, and how a clinic's table was read."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -7,28 +7,30 @@ from melfed.common.doctor.steps import MARKS, STYLES, Check
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from melfed.common.data.understood import Understanding
 
 
-def render(checks: Sequence[Check]) -> "Table":
-    """Return a table with a row a check: its mark, its name, what was found, and what to do."""
-    from rich import box
-    from rich.table import Table
+def lines(checks: Sequence[Check]) -> Iterator["Text"]:
+    """Yield a line a check, its mark, its name and what was found, and below it, where there is something, what to do.
+
+    A path in them can be copied whole: no cell of a table cuts it, and a terminal that is too narrow wraps by itself.
+    Print them with `soft_wrap`.
+    """
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("", "check", "found", "what to do"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("", "check"))
+    width = max((len(check.name) for check in checks), default=0)
     for check in checks:
-        # Text, so that a bracket in a path is no markup.
-        cells = (Text(MARKS[check.status]), Text(check.name), Text(check.detail), Text(check.mend))
         style = STYLES[check.status]
-        cells[0].stylize(style)
-        if check.status == "failed":
-            cells[1].stylize(style)
-        table.add_row(*cells)
-    return table
+        # Text, so that a bracket in a path is no markup.
+        yield Text.assemble(
+            (MARKS[check.status], style),
+            (f" {check.name:{width}}", style if check.status == "failed" else ""),
+            f"  {check.detail}",
+        )
+        if check.mend:
+            yield Text(f"  {'':{width}}  → {check.mend}")
 
 
 def render_understood(found: "Understanding") -> Iterator["Table"]:

@@ -34,7 +34,16 @@ def ago(time: str, now: datetime | None = None) -> str:
         seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(time)).total_seconds()
     except (ValueError, TypeError):
         return time
+    return f"{span(seconds)} ago"
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in the largest unit of which it has two.
+
+    >>> span(4), span(119), span(7200)
+    ('4 s', '119 s', '2 h')
+    """
     for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit} ago"
-    return f"{max(seconds, 0):.0f} s ago"
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

@@ -1,19 +1,29 @@
 """Following a run from the command line: by its `state.json`, and by what the audit log says of it."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from melfed.common.audit.events import Event
 from melfed.common.errors import CancelledError, QuorumError, RunError
 from melfed.common.locks import is_held
+from melfed.common.terminal.times import span
 from melfed.server.runs.folder import RunFolder
+from melfed.server.runs.request import read_request
+from melfed.server.runs.state import NAME as STATE
 from melfed.server.runs.state import RunState, read_state
 
 PAUSE = 0.3
+SILENT_SECONDS = 5.0
+"""After so long without a word it is said what is waited for."""
+PATIENT_SECONDS = 60.0
+"""What is waited for so long is said again as seldom."""
+LOOK_SECONDS = 2.0
+UNDER_WAY = frozenset({"queued", "running"})
 QUORUM = "quorum: "
 """How the reason of a run begins that too few clinics answered."""
 
@@ -47,6 +57,78 @@ class Tail:
                 continue
             if isinstance(row, dict) and row.get("run") == self.run:
                 yield row
+
+
+class Spoken:
+    """What whoever follows a run was told last: with a line where nothing was said for `SILENT_SECONDS`.
+
+    What goes on for longer than `PATIENT_SECONDS` is said again each time these have passed: rounds may take days.
+    """
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._last, self._at, self._since = "", clock(), clock()
+
+    def told(self) -> None:
+        """Something else was said."""
+        self._at = self._clock()
+
+    def doing(self, words: str) -> None:
+        """Say what is waited for, where nothing was said for a while."""
+        now = self._clock()
+        if words != self._last:
+            self._last, self._since = words, now
+        waited = now - self._since
+        if words and now - self._at >= (SILENT_SECONDS if waited < PATIENT_SECONDS else PATIENT_SECONDS):
+            self._at = now
+            self._say(f"{words}, for {span(waited)}" if waited >= SILENT_SECONDS else words)
+
+
+@dataclass
+class Others:
+    """Other runs under way with the same clinics: a clinic computes one answer at a time, in the order it is asked.
+
+    Attributes:
+        runs: the folder of the runs' folders.
+        own: the run that is followed.
+        say: is given a line when another begins or ends.
+    """
+
+    runs: Path
+    own: RunFolder
+    say: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    known: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _looked: float = -math.inf
+
+    def look(self) -> None:
+        """See, every few seconds, which runs there are."""
+        if self.clock() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = self.clock()
+        found = dict(others(self.runs, self.own))
+        for name in found.keys() - self.known.keys():
+            shared = ", ".join(found[name])
+            self.say(f"run {name} is under way as well: at {shared} the rounds of both wait for each other, in turn")
+        for name in self.known.keys() - found.keys():
+            self.say(f"run {name} is over: its clinics compute for this run alone")
+        self.known = found
+
+
+def others(runs: Path, own: RunFolder) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the other runs that are under way, with the clinics that they share with this one, by name."""
+    mine = set(read_request(own.path).clinics)
+    for path in sorted(runs.glob(f"*/{STATE}")) if runs.is_dir() else ():
+        folder = path.parent
+        if folder.name == own.path.name:
+            continue
+        try:
+            state = read_state(folder)
+            asked = read_request(folder).clinics if state and state.wanted and state.status in UNDER_WAY else ()
+        except RunError:  # of which `status` tells
+            continue
+        if shared := tuple(sorted(mine.intersection(asked))):
+            yield folder.name, shared
 
 
 def words_of(row: Row) -> tuple[str, str] | None:
@@ -109,11 +191,11 @@ def follow(
     while True:
         state = read_state(folder.path)
         if state is None:
-            raise RunError(f"{folder.path}: its state.json is gone; the run folder is damaged, start a new run")
+            raise RunError(f"{folder.path}: its {STATE} is gone; the run folder is damaged, start a new run")
         for row in tail.rows():
             tell(row)
         see(state)
-        if state.status not in {"queued", "running"} and not state.wanted:
+        if state.status not in UNDER_WAY and not state.wanted:
             return state
         time.sleep(pause)
 

@@ -1,19 +1,21 @@
 """The coordinator's command, `melfed-server`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from melfed.common.errors import DataError
 from melfed.common.terminal.console import NOTICE, VersionOption, errors, output, run_app
+from melfed.common.terminal.explain_option import ExplainOption, one_to_explain
 from melfed.server.cli import children as child_commands
 from melfed.server.cli import log as log_commands
+from melfed.server.cli import models as model_commands
 from melfed.server.cli import one_round as one_round_commands
+from melfed.server.cli import report as report_commands
 from melfed.server.cli import runs as run_commands
 from melfed.server.cli import server as daemon_commands
+from melfed.server.cli import watch as watch_commands
 from melfed.server.cli.options import Bar, metrics_table, path_of_run
 
 app = typer.Typer(
@@ -84,30 +86,33 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="Print a JSON object an image: image, logit, probability, problem; all digits."),
+        typer.Option("--json", help="Print a JSON object an image: image, logit, probability, unlike, problem."),
     ] = False,
     clinic: Clinic = None,
+    explain: ExplainOption = None,
 ) -> None:
     """Print the probability of melanoma for each image, a line each: probability, tab, file."""
+    from melfed.common.terminal.predictions import tell_predictions
+    from melfed.server.results.evaluate import explain_image
     from melfed.server.results.evaluate import predict as predict_images
 
-    predictions = predict_images(path_of_run(run), images, clinic)
-    errors.print(NOTICE, style="yellow")
-    failed = False
-    for prediction in predictions:
-        if prediction.probability is None:
-            failed = True
-            errors.print(f"error: {prediction.image}: {prediction.problem}", style="red", markup=False)
-        elif not as_json:
-            sys.stdout.write(f"{prediction.probability:.4f}\t{prediction.image}\n")
-    if as_json:
-        rows = [{**vars(prediction), "image": str(prediction.image)} for prediction in predictions]
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
-    if failed:
-        raise typer.Exit(DataError.exit_code)
+    one_to_explain(images, explain)
+    found = predict_images(path_of_run(run), images, clinic)
+    if explain is not None and found[0].probability is not None:
+        explain_image(path_of_run(run), images[0], explain, clinic)
+    tell_predictions(found, as_json)
 
 
-for group in (daemon_commands, run_commands, one_round_commands, log_commands, child_commands):
+for group in (
+    daemon_commands,
+    run_commands,
+    one_round_commands,
+    model_commands,
+    report_commands,
+    log_commands,
+    watch_commands,
+    child_commands,
+):
     group.add_to(app)
 
 

@@ -68,7 +68,8 @@ def worth(
 ) -> None:
     """Show what each clinic's release, and each pair, added to the head: algebra on what is kept, for no further ε.
 
-    Judged by the validation moments: approximations, with intervals for the noise alone. Of up to 12 clinics.
+    Judged by all moments, training and validation: approximations, with 95 % intervals for the noise and the choice of
+    patients. Of up to 12 clinics.
     """
     from dataclasses import asdict
 
@@ -85,7 +86,7 @@ def worth(
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return
     output.print(_worth_table(found))
-    errors.print("note: approximations: scores are taken as normal, and intervals are of the noise alone", style="dim")
+    errors.print("note: approximations: scores are taken as normal, and heads of subsets are Fisher's", style="dim")
 
 
 def forget(
@@ -130,7 +131,7 @@ def join(
 
     server = own_configuration(config)
     folder = RunFolder.open(run_path(server, Path(run).name))
-    _, releases = releases_of(folder)
+    _, releases = releases_of(folder, replaces=True)
     known = [record.name for record in read_clinics(server.clinics) if not record.revoked]
     if clinic in releases:
         raise RunError(f"{folder.path}: clinic {clinic} takes part in it already")
@@ -149,9 +150,12 @@ def _worth_table(found: "Worth") -> "Table":
     def shown(estimate: "Estimate") -> str:
         return f"{estimate.value:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"
 
-    whole = found.together
+    whole, start = found.together, found.start
     judge = "binormal AUROC" if found.judge == "auroc" else "squared error"
-    title = f"{judge} of all together: {whole.value:.4f} ({whole.low:.4f} to {whole.high:.4f}), by validation moments"
+    title = (
+        f"{judge} of all together: {whole.value:.4f} ({whole.low:.4f} to {whole.high:.4f}), "
+        f"without any: {start.value:.4f} ({start.low:.4f} to {start.high:.4f})"
+    )
     table = Table(title=title)
     table.add_column("clinics", overflow="fold")
     for heading in ("adds to all others", "Shapley's value"):

@@ -113,13 +113,13 @@ def metrics_table(metrics: "EvaluationMetrics", group: str) -> Table:
 
 
 class Bar:
-    """A progress bar with a `(done, total)` callback; nothing is drawn where stderr is no terminal."""
+    """A progress bar with a `(done, total)` callback; nothing is drawn when quiet, or where stderr is no terminal."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, quiet: bool = False) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
+        self._progress = Progress(*columns, console=errors, transient=True, disable=quiet or not errors.is_terminal)
         self._task = self._progress.add_task(text, total=None)
 
     def __enter__(self) -> Callable[[int, int], None]:

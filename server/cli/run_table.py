@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from melfed.server.cli.options import INTERVAL_WIDTH, metrics_cells
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from rich.table import Table
 
     from melfed.server.runs.summary import ClinicSummary, RunSummary
@@ -36,31 +38,33 @@ def summary_table(summary: "RunSummary") -> "Table":
     """Return one row a clinic, and one for all pooled."""
     from rich.table import Table
 
-    from melfed.server.report.count_words import told_headings, told_unit
+    from melfed.server.report.count_words import headings, is_about, marked, scope, told_unit
     from melfed.server.report.words import plural
 
     unit = told_unit(summary)
     names = [plural(summary.data.groups_by), "images", "melanomas"]
     if unit is not None:
-        names = [heading.lower() for heading in told_headings(summary, unit)]
-    synthetic = ", synthetic images" if summary.data.synthetic else ""
-    table = Table(title=f"{summary.study.name} ({summary.mode}{synthetic}): test, value (95 % interval)")
+        names = [heading.lower() for heading in headings(unit)]
+    whose = f" of {', '.join(summary.data.synthetic_clinics)}" if summary.data.synthetic_clinics else ""
+    synthetic = f", synthetic images{whose}" if summary.data.synthetic else ""
+    caption = f"Counts: {scope(summary)}. AUROC, AUPRC: test part, with 95 % intervals."
+    table = Table(title=f"{summary.study.name} ({summary.mode}{synthetic})", caption=caption)
     table.add_column("clinic", overflow="fold")
     for column in names:
         table.add_column(column, justify="right", no_wrap=True)
     for column in ("AUROC", "AUPRC"):
         table.add_column(column, justify="right", min_width=INTERVAL_WIDTH)
+
+    def cells(numbers: "Iterable[int]", clinics: "Sequence[ClinicSummary]") -> list[str]:
+        return [marked(number, about=is_about(clinics)) for number in numbers]
+
     for clinic in summary.clinics:
-        table.add_row(clinic.name, *_cells(clinic), *metrics_cells(clinic.test))
+        table.add_row(clinic.name, *cells(_numbers(clinic), [clinic]), *metrics_cells(clinic.test))
     table.add_section()
-    table.add_row("all, pooled", *_sums(summary), *metrics_cells(summary.test), style="bold")
+    sums = map(sum, zip(*map(_numbers, summary.clinics), strict=True))
+    table.add_row("all, pooled", *cells(sums, summary.clinics), *metrics_cells(summary.test), style="bold")
     return table
 
 
-def _cells(clinic: "ClinicSummary") -> list[str]:
-    return [str(number) for number in (clinic.patients, clinic.images, clinic.melanomas) if number is not None]
-
-
-def _sums(summary: "RunSummary") -> list[str]:
-    """Return the sums of the column above."""
-    return [str(sum(map(int, column))) for column in zip(*map(_cells, summary.clinics), strict=True)]
+def _numbers(clinic: "ClinicSummary") -> list[int]:
+    return [number for number in (clinic.patients, clinic.images, clinic.melanomas) if number is not None]

@@ -1,5 +1,6 @@
 """Commands of `melfed-server` about runs: study, run, stop."""
 
+import math
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,20 +34,33 @@ def study(
     path: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="Study protocol.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Where the sealed study is written.", show_default=False)] = None,
     overrides: Overrides = [],  # noqa: B006 (typer copies it)
+    rehearse: Annotated[
+        bool,
+        typer.Option("--rehearse", help="Ask the clinics how long a round takes; propose quorum and deadline."),
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Seal a study, so that clinics can approve it: choose what its recipe leaves open, and fix its weights' digest."""
+    """Seal a study, so that clinics can approve it: choose what its recipe leaves open, and fix its weights' digest.
+
+    Clinics time a step when they approve a study. With --rehearse those that have approved it are asked for that.
+    """
     from melfed.common.files import atomic_write
     from melfed.common.study.file import study_yaml
 
-    server = configuration(config)
+    server = own_configuration(config) if rehearse else configuration(config)
     sealed, _ = _sealed(path, overrides, server)
     if out is not None:
         with atomic_write(out, READABLE) as file:  # whoever sends it to the clinics is another user than the server's
             file.write(study_yaml(sealed.with_changes("model", weights=None)).encode())
         errors.print(f"sealed study: {out}; send it to the clinics, who approve it with melfed-client approve")
-    else:
+    elif not rehearse:
         errors.print("note: nothing written; --out FILE makes what clinics approve", style="yellow")
+    if rehearse:
+        from melfed.server.cli.rehearsal import rehearse as ask
+
+        ask(server, path, sealed.with_changes("model", weights=None))
+    else:
+        _tell_who_is_waited_for(server, sealed)
     _tell_who_is_trusted(sealed)
     _tell_how_many_to_test_on(server, sealed)
     output.print(sealed.digest, soft_wrap=True)
@@ -68,7 +82,7 @@ def run(
     config: ConfigOption = None,
 ) -> None:
     """Run a study with the clinics, and follow it; Ctrl-C leaves the run going."""
-    from melfed.server.cli.follow import Tail
+    from melfed.server.cli.follow import Others, Tail
     from melfed.server.daemon.state import read_daemon_state
 
     server = own_configuration(config)
@@ -85,6 +99,7 @@ def run(
     if started is None:
         _want(folder)
     if detach:
+        Others(server.runs, folder, lambda line: errors.print(line, style="yellow", soft_wrap=True)).look()
         errors.print(f"run {name} is queued; see melfed-server status")
         output.print(name)
         return
@@ -130,7 +145,8 @@ def _sealed(
         raise StudyError(f"{path}: data.phantom is for melfed-sim; clinics have images of their own: set it to null")
     for choice in choices:
         errors.print(f"recipe: {choice.key} = {shown(choice.value)}: {choice.reason}")
-    return located(seal(protocol, config.weights_folder), config.weights_folder), choices
+    with errors.status("looking for the study's weights"):
+        return located(seal(protocol, config.weights_folder), config.weights_folder), choices
 
 
 def _tell_who_is_trusted(study: "StudyProtocol") -> None:
@@ -148,10 +164,20 @@ def _tell_who_is_trusted(study: "StudyProtocol") -> None:
         errors.print(f"warning: a clinic that lies can take over the model; state {keys}, or robust", style="yellow")
 
 
+def _tell_who_is_waited_for(config: "ServerConfig", study: "StudyProtocol") -> None:
+    """Say where one clinic that is away for a moment would end the run of all, or a slow one would work in vain."""
+    from melfed.server.clinics.registry import read_clinics
+
+    clinics = sum(not record.revoked for record in read_clinics(config.clinics))
+    if clinics > 2 and study.federation.quorum == 1:
+        said = "federation.quorum is 1: one clinic that does not answer within deadline_seconds ends the run"
+        errors.print(f"note: {said}; --rehearse proposes both by what clinics say of a round", style="yellow")
+
+
 def _tell_how_many_to_test_on(config: "ServerConfig", study: "StudyProtocol") -> None:
     """Say, before anybody spends ε, how many melanomas the noise of the evaluation would hide."""
     from melfed.common.metrics.noisy import units_needed
-    from melfed.common.study.evaluation_noise import gaussian_multiplier
+    from melfed.common.study.evaluation_noise import gaussian_multiplier, noised_attributes, subgroups_multiplier
     from melfed.server.clinics.registry import read_clinics
     from melfed.server.report.words import plural
 
@@ -161,6 +187,10 @@ def _tell_how_many_to_test_on(config: "ServerConfig", study: "StudyProtocol") ->
         some = f"with {clinics} clinics the test parts need" if clinics > 1 else "the test part needs"
         units = f"about {units_needed(sigma, clinics)} {plural(study.privacy.unit)} with a melanoma"
         errors.print(f"note: {some} {units} for an AUROC at this ε (σ {sigma:.3g})")
+    if clinics and study.privacy and sigma and (attributes := noised_attributes(study)):
+        of_each = subgroups_multiplier(study, sigma) * math.sqrt(len(attributes))
+        units = f"about {units_needed(of_each, clinics)} {plural(study.privacy.unit)} with a melanoma"
+        errors.print(f"note: a subgroup by {', '.join(attributes)} needs {units} for one")
 
 
 def _new(
@@ -168,14 +198,15 @@ def _new(
 ) -> "RunFolder":
     from melfed.common.moments.expected import require_useful
     from melfed.server.aggregation.robust import clinics_needed
+    from melfed.server.federation.memory import require_memory
     from melfed.server.runs.names import NAME
     from melfed.server.runs.request import queue_run
 
-    names = _chosen(config, clinics)
+    names = chosen(config, clinics)
     protocol, choices = _sealed(path or Path(), overrides, config)
     clinics_needed(protocol.federation, len(names))  # or nobody needs to begin
-    if protocol.federation.mode == "one_round":
-        require_useful(protocol, len(names), config.weights_folder)
+    require_memory(protocol, len(names))
+    require_useful(protocol, len(names), config.weights_folder)
     name = out or f"{protocol.name}-{datetime.now(UTC).astimezone():%Y%m%d-%H%M%S}"
     if not NAME.fullmatch(name):
         raise RunError(f"--out {name}: a name has letters, digits, dots, hyphens; runs are below {config.runs}")
@@ -191,7 +222,8 @@ def _new(
     return folder
 
 
-def _chosen(config: "ServerConfig", names: str | None) -> tuple[str, ...]:
+def chosen(config: "ServerConfig", names: str | None) -> tuple[str, ...]:
+    """Return the clinics that are named, with commas, or all that are approved. Raises ServerConfigError."""
     from melfed.server.clinics.registry import read_clinics
 
     known = [record.name for record in read_clinics(config.clinics) if not record.revoked]
@@ -262,17 +294,20 @@ def _resumed(config: "ServerConfig", name: str, path: Path | None, overrides: "S
 
 def _want(folder: "RunFolder") -> None:
     """Have the daemon go on with a run that has ended; one that is under way stays as it is."""
+    from melfed.server.federation.memory import require_memory
+    from melfed.server.runs.request import read_request
     from melfed.server.runs.state import change_state, read_state
 
     state = read_state(folder.path)
     if state is None or not state.wanted or state.status not in {"queued", "running"}:
+        require_memory(folder.study(), len(read_request(folder.path).clinics))
         change_state(folder.path, wanted=True, status="queued", reason="")
 
 
 def _follow(config: "ServerConfig", folder: "RunFolder", tail: "Tail") -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from melfed.server.cli.follow import Presence, Row, follow, raise_unless_completed, words_of
+    from melfed.server.cli.follow import Others, Presence, Row, Spoken, follow, raise_unless_completed, words_of
     from melfed.server.cli.run_table import notes, summary_table
     from melfed.server.report.privacy_words import terminal_line
 
@@ -281,9 +316,16 @@ def _follow(config: "ServerConfig", folder: "RunFolder", tail: "Tail") -> None:
     progress = Progress(*columns, console=errors, disable=not errors.is_terminal)
     task = progress.add_task("queued", total=rounds)
 
+    def doing(words: str) -> None:
+        if not errors.is_terminal:  # there, it stands beside the bar
+            errors.print(words)
+
+    spoken = Spoken(doing)
+
     def tell(row: Row) -> None:
         if words := words_of(row):
             errors.print(words[0], style=words[1] or None)
+            spoken.told()
 
     def say(runs: bool) -> None:
         if runs:
@@ -293,10 +335,13 @@ def _follow(config: "ServerConfig", folder: "RunFolder", tail: "Tail") -> None:
             errors.print(f"the server has ended; run {name} goes on once it is started again: {again}", style="yellow")
 
     presence = Presence(config.daemon_lock, say)
+    others = Others(config.runs, folder, lambda line: errors.print(line, style="yellow", soft_wrap=True))
 
     def see(state: "RunState") -> None:
         presence.look()
-        words = "final evaluation" if state.status == "running" and state.round == rounds else state.status
+        others.look()
+        words = (state.doing or state.status) if state.status == "running" else state.status
+        spoken.doing(words)
         progress.update(task, completed=state.round, description=words)
 
     try:

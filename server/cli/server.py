@@ -59,7 +59,8 @@ def status(
     config: ConfigOption = None,
 ) -> None:
     """Show the server's processes, the clinics and the runs."""
-    from melfed.server.cli.status import ask_clinics, server_status, tables
+    from melfed.server.cli.status import ask_clinics, tables
+    from melfed.server.status import server_status
 
     named = named_once(path, config)
     server = own_configuration(named) if ask else configuration(named)
@@ -130,7 +131,7 @@ def doctor(path: ConfigArgument = None, as_json: JsonOption = False, config: Con
     Changes nothing. Leaves with 0, or with 1 where something does not work.
     """
     from melfed.common.doctor.steps import exit_code, to_json
-    from melfed.common.terminal.doctor_table import render
+    from melfed.common.terminal.doctor_table import lines
     from melfed.server.doctor import examine_server
 
     server = configuration(named_once(path, config))
@@ -140,7 +141,8 @@ def doctor(path: ConfigArgument = None, as_json: JsonOption = False, config: Con
     else:
         with errors.status("examining") as line:
             checks = examine_server(server, lambda check: line.update(f"examined: {check.name}"))
-        output.print(render(checks))
+        for found in lines(checks):
+            output.print(found, soft_wrap=True)
     raise typer.Exit(exit_code(checks))
 
 

@@ -1,23 +1,17 @@
-"""What `melfed-server status` shows: the daemon's children, the clinics, the runs."""
+"""What `melfed-server status` shows, and how clinics are asked for it."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from melfed.common.errors import MelfedError, ServiceError
-from melfed.common.study.protocol import Section
+from melfed.common.errors import ServiceError
 from melfed.common.terminal.times import ago
-from melfed.server.clinics.self_reports import Said, read_said
 from melfed.server.config import ServerConfig
-from melfed.server.daemon.state import ChildRow, ClinicRow, read_daemon_state
-from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.state import read_state
+from melfed.server.status import ClinicStatus, ServerStatus
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from melfed.common.study.protocol import StudyProtocol
     from melfed.server.flower.control_client import Control
 
 ASK_SECONDS = 90.0
@@ -25,113 +19,24 @@ PAUSE = 0.3
 LONGEST_WHY = 100
 
 
-class ClinicStatus(ClinicRow):
-    """A clinic: whether it is there, and what it last said of itself."""
-
-    version: str | None = None
-    approved: tuple[str, ...] | None = Field(None, description="digests of studies; null: it did not tell")
-    budget: float | None = Field(None, description="ε that is left; null: it did not tell")
-    reason: str = ""
-    asked: str | None = None
-
-
-class RunStatus(Section):
-    """A run."""
-
-    name: str
-    identity: str = Field("", description="what ledgers and audit logs call it")
-    status: str
-    wanted: bool = False
-    study: str = ""
-    digest: str = ""
-    round: int = 0
-    rounds: int = 0
-    reason: str = ""
-    updated: str = ""
-
-
-class ServerStatus(Section):
-    """Everything."""
-
-    running: bool
-    updated: str = ""
-    children: tuple[ChildRow, ...] = ()
-    clinics: tuple[ClinicStatus, ...] = ()
-    runs: tuple[RunStatus, ...] = ()
-    problems: tuple[str, ...] = ()
-
-
-def server_status(config: ServerConfig) -> ServerStatus:
-    """Return how everything is; of a server that is not running, its runs alone."""
-    runs = tuple(_run(path) for path in _run_folders(config.runs))
-    try:
-        daemon = read_daemon_state(config)
-    except ServiceError as error:
-        return ServerStatus(running=False, runs=runs, problems=(str(error),))
-    said = read_said(config.clinics_said)
-    return ServerStatus(
-        running=True,
-        updated=daemon.updated,
-        children=daemon.children,
-        clinics=tuple(_clinic(row, said.get(row.name)) for row in daemon.clinics),
-        runs=runs,
-        problems=daemon.problems,
-    )
-
-
-def _clinic(row: ClinicRow, said: Said | None) -> ClinicStatus:
-    told = (
-        {}
-        if said is None
-        else {
-            "version": said.version or None,
-            "approved": said.approved,
-            "budget": said.budget,
-            "reason": said.reason,
-            "asked": said.at,
-        }
-    )
-    return ClinicStatus(**{**row.model_dump(), **told})
-
-
-def _run_folders(runs: Path) -> list[Path]:
-    found = runs.glob("*/state.json") if runs.is_dir() else []
-    return sorted((path.parent for path in found), key=lambda path: path.stat().st_mtime)
-
-
-def _run(path: Path) -> RunStatus:
-    try:
-        state, folder = read_state(path), RunFolder(path)
-        study, identity = folder.study(), folder.identity
-    except MelfedError as error:
-        return RunStatus(name=path.name, status="damaged", reason=str(error))
-    if state is None:
-        return RunStatus(name=path.name, status="damaged", reason="its state.json is gone")
-    return RunStatus(
-        name=path.name,
-        identity=identity,
-        status=state.status,
-        wanted=state.wanted,
-        study=study.name,
-        digest=study.digest,
-        round=state.round,
-        rounds=study.federation.rounds,
-        reason=state.reason,
-        updated=state.updated,
-    )
-
-
-def ask_clinics(config: ServerConfig, seconds: float = ASK_SECONDS) -> None:
+def ask_clinics(config: ServerConfig, seconds: float = ASK_SECONDS, about: "StudyProtocol | None" = None) -> None:
     """Have all clinics that are online say how they are; their answers are on file then.
 
+    Args:
+        config: the coordinator's.
+        seconds: how long they are waited for.
+        about: the study that they are asked about, sealed; None: that of the last run.
+
     Raises:
+        StorageError: the study cannot be written to the state folder.
         ServiceError: SuperLink cannot be reached, or they were not asked in time.
     """
+    from melfed.server.clinics.asked import write_asked
     from melfed.server.flower.control_client import Control
     from melfed.server.flower.superlink import read_file
 
     with Control(config) as control:
-        run_id = control.start_run("", read_file(config.bundle))
+        run_id = control.start_run("" if about is None else write_asked(config, about), read_file(config.bundle))
         deadline = time.monotonic() + seconds
         try:
             _await(control, run_id, deadline)

@@ -17,6 +17,7 @@ from melfed.common.study.protocol import Section
 LONGEST = 80
 MOST = 100
 """Of what comes from outside, so much is kept."""
+MOST_MINUTES = 1 << 14
 
 
 class Said(Section):
@@ -27,6 +28,8 @@ class Said(Section):
     budget: float | None = Field(None, description="ε that is left; null: it does not tell")
     reason: str = Field("", description="why it takes no part in what it was asked about; empty: it does")
     declined: str = Field("", description="digest of the study that it declined for this reason; empty: none")
+    round_minutes: int | None = Field(None, description="a round of a study at most; null: it does not tell")
+    timed: str = Field("", description="digest of the study that this is of; empty: none")
     at: str = Field("", description="when, ISO 8601, UTC")
 
 
@@ -66,6 +69,12 @@ def present() -> str:
 def word(value: object) -> str:
     """Return a word from outside, printable and short."""
     return "".join(letter for letter in str(value) if letter.isprintable())[:LONGEST]
+
+
+def minutes(value: object) -> int | None:
+    """Return how long a round takes at most, as a clinic says it; None of what is no power of two of minutes."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_MINUTES
+    return int(value) if isinstance(value, int) and whole and value.bit_count() == 1 else None
 
 
 def words(values: object) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from melfed.common.doctor.kit import VERSIONS_HEADER, versions_header
 from melfed.common.errors import ServerConfigError
 from melfed.server.clinics.certificates import key_header
 from melfed.server.clinics.registry import ClinicRecord
-from melfed.server.config import ServerConfig
+from melfed.server.config import BODY_HEADER, OBJECTS, PUSH, ServerConfig
+from melfed.server.flower.key_holders import ADDRESS_HEADER, KEY_HEADER
 
 FLEET = (
     "register-node",
@@ -29,9 +30,6 @@ FLEET = (
     "confirm-message-received",
 )
 """What a SuperNode asks for, below /v1/fleet/ (`flwr.supernode.fleet_http_client`, Flower 1.41)."""
-
-KEY_HEADER = "flwr-public-key"
-"""Flower's header with the node's public key (`flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER`)."""
 
 _POLLS = ("pull-messages", "send-node-heartbeat")
 _PATH = 200
@@ -171,7 +169,55 @@ http {{
             return 404;
         }}
 
-        location ~ ^/v1/fleet/(?:{"|".join(FLEET)})$ {{
+{_fleet(config, timeouts, f"~ ^/v1/fleet/(?:{'|'.join(name for name in FLEET if name != PUSH)})$")}
+{_fleet(config, timeouts, f"= /v1/fleet/{PUSH}", _BY_FILE)}
+        location {OBJECTS} {{
+            internal;
+            root {_quoted(config.state)};
+            default_type application/protobuf;
+            etag off;
+            if_modified_since off;
+            max_ranges 0;
+            output_buffers 2 256k;
+        }}
+
+        # An error's number, and no page that tells what answers.
+        location @bare {{
+            return 200 "";
+        }}
+        location = /unreadable {{
+            internal;
+            return 200 "";
+        }}
+    }}
+}}
+"""
+
+
+_BY_FILE = f"""\
+            # SuperLink, on this machine, reads a body where nginx has put it.
+            client_body_in_file_only clean;
+            client_body_buffer_size 512k;
+            proxy_pass_request_body off;
+            proxy_set_header Content-Length "";
+            proxy_set_header {BODY_HEADER} $request_body_file;
+"""
+_NO_FILE = f"""\
+            proxy_set_header {BODY_HEADER} "";
+"""
+
+
+def _fleet(config: ServerConfig, timeouts: Timeouts, match: str, body: str = _NO_FILE) -> str:
+    """Return a location of requests to SuperLink.
+
+    Args:
+        config: of the server.
+        timeouts: how long to wait.
+        match: which requests, as nginx says it.
+        body: how SuperLink gets their bodies.
+    """
+    return f"""\
+        location {match} {{
             # As it was written: no query string, nothing encoded, no dots.
             if ($request_uri != $uri) {{
                 return 404;
@@ -191,8 +237,9 @@ http {{
             proxy_set_header Connection "";
             proxy_set_header X-Forwarded-For "";
             proxy_set_header X-Forwarded-Proto "";
-            # Not the client's own header: it could stand twice.
+            # Not the client's own headers: they could stand twice, or lie.
             proxy_set_header {KEY_HEADER} $melfed_key;
+            proxy_set_header {ADDRESS_HEADER} $remote_addr;
             # For `melfed-client doctor`: told to clinics alone.
             add_header {VERSIONS_HEADER} "{versions_header()}" always;
             proxy_ssl_verify on;
@@ -208,18 +255,7 @@ http {{
             proxy_buffer_size 16k;
             proxy_buffers 16 64k;
             proxy_max_temp_file_size 0;
-        }}
-
-        # An error's number, and no page that tells what answers.
-        location @bare {{
-            return 200 "";
-        }}
-        location = /unreadable {{
-            internal;
-            return 200 "";
-        }}
-    }}
-}}
+{body}        }}
 """
 
 

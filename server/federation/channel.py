@@ -8,13 +8,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from melfed.common.export.signature import Signed
 from melfed.common.study.protocol import StudyProtocol
-from melfed.common.tensors import Tensors
 
 OFFLINE = "offline"
 MAX_REASON = 300
 Content = object
 """Of a request; what it is, only its channel knows."""
+Sent = Mapping[str, npt.NDArray[np.generic]]
+"""The tensors of a request: packed already (`melfed.common.tensors.PackedTensors`), they are sent as they are."""
 
 
 def one_line(text: str) -> str:
@@ -106,7 +108,7 @@ class Channel(Protocol):
     """Reaches the clinics."""
 
     def request(
-        self, round_number: int, study: StudyProtocol, run: str, tensors: Tensors | None = None, *, counts: bool = True
+        self, round_number: int, study: StudyProtocol, run: str, tensors: Sent | None = None, *, counts: bool = True
     ) -> Content:
         """Return the content of a request to clinics.
 
@@ -117,6 +119,17 @@ class Channel(Protocol):
             tensors: the global model.
             counts: whether a clinic that describes itself is to tell its counts, which a private study's clinics pay
                 for.
+        """
+
+    def delivery(self, study: StudyProtocol, run: str, tensors: Sent, facts: str, signed: Signed) -> Content:
+        """Return the content of a request to keep a finished model.
+
+        Args:
+            study: as for `request`.
+            run: the run's identity.
+            tensors: those that learnt.
+            facts: what is told of the model, JSON.
+            signed: of tensors and facts.
         """
 
     def size(self, content: Content) -> int:
@@ -137,7 +150,7 @@ class Channel(Protocol):
         """Send one request to several nodes and yield their replies as they arrive: one a node, never more.
 
         Args:
-            kind: `DESCRIBE`, `TRAIN` or `EVALUATE`.
+            kind: `DESCRIBE`, `TRAIN`, `SUMMARISE`, `EVALUATE` or `DELIVER`.
             nodes: whom to ask, in this order, and their names.
             content: of the request.
             terms: how long, and how often.

@@ -83,9 +83,10 @@ def standing(folder: RunFolder, conduct: Conduct) -> Iterator[None]:
 def completed(folder: RunFolder, conduct: Conduct) -> None:
     """Write down that a deployed run is complete, its model and report written. Raises StorageError."""
     if conduct.deployed:
-        change_state(folder.path, wanted=False, status="completed", reason="")
+        state = change_state(folder.path, wanted=False, status="completed", reason="")
         study = folder.study()
-        conduct.record(Event.RUN_COMPLETED, run=folder.identity, digest=study.digest, rounds=study.federation.rounds)
+        rounds = study.federation.rounds if study.federation.stop is None else state.round
+        conduct.record(Event.RUN_COMPLETED, run=folder.identity, digest=study.digest, rounds=rounds)
 
 
 def _settle(folder: RunFolder, conduct: Conduct, status: str, error: MelfedError) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic
 
 import numpy as np
@@ -75,6 +76,15 @@ class _Register(Section):
     """`members.json`: after a restart the run has the same clinics, whether they are online just then or not."""
 
     clinics: dict[str, _Known] = Field(default_factory=dict)
+
+
+def told_accounts(register: Path) -> dict[str, ReportedAccount]:
+    """Return what each clinic of a private run last said of its privacy, by its name, as `members.json` has it."""
+    try:
+        known = _Register.model_validate_json(register.read_bytes()).clinics
+    except (OSError, ValidationError):
+        return {}  # none yet; or damaged, and then the clinics say it again
+    return {name: clinic.account for name, clinic in known.items() if clinic.account is not None}
 
 
 class Members:

@@ -86,6 +86,7 @@ class Pending:
         found = {}
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             read = self._read(path, number, model)
+            # Those that are read are files still, in memory as far as they are looked at.
             if read is None:
                 path.unlink(missing_ok=True)
             else:
@@ -99,7 +100,7 @@ class Pending:
 
     def _read(self, path: Path, number: int, model: Tensors) -> tuple[str, Update] | None:
         try:
-            arrays, metadata = load_tensors(path, summed=True)
+            arrays, metadata = load_tensors(path, summed=True, mapped=True)
             header = _Header.model_validate_json(str(metadata.get("header")))
             tensors = group_of(TENSORS, arrays)
             check_tensors(tensors, shapes(model))

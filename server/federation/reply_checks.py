@@ -3,32 +3,48 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from melfed.common.compression import restored
+from melfed.common.data.subgroups import cell_names
 from melfed.common.errors import DataError, DeclinedError, StudyError
-from melfed.common.messages import ACCOUNT, COUNTS, LEDGER, METRICS, REQUEST, SUMMARISED, TENSORS, TEST, VALIDATION
+from melfed.common.messages import (
+    ACCOUNT,
+    COUNTS,
+    IDENTITY,
+    LEDGER,
+    LOCAL,
+    METRICS,
+    REQUEST,
+    SUBGROUPS,
+    SUMMARISED,
+    TENSORS,
+    TEST,
+    VALIDATION,
+)
 from melfed.common.metrics.histogram import MAX_IMAGES, ScoreHistogram
 from melfed.common.metrics.noisy_histogram import (
     REACH,
     Histogram,
     NoisyHistogram,
     histogram_from_arrays,
+    histograms_from_arrays,
     noise_variance,
 )
 from melfed.common.metrics.score_bins import MOST_BINS
 from melfed.common.metrics.score_edges import score_edges
+from melfed.common.metrics.subgroups import variance_of_subgroups
 from melfed.common.moments.noisy_moments import CLASSES, SCALE, NoisyMoments
 from melfed.common.moments.noisy_moments import noise_variance as noise_variance_of_moments
 from melfed.common.study.count_noise import largest_count_noise, unit_parts
-from melfed.common.study.evaluation_noise import largest_multiplier
-from melfed.common.study.moments_noise import largest_moments_multiplier
+from melfed.common.study.evaluation_noise import largest_multiplier, noised_attributes, subgroups_multiplier
+from melfed.common.study.moments_noise import largest_moments_multiplier, of_moments
 from melfed.common.study.protocol import StudyProtocol, validates
-from melfed.common.tensors import TensorError, Tensors, check_tensors, shapes
+from melfed.common.tensors import Array, TensorError, Tensors, check_tensors, shapes
 from melfed.server.aggregation.robust import update_norm
-from melfed.server.federation.channel import Reply
+from melfed.server.federation.channel import Reply, one_line
 from melfed.server.runs.counts import IN_IMAGES, IN_UNITS, PARTS, Counts
 from melfed.server.runs.outcome import ReportedAccount
 from melfed.server.runs.releases import Release
@@ -42,6 +58,7 @@ MAX_NORM = 1e12
 USELESS = (TensorError, DataError, StudyError, DeclinedError)
 """What is raised for a reply that cannot be used; the round goes on without it."""
 _HEAD = re.compile(r"[0-9a-f]{64}")
+_ORIGINS = {"True": True, "False": False}
 
 
 @dataclass(frozen=True)
@@ -67,11 +84,21 @@ class Update:
 
 @dataclass(frozen=True)
 class ClinicEvaluation:
-    """An evaluation reply that has passed all checks."""
+    """An evaluation reply that has passed all checks.
+
+    Attributes:
+        test: histogram of the test part.
+        validation: that of the validation part.
+        account: what the clinic says of its privacy, in a private study.
+        subgroups: histograms of the test part by cell (`melfed.common.data.subgroups.cell_names`), as the study asks.
+        local: the test part's histogram of the model that the clinic has trained alone, where the study asks for it.
+    """
 
     test: Histogram
     validation: Histogram
     account: ReportedAccount | None
+    subgroups: Mapping[str, Histogram] = field(default_factory=dict)
+    local: Histogram | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +108,7 @@ class Intake:
     study: StudyProtocol
     run: str
 
-    def update(self, reply: Reply, number: int, counts: Counts, model: Tensors) -> Update:
+    def update(self, reply: Reply, number: int, counts: Counts, model: Mapping[str, Array]) -> Update:
         """Return a training reply's content.
 
         Args:
@@ -112,7 +139,45 @@ class Intake:
         account = self.account(reply)
         test = self._histogram(reply, TEST, counts, account, model)
         validation = self._histogram(reply, VALIDATION, counts, account, model)
-        return ClinicEvaluation(test, validation, account)
+        asked = self.study.evaluation.local_baseline
+        local = self._histogram(reply, TEST, counts, account, model, LOCAL) if asked else None
+        return ClinicEvaluation(test, validation, account, self._subgroups(reply, test, counts, account), local)
+
+    def _subgroups(
+        self, reply: Reply, test: Histogram, counts: Counts, account: ReportedAccount | None
+    ) -> dict[str, Histogram]:
+        """Return the histograms by cell: those that the study asks for, and no others; `test` is of them together."""
+        attributes, found = noised_attributes(self.study), histograms_from_arrays(reply.arrays(SUBGROUPS))
+        if set(found) != set(asked := cell_names(attributes)):
+            raise DataError(
+                f"tells {len(found)} subgroups of its test images, and the study has {len(asked)}; use the same melfed "
+                "version"
+            )
+        for cell, histogram in found.items():
+            if isinstance(histogram, NoisyHistogram) != isinstance(test, NoisyHistogram):
+                raise DataError(f"its subgroup {cell} and its test images differ in whether they have noise")
+            if isinstance(histogram, NoisyHistogram) and isinstance(test, NoisyHistogram) and account is not None:
+                self._check_noised_cell(histogram, test, cell, counts, account)
+        for attribute in attributes:
+            of_cells = [h for cell, h in found.items() if cell.startswith(f"{attribute}/")]
+            images = sum(h.images for h in of_cells if isinstance(h, ScoreHistogram))
+            if isinstance(test, ScoreHistogram) and images != test.images:
+                raise DataError(f"its subgroups by {attribute} have {images} images, its test part {test.images}")
+            if any(isinstance(h, ScoreHistogram) and len(h.low) > MOST_BINS for h in of_cells):
+                raise DataError(f"a subgroup by {attribute} has more than {MOST_BINS} score bins")
+        return found
+
+    def _check_noised_cell(
+        self, histogram: NoisyHistogram, test: NoisyHistogram, cell: str, counts: Counts, account: ReportedAccount
+    ) -> None:
+        if not np.array_equal(histogram.edges, test.edges):
+            raise DataError(f"its subgroup {cell} has other score bins than the model; update melfed")
+        sigma = subgroups_multiplier(self.study, account.evaluation_noise_multiplier or 0.0)
+        if histogram.noise_variance[0] != variance_of_subgroups(sigma, len(noised_attributes(self.study))):
+            raise DataError(f"its subgroup {cell} states other noise than its account")
+        units = min(counts.most_units(TEST), self._largest(TEST))
+        if histogram.largest > units + REACH * histogram.noise_std:
+            raise DataError(f"its subgroup {cell} counts more units than the {counts.of(TEST, 'units')} that it told")
 
     def release(self, reply: Reply, counts: Counts) -> Release:
         """Return the moments of a clinic that was asked for them; `counts` is what it said of itself."""
@@ -126,10 +191,10 @@ class Intake:
     def _check_moments(self, moments: NoisyMoments, part: str, counts: Counts, account: ReportedAccount | None) -> None:
         """Check that moments have the noise that was accounted for, and no more units than the clinic may have."""
         privacy = self.study.privacy
-        if moments.features != self.study.model.neck:
-            raise DataError(f"its {part} moments are of {moments.features} features, not {self.study.model.neck}")
-        noise = account.noise_multiplier if account else 0.0
-        if privacy is not None and not noise <= (most := largest_moments_multiplier(privacy)):
+        if moments.features != self.study.head_features:
+            raise DataError(f"its {part} moments are of {moments.features} features, not {self.study.head_features}")
+        noise = of_moments(self.study, account.noise_multiplier if account else 0.0)
+        if privacy is not None and not noise <= (most := largest_moments_multiplier(self.study, privacy)):
             raise DataError(f"the σ of its moments is {noise:.4g}; the study needs none above {most:.4g}")
         if moments.noise_variance != noise_variance_of_moments(noise):
             raise DataError(f"its {part} moments state other noise than its account")
@@ -160,7 +225,19 @@ class Intake:
             whole, *some = (numbers[f"{part}_{what}"] for what in (IN_UNITS if units else IN_IMAGES))
             if max(some) > whole:
                 raise DataError(f"clinic {name} counts {max(some)} of {whole} {part} {'units' if units else 'images'}")
-        return Counts(numbers=numbers, noise=noise)
+        return Counts(numbers=numbers, noise=noise, synthetic=self._synthetic(reply, name))
+
+    @staticmethod
+    def _synthetic(reply: Reply, name: str) -> bool:
+        """Return what a clinic says of its pictures' origin."""
+        said = reply.text(IDENTITY, "synthetic")
+        if said not in _ORIGINS:
+            answer = repr(one_line(said)[:MAX_NAME]) if said else "nothing"
+            raise DataError(
+                f"clinic {name} says {answer} of whether its images are synthetic, not True or False; use the same "
+                "melfed version"
+            )
+        return _ORIGINS[said]
 
     def account(self, reply: Reply) -> ReportedAccount | None:
         """Return what a private study's clinic says of its privacy; None of a study without."""
@@ -204,7 +281,7 @@ class Intake:
             raise DataError(f"claims a weight of {weight:g}, said {said} training {what} before")
         return min(int(weight), self.most_weight(counts))
 
-    def _check_norm(self, update: Tensors, model: Mapping[str, np.ndarray]) -> None:
+    def _check_norm(self, update: Tensors, model: Mapping[str, Array]) -> None:
         norm, largest = update_norm(update, model), self.study.federation.largest_update_norm
         if not norm <= MAX_NORM:
             raise DataError(f"its update has norm {norm:.4g}, beyond all use ({MAX_NORM:g}); lower the learning rate")
@@ -212,9 +289,15 @@ class Intake:
             raise DataError(f"its update has norm {norm:.4g}, more than federation.largest_update_norm ({largest:g})")
 
     def _histogram(
-        self, reply: Reply, part: str, counts: Counts, account: ReportedAccount | None, model: Tensors
+        self,
+        reply: Reply,
+        part: str,
+        counts: Counts,
+        account: ReportedAccount | None,
+        model: Mapping[str, Array],
+        record: str | None = None,
     ) -> Histogram:
-        histogram = histogram_from_arrays(reply.arrays(part))
+        histogram = histogram_from_arrays(reply.arrays(record or part))
         noised = self.study.privacy is not None and self.study.privacy.evaluation == "noised"
         if isinstance(histogram, NoisyHistogram) != noised:
             raise DataError(f"its {part} histogram has {'no ' if noised else ''}noise, against the study")

@@ -1,7 +1,8 @@
 """The round loop: ask clinics, check and aggregate what they answer as it arrives, checkpoint, evaluate.
 
 The validation of a round's model comes back with the next round's training replies (and that of the last with the final
-evaluation), so a round costs one message down and one up a clinic.
+evaluation), so a round costs one message down and one up a clinic. So a study that stops early
+(`melfed.server.federation.early_stop`) knows of a round's validation when the next one has been trained.
 
 Who takes part is in `melfed.server.federation.members`, what is believed in `melfed.server.federation.reply_checks`,
 how clinics are asked in `melfed.server.federation.channel`, and what a killed process finds again in
@@ -9,8 +10,10 @@ how clinics are asked in `melfed.server.federation.channel`, and what a killed p
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from time import monotonic
+from typing import cast
 
 import numpy as np
 
@@ -19,10 +22,22 @@ from melfed.common.errors import DataError, RunError
 from melfed.common.messages import EVALUATE, TRAIN
 from melfed.common.metrics.noisy_histogram import Histogram, plus, pooled
 from melfed.common.study.protocol import StudyProtocol
-from melfed.common.tensors import TensorError, Tensors, check_tensors, shapes
+from melfed.common.study.step_plan import rate_sum
+from melfed.common.tensors import (
+    Array,
+    PackedTensors,
+    TensorError,
+    Tensors,
+    check_tensors,
+    is_finite,
+    packed_in,
+    shapes,
+    to_bytes,
+)
 from melfed.server.aggregation.mean import RoundMean, ServerOptimizer, tail_average
 from melfed.server.federation.channel import OFFLINE, Channel
 from melfed.server.federation.context import Conduct, standing
+from melfed.server.federation.early_stop import best_of, chosen, in_words, observed
 from melfed.server.federation.members import Absent, Asking, Members
 from melfed.server.federation.observer import Observer
 from melfed.server.federation.pending_replies import Pending
@@ -75,6 +90,7 @@ class Rounds:
         self.members = Members(study, folder, conduct, observer)
         self.pending = Pending(folder.pending, study.digest)
         self.outcome: Outcome | None = None
+        self._packed, self._model = PackedTensors(b""), Tensors()
 
     def conduct(self, channel: Channel) -> None:
         """Run all rounds and the final evaluation; the result is in `outcome`.
@@ -93,9 +109,12 @@ class Rounds:
             self.members.gather(channel)
             rounds = self.study.federation.rounds
             self.observer.started(self.members.counts, state.round + 1, rounds)
+            state = self._start(channel, state)
             for number in range(state.round + 1, rounds + 1):
+                if best_of(state).ends(self.study.federation.stop):
+                    break
                 state = self._round(channel, number, state)
-            self.outcome = self._evaluate(channel, state.average or state.model)
+            self.outcome = self._end(channel, state)
 
     def _begin(self) -> Checkpoint:
         """Return the state to go on from."""
@@ -107,23 +126,44 @@ class Rounds:
             self.members.record(Event.RUN_RESUMED, round=state.round, flower_run=self.terms.flower_run)
         check_tensors(state.model, shapes(self.initial))
         self.initial = {}  # a round holds models enough
-        self.folder.forget_after(state.round)
+        state = self._packed_as_it_is_sent(state)
+        self.folder.forget_after(state.round, validated=best_of(state).seen >= state.round)
         if self.terms.deployed:
             change_state(self.folder.path, round=state.round)
         return state
 
+    def _start(self, _channel: Channel, state: Checkpoint) -> Checkpoint:
+        """Return the state that the next round begins at; here, as it is."""
+        return state
+
+    def _packed_as_it_is_sent(self, state: Checkpoint) -> Checkpoint:
+        """Pack a state's model for its request; return the state with views of that, so that it is in memory once."""
+        if self.terms.deployed:
+            self._packed = packed_in(self.folder.path, state.model)
+        else:
+            self._packed = PackedTensors(to_bytes(state.model), state.model)  # other processes may be sent it as it is
+        self._model = {name: np.asarray(self._packed[name], np.float32) for name in state.model}
+        return replace(state, model=self._model)
+
+    def _as_sent(self, model: Tensors) -> Mapping[str, Array]:
+        """Return a model for a request: packed, where it is that of the last state."""
+        return cast(Mapping[str, Array], self._packed) if model is self._model else model
+
     def _round(self, channel: Channel, number: int, state: Checkpoint) -> Checkpoint:
         """Train one round; return the state after it, checkpointed."""
         started = monotonic()
-        total, cohort = self._collect(channel, number, state.model)
-        self.members.need_quorum(len(total.answered), len(cohort), total.absent)
-        self._record_validation(number - 1, total.pooled, total.validation)
         optimizer = ServerOptimizer(self.study.federation, state.optimizer)
-        model = optimizer.step(state.model, total.mean.mean())
+        total, cohort = self._collect(channel, number, state.model, optimizer.sent(state.model))
+        self.members.need_quorum(len(total.answered), len(cohort), total.absent)
+        self._record_validation(state, number - 1, total.pooled, total.validation)
+        state = observed(self.study.federation, state, number - 1, total.pooled)
+        whole = self.members.most_weight(self.members.counts)
+        weight = total.mean.weight
+        model = optimizer.ended(state.model, total.mean, min(weight / max(whole, 1), 1.0))
         self._check_finite(number, model, optimizer.state)
         average = tail_average(self.study.federation, number, state.average, model)
         seconds = monotonic() - started
-        loss = None if self.study.privacy else math.fsum(total.losses) / total.mean.weight
+        loss = None if self.study.privacy else math.fsum(total.losses) / weight
         failed, declined = (dict(sorted(reasons.items())) for reasons in self._absent(total.absent))
         self.folder.append(
             {
@@ -139,7 +179,7 @@ class Rounds:
                 "clinics": dict(sorted(total.clinics.items())),
             }
         )
-        after = Checkpoint(number, self.study.digest, model, optimizer.state, average)
+        after = Checkpoint(number, self.study.digest, model, optimizer.state, average, state.best, state.stop)
         self._save(after)
         self.members.record(
             Event.ROUND_FINISHED,
@@ -152,16 +192,23 @@ class Rounds:
             bytes_down=total.bytes_down,
         )
         self.observer.round_finished(number, loss, seconds)
-        return after
+        return self._packed_as_it_is_sent(after)
 
-    def _collect(self, channel: Channel, number: int, model: Tensors) -> tuple[_Training, list[str]]:
-        """Add up a round's answers, those that were kept on disk first; return their sum, and the round's clinics."""
+    def _collect(self, channel: Channel, number: int, model: Tensors, sent: Tensors) -> tuple[_Training, list[str]]:
+        """Add up a round's answers, those that were kept on disk first; return their sum, and the round's clinics.
+
+        Args:
+            channel: to the clinics.
+            number: of the round.
+            model: the global one.
+            sent: what the clinics are sent: the model, and what the algorithm sends besides.
+        """
         kept: dict[str, Update] = {}
         if self.terms.deployed:
             self.members.refresh(channel, number)
             kept = self._kept(number, model)
         cohort = sorted({*self.members.cohort(number), *kept})
-        mean = RoundMean(self.study.federation, model, self.members.most_weight(cohort))
+        mean = self._mean(number, model, cohort)
         total = _Training(mean, self.study.privacy is not None)
         self.observer.round_started(number, cohort)
         for name, update in kept.items():
@@ -169,15 +216,17 @@ class Rounds:
             self.observer.replied(name, None)
         asked = self.members.nodes_of([name for name in cohort if name not in kept])
         self._note_absent(total.absent, set(cohort) - kept.keys() - set(asked.values()))
-        content = channel.request(number, self.study, self.members.intake.run, model)
+        content = channel.request(number, self.study, self.members.intake.run, self._as_sent(sent))
         total.bytes_down = channel.size(content) * (len(asked) + len(kept))
         asking = Asking(self.members, self.members.needed(len(cohort)), len(kept))
+        begun = self._as_sent(model)
         for reply in self.members.ask(channel, TRAIN, asked, content, asking):
             name = asked[reply.node]
             try:
-                update = self.members.intake.update(reply, number, self.members.counts[name], model)
+                update = self.members.intake.update(reply, number, self.members.counts[name], begun)
+                self._packed.rest()  # it is in its file, for whoever is asked again
                 # Before it is kept: what the sums cannot hold would end this process, and every one that goes on.
-                mean.check(update.tensors)
+                mean.check(update.tensors, update.weight)
                 together = plus(total.pooled, update.validation)
             except USELESS as error:
                 total.bytes_up += reply.size
@@ -191,14 +240,22 @@ class Rounds:
             self.members.tell(reply, name, total.absent)
         return total, cohort
 
+    def _mean(self, number: int, model: Tensors, names: Collection[str]) -> RoundMean:
+        """Return an empty mean of a round's updates, for these clinics."""
+
+        def of_clinic(weight: int) -> float:
+            return rate_sum(self.study, weight, number)
+
+        return RoundMean(self.study.federation, model, self.members.most_weight(names), of_clinic)
+
     def _kept(self, number: int, model: Tensors) -> dict[str, Update]:
         """Return what is on disk; nothing where it has no sum, whatever version believed it: all are asked again."""
         kept = self.pending.kept(number, model)
         try:
             pooled([update.validation for update in kept.values() if update.validation is not None])
-            mean = RoundMean(self.study.federation, model, self.members.most_weight(kept))
+            mean = self._mean(number, model, kept)
             for name, update in kept.items():
-                mean.check(update.tensors)
+                mean.check(update.tensors, update.weight)
                 if update.weight > self.members.most_weight([name]):
                     raise DataError(f"clinic {name} weighs more than it says")
         except (DataError, TensorError):
@@ -239,48 +296,101 @@ class Rounds:
         What it was made of is dropped: with the same answers, a run that is resumed could but fail in the same way.
         """
         for name, tensor in (model | optimizer).items():
-            if not np.isfinite(tensor).all():
+            if not is_finite(tensor):
                 self.pending.clear()
                 raise RunError(
                     f"{self.folder.path}: after round {number} {name} is not finite; "
                     "begin a new run with a lower training.learning_rate or federation.server_learning_rate"
                 )
 
-    def _record_validation(self, number: int, total: Histogram | None, validation: dict[str, Histogram]) -> None:
-        if number >= 1 and total is not None:
+    def _record_validation(
+        self, state: Checkpoint, number: int, total: Histogram | None, validation: dict[str, Histogram]
+    ) -> None:
+        """Write down how the model after a round does; a state that has seen that was resumed with it on record."""
+        if total is not None and number >= 1 and number > best_of(state).seen:
             self.folder.append_validation(number, total, validation)
 
-    def _evaluate(self, channel: Channel, model: Tensors) -> Outcome:
-        """Have every clinic evaluate the final model."""
-        rounds, members = self.study.federation.rounds, self.members
+    def _end(self, channel: Channel, state: Checkpoint) -> Outcome:
+        """Have the clinics evaluate the final model: where the study stops early, that of the best round.
+
+        The last planned round's model may be the best, which its evaluation says; where it is not, the best round's is
+        evaluated as well. In between a checkpoint keeps what was found, so that nothing is asked a third time.
+        """
+        spec, last = self.study.federation, self.study.federation.rounds
+        if spec.stop is None:
+            return self._evaluate(channel, state.average or state.model, last, state)[0]
+        if best_of(state).seen < last == state.round and not best_of(state).ends(spec.stop):
+            outcome, pooled = self._evaluate(channel, state.model, last, state)
+            state = observed(spec, state, last, pooled)
+            save_checkpoint(self.folder.checkpoints, state)
+            if chosen(state).round == last:
+                return replace(outcome, chosen={"": chosen(state)})
+        found = chosen(state)
+        if found.round < last:
+            self.observer.noticed(in_words(spec.stop, found, last))
+        number = last if found.round == last or best_of(state).seen < last else last + 1
+        outcome, _ = self._evaluate(channel, state.best or state.model, number)
+        return replace(outcome, chosen={"": found})
+
+    def _evaluate(
+        self, channel: Channel, model: Tensors, number: int, state: Checkpoint | None = None
+    ) -> tuple[Outcome, Histogram | None]:
+        """Have every clinic evaluate a model; return what comes of it, and the pooled validation.
+
+        Args:
+            channel: to the clinics.
+            model: the final one, or one that may be it.
+            number: of the request: the last round, or the next one of a second evaluation.
+            state: where the validation is of the last round, the state after it; it is then written down.
+        """
+        members = self.members
         if self.terms.deployed:
             self.pending.clear()  # a process that was killed after the last checkpoint may have left them
-            members.refresh(channel, rounds)
+            members.refresh(channel, number)
         clinics, absent = sorted(members.counts), Absent()
         asked = members.nodes_of(clinics)
         self.observer.evaluating(clinics)
         self._note_absent(absent, set(clinics) - set(asked.values()))
-        content = channel.request(rounds, self.study, self.members.intake.run, model)
+        content = channel.request(number, self.study, self.members.intake.run, self._as_sent(model))
         test: dict[str, Histogram] = {}
         validation: dict[str, Histogram] = {}
         sums: tuple[Histogram | None, Histogram | None] = None, None
+        subgroups: dict[str, Histogram] = {}
+        local: dict[str, Histogram] = {}
         asking = Asking(members, members.needed(len(clinics)))
         for reply in members.ask(channel, EVALUATE, asked, content, asking):
             name = asked[reply.node]
             try:
-                evaluation = members.intake.evaluation(reply, rounds, members.counts[name], model)
+                evaluation = members.intake.evaluation(reply, number, members.counts[name], model)
                 both = plus(sums[0], evaluation.test), plus(sums[1], evaluation.validation)
+                by_cell = {cell: pooled([*_there(subgroups, cell), h]) for cell, h in evaluation.subgroups.items()}
             except USELESS as error:
                 absent.note(name, reply, error)
             else:
-                sums = both
+                sums, subgroups = both, by_cell
                 test[name] = evaluation.test
                 validation[name] = evaluation.validation
+                if evaluation.local is not None:
+                    local[name] = evaluation.local
                 asking.answered += 1
                 if evaluation.account is not None:
                     members.accounts[name] = evaluation.account
             members.tell(reply, name, absent)
         members.need_quorum(len(test), len(clinics), absent)
-        self._record_validation(rounds, sums[1], validation)
+        if state is not None:
+            self._record_validation(state, number, sums[1], validation)
         accounts = dict(sorted(members.accounts.items()))
-        return Outcome({"": model}, members.counts, dict(sorted(test.items())), accounts=accounts)
+        outcome = Outcome(
+            {"": model},
+            members.counts,
+            dict(sorted(test.items())),
+            accounts=accounts,
+            validation=sums[1],
+            subgroups=subgroups,
+            local=dict(sorted(local.items())),
+        )
+        return outcome, sums[1]
+
+
+def _there(found: Mapping[str, Histogram], cell: str) -> list[Histogram]:
+    return [found[cell]] if cell in found else []

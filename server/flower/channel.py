@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 
-from melfed.common.messages import DECLINED, MESSAGE_VERSION, PACKED, REFUSED, REQUEST, TENSORS, pack, unpack
+from melfed.common.export.signature import Signed
+from melfed.common.messages import DECLINED, MESSAGE_VERSION, MODEL, PACKED, REFUSED, REQUEST, TENSORS, pack, unpack
 from melfed.common.study.protocol import StudyProtocol
-from melfed.common.tensors import Tensors
-from melfed.server.federation.channel import OFFLINE, Asker, Content, Node, RequestTerms, one_line
+from melfed.server.federation.channel import OFFLINE, Asker, Content, Node, RequestTerms, Sent, one_line
+from melfed.server.runs.outcome import LATE
 
 __all__ = [
     "ATTEMPTS",
@@ -95,7 +96,7 @@ class MessageGrid(Protocol):
 
 
 def request(
-    round_number: int, study: StudyProtocol, run: str, tensors: Tensors | None = None, *, counts: bool = True
+    round_number: int, study: StudyProtocol, run: str, tensors: Sent | None = None, *, counts: bool = True
 ) -> RecordDict:
     """Return the content of a request to clinics.
 
@@ -111,8 +112,15 @@ def request(
     numbers = {"round": round_number, "protocol": MESSAGE_VERSION, "counts": counts}
     content = RecordDict({REQUEST: ConfigRecord({**numbers, **words})})
     if tensors is not None:
-        content[TENSORS] = ArrayRecord({PACKED: Array(**pack(tensors))})
+        content[TENSORS] = _record(pack(tensors))
     return content
+
+
+def _record(packed: dict[str, Any]) -> ArrayRecord:
+    """Return the record of an array that may be a file in memory: Flower makes one of bytes alone, and a copy of it."""
+    record = ArrayRecord({PACKED: Array(**(packed | {"data": b""}))})
+    record[PACKED].data = packed["data"]
+    return record
 
 
 def size(content: RecordDict) -> int:
@@ -132,10 +140,18 @@ class FlowerChannel:
         self.grid = grid
 
     def request(
-        self, round_number: int, study: StudyProtocol, run: str, tensors: Tensors | None = None, *, counts: bool = True
+        self, round_number: int, study: StudyProtocol, run: str, tensors: Sent | None = None, *, counts: bool = True
     ) -> RecordDict:
         """Return a request's content; see `request`."""
         return request(round_number, study, run, tensors, counts=counts)
+
+    def delivery(self, study: StudyProtocol, run: str, tensors: Sent, facts: str, signed: Signed) -> RecordDict:
+        """Return the content of a request to keep a finished model."""
+        content = request(study.federation.rounds, study, run, tensors)
+        content[MODEL] = ConfigRecord(
+            {"facts": facts, "signature": signed.signature, "certificate": signed.certificate}
+        )
+        return content
 
     def size(self, content: Content) -> int:
         """Return the bytes of a request's arrays."""
@@ -242,7 +258,9 @@ class _Errands:
         """Yield what has arrived."""
         # Whatever waits for a node that is offline, Flower throws away when it is asked for.
         asked = list(self.senders if self.nodes is None else (a for a, n in self.senders.items() if n in self.nodes))
-        for message in self.grid.pull_messages(asked) if asked else ():
+        messages = list(self.grid.pull_messages(asked)) if asked else []
+        while messages:
+            message = messages.pop(0)  # whoever has taken a reply lets go of it, and so does this
             attempt = message.metadata.reply_to_message_id
             node = self.senders.get(attempt)
             if node is None:
@@ -293,7 +311,7 @@ class _Errands:
         for node, errand in lost.items():
             yield Reply(node, RecordDict(), errand.reason, 0, silent=True)
         for node in [node for node in self.open if node not in lost]:
-            yield Reply(node, RecordDict(), f"no answer within {self.terms.seconds:g} s", 0, silent=True)
+            yield Reply(node, RecordDict(), f"{LATE} {self.terms.seconds:g} s", 0, silent=True)
         self.open.clear()
 
     def _left(self) -> float:

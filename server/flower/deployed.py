@@ -8,52 +8,67 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from melfed.common import messages
 from melfed.common.audit.log import AuditLog, configure_logging
-from melfed.common.errors import RunError
+from melfed.common.errors import RunError, StorageError
+from melfed.common.export.signature import sign
 from melfed.common.locks import only_one
 from melfed.common.messages import DECLINED, IDENTITY, REFUSED
+from melfed.common.process.aside import aside
+from melfed.common.process.object_folder import ObjectFolder
 from melfed.common.study.protocol import StudyProtocol
-from melfed.server.clinics.self_reports import Said, note_said, word, words
+from melfed.common.tensors import load_tensors, save_tensors
+from melfed.server.clinics.asked import ASKED, asked_study
+from melfed.server.clinics.self_reports import Said, minutes, note_said, word, words
 from melfed.server.config import ServerConfig, read_server
 from melfed.server.federation.context import Conduct, completed, standing
-from melfed.server.federation.observer import Silent
+from melfed.server.federation.observer import InState
 from melfed.server.flower import channel as exchange
+from melfed.server.flower.object_files import object_folder
 from melfed.server.flower.reply_fetcher import received
-from melfed.server.flower.superlink import CONFIG_VARIABLE
+from melfed.server.flower.superlink import CONFIG_VARIABLE, read_file
 from melfed.server.report.page import write_report
+from melfed.server.results.conclude import conclude, write_initial, write_learnt
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.names import run_path
 from melfed.server.runs.request import read_request
 from melfed.server.runs.state import CONDUCTED
+from melfed.server.trackers import trackers_of
+from melfed.server.trackers.tracking import Tracking
+
+if TYPE_CHECKING:
+    from melfed.server.federation.one_round import OneRound
 
 HANDOVER_SECONDS = 15.0
 """How long a process waits for the one before it to end."""
 
-POLL_SECONDS = 0.3
+POLL_SECONDS = 0.1
 ROLL_CALL_SECONDS = 30.0
-AT_CLINICS = "the clinics' own"
 
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Conduct the run that the run configuration names; without a name, only ask all clinics how they are."""
+    """Conduct the run that the run configuration names; without one, ask all clinics how they are, about a study."""
     configure_logging()
     logging.getLogger("flwr").propagate = False  # it has a handler of its own
     config = read_server(Path(os.environ[CONFIG_VARIABLE]))
     run = str(context.run_config.get("run", ""))
-    if run:
+    if run.startswith(ASKED):
+        roll_call(config, grid, asked_study(config, run))
+    elif run:
         conduct_run(config, run, grid, context.run_id)
     else:
         roll_call(config, grid)
@@ -89,29 +104,48 @@ def conduct_run(config: ServerConfig, run: str, grid: Grid, flower_run: int) -> 
 
 
 def _conduct(config: ServerConfig, folder: RunFolder, terms: Conduct, grid: Grid) -> None:
-    from melfed.common.model.classifier import trainable_tensors
-    from melfed.common.study.build import build_study_classifier
-    from melfed.server.federation.conductor import conductor
-    from melfed.server.federation.one_round import OneRound
-    from melfed.server.results.finalize import Finished, finish, told_data
+    from melfed.server.results.card import write_card
     from melfed.server.results.solved import awaits_evaluation
-    from melfed.server.runs.request import change_request
-    from melfed.server.runs.summary import PublicData
 
-    joins = read_request(folder.path).joins
-    finished = (folder.path / "summary.json").exists()
-    if finished and not joins and not awaits_evaluation(folder):  # killed between its last file and its last word
+    asked = read_request(folder.path)
+    joins, finished = asked.joins, (folder.path / "summary.json").exists()
+    # Its model is asked for; or its process was killed between its last file and its last word.
+    if finished and not joins and (asked.delivers or not awaits_evaluation(folder)):
         with standing(folder, terms):
             write_report(folder)
+            write_card(folder)
+            aside(write_learnt, folder.path, _model_file(folder))
+            _deliver(config, folder, terms, grid, asked.delivers)
         completed(folder, terms)
         return
     with standing(folder, terms):
+        trackers = trackers_of(config.file.trackers)
+    state = InState(folder.path)
+    with Tracking(state, trackers) as tracking:
+        _go_on(config, folder, terms, grid, tracking, state)
+
+
+def _go_on(
+    config: ServerConfig, folder: RunFolder, terms: Conduct, grid: Grid, tracking: Tracking, state: InState
+) -> None:
+    """Conduct what is left of a run: its rounds, or the clinics that join it later."""
+    from melfed.server.federation.conductor import conductor
+    from melfed.server.runs.request import change_request
+
+    joins = read_request(folder.path).joins
+    with standing(folder, terms):
         study = folder.study()
-        model = build_study_classifier(study, config.weights_folder)
-        rounds = conductor(study)(study, folder, trainable_tensors(model), terms, Silent())
-    channel = exchange.FlowerChannel(listening(grid, config.clinics_said, study.digest))
-    if joins and isinstance(rounds, OneRound):
-        rounds.join(channel)
+        tracking.follow(folder)
+        # This process waits for clinics, for days perhaps, and never needs torch.
+        model = _model_file(folder)
+        aside(write_initial, study, config.weights_folder, model)
+        initial = {name: np.asarray(tensor, np.float32) for name, tensor in load_tensors(model, summed=True)[0].items()}
+        rounds = conductor(study)(study, folder, initial, terms, tracking.observer)
+        del initial  # a round holds models enough
+        model.unlink()
+    channel = exchange.FlowerChannel(listening(grid, config.clinics_said, study.digest, object_folder(config.state)))
+    if joins and study.federation.mode == "one_round":
+        cast("OneRound", rounds).join(channel)
         change_request(folder.path, joins=())
         completed(folder, terms)
         return
@@ -120,13 +154,43 @@ def _conduct(config: ServerConfig, folder: RunFolder, terms: Conduct, grid: Grid
         outcome = rounds.outcome
         if outcome is None:
             raise RunError(f"{folder.path}: the rounds ended without a model; go on with --resume {folder.path.name}")
-        data = told_data(study, outcome.clinics)
-        used = PublicData(study=study.name, digest=study.digest, images=data.images, sources=tuple(outcome.clinics))
-        seconds = time.time() - (folder.path / "run-id").stat().st_mtime
-        choices = read_request(folder.path).choices
-        done = Finished(study, model, outcome, data, used, seconds, AT_CLINICS, choices, (), config.weights_folder)
-        finish(folder, done)
+        model = _model_file(folder)
+        save_tensors(model, outcome.models[""], {})
+        state.doing("making the tables and the report")
+        summary = aside(conclude, folder.path, replace(outcome, models={}), model, config.weights_folder)
+        tracking.finished(summary)
+        state.doing("sending the model to the clinics")
+        _deliver(config, folder, terms, grid)
     completed(folder, terms)
+
+
+def _deliver(config: ServerConfig, folder: RunFolder, terms: Conduct, grid: Grid, asked: Collection[str] = ()) -> None:
+    """Send the finished model to the clinics that took part, as far as they are there, or to those asked for."""
+    from melfed.server.federation.delivery import Delivery, Parcel
+    from melfed.server.results.facts import facts_of
+    from melfed.server.runs.request import change_request
+
+    study, file = folder.study(), _model_file(folder)  # as `write_learnt` has left it
+    learnt = {name: np.asarray(tensor, np.float32) for name, tensor in load_tensors(file, summed=True)[0].items()}
+    file.unlink()
+    key, certificate = read_file(config.certificate_key), read_file(config.certificate)
+    parcel = Parcel(study, learnt, facts_of(folder))
+    delivery = Delivery(folder, terms, parcel, partial(sign, key=key, certificate=certificate))
+    heard = listening(grid, config.clinics_said, study.digest, object_folder(config.state))
+    if asked:
+        delivery.on_request(exchange.FlowerChannel(heard), asked)
+        change_request(folder.path, delivers=())
+    else:
+        delivery.at_the_end(exchange.FlowerChannel(heard), [clinic.name for clinic in folder.summary().clinics])
+
+
+def _model_file(folder: RunFolder) -> Path:
+    """Return the file by which a model goes to and from the process that has torch; one that is left, a round drops."""
+    try:
+        folder.pending.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder.pending}: cannot be made: {error.strerror}; free space and try again") from None
+    return folder.pending / "model.exchange"  # no clinic has a file of such a name
 
 
 class Listening:
@@ -151,9 +215,16 @@ class Listening:
         return messages
 
 
-def listening(grid: Grid, said: Path, digest: str) -> Grid:
-    """Return the grid; what clinics say of themselves, asked about a study, is written down in a file."""
-    return cast(Grid, Listening(received(grid), said, digest))
+def listening(grid: Grid, said: Path, digest: str, folder: ObjectFolder | None = None) -> Grid:
+    """Return the grid; what clinics say of themselves, asked about a study, is written down in a file.
+
+    Args:
+        grid: Flower's.
+        said: the file.
+        digest: of the study.
+        folder: of SuperLink's objects.
+    """
+    return cast(Grid, Listening(received(grid, folder), said, digest))
 
 
 def _identity(message: Message) -> dict[str, Any] | None:
@@ -174,21 +245,23 @@ def said_in(message: Message, digest: str) -> Said:
         budget=float(budget) if known and budget is not None else None,
         reason=exchange.one_line(str(reasons[0])) if reasons else "",
         declined=digest if DECLINED in records else "",
+        round_minutes=(told := minutes(identity.get("round_minutes"))),
+        timed="" if told is None else digest,
     )
 
 
-def roll_call(config: ServerConfig, grid: Grid) -> None:
+def roll_call(config: ServerConfig, grid: Grid, about: StudyProtocol | None = None) -> None:
     """Ask every clinic that is online to describe itself; `clinics-said.json` has the answers.
 
-    They are asked about the study of the last run, since a clinic says nothing without being asked about one; but for
-    no run, so that a private study's clinics count nothing, and spend nothing.
+    A clinic says nothing without being asked about a study: this one, or that of the last run. They are asked for no
+    run, so that a private study's clinics count nothing, and spend nothing.
     """
-    last = _last_run(config)
-    study = last.study() if last else StudyProtocol()
+    last = _last_run(config) if about is None else None
+    study = about or (last.study() if last else StudyProtocol())
     content = exchange.request(0, study, run="")
     nodes = dict.fromkeys(exchange.online(grid), "")
     terms = exchange.RequestTerms(ROLL_CALL_SECONDS)
-    heard = listening(grid, config.clinics_said, study.digest)
+    heard = listening(grid, config.clinics_said, study.digest, object_folder(config.state))
     for _ in exchange.ask(heard, messages.DESCRIBE, nodes, content, terms, _Patient()):
         pass
 

@@ -22,6 +22,7 @@ from melfed.common.process.child import ALLOCATOR
 from melfed.common.process.launcher import VARIABLE
 from melfed.server.config import ServerConfig
 from melfed.server.flower.app_bundle import bundle_digest
+from melfed.server.flower.key_holders import KeyHolders, Watching, watch
 from melfed.server.runs.state import read_state
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from starlette.middleware import Middleware
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5
 """How often the superexec asks whether a ServerApp is to be started."""
 
 PRAGMAS = {
@@ -133,8 +134,8 @@ def run_superlink(config: ServerConfig) -> None:
     settings = vars(sql_mixin)
     settings["SQLITE_PRAGMAS"] = tuple((dict(settings["SQLITE_PRAGMAS"]) | PRAGMAS).items())
     _let_keys_come_back()
-    _take_the_short_way()
-    _keep_large_objects_in_files()
+    _take_the_short_way(config, watch(config))
+    _keep_objects_in_files()
     _write_seldom()
     _tell_of_stops(config)
     _take_replies_alone()
@@ -170,12 +171,16 @@ def _let_keys_come_back() -> None:
     SqlLinkState.create_node = create_node  # type: ignore[method-assign]
 
 
-def _keep_large_objects_in_files() -> None:
+def _keep_objects_in_files() -> None:
     from flwr.supercore.object_store import object_store_factory
+    from flwr.superlink.servicer.fleet import fleet_handlers
 
     from melfed.server.flower.object_files import FileObjectStore
+    from melfed.server.flower.object_requests import pointing, staging
 
     vars(object_store_factory)["SqlObjectStore"] = FileObjectStore
+    fleet_handlers.pull_object = pointing(fleet_handlers.pull_object)
+    fleet_handlers.push_object = staging(fleet_handlers.push_object)
 
 
 def _write_seldom() -> None:
@@ -295,12 +300,21 @@ def short_way(layers: "list[Middleware]") -> "list[Middleware]":
     ]
 
 
-def _take_the_short_way() -> None:
+def _take_the_short_way(config: ServerConfig, holders: KeyHolders) -> None:
     from importlib import import_module
+
+    from starlette.middleware import Middleware
+
+    from melfed.server.flower.object_requests import PULL_PATH, PUSH_PATH, ReceivedByEdge, SentByEdge
 
     flower = vars(import_module("flwr.superlink.main"))
     layers: Callable[[], list[Middleware]] = flower["_get_middleware"]
-    flower["_get_middleware"] = lambda: short_way(layers())
+    sent = Middleware(OnlyFor, layer=Middleware(SentByEdge), path=PULL_PATH)
+    bodies = Middleware(ReceivedByEdge, folder=config.state / "nginx" / "client_body")
+    received = Middleware(OnlyFor, layer=bodies, path=PUSH_PATH)
+    # Last: what it sees is signed by the key that it names.
+    watching = Middleware(Watching, holders=holders)
+    flower["_get_middleware"] = lambda: [sent, received, *short_way(layers()), watching]
 
 
 class ServerApps:
@@ -389,9 +403,12 @@ def run_serverapp(config: ServerConfig, token: str, daemon: int) -> None:
     check_flower("ServerApp")
     from queue import Queue
 
+    from flwr.app.message.arraychunk import ArrayChunk
     from flwr.superlink.runtime import run_serverapp as flower
 
     _reconnect_soon()
+    # A piece of an array does not change: it is hashed once, and not for each clinic that is sent it.
+    ArrayChunk.is_dirty = False  # type: ignore[assignment]
     log_plainly()
     # Nobody writes to the queue: logs stay in a file, and out of Flower's database.
     flower(

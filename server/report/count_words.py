@@ -1,11 +1,12 @@
 """How page and terminal speak of the numbers that clinics tell of their data: what they are of, and with what noise."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from melfed.server.report.words import capital, count, counted, noised_unit, plural
 from melfed.server.runs.summary import AT_CLINICS, ClinicSummary, Counted, RunSummary
 
+ABOUT = "≈"
 _ON_FEW = " on those with a melanoma"
 
 
@@ -15,15 +16,19 @@ def told_unit(summary: RunSummary) -> str | None:
     return summary.privacy.unit if private and summary.privacy else None
 
 
-def headings(unit: str, noised: bool) -> tuple[str, str]:
+def headings(unit: str) -> tuple[str, str]:
     """Return what stands above numbers of units, and of those with a melanoma."""
-    about = "≈ " if noised else ""
-    return f"{about}{capital(plural(unit))}", f"{about}{'Melanomas' if unit == 'image' else 'With melanoma'}"
+    return capital(plural(unit)), "Melanomas" if unit == "image" else "With melanoma"
 
 
-def told_headings(summary: RunSummary, unit: str) -> tuple[str, str]:
-    """Return the same for what the clinics told."""
-    return headings(unit, any(clinic.counted.how == "noised" for clinic in summary.clinics))
+def marked(value: int, *, about: bool) -> str:
+    """Return a whole number; one that is not exact has a mark before it, so that both may stand in one column."""
+    return f"{ABOUT} {count(value)}" if about else count(value)
+
+
+def is_about(clinics: Iterable[ClinicSummary]) -> bool:
+    """Tell whether a clinic's own numbers, or a sum of several clinics', are not exact."""
+    return any(clinic.counted.how in {"noised", "rounded"} for clinic in clinics)
 
 
 def scope(summary: RunSummary) -> str:

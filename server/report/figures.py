@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
 
 from melfed.common.metrics.curves import calibration_curve
@@ -31,6 +32,7 @@ FAR = 12.0  # logits beyond it are no probabilities that anybody reads
 LEAST_SHARE = 1e-4  # of a class: smaller bars of a density, which has no end, are not drawn
 
 Key = tuple[str, str]
+IntArray = npt.NDArray[np.intp]
 Shares = dict[str, FloatArray]
 
 UNIT = (0.0, 1.0)
@@ -223,11 +225,11 @@ def pr_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None)
     chart = Chart(PLOT)
     axes = chart.axes[0]
     axes.set(xlim=UNIT, ylim=UNIT, xlabel="Recall (sensitivity)", ylabel="Precision")
-    found = curve.recall > 0  # at none found, precision is anything: a stroke along the axis
-    axes.fill_between(curve.recall[found], curve.low[found], curve.high[found], **_band("auprc"))
+    recall, found = one_a_recall(curve.recall, metrics.melanomas)
+    axes.fill_between(recall, curve.low[found], curve.high[found], **_band("auprc"))
     axes.plot(UNIT, (share, share), **CHANCE)
     chart.write(axes, (1, share), f"chance: {share:.3f}", move=(0, -16 if share > 0.1 else 6), ha="right")
-    axes.plot(curve.recall[found], curve.precision[found], color=COLOURS["auprc"], gid="curve")
+    axes.plot(recall, curve.precision[found], color=COLOURS["auprc"], gid="curve")
     words = (
         f"Precision-recall curve of all clinics' test parts pooled. AUPRC {spoken(metrics.auprc)}, chance {share:.3f}."
     )
@@ -236,6 +238,21 @@ def pr_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None)
         "the precision at each threshold."
     )
     return Figure("Precision and recall", chart.svg(words), caption)
+
+
+def one_a_recall(recall: FloatArray, melanomas: int) -> tuple[FloatArray, IntArray]:
+    """Return each recall that is drawn, rising, and the index of the highest threshold that reaches it.
+
+    There is one for each number of melanomas found, which is what average precision is a mean over. Below one melanoma
+    found, precision is anything, and as long as no other is found it only falls: either would be a stroke.
+
+    Args:
+        recall: at thresholds from the highest down, shape (n,).
+        melanomas: all there are.
+    """
+    counts, first = np.unique(np.floor(recall * melanomas + 1e-6), return_index=True)
+    first = first[counts >= 1]
+    return recall[first], first
 
 
 def calibration_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Figure:
@@ -256,7 +273,9 @@ def calibration_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Figure:
         _dot(chart, axes, (predicted, observed), "auroc", tip)
     most, bins = int(curve.counts.max()), len(h.calibration_counts)
     strip.set(xlim=UNIT, ylim=(0, most * 1.1), xlabel="Predicted probability of melanoma", ylabel="Images")
-    strip.set_yticks((0, most), ("0", count(most)))
+    strip.set_yticks(())
+    # Inside: beside the axis a large number would leave the card.
+    chart.write(strip, (1, most * 1.1), f"highest bar: {count(most)}", move=(0, -12), ha="right")
     for index in np.flatnonzero(h.calibration_counts):
         images = int(h.calibration_counts[index])
         (bar,) = strip.bar(index / bins, images, 0.94 / bins, align="edge", color=COLOURS["other"])
@@ -292,7 +311,9 @@ def scores_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = N
         axes.stairs(100 * values, edges, color=COLOURS[style], linewidth=2.2)
     if low < 0 < high:
         axes.axvline(0, **CHANCE)
-        chart.write(axes, (0, top), "threshold 0.5", move=(6, -12))
+        # On the side where there is room: at the right end it would leave the card.
+        right = low + high > 0
+        chart.write(axes, (0, top), "threshold 0.5", move=(6 if right else -6, -12), ha="left" if right else "right")
     caption = f"{_numbers(metrics, unit)}; the less the two overlap, the better the model tells them apart."
     names = {"melanoma": "melanomas", "other": "other images"}
     keys = [(style, name) for style, name in names.items() if style in shares]

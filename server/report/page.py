@@ -13,7 +13,8 @@ What the page promises:
 The page's markup is in `templates/`, a file a section; what it says is in the modules of words, which it calls.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,43 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from melfed.common.errors import DataError, RunError
 from melfed.common.files import write_text
 from melfed.common.metrics.histogram import ScoreHistogram
+from melfed.common.metrics.noisy import share_called
 from melfed.common.metrics.noisy_histogram import Histogram, histogram_from_lists, pooled
 from melfed.common.metrics.score_bins import MOST_BINS
 from melfed.common.metrics.score_edges import SCORE_BINS
 from melfed.common.study.file import study_yaml
 from melfed.common.study.protocol import StudyProtocol
-from melfed.server.report import charts, count_words, figures, privacy, privacy_words, steps, words
+from melfed.server.report import (
+    brought,
+    calibration,
+    charts,
+    count_words,
+    figures,
+    ladder,
+    privacy,
+    privacy_words,
+    steps,
+    subgroups,
+    words,
+)
+from melfed.server.report.clinicians import clinicians_figure
+from melfed.server.report.decision import decision_figure
 from melfed.server.report.words import capital, count, noised_unit, plural
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.summary import AT_CLINICS, RunSummary
+from melfed.server.runs.summary import AT_CLINICS, Rung, RunSummary
 
 LISTED_IMAGES = 200
 LISTED_ROUNDS = 200
 _REASONS = {"failed": "Did not answer, and why", "declined": "Declined, and why"}
 _SECTIONS = {
     "result": "Result",
+    "curves": "Curves",
+    "calibration": "Calibration and operating points",
     "privacy": "Privacy",
     "clinics": "Clinics",
+    "brought": "What the federation brought",
+    "subgroups": "Subgroups",
     "training": "Training",
-    "curves": "Curves",
     "data": "Data",
     "study": "Study",
     "meaning": "What the numbers mean",
@@ -57,28 +76,46 @@ def write_report(folder: RunFolder) -> Path:
     summary, study = folder.summary(), folder.study()
     if not folder.made_by(summary.study.digest, study):
         raise RunError(f"{folder.path}: summary.json is of study {summary.study.digest[:12]}, not {study.digest[:12]}")
-    write_text(folder.report, page(summary, study, _test_scores(folder, study)))
+    write_text(folder.report, page(summary, study, scores_by_clinic(folder), folder.ladder()))
     return folder.report
 
 
-def page(summary: RunSummary, study: StudyProtocol, test: Mapping[str, Histogram]) -> str:
-    """Return the page; `test` holds each clinic's test scores, from which the pooled curves are drawn."""
+def page(
+    summary: RunSummary, study: StudyProtocol, test: Mapping[str, Histogram], measured: Sequence[Rung] = ()
+) -> str:
+    """Return the page.
+
+    Args:
+        summary: of the run.
+        study: that was run.
+        test: each clinic's test scores, from which the pooled curves are drawn.
+        measured: other ways to a model, for the ladder of a private study.
+    """
     template = templates().get_template("page.html")
+    some = {
+        "privacy": summary.privacy,
+        "calibration": summary.calibration,
+        "subgroups": summary.subgroups,
+        "brought": brought.gains(summary),
+    }
     return template.render(
         summary=summary,
         study=study,
         unit=noised_unit(summary),
-        sections={name: title for name, title in _SECTIONS.items() if name != "privacy" or summary.privacy},
+        sections={name: title for name, title in _SECTIONS.items() if some.get(name, True)},
         figures=_figures(summary, test),
         clinics=_clinic_table(summary),
         rounds=_round_table(summary, study),
+        ladder=ladder.table(summary, study, measured) if summary.privacy and summary.public else None,
         deployed=summary.data.layout == AT_CLINICS,
+        at_half=words.at_half(summary.test, share_called(pooled(test.values()))),
         listed_images=LISTED_IMAGES,
     )
 
 
+@functools.cache
 def templates() -> Environment:
-    """Return the templates; in them all that is not markup is escaped, and a name that nobody gave is an error."""
+    """Return the templates, compiled once a process; what is no markup is escaped, and an unknown name is an error."""
     found = Environment(
         loader=PackageLoader("melfed.server.report"),
         autoescape=True,
@@ -87,11 +124,14 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     found.globals |= {"words": words, "count_words": count_words, "privacy": privacy, "privacy_words": privacy_words}
+    found.globals |= {"subgroups": subgroups, "brought": brought, "calibration": calibration}
     found.globals |= {"steps": steps, "study_yaml": study_yaml, "most_bins": MOST_BINS, "score_bins": SCORE_BINS}
     return found
 
 
-def _test_scores(folder: RunFolder, study: StudyProtocol) -> dict[str, Histogram]:
+def scores_by_clinic(folder: RunFolder) -> dict[str, Histogram]:
+    """Return the histogram of every clinic's test scores. Raises RunError where one is damaged."""
+    study = folder.study()
     noised = study.privacy is not None and study.privacy.evaluation == "noised"
     scores: dict[str, Histogram] = {}
     for event in folder.events():
@@ -123,8 +163,13 @@ def _figures(summary: RunSummary, test: Mapping[str, Histogram]) -> dict[str, li
             if isinstance(scores, ScoreHistogram):
                 curves.append(figures.calibration_figure(scores, summary.test))
             curves.append(figures.scores_figure(scores, summary.test, unit))
+            curves.append(decision_figure(scores, summary.test, unit))
+            curves.append(clinicians_figure(summary.test, summary.data.synthetic, unit))
+        calibrated = []
+        if summary.calibration is not None and test:
+            calibrated.append(calibration.figure(scores, summary.calibration, unit))
         forest = figures.forest(summary.clinics, summary.test, unit)
-    return {"clinics": [forest], "training": training, "curves": curves}
+    return {"clinics": [forest], "training": training, "curves": curves, "calibration": calibrated}
 
 
 def _clinic_table(summary: RunSummary) -> dict[str, Any]:
@@ -132,8 +177,8 @@ def _clinic_table(summary: RunSummary) -> dict[str, Any]:
     local, unit, told = summary.mode == "local", noised_unit(summary), count_words.told_unit(summary)
     with_groups = told is not None or summary.data.groups_by != "image"
     groups = [capital(plural(summary.data.groups_by))] if with_groups else []
-    whole = [*groups, "Images", "Melanomas"] if told is None else [*count_words.told_headings(summary, told)]
-    test = ["Images", "Melanomas"] if unit is None else [*count_words.headings(unit, noised=True)]
+    whole = [*groups, "Images", "Melanomas"] if told is None else [*count_words.headings(told)]
+    test = ["Images", "Melanomas"] if unit is None else [*count_words.headings(unit)]
     test += ["AUROC", "AUPRC"]
     everywhere = ["AUROC", "AUPRC"] if local else []
     caption = f"Each clinic and all pooled; below a value its 95 % interval. {count_words.told(summary)}".strip()
@@ -143,6 +188,7 @@ def _clinic_table(summary: RunSummary) -> dict[str, Any]:
         {
             "name": clinic.name,
             "counts": [clinic.patients if with_groups else None, clinic.images, clinic.melanomas],
+            "about": count_words.is_about([clinic]),
             "test": clinic.test,
             "everywhere": clinic.everywhere,
         }
@@ -152,6 +198,9 @@ def _clinic_table(summary: RunSummary) -> dict[str, Any]:
         sum(known) if (known := [number for number in column if number is not None]) else None
         for column in zip(*(row["counts"] for row in rows), strict=True)
     ]
+    about = count_words.is_about(summary.clinics)
+    if about or unit is not None:
+        caption += f" {count_words.ABOUT}: not exact."
     return {
         "caption": caption,
         "spans": [
@@ -160,7 +209,7 @@ def _clinic_table(summary: RunSummary) -> dict[str, Any]:
             *([("Everywhere", 2)] if local else []),
         ],
         "columns": ["Clinic", *whole, *test, *everywhere],
-        "rows": [*rows, {"name": "All pooled", "counts": sums, "test": summary.test}],
+        "rows": [*rows, {"name": "All pooled", "counts": sums, "about": about, "test": summary.test}],
     }
 
 

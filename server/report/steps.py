@@ -20,14 +20,16 @@ def steps(summary: RunSummary, study: StudyProtocol) -> list[tuple[str, str]]:
     fewest, most = min(summary.steps.values()), max(summary.steps.values())
     whose = "on the images of all clinics" if ALL in summary.steps and summary.mode == "central" else "at each clinic"
     taken = count(most) if fewest == most else f"{count(fewest)} to {count(most)}"
+    planned = "up to where it stopped" if summary.stop else "as planned"
     warmup = study.training.warmup_steps
-    words = f"{taken} {'step' if most == 1 else 'steps'} {whose} over the whole run, as planned"
+    words = f"{taken} {'step' if most == 1 else 'steps'} {whose} over the whole run, {planned}"
     words += f"; the learning rate rises over the first {warmup}." if warmup else "."
     known = [("Optimiser steps", words)]
     if study.privacy is None:
-        passes = study.training.local_epochs * study.federation.rounds
+        ran = max((row.round for row in summary.rounds), default=0) if summary.stop else study.federation.rounds
+        passes = study.training.local_epochs * ran
         times = "once" if passes == 1 else f"{passes:g} times"
-        rounds = counted(study.federation.rounds, "round", "rounds")
+        rounds = counted(ran, "round", "rounds")
         known.append(("Budget", f"Each training image is seen {times}, in {rounds}. {_MODES}"))
     return known
 

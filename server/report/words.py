@@ -2,13 +2,19 @@
 
 from collections.abc import Sequence
 
+from melfed.common.algorithms import algorithm_of
 from melfed.common.metrics.exact import EvaluationMetrics, Interval
 from melfed.common.study.protocol import StudyProtocol
-from melfed.server.runs.summary import AT_CLINICS, PublicData, RoundSummary, RunSummary
+from melfed.server.runs.summary import AT_CLINICS, DataSummary, PublicData, RoundSummary, RunSummary
 
 SYNTHETIC = "Synthetic images: these numbers say nothing about real patients"
+PARTLY_SYNTHETIC = "Synthetic images at {}, mixed with others': the pooled numbers say nothing about real patients"
 NOTICE = "Research software, no medical device."
 FEW = 10
+_METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier score"}
+GUESSING = "0.500"
+ONE_SIDED = 0.005
+"""Where a smaller share of images scores on one side of a threshold, the threshold tells them apart no longer."""
 
 _PLURALS = {"patient": "patients", "lesion": "lesions", "duplicate group": "duplicate groups", "image": "images"}
 
@@ -31,9 +37,23 @@ _SPLITS = {
 }
 
 
+def way(study: StudyProtocol) -> str:
+    """Return how the clinics came to a model."""
+    began = study.federation.asks_for_moments and study.federation.mode != "one_round"
+    start = ", beginning at a head that was solved from moments, which each clinic released once" if began else ""
+    return f"{MODES[study.federation.mode]}{start}"
+
+
 def plural(groups_by: str) -> str:
     """Return the word for groups of images: patients, lesions, ... or, where the data mixes them, groups."""
     return _PLURALS.get(groups_by, "groups")
+
+
+def synthetic(data: DataSummary) -> str:
+    """Return what is to be known of a run whose images, or some clinics', are synthetic; empty of any other."""
+    if not data.synthetic:
+        return ""
+    return PARTLY_SYNTHETIC.format(", ".join(data.synthetic_clinics)) if data.synthetic_clinics else SYNTHETIC
 
 
 def capital(words: str) -> str:
@@ -136,6 +156,22 @@ def _noised_hint(metrics: EvaluationMetrics, part: str, units: str) -> str | Non
     return f"only about {count(min(metrics.melanomas, others))} {units} {which} a melanoma in {part}"
 
 
+def at_half(metrics: EvaluationMetrics, called: float | None) -> str | None:
+    """Return why the balanced accuracy at 0.5 is that of guessing; None where it is another, or undefined.
+
+    Args:
+        metrics: of the test part.
+        called: share of it that scores 0.5 or more, as `melfed.common.metrics.noisy.share_called`.
+    """
+    if value_of(metrics.balanced_accuracy) != GUESSING:
+        return None
+    if called is None or ONE_SIDED <= called <= 1 - ONE_SIDED:
+        return "at this threshold the model does no better than guessing"
+    who = "no image" if called in {0.0, 1.0} else "hardly any image"
+    side = "0.5 or more" if called < ONE_SIDED else "less than 0.5"
+    return f"{who} scores {side}, so that all get the same answer; judge by AUROC, or choose another threshold"
+
+
 def prevalence(metrics: EvaluationMetrics) -> float | None:
     """Return the share of melanomas: the AUPRC of guessing."""
     return metrics.melanomas / metrics.images if metrics.images else None
@@ -182,10 +218,40 @@ def initial_weights(public: PublicData) -> str:
     return f"the model of study {public.study} (digest {public.digest[:12]}), trained on {images} of: {sources}"
 
 
+def stopping(summary: RunSummary) -> list[tuple[str, str]]:
+    """Return what early stopping did, as facts; none of a study that does not stop early."""
+    stop = summary.stop
+    if stop is None:
+        return []
+    metric = _METRICS[stop.metric]
+    rows = []
+    for model in stop.models:
+        whose = f"{model.clinic}: " if model.clinic else ""
+        value = "undefined in every round" if model.value is None else f"{model.value:.3f}"
+        ran = f"{count(model.trained)} of {counted(stop.planned, 'round', 'rounds')} trained"
+        rows.append(f"{whose}the model of round {count(model.round)} (validation {metric} {value}); {ran}")
+    patience = f"after {counted(stop.patience, 'validation', 'validations')} without a better {metric}"
+    facts = [("Early stopping", f"{patience}, at most {counted(stop.planned, 'round', 'rounds')}. {'; '.join(rows)}.")]
+    if summary.privacy is not None:
+        facts.append(
+            (
+                "Early stopping and ε",
+                "What the study guarantees is its ε for all planned rounds; the ledgers were charged for the rounds "
+                "that ran.",
+            )
+        )
+    return facts
+
+
 def final_model(study: StudyProtocol) -> str:
     """Return which model was scored on the test part."""
+    if study.federation.stop is not None and study.federation.mode != "one_round":
+        whose = "each clinic's" if study.federation.mode == "local" else "the"
+        return f"{whose} model of the best round by validation ({_METRICS[study.federation.stop.metric]})"
     if study.federation.mode == "one_round":
         return "the head that was solved from the clinics' moments"
+    if study.federation.mode == "federated" and algorithm_of(study.federation.algorithm).personal:
+        return "each clinic's own model after the last round, on that clinic's own test part"
     rounds = round(study.federation.tail_average * study.federation.rounds)
     if rounds < 2 or study.federation.mode != "federated":
         return "the model after the last round"

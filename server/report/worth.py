@@ -23,7 +23,7 @@ def worth_svg(found: Worth) -> str:
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.invert_yaxis()
     judged = "binormal AUROC" if found.judge == "auroc" else "squared error"
-    axes.set_xlabel(f"change of the {judged} by validation moments (95 % of the noise)")
+    axes.set_xlabel(f"change of the {judged} by all moments (95 %)")
     axes.legend(loc="best", frameon=False)
     text = StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})

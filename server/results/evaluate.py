@@ -1,7 +1,7 @@
 """From a finished run to its summary, and from a run's model to scores of new images."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -10,29 +10,41 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from melfed.common.data.augmentation import to_input
 from melfed.common.data.dataset import Images
-from melfed.common.data.images.decoder import ImageProblem, decode
 from melfed.common.data.images.store import ImageStore, LeftOut
 from melfed.common.data.records import read_table
 from melfed.common.data.tables.rows import ReadOptions
 from melfed.common.errors import DataError, RunError, WeightsError
+from melfed.common.export.explanation import explain
+from melfed.common.export.predictions import Prediction, predictions
+from melfed.common.metrics.calibration_map import Calibration
 from melfed.common.metrics.exact import EvaluationMetrics, scored_metrics
-from melfed.common.metrics.histogram import ScoreHistogram, sigmoid
+from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.metrics.noisy import metrics_of
 from melfed.common.metrics.noisy_histogram import histogram_from_lists, pooled
-from melfed.common.model.backbones import BACKBONES
 from melfed.common.model.classifier import Classifier, saved_classifier
-from melfed.common.model.inference import autocast, pick_device, score
+from melfed.common.model.inference import pick_device, score
 from melfed.common.model.weights import run_metadata
 from melfed.common.progress import Progress
 from melfed.common.study.build import study_weights
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import load_tensors, save_tensors
+from melfed.server.results.calibration import summarise_calibration, summarise_points
+from melfed.server.results.seen import seen_of
+from melfed.server.results.subgroups import summarise_subgroups
 from melfed.server.runs.counts import Counts, counted, totals
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.outcome import Outcome
-from melfed.server.runs.summary import ClinicSummary, DataSummary, PublicData, RoundSummary, RunSummary, StudyIdentity
+from melfed.server.runs.summary import (
+    ChosenModel,
+    ClinicSummary,
+    DataSummary,
+    PublicData,
+    RoundSummary,
+    RunSummary,
+    StopSummary,
+    StudyIdentity,
+)
 
 PACKAGES = ("melfed", "flwr", "torch", "torchvision", "numpy")
 
@@ -42,6 +54,8 @@ def summarise(
 ) -> RunSummary:
     """Return the summary of a finished run; rounds come from the folder's events."""
     clinics = tuple(_clinic(study, name, counts, outcome) for name, counts in outcome.clinics.items())
+    rounds = _rounds(folder)
+    points = summarise_points(study, outcome)
     return RunSummary(
         melfed=version("melfed"),
         study=StudyIdentity(
@@ -55,11 +69,27 @@ def summarise(
         test=metrics_of(pooled(outcome.test.values())),
         clinics=clinics,
         privacy=None,
-        rounds=_rounds(folder),
+        rounds=rounds,
+        stop=_stop(study, outcome),
+        calibration=summarise_calibration(study, outcome),
+        operating_points=points,
+        subgroups=summarise_subgroups(study, outcome, rounds, points),
         seconds=seconds,
         versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         device=device,
     )
+
+
+def _stop(study: StudyProtocol, outcome: Outcome) -> StopSummary | None:
+    """Return which rounds' models were taken, of a study that stops early."""
+    stop = study.federation.stop
+    if stop is None or not outcome.chosen:
+        return None
+    models = tuple(
+        ChosenModel(clinic=name or None, round=found.round, value=found.value, trained=found.trained)
+        for name, found in outcome.chosen.items()
+    )
+    return StopSummary(metric=stop.metric, patience=stop.patience, planned=study.federation.rounds, models=models)
 
 
 def _clinic(study: StudyProtocol, name: str, counts: Counts, outcome: Outcome) -> ClinicSummary:
@@ -72,27 +102,36 @@ def _clinic(study: StudyProtocol, name: str, counts: Counts, outcome: Outcome) -
         counted=counted(study, [counts]),
         test=metrics_of(outcome.test.get(name, ScoreHistogram.empty())),
         everywhere=metrics_of(outcome.everywhere[name]) if name in outcome.everywhere else None,
+        local=metrics_of(outcome.local[name]) if name in outcome.local else None,
     )
 
 
 def _rounds(folder: RunFolder) -> tuple[RoundSummary, ...]:
     """Return the rounds by the folder's events. Raises RunError where one of them lacks what it should hold."""
     try:
-        return _rounds_of(list(folder.events()))
+        return _rounds_of(folder.events())
     except (KeyError, TypeError, DataError, ValidationError) as error:
         path, what = folder.path / "metrics.jsonl", _told(error) if isinstance(error, ValidationError) else str(error)
         raise RunError(f"{path}: an event is damaged ({what}); bring it back from a backup") from None
 
 
-def _rounds_of(events: Sequence[Mapping[str, Any]]) -> tuple[RoundSummary, ...]:
-    validations = {
-        event["round"]: metrics_of(histogram_from_lists(event["histogram"]))
-        for event in events
-        if event["event"] == "validation"
-    }
+def _rounds_of(events: Iterable[Mapping[str, Any]]) -> tuple[RoundSummary, ...]:
+    validations: dict[int, EvaluationMetrics] = {}
+    rows: list[dict[str, Any]] = []
     left_out = {"event", "clinics"}  # clinic by clinic it is in clinic_rounds.csv
-    rows = [{k: v for k, v in event.items() if k not in left_out} for event in events if event["event"] == "round"]
+    for event in events:  # one at a time: the histograms of a thousand rounds are gigabytes
+        if event["event"] == "validation":
+            validations[event["round"]] = _pooled(event)
+        elif event["event"] == "round":
+            rows.append({k: v for k, v in event.items() if k not in left_out})
     return tuple(RoundSummary.model_validate({**row, "validation": validations.get(row["round"])}) for row in rows)
+
+
+def _pooled(event: Mapping[str, Any]) -> EvaluationMetrics:
+    """Return the metrics of a validation; in a run that an older melfed began, only its histogram tells them."""
+    if "pooled" in event:
+        return EvaluationMetrics.model_validate(event["pooled"])
+    return metrics_of(histogram_from_lists(event["histogram"]))
 
 
 def save_model(path: Path, model: Classifier, study: StudyProtocol, data: PublicData) -> None:
@@ -149,13 +188,15 @@ def load_model(folder: RunFolder, clinic: str | None = None) -> tuple[StudyProto
 
 
 def _model_path(folder: RunFolder, local: bool, clinic: str | None) -> Path:
-    """Return the file of a run's one model, or of a clinic's."""
-    found = folder.models_of_clinics() if local else {}
+    """Return the file of a run's one model, or of a clinic's: a baseline has the latter alone, some algorithms both."""
+    found = folder.models_of_clinics()
     if local and found and clinic not in found:
         which = f"no clinic {clinic!r}" if clinic else "a local baseline has a model a clinic"
         raise RunError(f"{folder.path}: {which}; name one with --clinic: {', '.join(found)}")
-    if not local and clinic is not None:
-        raise RunError(f"{folder.path}: the run has one model of all clinics; leave out --clinic")
+    if not local and clinic is not None and clinic not in found:
+        known = f"name another with --clinic: {', '.join(found)}" if found else "leave out --clinic"
+        what = f"there is no model of clinic {clinic!r}" if found else "the run has one model of all clinics"
+        raise RunError(f"{folder.path}: {what}; {known}")
     path = found.get(clinic or "", folder.model)
     if not path.exists():
         raise RunError(f"{folder.path}: the run has not finished (no {path.name}); go on with --resume")
@@ -229,16 +270,6 @@ def evaluate_run(
     )
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The score of one image, as logit and as probability of a positive, or why there is none."""
-
-    image: Path
-    probability: float | None
-    problem: str | None = None
-    logit: float | None = None
-
-
 def predict(run: Path, images: Sequence[Path], clinic: str | None = None) -> list[Prediction]:
     """Return a score for each image file.
 
@@ -251,20 +282,24 @@ def predict(run: Path, images: Sequence[Path], clinic: str | None = None) -> lis
         RunError: no finished run there, none of that clinic, or its model needs age, sex and site, which a picture does
             not carry.
     """
-    study, model = load_model(RunFolder.open(run), clinic)
+    folder = RunFolder.open(run)
+    study, model = load_model(folder, clinic)
     if study.model.metadata:
         raise RunError(f"{run}: its model needs age, sex and site; use melfed-server evaluate with a table")
-    return [_predict(model, path, study) for path in images]
+    if clinic is not None:  # map and statistics are of the one model of all
+        return list(predictions(model, study.data.image_size, images))
+    return list(predictions(model, study.data.image_size, images, _calibration(folder), seen_of(folder)))
 
 
-def _predict(model: Classifier, path: Path, study: StudyProtocol) -> Prediction:
-    backbone = BACKBONES[study.model.backbone]
-    device = pick_device()
-    try:
-        pixels = decode(path, study.data.image_size)
-    except ImageProblem as problem:
-        return Prediction(path, None, problem.reason)
-    with torch.inference_mode(), autocast(device):
-        inputs = to_input(pixels[None], backbone.mean, backbone.std, None, device)
-        logit = float(model.to(device).eval()(inputs).double().cpu())
-    return Prediction(path, float(sigmoid(logit)), logit=logit)
+def explain_image(run: Path, image: Path, out: Path, clinic: str | None = None) -> None:
+    """Write a PNG of what moved an image's logit up; see `melfed.common.export.explanation.explain`."""
+    study, model = load_model(RunFolder.open(run), clinic)
+    explain(model, image, study.data.image_size, out)
+
+
+def _calibration(folder: RunFolder) -> Calibration | None:
+    """Return the map of a run's one model; None where there is none, as beside a head that was solved anew."""
+    if not (folder.path / "summary.json").exists():
+        return None
+    known = folder.summary().calibration
+    return None if known is None else known.fitted

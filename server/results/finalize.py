@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from melfed.common.model.classifier import Classifier, load_trainable
+from melfed.common.model.classifier import Classifier, load_trainable, trainable_tensors
+from melfed.common.study.build import local_names
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.study.recipe import Choice
 from melfed.server.report.page import write_report
+from melfed.server.results.card import write_card
 from melfed.server.results.evaluate import public_data, save_model, summarise
 from melfed.server.results.privacy import summarise_privacy
 from melfed.server.runs.clinic_rounds import write_clinic_rounds
@@ -49,7 +51,7 @@ class Finished:
 
 
 def finish(folder: RunFolder, done: Finished) -> RunSummary:
-    """Write the models, `summary.json` and `report.html` of a run, and return the summary.
+    """Write the models, `summary.json`, `report.html` and model card of a run, and return the summary.
 
     Raises:
         StorageError: something cannot be written.
@@ -59,22 +61,27 @@ def finish(folder: RunFolder, done: Finished) -> RunSummary:
     _save_models(folder, done)
     study, outcome = done.study, done.outcome
     summary = summarise(study, folder, done.data, outcome, done.seconds, done.device)
-    privacy = summarise_privacy(study, outcome.accounts, outcome.clinics, done.choices, done.warnings)
-    steps = planned_steps(study, outcome.clinics)
+    trained = outcome.chosen[""].trained if "" in outcome.chosen else None
+    privacy = summarise_privacy(study, outcome.accounts, outcome.clinics, done.choices, done.warnings, trained)
+    steps = planned_steps(study, outcome.clinics, outcome.chosen)
     told = {"steps": steps, "warnings": warnings_of(study, summary.rounds, steps)}
     public = public_data(study, done.weights_dir)
     summary = summary.model_copy(update={"privacy": privacy, "public": public, **told})
     folder.write_outcome(outcome)
     folder.write_summary(summary)
     write_report(folder)
+    write_card(folder)
     write_clinic_rounds(folder)
     folder.write_sums()
     return summary
 
 
 def _save_models(folder: RunFolder, done: Finished) -> None:
+    start, local = trainable_tensors(done.model), local_names(done.study, done.model)
+    start = {name: start[name] for name in local}
     for name, tensors in done.outcome.models.items():
-        load_trainable(done.model, tensors)
+        # What stays at each clinic is in the model of all as it was at the start.
+        load_trainable(done.model, {**start, **tensors})
         # The name of a source may hold a slash.
         path = folder.path / f"model-{quote(name, safe=' ,()')}.safetensors" if name else folder.model
         save_model(path, done.model, done.study, done.used)
@@ -89,6 +96,7 @@ def told_data(study: StudyProtocol, clinics: Mapping[str, Counts]) -> DataSummar
     """
     every = list(clinics.values())
     sums = totals(study, every)
+    synthetic = tuple(name for name, counts in clinics.items() if counts.synthetic)
     return DataSummary(
         folder=f"{len(clinics)} clinic{'' if len(clinics) == 1 else 's'}",
         layout=AT_CLINICS,
@@ -96,7 +104,8 @@ def told_data(study: StudyProtocol, clinics: Mapping[str, Counts]) -> DataSummar
         melanomas=sums.melanomas,
         groups=sums.patients,
         groups_by=study.privacy.unit if study.privacy else "group",
-        synthetic=False,
+        synthetic=bool(synthetic),
+        synthetic_clinics=synthetic if len(synthetic) < len(clinics) else (),
         left_out=(),
         counted=counted(study, every),
     )

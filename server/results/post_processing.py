@@ -17,16 +17,16 @@ import numpy as np
 from melfed.common.errors import DataError, RunError, StorageError
 from melfed.common.files import write_text
 from melfed.common.model.classifier import load_trainable
-from melfed.common.moments.head import Head
-from melfed.common.moments.noisy_moments import NoisyMoments
-from melfed.common.moments.solvers import Wanted, solve
+from melfed.common.moments.noisy_moments import FloatArray, NoisyMoments
+from melfed.common.moments.solvers import SOLVERS, Wanted
 from melfed.common.moments.worth import Judge, Worth, worth
 from melfed.common.study.file import study_yaml
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import load_tensors
 from melfed.server.report.page import write_report
+from melfed.server.results.card import write_card
 from melfed.server.results.evaluate import load_model, save_model, summarise
-from melfed.server.results.solved import Solution, Terms, solve_run, write_solution
+from melfed.server.results.solved import Solution, Terms, read_solution, solve_run, write_solution
 from melfed.server.runs.checkpoints import Checkpoint, save_checkpoint
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.outcome import Outcome
@@ -43,17 +43,24 @@ NOT_EVALUATED: Final = (
 )
 
 
-def releases_of(folder: RunFolder) -> tuple[StudyProtocol, dict[str, Release]]:
+def releases_of(folder: RunFolder, *, replaces: bool = False) -> tuple[StudyProtocol, dict[str, Release]]:
     """Return a finished run's study and releases, by clinic.
 
+    Args:
+        folder: of the run.
+        replaces: whether the run's own model is to be another one: that of rounds, which began at a solved head, cannot
+            be.
+
     Raises:
-        RunError: the run trained in rounds, has not finished, or a release is damaged.
+        RunError: the run keeps no releases, trained in rounds from them on and is to be changed, has not finished, or a
+            release is damaged.
     """
     study = folder.study()
-    if study.federation.mode != "one_round":
+    if not study.federation.asks_for_moments or (replaces and study.federation.mode != "one_round"):
+        kept = "can be changed so" if study.federation.asks_for_moments else "keep releases"
         raise RunError(
             f"{folder.path}: it trained in rounds, and each clinic's updates are in the model for good; only runs of "
-            "federation.mode one_round keep releases"
+            f"federation.mode one_round {kept}"
         )
     folder.summary()
     return study, Releases(folder.releases, study.digest).kept()
@@ -62,18 +69,18 @@ def releases_of(folder: RunFolder) -> tuple[StudyProtocol, dict[str, Release]]:
 def worth_of(folder: RunFolder, judge: Judge) -> Worth:
     """Return what each clinic, and each pair, added to a run's head. Raises RunError."""
     study, releases = releases_of(folder)
-    wanted = Wanted(positive_weight=study.training.positive_weight)
+    public = read_solution(folder).public
+    wanted = Wanted(positive_weight=study.training.positive_weight, public=public)
 
-    def solved(moments: NoisyMoments) -> Head:
-        return solve(WORTH_SOLVER, moments, wanted)
+    def direct(moments: NoisyMoments) -> FloatArray:
+        return SOLVERS[WORTH_SOLVER](moments, wanted)
 
-    parts: dict[str, Mapping[str, NoisyMoments]] = {
-        part: {name: getattr(release, part) for name, release in releases.items()} for part in ("train", "validation")
-    }
-    if study.partition.validation == 0:
-        raise RunError(f"{folder.path}: its study has no validation part (partition.validation), so nothing judges it")
+    train = {name: release.train for name, release in releases.items()}
+    # Where nobody is in the validation part, its moments are noise alone.
+    judges = {name: release.validation for name, release in releases.items() if study.partition.validation > 0}
     try:
-        return worth(parts["train"], parts["validation"], solved, judge, np.random.default_rng(0))
+        random, start = np.random.default_rng(0), None if public is None else np.array(public)
+        return worth(train, judges, direct, judge, random, start)
     except DataError as error:
         raise RunError(f"{folder.path}: {error}") from None
 
@@ -101,7 +108,7 @@ def write_head(folder: RunFolder, out: Path, terms: Terms) -> Solution:
         StorageError: it cannot be written.
     """
     study, releases = releases_of(folder)
-    solution = solve_run(study, releases, terms)
+    solution = solve_run(study, releases, terms, read_solution(folder).public)
     try:
         out.mkdir(mode=0o700, parents=True)
     except FileExistsError:
@@ -130,7 +137,7 @@ def without(folder: RunFolder, clinic: str, by: str) -> Solution:
         RunError: as `releases_of`; the clinic took no part in it, or nobody else did.
         StorageError: something cannot be deleted or written.
     """
-    study, releases = releases_of(folder)
+    study, releases = releases_of(folder, replaces=True)
     store = Releases(folder.releases, study.digest)
     if clinic in releases and len(releases) == 1:
         raise RunError(f"{folder.path}: nobody but {clinic} took part in it, so nothing would be left of it")
@@ -149,7 +156,7 @@ def without(folder: RunFolder, clinic: str, by: str) -> Solution:
 def replace_head(folder: RunFolder, study: StudyProtocol, releases: Mapping[str, Release]) -> Solution:
     """Solve a run's head from these releases in place of the one that it has, and take back what was evaluated."""
     before = folder.summary()
-    solution = solve_run(study, releases)
+    solution = solve_run(study, releases, public=read_solution(folder).public)
     tensors = solution.tensors()
     _write_model(folder, folder, study, solution)
     save_checkpoint(folder.checkpoints, Checkpoint(1, study.digest, tensors, {}))
@@ -163,6 +170,7 @@ def replace_head(folder: RunFolder, study: StudyProtocol, releases: Mapping[str,
     kept: dict[str, object] = {"privacy": privacy, "public": before.public, "steps": {}, "warnings": (NOT_EVALUATED,)}
     folder.write_summary(summary.model_copy(update=kept))
     write_report(folder)
+    write_card(folder)
     folder.write_sums()
     return solution
 

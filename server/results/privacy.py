@@ -3,9 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from melfed.common.algorithms import algorithm_of
 from melfed.common.errors import RunError, StudyError
+from melfed.common.study.evaluation_noise import noised_attributes, subgroups_multiplier
+from melfed.common.study.moments_noise import of_moments
 from melfed.common.study.protocol import PrivacySpec, StudyProtocol, validates
 from melfed.common.study.recipe import Choice
+from melfed.common.study.step_plan import trainings
 from melfed.server.report.privacy_words import shown
 from melfed.server.runs.counts import Counts
 from melfed.server.runs.outcome import ReportedAccount
@@ -26,6 +30,7 @@ def summarise_privacy(
     clinics: Mapping[str, Counts],
     choices: Sequence[Choice] = (),
     warnings: Sequence[str] = (),
+    trained: int | None = None,
 ) -> PrivacySummary | None:
     """Return the privacy of a finished run; None where the study has no privacy section.
 
@@ -37,6 +42,7 @@ def summarise_privacy(
         clinics: what each clinic said of its data.
         choices: what the recipe chose.
         warnings: what to tell beside the result, such as a δ that is too large.
+        trained: rounds that ran, of a study that stopped early; None: all that it plans.
 
     Raises:
         RunError: no clinic gave an account.
@@ -48,6 +54,7 @@ def summarise_privacy(
     if not accounts:
         raise RunError(f"study {study.name}: no clinic said what it spent, so nothing can be said of its privacy")
     spent = _largest([account.epsilon for account in accounts.values()])
+    rounds = study.federation.rounds if trained is None else trained
     noise = min(account.noise_multiplier for account in accounts.values())
     evaluation = _evaluation_noise(study, privacy, accounts)
     counts = min((clinic.noise for clinic in clinics.values() if clinic.noise), default=None)
@@ -58,7 +65,7 @@ def summarise_privacy(
         delta=privacy.delta,
         noise_multiplier=noise,
         sampling_rate=privacy.sampling_rate,
-        steps=study.federation.rounds * privacy.steps,
+        steps=rounds * privacy.steps * trainings(study),
         clipping=privacy.clipping,
         clipping_norm=privacy.clipping_norm,
         evaluation=privacy.evaluation,
@@ -66,9 +73,9 @@ def summarise_privacy(
         count_noise_multiplier=counts,
         recipe=tuple(RecipeChoice(key=c.key, value=shown(c.value), reason=c.reason) for c in choices),
         released=(
-            *_released(study, privacy, noise, evaluation),
+            *_released(study, privacy, noise, evaluation, rounds),
             *_counts(privacy, spent is not None, clinics),
-            *_others(),
+            *_others(study),
         ),
         clinics=tuple(
             ClinicPrivacy(name=name, epsilon=_largest([account.epsilon]), ledger_head=account.head)
@@ -98,11 +105,14 @@ def _evaluation_noise(
 
 
 def _released(
-    study: StudyProtocol, privacy: PrivacySpec, noise: float, evaluation: float | None
+    study: StudyProtocol, privacy: PrivacySpec, noise: float, evaluation: float | None, rounds: int
 ) -> Iterator[ReleasedQuantity]:
     """Yield the models, moments and histograms that a clinic sends, and what protects each."""
-    yield (_moments if study.federation.mode == "one_round" else _updates)(study, privacy, noise)
-    yield from _histograms(study, privacy, evaluation)
+    if study.federation.asks_for_moments:
+        yield _moments(study, privacy, of_moments(study, noise))
+    if study.federation.mode != "one_round":
+        yield _updates(study, privacy, noise, rounds)
+    yield from _histograms(study, privacy, evaluation, rounds)
 
 
 def _counts(privacy: PrivacySpec, bounded: bool, clinics: Mapping[str, Counts]) -> Iterator[ReleasedQuantity]:
@@ -141,8 +151,10 @@ def _counts(privacy: PrivacySpec, bounded: bool, clinics: Mapping[str, Counts]) 
         )
 
 
-def _others() -> Iterator[ReleasedQuantity]:
+def _others(study: StudyProtocol) -> Iterator[ReleasedQuantity]:
     """Yield what else leaves a clinic, and what is kept back."""
+    if own := _own(study):
+        yield _row(own, KEPT, "none")
     yield _row("Training loss, gradient norms, how many took part in a step, scores of single images", KEPT, "none")
     yield _row(
         "Time that a clinic takes for a round",
@@ -155,6 +167,12 @@ def _others() -> Iterator[ReleasedQuantity]:
         UNCHARGED,
     )
     yield _row("The clinic's name, the study's digest, the size of messages, σ, and the ledger's ε", NO_PATIENT, "none")
+    yield _row("Whether the data folder says that its pictures are synthetic", NO_PATIENT, "none")
+    yield _row(
+        "How long a round may take, where the clinic tells it: a power of two of minutes",
+        "of synthetic images, as many as the study guesses: nothing about a patient",
+        "none",
+    )
     yield _row(
         "Hash of the ledger's last row",
         "what it covers of the data is a digest under the clinic's own secret key, so no guess can be checked by it",
@@ -162,8 +180,8 @@ def _others() -> Iterator[ReleasedQuantity]:
     )
 
 
-def _updates(study: StudyProtocol, privacy: PrivacySpec, noise: float) -> ReleasedQuantity:
-    rounds, steps = study.federation.rounds, study.federation.rounds * privacy.steps
+def _updates(study: StudyProtocol, privacy: PrivacySpec, noise: float, rounds: int) -> ReleasedQuantity:
+    steps = rounds * privacy.steps
     how = "clipped to" if privacy.clipping == "fixed" else "scaled to at most"
     asked = "" if study.federation.cohort == 1 else ", fewer where a clinic is not asked in each round"
     if noise:
@@ -178,10 +196,22 @@ def _updates(study: StudyProtocol, privacy: PrivacySpec, noise: float) -> Releas
     return _row(quantity, protection, PART if noise else UNBOUNDED)
 
 
+def _own(study: StudyProtocol) -> str:
+    """Return what an algorithm keeps at the clinics; "" of the others."""
+    algorithm = algorithm_of(study.federation.algorithm)
+    if study.federation.mode != "federated":
+        return ""
+    if study.evaluation.local_baseline:
+        return "The model that the clinic trains alone, by as many noised steps again"
+    if algorithm.personal_model:
+        return "The clinic's own model, trained by as many noised steps again (histograms are of its scores)"
+    return "The clinic's own normalisation layers" if algorithm.local_affine else ""
+
+
 def _moments(study: StudyProtocol, privacy: PrivacySpec, noise: float) -> ReleasedQuantity:
     quantity = (
-        f"Moments of {study.model.neck} features of the images, for training and for validation, a class each: count, "
-        "sum, second moment; 1 release, kept at both ends and given again to whoever asks"
+        f"Moments of {study.head_features} features of the images, for training and for validation, a class each: "
+        "count, sum, second moment; 1 release, kept at both ends and given again to whoever asks"
     )
     averaged = f"a {privacy.unit}'s images of a class are averaged, features are shortened to norm 1"
     if noise:
@@ -190,8 +220,12 @@ def _moments(study: StudyProtocol, privacy: PrivacySpec, noise: float) -> Releas
     return _row(quantity, f"{averaged}; there is no noise", UNBOUNDED)
 
 
-def _histograms(study: StudyProtocol, privacy: PrivacySpec, evaluation: float | None) -> Iterator[ReleasedQuantity]:
-    times = sum(validates(study, number) for number in range(1, study.federation.rounds + 1))
+def _histograms(
+    study: StudyProtocol, privacy: PrivacySpec, evaluation: float | None, rounds: int
+) -> Iterator[ReleasedQuantity]:
+    # Of a run that stopped early, nobody has validated the last round's model.
+    last = rounds if rounds == study.federation.rounds else rounds - 1
+    times = sum(validates(study, number) for number in range(1, last + 1))
     if privacy.evaluation == "public":
         protection, cost = "exact: the study declares these images public", "not charged: nothing protects these images"
     elif evaluation:
@@ -200,7 +234,20 @@ def _histograms(study: StudyProtocol, privacy: PrivacySpec, evaluation: float | 
     else:
         protection, cost = "there is no noise", UNBOUNDED
     yield _row(f"Histograms of the scores of the validation images: {_times(times, 'release')}", protection, cost)
-    yield _row("Histogram of the scores of the test images: 1 release, with the last of validation", protection, cost)
+    of_test = "1 release, with the last of validation"
+    if study.federation.stop is not None:
+        of_test = "1 release, or 2 where the last planned round's model is not the best; with one more of validation"
+    yield _row(f"Histogram of the scores of the test images: {of_test}", protection, cost)
+    if study.evaluation.local_baseline:
+        yield _row(f"The same of the model that the clinic has trained alone: {of_test}", protection, cost)
+    if attributes := noised_attributes(study):
+        if evaluation:
+            sigma = subgroups_multiplier(study, evaluation)
+            protection = (
+                f"every {privacy.unit} counts in one cell of each, whose cells are fixed; noise of σ {sigma:.4g} times "
+                f"√{len(attributes)} times the most that one changes in a histogram"
+            )
+        yield _row(f"The same by {', '.join(attributes)}, a histogram a cell: {of_test}", protection, cost)
 
 
 def _times(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""The head of a study of one round: solved from the releases that are kept, and what it was solved for.
+"""The head of a study of one round, or that rounds begin at: solved from kept releases, and what it was solved for.
 
 `RUN/solution.json` says how. As long as nobody asks for another head, it is what the study alone says: then leaving a
 clinic out gives what the run would have given without it.
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 from pydantic import Field, ValidationError
 
 from melfed.common.errors import DataError, RunError
@@ -50,52 +51,69 @@ class SolutionRecord(Section):
     Attributes:
         terms: what the head was solved for.
         clinics: whose releases it was solved from.
+        public: the public run's head, which the solver knew; None: it has none for these features.
         evaluated: whether the clinics have evaluated this very head.
     """
 
     terms: Terms
     clinics: tuple[str, ...]
+    public: tuple[float, ...] | None = None
     evaluated: bool = False
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A head, what it was solved for, and from whose releases."""
+    """A head, what it was solved for, from whose releases, and beside which public head."""
 
     head: Head
     terms: Terms
     clinics: tuple[str, ...]
+    public: tuple[float, ...] | None = None
 
     def tensors(self) -> Tensors:
         """Return the head as the study's network holds it."""
         return self.head.tensors()
 
 
-def solve_run(study: StudyProtocol, releases: Mapping[str, Release], terms: Terms | None = None) -> Solution:
+def public_head(study: StudyProtocol, initial: Tensors) -> tuple[float, ...] | None:
+    """Return the head that a study's network has before its first round; None where it has none for these features."""
+    weight = initial.get("head.weight")
+    if weight is None or weight.shape != (1, study.head_features) or not weight.any():
+        return None
+    return tuple(weight[0].astype(np.float64).tolist())
+
+
+def solve_run(
+    study: StudyProtocol,
+    releases: Mapping[str, Release],
+    terms: Terms | None = None,
+    public: tuple[float, ...] | None = None,
+) -> Solution:
     """Return the head of a study from the releases of its clinics.
 
     It is a function of these alone: the same releases, in whatever order they came, give the same head to the last bit.
 
     Args:
-        study: of one round.
+        study: one that asks for moments.
         releases: by clinic, at least one.
         terms: what it is solved for; None: what the study says.
+        public: as `public_head`; of a run that has a solution, what that says.
 
     Raises:
         RunError: the releases tell nothing of the two classes.
     """
     terms = terms or Terms.of(study)
-    wanted = Wanted(terms.ridge, terms.positive_weight, terms.prevalence)
+    wanted = Wanted(terms.ridge, terms.positive_weight, terms.prevalence, public)
     try:
         head = solve(terms.solver, pooled(release.train for _, release in sorted(releases.items())), wanted)
     except DataError as error:
         raise RunError(f"study {study.name}: no head can be solved: {error}") from None
-    return Solution(head, terms, tuple(sorted(releases)))
+    return Solution(head, terms, tuple(sorted(releases)), public)
 
 
 def write_solution(folder: RunFolder, solution: Solution) -> None:
     """Write `solution.json` of a head that nobody has evaluated yet. Raises StorageError."""
-    _write(folder, SolutionRecord(terms=solution.terms, clinics=solution.clinics))
+    _write(folder, SolutionRecord(terms=solution.terms, clinics=solution.clinics, public=solution.public))
 
 
 def mark_evaluated(folder: RunFolder) -> None:
@@ -108,8 +126,9 @@ def _write(folder: RunFolder, record: SolutionRecord) -> None:
 
 
 def awaits_evaluation(folder: RunFolder) -> bool:
-    """Tell whether a run's head was solved anew since its clinics evaluated one. Raises RunError."""
-    return (folder.path / NAME).exists() and not read_solution(folder).evaluated
+    """Tell whether a run of one round has a head that its clinics have not evaluated. Raises RunError."""
+    solved = folder.study().federation.mode == "one_round" and (folder.path / NAME).exists()
+    return solved and not read_solution(folder).evaluated
 
 
 def read_solution(folder: RunFolder) -> SolutionRecord:

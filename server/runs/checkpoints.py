@@ -1,17 +1,23 @@
-"""Checkpoints: the global model and the server optimiser after each round, so that a run can go on from there."""
+"""Checkpoints: the global model and the server optimiser after each round, so that a run can go on from there.
+
+Of a study that stops early they hold the best round's model too, and what the validations so far say.
+"""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from melfed.common.errors import RunError
+from melfed.common.study.stop import BestRound
 from melfed.common.tensors import Tensors, group_of, in_group, load_tensors, save_tensors
 
 KEPT = 2
-_GROUPS = ("model", "optimizer", "average")
+_GROUPS = ("model", "optimizer", "average", "best")
+_STOP = TypeAdapter(dict[str, BestRound])
 _NAME = re.compile(r"^round-(\d{6})\.safetensors$")
 
 
@@ -25,6 +31,10 @@ class Checkpoint:
     optimizer: Tensors
     average: Tensors = field(default_factory=dict)
     """Mean of the models of the last rounds so far, where the study asks for one."""
+    best: Tensors = field(default_factory=dict)
+    """Model of the best round so far, where the study stops early; named as in `model`."""
+    stop: Mapping[str, BestRound] = field(default_factory=dict)
+    """What the validations say: under "", or in the `local` baseline by clinic."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -35,7 +45,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """
     tensors = {name: each for group in _GROUPS for name, each in in_group(group, getattr(checkpoint, group)).items()}
     path = folder / _file_name(checkpoint.round)
-    save_tensors(path, tensors, {"round": checkpoint.round, "digest": checkpoint.digest})
+    stop = {"stop": {name: best.content() for name, best in checkpoint.stop.items()}} if checkpoint.stop else {}
+    save_tensors(path, tensors, {"round": checkpoint.round, "digest": checkpoint.digest, **stop})
     for old in _found(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     # Left by a process that was killed while it wrote.
@@ -74,11 +85,21 @@ def last_checkpoint(
             continue
         if problems and told is not None:
             told(f"{problems[0]}; going on from the one before")
-        parts = (_group(name, tensors) for name in _GROUPS)
-        return Checkpoint(number, digest, *parts)
+        parts = {name: _group(name, tensors) for name in _GROUPS}
+        return Checkpoint(number, digest, **parts, stop=_stop(path, metadata.get("stop", {})))
     if problems:
         raise RunError(f"{folder}: no whole checkpoint: {problems[0]}")
     return None
+
+
+def _stop(path: Path, content: object) -> dict[str, BestRound]:
+    """Return what a header says of the validations. Raises RunError where it says something else."""
+    try:
+        return _STOP.validate_python(content)
+    except ValidationError as error:
+        raise RunError(
+            f"{path}: its header is damaged ({error.errors()[0]['msg']}); bring it back from a backup"
+        ) from None
 
 
 def _file_name(number: int) -> str:

@@ -1,4 +1,4 @@
-"""What a clinic says of its data: exact numbers of images, or in a private study numbers of units with noise."""
+"""What a clinic says of its data: numbers of images, or in a private study of units with noise, and their origin."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -25,6 +25,7 @@ class Counts(Section):
 
     numbers: dict[str, int] = Field(description="by <part>_images, <part>_units, and so on")
     noise: float = Field(0.0, ge=0, description="standard deviation of the noise on each of the two numbers; 0: none")
+    synthetic: bool = Field(False, description="whether its data folder says that its pictures are rendered")
 
     def of(self, part: str, what: str) -> int:
         """Return a number of a part, such as its images; 0 where the clinic does not tell it."""

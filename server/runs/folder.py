@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from melfed.common.errors import RunError, StorageError
 from melfed.common.files import write_text
 from melfed.common.study.file import recorded_study, study_yaml
 from melfed.common.study.protocol import CURRENT, Digest, Section, StudyProtocol
 from melfed.server.runs.outcome import Outcome
-from melfed.server.runs.summary import RunSummary
+from melfed.server.runs.summary import RUNGS, Rung, RunSummary
 
 if TYPE_CHECKING:
     from melfed.common.metrics.noisy_histogram import Histogram
 
 Event = Mapping[str, Any]
-SUMS = "SHA256SUMS"
+SUMS, LADDER = "SHA256SUMS", "ladder.json"
 _IDENTITY = re.compile(r"[0-9a-f]{16}")
 
 
@@ -123,7 +124,7 @@ class RunFolder:
 
     @property
     def releases(self) -> Path:
-        """What each clinic released in a study of one round."""
+        """The moments that each clinic released."""
         return self.path / "releases"
 
     @property
@@ -192,7 +193,7 @@ class RunFolder:
         lines = path.read_bytes().splitlines()
         for number, line in enumerate(lines, start=1):
             try:
-                event = json.loads(line)
+                event = from_json(line)  # histograms are long: five times as fast as json
             except ValueError:  # not JSON, or not even text
                 if number == len(lines):
                     return
@@ -202,19 +203,26 @@ class RunFolder:
                 raise RunError(f"{path}:{number}: not an event of a run; the run folder is damaged")
             yield event
 
-    def forget_after(self, round_number: int) -> None:
+    def forget_after(self, round_number: int, *, validated: bool = False) -> None:
         """Drop the events of rounds after a checkpoint (their models are lost; they will be trained again).
 
         The validation of the checkpoint's own round is measured again as well, at the start of the next round, and the
         test after the last one.
+
+        Args:
+            round_number: of the checkpoint.
+            validated: whether the checkpoint was written after the validation of its own round, which then stays.
         """
-        limits = {"round": round_number, "validation": round_number - 1, "forgotten": round_number}
+        measured = round_number if validated else round_number - 1
+        limits = {"round": round_number, "validation": measured, "forgotten": round_number}
+        if (self.path / "solution.json").exists():
+            limits["start"] = 0  # of the head that rounds have begun at
         kept = [event for event in self.events() if event["round"] <= limits.get(event["event"], -1)]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in kept))
 
     def forget_evaluation(self) -> None:
         """Drop all histograms: they are of a model that is the run's no more."""
-        kept = [event for event in self.events() if event["event"] not in {"validation", "test"}]
+        kept = [event for event in self.events() if event["event"] not in {"validation", "test", "subgroups", "local"}]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in kept))
 
     def append_validation(
@@ -227,13 +235,22 @@ class RunFolder:
         of_each = {name: metrics_of(found).model_dump(mode="json") for name, found in sorted(of_clinics.items())}
         if isinstance(together, ScoreHistogram):
             together = together.condensed()  # of a thousand clinics it would have millions of bins, every round
-        event = {"event": "validation", "round": round_number, "histogram": together.to_lists(), "clinics": of_each}
+        # Whoever follows the run would work for as long as its clinics to find them anew.
+        pooled = metrics_of(together).model_dump(mode="json")
+        histogram = together.to_lists()
+        event = {"event": "validation", "round": round_number, "pooled": pooled, "histogram": histogram}
+        event["clinics"] = of_each
         self.append(event)
 
     def write_outcome(self, outcome: Outcome) -> None:
-        """Add each clinic's test histogram to the events: the report's curves are drawn from them."""
+        """Add each clinic's test histogram to the events, and those of subgroups: what was paid for is kept."""
         for name, histogram in outcome.test.items():
             self.append({"event": "test", "clinic": name, "round": 0, "histogram": histogram.to_lists()})
+        for name, histogram in outcome.local.items():
+            self.append({"event": "local", "clinic": name, "round": 0, "histogram": histogram.to_lists()})
+        if outcome.subgroups:
+            cells = {cell: histogram.to_lists() for cell, histogram in outcome.subgroups.items()}
+            self.append({"event": "subgroups", "round": 0, "histograms": cells})
 
     def write_summary(self, summary: RunSummary) -> None:
         """Write `summary.json`; a run that is finished anew has no sums until `write_sums`."""
@@ -255,6 +272,20 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{path}: cannot be read: {error.strerror}") from None
 
+    def ladder(self) -> tuple[Rung, ...]:
+        """Return the other ways to a model that were measured beside this run's. Raises RunError."""
+        path = self.path / LADDER
+        try:
+            return RUNGS.validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return ()
+        except (OSError, ValidationError):
+            raise RunError(f"{path}: damaged; measure it anew with melfed-sim ladder {self.path}") from None
+
+    def write_ladder(self, rungs: "Sequence[Rung]") -> None:
+        """Write `ladder.json`. Raises StorageError."""
+        write_text(self.path / LADDER, RUNGS.dump_json(tuple(rungs), indent=1).decode() + "\n")
+
     def write_sums(self) -> None:
         """Write `SHA256SUMS` over a finished run's files, for `sha256sum --check`."""
         files = sorted(path for path in self.path.iterdir() if path.name in _FINAL or _is_model(path))
@@ -272,7 +303,7 @@ class RunFolder:
 
 _FINAL = frozenset(
     {"study.yaml", "summary.json", "metrics.jsonl", "report.html", "partition.json", "run-id", "clinic_rounds.csv"}
-    | {"solution.json"}
+    | {"solution.json", LADDER, "model-card.json", "model-card.md"}
 )
 
 

@@ -7,6 +7,9 @@ from melfed.common.metrics.noisy_histogram import Histogram
 from melfed.common.tensors import Tensors
 from melfed.server.runs.counts import Counts
 
+LATE = "no answer within"
+"""What the reason begins with that is noted for a clinic whose answer did not come in time."""
+
 
 @dataclass(frozen=True)
 class ReportedAccount:
@@ -26,6 +29,21 @@ class ReportedAccount:
 
 
 @dataclass(frozen=True)
+class ChosenRound:
+    """Which round's model was taken, of a study that stops early.
+
+    Attributes:
+        round: whose model it is; the last one where no validation was defined.
+        value: the metric of its validation; None: undefined in every round.
+        trained: rounds that were trained.
+    """
+
+    round: int
+    value: float | None
+    trained: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A finished run.
 
@@ -35,6 +53,11 @@ class Outcome:
         test: each clinic's test part, scored by the global model, or in `local` mode by its own.
         everywhere: in `local` mode the test parts of all clinics, scored by each clinic's own model.
         accounts: of a private study, what each clinic last said of its privacy.
+        chosen: of a study that stops early, by the names of `models`, which round's each is.
+        subgroups: histograms of all test parts together by cell (`melfed.common.data.subgroups.cell_names`), as the
+            study asks.
+        local: each clinic's test part, scored by the model that it has trained alone, as the study asks.
+        validation: the validation parts of all clinics, scored by the one final model; None where there are several.
     """
 
     models: Mapping[str, Tensors]
@@ -42,3 +65,7 @@ class Outcome:
     test: Mapping[str, Histogram]
     everywhere: Mapping[str, Histogram] = field(default_factory=dict)
     accounts: Mapping[str, ReportedAccount] = field(default_factory=dict)
+    chosen: Mapping[str, ChosenRound] = field(default_factory=dict)
+    subgroups: Mapping[str, Histogram] = field(default_factory=dict)
+    local: Mapping[str, Histogram] = field(default_factory=dict)
+    validation: Histogram | None = None

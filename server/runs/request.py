@@ -29,6 +29,7 @@ class RunRequest(Section):
     clinics: tuple[str, ...] = Field(min_length=1, description="names of the clinics that take part")
     recipe: tuple[Chosen, ...] = ()
     joins: tuple[str, ...] = Field((), description="of a finished run of one round: whose releases are to be added")
+    delivers: tuple[str, ...] = Field((), description="of a finished run: clinics that are to be sent its model")
 
     @property
     def choices(self) -> tuple[Choice, ...]:

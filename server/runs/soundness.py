@@ -7,6 +7,7 @@ from melfed.common.study.in_force import idle_keys
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.study.step_plan import whole_run
 from melfed.server.runs.counts import Counts
+from melfed.server.runs.outcome import ChosenRound
 from melfed.server.runs.summary import RoundSummary
 
 RISE = 100.0
@@ -15,12 +16,22 @@ ALL = "all"
 """Whose steps those of the central baseline are."""
 
 
-def planned_steps(study: StudyProtocol, clinics: Mapping[str, Counts]) -> dict[str, int]:
-    """Return how many optimiser steps the whole run takes, by clinic; of the central baseline under `ALL`."""
+def planned_steps(
+    study: StudyProtocol, clinics: Mapping[str, Counts], chosen: Mapping[str, ChosenRound] | None = None
+) -> dict[str, int]:
+    """Return how many optimiser steps the whole run takes, by clinic; of the central baseline under `ALL`.
+
+    Args:
+        study: what is run.
+        clinics: what each says of its data.
+        chosen: of a study that stops early, as `Outcome.chosen`: what was not trained is not counted.
+    """
     images = {name: counts.of("train", "images") for name, counts in clinics.items()}
     if study.federation.mode == "central":
         images = {ALL: sum(images.values())}
-    return {name: whole_run(count, study) for name, count in images.items()}
+    trained = {name: found.trained for name, found in (chosen or {}).items()}
+    rounds = {name: trained.get(name, trained.get("", study.federation.rounds)) for name in images}
+    return {name: whole_run(count, study, rounds[name]) for name, count in images.items()}
 
 
 def warnings_of(study: StudyProtocol, rounds: Sequence[RoundSummary], steps: Mapping[str, int]) -> tuple[str, ...]:

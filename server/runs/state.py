@@ -28,6 +28,7 @@ class RunState(Section):
     reason: str = Field("", description="why it failed or was stopped, in one line")
     flower_run: int | None = Field(None, description="Flower's id of the run that does the work")
     round: int = Field(0, ge=0, description="the last round that is checkpointed")
+    doing: str = Field("", description="of a run that goes on: what is waited for, in one line")
     updated: str = Field("", description="when this was written, ISO 8601, UTC")
 
 

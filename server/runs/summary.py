@@ -1,10 +1,14 @@
 """The run's summary, `RUN/summary.json`: what was trained, on what, and how good it is."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 
-from melfed.common.metrics.exact import EvaluationMetrics
+from melfed.common.metrics.calibration import CalibrationMetrics
+from melfed.common.metrics.calibration_map import Calibration, Lacking
+from melfed.common.metrics.exact import EvaluationMetrics, Interval
+from melfed.common.metrics.operating_point import PointResult
+from melfed.common.metrics.subgroups import Gap, SubgroupMetrics
 
 AT_CLINICS = "at the clinics"
 """Layout of a deployed run's data: it never was in one place."""
@@ -56,7 +60,12 @@ class Counted(_Row):
 
 
 class DataSummary(_Row):
-    """What the run was given: a folder, or (`layout` is `AT_CLINICS`) what clinics say of data of their own."""
+    """What the run was given: a folder, or (`layout` is `AT_CLINICS`) what clinics say of data of their own.
+
+    Attributes:
+        synthetic: whether images, all or those of some clinics, are rendered, and no pictures of anybody's skin.
+        synthetic_clinics: whose images are, where others' are not; empty where it is all of them, or none.
+    """
 
     folder: str
     layout: str
@@ -65,6 +74,7 @@ class DataSummary(_Row):
     groups: int
     groups_by: str
     synthetic: bool
+    synthetic_clinics: tuple[str, ...] = ()
     left_out: tuple[LeftOutImage, ...]
     counted: Counted = Counted()
 
@@ -72,7 +82,8 @@ class DataSummary(_Row):
 class ClinicSummary(_Row):
     """One clinic: its whole data, as the coordinator knows it, and how the model does on its test part.
 
-    `everywhere` is for the `local` baseline alone: this clinic's own model on the test parts of all clinics.
+    `everywhere` is for the `local` baseline alone: this clinic's own model on the test parts of all clinics. `local` is
+    for federated studies with `evaluation.local_baseline`: the model that it has trained alone, on its own test part.
     """
 
     name: str
@@ -82,6 +93,7 @@ class ClinicSummary(_Row):
     counted: Counted = Counted()
     test: EvaluationMetrics
     everywhere: EvaluationMetrics | None = None
+    local: EvaluationMetrics | None = None
 
 
 class RoundSummary(_Row):
@@ -130,6 +142,41 @@ class ClinicPrivacy(_Row):
     ledger_head: str
 
 
+class ChosenModel(_Row):
+    """Which round's model a run ended with, of a study that stops early.
+
+    `clinic` is whose, in the `local` baseline. `value` is the validation metric of that round (None: undefined in every
+    round, and `round` is the last one), `trained` the number of rounds that were trained.
+    """
+
+    clinic: str | None = None
+    round: int
+    value: float | None
+    trained: int
+
+
+class StopSummary(_Row):
+    """Early stopping: by which validation metric, with which patience, and of how many planned rounds."""
+
+    metric: Literal["auroc", "auprc", "brier"]
+    patience: int
+    planned: int
+    models: tuple[ChosenModel, ...]
+
+
+class CalibrationSummary(_Row):
+    """How calibrated the model's probabilities are on the test part.
+
+    `fitted` is the map that validation gives, None where it gives none (`lacking` says why); `before` is of the sigmoid
+    of the logits, `after` of the mapped ones.
+    """
+
+    fitted: Calibration | None
+    lacking: Lacking | None
+    before: CalibrationMetrics
+    after: CalibrationMetrics | None
+
+
 class PublicData(_Row):
     """What the run's initial weights were trained on, besides ImageNet: taken as public, not protected here.
 
@@ -140,6 +187,36 @@ class PublicData(_Row):
     digest: str
     images: int | None
     sources: tuple[str, ...]
+
+
+class AttributeSummary(_Row):
+    """How the model does by one attribute.
+
+    Attributes:
+        attribute: as the study names it.
+        cells: by the names of its subgroups; of `source`, by clinic.
+        gaps: the largest of each measure, as far as two subgroups have enough patients.
+    """
+
+    attribute: str
+    cells: dict[str, SubgroupMetrics]
+    gaps: tuple[Gap, ...]
+
+
+class SubgroupsSummary(_Row):
+    """How the model does on subgroups of the test part.
+
+    Attributes:
+        threshold: probability from which on an image is called melanoma.
+        point: the study's operating point whose threshold it is, the first that can be promised; None without one.
+        specificity: of another threshold on the validation part; None where that leaves it open, and it is 0.5.
+        attributes: in the order of the study.
+    """
+
+    threshold: float
+    point: str | None = None
+    specificity: float | None
+    attributes: tuple[AttributeSummary, ...]
 
 
 class PrivacySummary(_Row):
@@ -168,11 +245,37 @@ class PrivacySummary(_Row):
     warnings: tuple[str, ...] = ()
 
 
+RungName = Literal["public", "one_round", "rounds", "no_privacy"]
+
+
+class Rung(_Row):
+    """One way from the same public start to a model for the same clinics, and what it cost: a line of `ladder.json`.
+
+    Attributes:
+        name: public: the public run's own model; one_round: a head that is solved from one release; rounds: gradient
+            rounds; no_privacy: those without noise.
+        auroc: on the clinics' test parts, pooled.
+        epsilon: of a clinic's patients at the study's delta, all that was asked for it; None: without bound.
+        messages: answers of a clinic.
+    """
+
+    name: RungName
+    auroc: Interval
+    epsilon: float | None
+    messages: int
+
+
+RUNGS: Final = TypeAdapter(tuple[Rung, ...])
+"""What `ladder.json` holds."""
+
+
 class RunSummary(_Row):
     """All of a finished run.
 
-    `warnings` say why its numbers are not to be trusted. `steps` are the optimiser steps of the whole run, as the study
-    plans them, by clinic; those of the central baseline are under `all`.
+    `warnings` say why its numbers are not to be trusted. `steps` are the optimiser steps of all rounds that ran, as the
+    study plans them, by clinic; those of the central baseline are under `all`. `stop` is None where the study does not
+    stop early, `calibration` where there is no one model, or where no validation of the final one is known, `subgroups`
+    where it asks for none.
     """
 
     melfed: str
@@ -186,6 +289,10 @@ class RunSummary(_Row):
     rounds: tuple[RoundSummary, ...]
     warnings: tuple[str, ...] = ()
     steps: dict[str, int] = {}
+    stop: StopSummary | None = None
+    calibration: CalibrationSummary | None = None
+    operating_points: tuple[PointResult, ...] = ()
+    subgroups: SubgroupsSummary | None = None
     seconds: float
     versions: dict[str, str]
     device: str

@@ -91,12 +91,18 @@ def memory_part(stack: Stack, rounds: int) -> dict[str, Any]:
     }
 
 
-def large_part(folder: Path, text: str = LARGE_STUDY) -> dict[str, Any]:
-    """Run a large study in a stack of its own; return seconds a round, peaks of memory, and the database's size."""
+def large_part(folder: Path, text: str = LARGE_STUDY, clinics: int = len(CLINICS)) -> dict[str, Any]:
+    """Run a large study in a stack of its own; return seconds a round, peaks of memory, and the database's size.
+
+    Args:
+        folder: empty.
+        text: the study.
+        clinics: how many, at most three.
+    """
     study = folder / "large.yaml"
     study.write_text(text)
     (folder / "stack").mkdir()
-    with Stack(folder / "stack", LARGE_IMAGES) as stack:
+    with Stack(folder / "stack", LARGE_IMAGES, clinics) as stack:
         stack.start()
         sealed = stack.seal(study)
         peaks, database, objects = Peaks(), [0], [0]
@@ -110,14 +116,16 @@ def large_part(folder: Path, text: str = LARGE_STUDY) -> dict[str, Any]:
         events = [row for row in rows(stack.run_folder("large") / "metrics.jsonl") if row["event"] == "round"]
         identity = (stack.run_folder("large") / "run-id").read_text().strip()
         walls = round_seconds(stack.server_audit(), identity)
-        clinics = {clinic: clinic_parts(timings(stack.log(clinic)), stack.clinic_audit(clinic)) for clinic in CLINICS}
+        parts = {
+            clinic: clinic_parts(timings(stack.log(clinic)), stack.clinic_audit(clinic)) for clinic in stack.clinics
+        }
         simulated = [
             row["seconds"] for row in rows(stack.simulate(sealed, "large") / "metrics.jsonl") if row["event"] == "round"
         ]
         return {
-            "model_mb": events[-1]["bytes_down"] / len(CLINICS) / MEGABYTE,
+            "model_mb": events[-1]["bytes_down"] / len(stack.clinics) / MEGABYTE,
             "round_seconds": [row["seconds"] for row in events],
-            "second_round": split(walls, clinics),
+            "second_round": split(walls, parts),
             "simulated_round": simulated[-1],
             "run_seconds": seconds,
             "peak_mb": {name: each.peak / MEGABYTE for name, each in peaks.roles.items()},

@@ -1,4 +1,4 @@
-"""A deployed federation on loopback for the benchmarks: a coordinator and three clinics, by melfed's own commands."""
+"""A deployed federation on loopback for the benchmarks: a coordinator and its clinics, by melfed's own commands."""
 
 import contextlib
 import json
@@ -23,15 +23,16 @@ CLIENT, SERVER, SIM = (Path(sys.executable).with_name(f"melfed-{name}") for name
 
 
 class Stack:
-    """Three clinics and their coordinator, in the order: made, `start`, `seal`, `run`; a context manager that ends all.
+    """Clinics and their coordinator, in the order: made, `start`, `seal`, `run`; a context manager that ends all.
 
     Args:
         folder: empty; everything is written below it.
         images: synthetic lesions of all clinics together, 96 px.
+        clinics: how many, at most three.
     """
 
-    def __init__(self, folder: Path, images: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, images: int, clinics: int = len(CLINICS)) -> None:
+        self.folder, self.clinics = folder, CLINICS[:clinics]
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "FLWR_", "MELFED_"))},
@@ -42,7 +43,7 @@ class Stack:
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin",
         }
         (folder / "home").mkdir()
-        self.command(SIM, "phantom", self.lesions, "--clinics", len(CLINICS), "--images", images)
+        self.command(SIM, "phantom", self.lesions, "--clinics", len(self.clinics), "--images", images)
         self._provision()
 
     def __enter__(self) -> Self:
@@ -90,9 +91,9 @@ class Stack:
         """Start everybody; return after how many seconds all clinics are online."""
         began = time.monotonic()
         self._start("server", SERVER, "start")
-        for clinic in CLINICS:
+        for clinic in self.clinics:
             self._start(clinic, CLIENT, "start", self.kit(clinic))
-        until("all clinics are online", lambda: set(CLINICS) <= self._online(), every=1.0)
+        until("all clinics are online", lambda: set(self.clinics) <= self._online(), every=1.0)
         return time.monotonic() - began
 
     def seal(self, study: Path, *changes: str) -> Path:
@@ -100,7 +101,7 @@ class Stack:
         sealed = self.folder / f"{study.stem}-{len(list(self.folder.glob('*.yaml')))}.yaml"
         settings = [word for change in changes for word in ("--set", change)]
         self.command(SERVER, "study", study, "--out", sealed, *settings)
-        for clinic in CLINICS:
+        for clinic in self.clinics:
             self.command(CLIENT, "approve", sealed, "--config", self.kit(clinic) / "clinic.yaml")
         return sealed
 
@@ -169,7 +170,7 @@ class Stack:
     def _provision(self) -> None:
         import yaml
 
-        ports = free_ports(4 + 3 * len(CLINICS))
+        ports = free_ports(4 + 3 * len(self.clinics))
         clinics = [
             {
                 "name": name,
@@ -178,14 +179,14 @@ class Stack:
                 "health_port": next(ports),
                 "metrics_port": next(ports),
             }
-            for name in CLINICS
+            for name in self.clinics
         ]
         server = {"names": ["localhost"], "address": "127.0.0.1", "port": next(ports), "superlink_port": next(ports)}
         server |= {"health_port": next(ports), "metrics_port": next(ports)}
         consortium = self.folder / "consortium.yaml"
         consortium.write_text(yaml.safe_dump({"name": "benchmark", "server": server, "clinics": clinics}))
         self.command(SERVER, "provision", consortium, "--out", self.folder / "kits")
-        for name in CLINICS:
+        for name in self.clinics:
             path = self.kit(name) / "clinic.yaml"
             content = yaml.safe_load(path.read_text())
             content["resources"] = {**(content.get("resources") or {}), "threads": 1}

@@ -3,14 +3,12 @@
 All are whole commands over the same images, taken in turn; decoding the images, which is done once a machine, is not
 counted. What the coordinator's part costs is measured with clinics that answer at once, whatever they are asked.
 
-    python -m melfed.simulations.benchmarks.engine [--clinics 1000] [--rounds 2] [--json]
+    python -m melfed.simulations.benchmarks.engine [--clinics 1000] [--rounds 2] [--memory-against 100] [--json]
 """
 
-import contextlib
 import csv
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -20,7 +18,6 @@ from time import monotonic, process_time
 from typing import Annotated, Any
 
 import numpy as np
-import psutil
 import typer
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
@@ -41,12 +38,10 @@ from melfed.server.flower.channel import FlowerChannel
 from melfed.server.runs.folder import RunFolder
 from melfed.simulations.benchmarks import engine_references
 from melfed.simulations.benchmarks.engine_references import HELD_OUT, PIXELS, STUDY, TARGETS
-from melfed.simulations.benchmarks.memory import MEGABYTE, memory
+from melfed.simulations.benchmarks.memory import MEGABYTE, run
 from melfed.simulations.partition.virtual_clinics import divide
 
 SIZE = 32
-LOOK_SECONDS = 0.5
-"""Between two looks at the memory of a command."""
 PROTOCOL = """\
 name: engine-cost
 data: {{image_size: {size}}}
@@ -119,7 +114,7 @@ class AnsweringGrid:
             positives = {f"{part}_positives": 1 for part in ("train", "validation", "test")}
             identity = {"clinic": f"clinic-{message.metadata.dst_node_id:05d}", "digest": self.study.digest}
             told = MetricRecord({**counts, **positives, "noise": 0.0})
-            return RecordDict({IDENTITY: ConfigRecord({**identity, "version": ""}), COUNTS: told})
+            return RecordDict({IDENTITY: ConfigRecord({**identity, "version": "", "synthetic": True}), COUNTS: told})
         request = ConfigRecord({name: asked[name] for name in ("round", "digest", "run")})
         answer = RecordDict({REQUEST: request, VALIDATION: self.scores})
         if message.metadata.message_type == "evaluate":
@@ -197,6 +192,20 @@ def measure(clinics: int, images: int, rounds: int, repeats: int, with_flower: b
     }
 
 
+def memory_of(numbers: tuple[int, int], images: int, rounds: int) -> dict[str, Any]:
+    """Return the most memory of melfed's command with few clinics and with many, and its growth, without references."""
+    found = []
+    for clinics in numbers:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_clinics(folder, clinics, images, rounds)
+            divide(recorded_study(folder / STUDY), folder / "data", folder / "cache")
+            found.append(_melfed(folder, folder / "cache", folder / "run")["memory_mb"])
+    few, many = found
+    told = {"clinics": numbers[1], "against": numbers[0], "images": images, "rounds_trained": rounds}
+    return told | {"cores": os.cpu_count(), "memory_mb": many, "memory_mb_against": few, "ratio": many / few}
+
+
 def _melfed(folder: Path, cache: Path, out: Path) -> dict[str, float]:
     """Run melfed's command; return its seconds, those of the rounds, and of all else from the model to the report."""
     started = monotonic()
@@ -217,29 +226,8 @@ def _reference(name: str, folder: Path, rounds: int) -> str:
 
 
 def _run(arguments: list[Any]) -> tuple[str, int]:
-    """Run Python to its end; return its output and the most memory of it and all below it that was seen, bytes."""
-    most = 0
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        command = [sys.executable, *map(str, arguments)]
-        process = subprocess.Popen(command, stdout=out, stderr=err)  # noqa: S603 (the commands are this file's own)
-        while process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(LOOK_SECONDS)
-            most = max(most, _memory(process.pid))
-        out.seek(0)
-        err.seek(0)
-        if process.returncode:
-            raise RuntimeError(f"{arguments[:3]}: {err.read()[-2000:]}")
-        return out.read(), most
-
-
-def _memory(pid: int) -> int:
-    """Return the memory of a process and all below it, shared pages counted once."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        root = psutil.Process(pid)
-        found = [memory(each.pid) for each in (root, *root.children(recursive=True))]
-        return sum(each.proportional for each in found if each is not None)
-    return 0
+    """Run Python to its end; see `melfed.simulations.benchmarks.memory.run`."""
+    return run([sys.executable, *map(str, arguments)])
 
 
 def main(
@@ -248,10 +236,16 @@ def main(
     rounds: Annotated[int, typer.Option(min=1)] = 2,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each, taken in turn.")] = 1,
     flower: Annotated[bool, typer.Option(help="Against Flower's own simulation too.")] = True,
+    memory_against: Annotated[
+        int | None, typer.Option(min=4, help="Only the most memory, against that with so many clinics.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure what the engine costs."""
-    result = measure(clinics, images, rounds, repeats, flower)
+    if memory_against:
+        result = memory_of((memory_against, clinics), images, rounds)
+    else:
+        result = measure(clinics, images, rounds, repeats, flower)
     if as_json:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
         return

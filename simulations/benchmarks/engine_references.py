@@ -8,11 +8,12 @@ whole model travels and is loaded in each message. As commands, so that each is 
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +110,25 @@ def loop(folder: Path, rounds: int) -> Iterator[float]:
     yield monotonic() - started
 
 
+class CheckedGrid:
+    """A Flower grid that ends a run where a clinic failed: FedAvg leaves the clinic out, all of them if need be."""
+
+    def __init__(self, grid: Any) -> None:
+        self.grid = grid
+
+    def __getattr__(self, name: str) -> Any:
+        """Answer all else as the grid does."""
+        return getattr(self.grid, name)
+
+    def send_and_receive(self, messages: Iterable[Any], **options: Any) -> list[Any]:
+        """Send, wait, and check the replies. Raises RuntimeError with what the first that failed says."""
+        replies = list(self.grid.send_and_receive(messages, **options))
+        for reply in replies:
+            if reply.has_error():
+                raise RuntimeError(f"a clinic failed: {reply.error.reason}")
+        return replies
+
+
 @lru_cache(maxsize=1)
 def _loaded(folder: Path) -> tuple[StudyProtocol, Data]:
     return recorded_study(folder / STUDY), Data(folder)
@@ -148,15 +168,18 @@ def flower(folder: Path, rounds: int) -> None:
     def main(grid: Grid, _context: Context) -> None:
         model = build_study_classifier(_loaded(folder)[0])
         strategy = FedAvg(fraction_train=1.0, fraction_evaluate=1.0)
-        strategy.start(grid=grid, initial_arrays=ArrayRecord(model.state_dict()), num_rounds=rounds)
+        strategy.start(CheckedGrid(grid), initial_arrays=ArrayRecord(model.state_dict()), num_rounds=rounds)  # type: ignore[arg-type]
 
     resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
     run_simulation(server, client, num_supernodes=_loaded(folder)[1].clinics, backend_config=resources)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
+    # By its name: Ray's workers import the apps from there, and know no `__main__` of this process.
+    from melfed.simulations.benchmarks import engine_references
+
     what, place, number = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     if what == "flower":
-        flower(place, number)
+        engine_references.flower(place, number)
     else:
         print(json.dumps(list(loop(place, number))))

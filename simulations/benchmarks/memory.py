@@ -1,14 +1,18 @@
-"""Memory of the processes below a daemon, from Linux's /proc."""
+"""Memory of the processes below a daemon or of a command, from Linux's /proc."""
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 MEGABYTE = 1e6
+LOOK_SECONDS = 0.5
+"""Between two looks at the memory of a command."""
 _ROLE = re.compile(r"-m melfed\.(client|server)\.cli\.main (\w+)")
 _START = re.compile(r"melfed-(client|server)\S* start")
 
@@ -31,6 +35,8 @@ def role(command: str, parent: str) -> str:
     """
     if command.startswith("nginx:"):
         return "server: nginx " + ("master" if "master" in command else "workers")
+    if "multiprocessing.spawn" in command:
+        return f"{parent}, aside"
     if found := _ROLE.search(command):
         name = f"{found[1]}: {found[2]}"
         return "client: ClientApp" if name == parent == "client: messenger" else name
@@ -74,6 +80,35 @@ def by_role(roots: Iterable[int]) -> dict[str, Memory]:
         if (now := memory(pid)) is not None:
             found[name] = larger(found.get(name), now)
     return dict(sorted(found.items()))
+
+
+def run(command: Sequence[str]) -> tuple[str, int]:
+    """Run a command to its end; return its output, and the most memory of it and all below it that was seen, in bytes.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it wrote to its standard error.
+    """
+    most = 0
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err)  # noqa: S603 (the benchmarks' own commands)
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_SECONDS)
+            most = max(most, together(process.pid))
+        out.seek(0)
+        err.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command[:4])}: {err.read()[-2000:]}")
+        return out.read(), most
+
+
+def together(pid: int) -> int:
+    """Return the memory of a process and all below it, bytes; pages that they share are counted once."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        found = [memory(each.pid) for each in (root, *root.children(recursive=True))]
+        return sum(each.proportional for each in found if each is not None)
+    return 0
 
 
 def larger(one: Memory | None, other: Memory) -> Memory:

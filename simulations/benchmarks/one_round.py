@@ -1,15 +1,16 @@
-"""One round against sixty: AUROC, and seconds from study to report, of one private study in either way.
+"""One round, rounds, and rounds that begin at a solved head: AUROC, and seconds from study to report, of one study.
 
-Features are stored before, by a run that does not count; then both ways run in turn, each as a whole: clinics divided,
-Ray started, trained, evaluated, reported.
+Features are stored before, by a run that does not count; then all ways run in turn, each as a whole: clinics divided,
+processes started, trained, evaluated, reported.
 
     python -m melfed.simulations.benchmarks.one_round STUDY --data DIR --out RUNS [--weights RUN] [--epsilon E...]
-    [--seed S...] [--json]
+    [--seed S...] [--way WAY...] [--set KEY.PATH=VALUE...] [--json]
 
 A seed changes the division into clinics' parts and the noise.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from time import monotonic
@@ -19,7 +20,7 @@ import typer
 
 from melfed.simulations.benchmarks.federation import Quiet
 
-WAYS = {"one_round": ["federation.mode=one_round"], "rounds": []}
+WAYS = {"one_round": ["federation.mode=one_round"], "rounds": [], "solved_start": ["federation.start=one_round"]}
 
 
 def measure(
@@ -30,14 +31,15 @@ def measure(
     seeds: list[int],
     weights: Path | None,
     ways: list[str],
+    overrides: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Run each way for each seed and ε, and return a row a run: way, seed, epsilon, AUROC with limits, seconds."""
     rows: list[dict[str, Any]] = []
     for seed in seeds:
-        _run(study_file, data, out / f"warm-{seed}", ["federation.mode=one_round"], weights, seed)
+        _run(study_file, data, out / f"warm-{seed}", ["federation.mode=one_round", *overrides], weights, seed)
         for epsilon in epsilons:
             for way in ways:
-                changes = [f"privacy.epsilon={epsilon}", *WAYS[way]]
+                changes = [f"privacy.epsilon={epsilon}", *WAYS[way], *overrides]
                 folder = out / f"{way}-{epsilon:g}-{seed}"
                 seconds, summary = _run(study_file, data, folder, changes, weights, seed)
                 auroc = summary.test.auroc
@@ -82,11 +84,12 @@ def main(
     weights: Annotated[Path | None, typer.Option(help="The public warm start, a finished run.")] = None,
     epsilons: Annotated[list[float], typer.Option("--epsilon")] = [3.0],  # noqa: B006
     seeds: Annotated[list[int], typer.Option("--seed")] = [0, 1, 2],  # noqa: B006
-    ways: Annotated[list[str], typer.Option("--way", help="one_round, rounds.")] = list(WAYS),  # noqa: B006
+    ways: Annotated[list[str], typer.Option("--way", help="one_round, rounds, solved_start.")] = list(WAYS),  # noqa: B006
+    overrides: Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key.")] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure one round against sixty."""
-    rows = measure(study, data, out, epsilons, seeds, weights, ways)
+    """Measure the ways to a private head against each other."""
+    rows = measure(study, data, out, epsilons, seeds, weights, ways, overrides)
     print(json.dumps(rows, indent=2) if as_json else "\n".join(table(rows)))
 
 

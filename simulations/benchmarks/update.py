@@ -3,7 +3,8 @@
 Three clinics and their coordinator, by melfed's own commands on loopback, train ResNet-50 whole from random weights on
 a few small images, so that what counts is the way of its 94 MB; then the same sealed study is simulated.
 
-    python -m melfed.simulations.benchmarks.update [--backbone resnet50] [--rounds 4] [--compression int8] [--json]
+    python -m melfed.simulations.benchmarks.update [--backbone resnet50] [--rounds 4] [--clinics 2] [--compression int8]
+        [--json]
 """
 
 import json
@@ -51,6 +52,7 @@ def main(
     backbone: Annotated[str, typer.Option(help="Of the model.")] = "resnet50",
     rounds: Annotated[int, typer.Option(min=2, help="The first one does not count.")] = 4,
     compression: Annotated[str, typer.Option(help="none, float16 or int8.")] = "none",
+    clinics: Annotated[int, typer.Option(min=1, max=3, help="How many.")] = 3,
     folder: Annotated[Path | None, typer.Option(help="Kept for a look at logs; else a temporary one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -62,19 +64,20 @@ def main(
     with tempfile.TemporaryDirectory(prefix="melfed-") as temporary:
         place = (folder or Path(temporary)).resolve()
         place.mkdir(parents=True, exist_ok=True)
-        found = large_part(place, study_of(backbone, rounds, compression))
+        found = large_part(place, study_of(backbone, rounds, compression), clinics)
     result = {"machine": machine(), **summed_up(found)}
     if as_json:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
         return
-    print(f"a model of {result['model_mb']:.1f} MB, three clinics, rounds after the first")
+    print(f"a model of {result['model_mb']:.1f} MB, {clinics} clinics, rounds after the first")
     print(f"deployed:  {result['ours']:.2f} s")
     print(f"simulated: {result['reference']:.2f} s")
     print(f"ratio:     {result['ratio']:.2f}  (to reach: at most 2)")
     print(f"database:  {result['database_models']:.2f} models  (to reach: below 2)")
-    print(f"its files: {result['files_models']:.2f} models, of three clinics' replies and the request")
+    print(f"its files: {result['files_models']:.2f} models, of all replies and the request")
+    print(f"ServerApp: {result['peak_models'][SERVERAPP]:.2f} models at most  (to reach: at most 5)")
     for name, peak in result["peak_models"].items():
-        print(f"{name:24} {peak:.1f} models")
+        print(f"{name:28} {peak:.1f} models")
 
 
 if __name__ == "__main__":

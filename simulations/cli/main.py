@@ -2,7 +2,6 @@
 
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,13 +10,23 @@ import typer
 from melfed.common.errors import AuditError, StudyError
 from melfed.common.terminal.console import NOTICE, JsonOption, VersionOption, errors, output, run_app
 from melfed.server.cli.options import INTERVAL_WIDTH, Bar, metrics_cells
+from melfed.simulations.cli.compare import compare
+from melfed.simulations.cli.options import (
+    Cache,
+    Classes,
+    Data,
+    Diagnoses,
+    Links,
+    Override,
+    Seed,
+    SharedIds,
+    Study,
+    WeightsDir,
+)
 
 if TYPE_CHECKING:
-    from melfed.client.config.policy import ClinicPolicy
-    from melfed.common.data.tables.rows import ReadOptions
     from melfed.common.study.protocol import StudyProtocol
     from melfed.server.runs.summary import RunSummary
-    from melfed.simulations.partition.virtual_clinics import VirtualClinics
 
 app = typer.Typer(
     name="melfed-sim",
@@ -26,34 +35,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Study = Annotated[Path, typer.Argument(help="Study protocol, a YAML file.", show_default=False)]
-Data = Annotated[
-    Path | None, typer.Option(help="Folder of labelled images; not for a study with data.phantom.", show_default=False)
-]
-Override = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key of the study.")]
-Seed = Annotated[int | None, typer.Option(help="Replaces the study's seed.", show_default=False)]
-Cache = Annotated[Path | None, typer.Option(help="Where decoded images are kept.", show_default=False)]
-Diagnoses = Annotated[
-    list[str],
-    typer.Option("--diagnosis", metavar="WORD=CODE", help="What a word in the tables means; see docs/vocabulary.md."),
-]
-SharedIds = Annotated[
-    bool, typer.Option("--shared-ids", help="Equal ids of patients in several sources are one person's.")
-]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FOLDER=CODE,...", help="What the images of folders show where no table says it.", show_default=False
-    ),
-]
-Links = Annotated[
-    str,
-    typer.Option(
-        metavar="inside|own|any",
-        help="Symbolic links of the folder that are followed: own: within its file system; any: out of it too.",
-    ),
-]
 
 
 @app.callback()
@@ -71,9 +52,7 @@ def run(
     ] = None,
     overrides: Override = [],  # noqa: B006 (typer copies it)
     seed: Seed = None,
-    weights_dir: Annotated[
-        Path | None, typer.Option(envvar="MELFED_WEIGHTS", help="Folder of pretrained weights.", show_default=False)
-    ] = None,
+    weights_dir: WeightsDir = None,
     cache: Cache = None,
     engine: Annotated[
         Literal["auto", "local", "ray"],
@@ -98,53 +77,78 @@ def run(
             show_default="yes, but not for a private study",
         ),
     ] = None,
+    trackers: Annotated[
+        list[str],
+        typer.Option(
+            "--tracker",
+            metavar="tensorboard|mlflow|wandb",
+            help="Tell it each round's pooled numbers; may be given several times.",
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Train a study over virtual clinics and write a run folder with a report."""
     from melfed.common.data.read_options import read_options
-    from melfed.common.study.in_force import idle_values
-    from melfed.common.study.recipe import resolve
-    from melfed.simulations.cli.progress import RunProgress, print_choices
-    from melfed.simulations.engine.fork_server import prepare
+    from melfed.simulations.api.simulate import simulate
 
-    protocol, choices = resolve(_read(study, overrides, seed))
-    folder, fresh = resume or out, False
     if resume and out:
         raise StudyError("--out and --resume exclude each other; --resume names the folder to go on with")
-    if folder is None:
-        fresh = True
-        folder = Path("runs") / f"{protocol.name}-{datetime.now(UTC).astimezone():%Y%m%d-%H%M%S}"
-    if policies and not protocol.federation.with_clinics:
-        raise StudyError(f"--policy: no clinic decides in a {protocol.federation.mode} baseline; leave it out")
-    if engine != "ray" and not ray_address and protocol.federation.with_clinics:
-        prepare()  # its imports go on while the images are read
-    virtual = _divide(protocol, data, cache, read_options(diagnoses, shared_ids, classes, links))
-    of_clinic = _policies(policies, [split.name for split in virtual.splits])
-    print_choices(choices)
-    if idle := idle_values(protocol):
-        named = ", ".join(f"{key} ({value})" for key, value in idle.items())
-        errors.print(f"note: without effect in this run: {named}", style="yellow")
-    from melfed.simulations.run import privacy_warnings, run_study
+    done = simulate(
+        _read(study, overrides, seed),
+        data,
+        out=resume or out,
+        resume=resume is not None,
+        weights_dir=weights_dir,
+        cache=cache,
+        engine=engine,
+        ray_address=ray_address,
+        policies=_policies(policies),
+        options=read_options(diagnoses, shared_ids, classes, links),
+        predictions=predictions,
+        trackers=trackers,
+    )
+    _print_summary(done.summary, done.path)
+    output.print(f"report: {done.report}", soft_wrap=True, markup=False)
 
-    for warning in privacy_warnings(protocol, virtual):
-        errors.print(f"warning: {warning}", style="yellow")
-    images = {clinic.name: _passes(protocol) * len(clinic.train) for clinic in virtual.clinics}
-    with RunProgress(images) as observer:
-        made, summary = run_study(
-            protocol,
-            virtual,
-            folder,
-            observer,
-            resume=resume is not None,
-            fresh=fresh,
-            weights_dir=weights_dir,
-            engine=engine,
-            ray_address=ray_address,
-            policies=of_clinic,
-            choices=choices,
-            predictions=predictions,
-        )
-    _print_summary(summary, made.path)
-    output.print(f"report: {made.report}", soft_wrap=True, markup=False)
+
+app.command()(compare)
+
+
+@app.command()
+def ladder(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished private run.", show_default=False)],
+    data: Data = None,
+    ways: Annotated[
+        list[str], typer.Option("--way", help="one_round, rounds, no_privacy.", show_default="all of them")
+    ] = [],  # noqa: B006 (typer copies it)
+    weights_dir: WeightsDir = None,
+    cache: Cache = None,
+    diagnoses: Diagnoses = [],  # noqa: B006 (typer copies it)
+    shared_ids: SharedIds = False,
+    classes: Classes = None,
+    links: Links = "inside",
+) -> None:
+    """Measure other ways from a private run's public start to a model, for its report: each is a run of its own."""
+    from melfed.common.data.read_options import read_options
+    from melfed.server.report.words import spoken
+    from melfed.server.runs.folder import RunFolder
+    from melfed.simulations.api.clinics import virtual_clinics
+    from melfed.simulations.api.progress import RunProgress
+    from melfed.simulations.ladder import MEASURED, measure
+
+    folder = RunFolder.open(run)
+    study = folder.study()
+    if unknown := sorted(set(ways) - set(MEASURED)):
+        raise StudyError(f"--way {unknown[0]}: known are {', '.join(MEASURED)}")
+    virtual = virtual_clinics(study, data, cache, read_options(diagnoses, shared_ids, classes, links))
+    images = {clinic.name: len(clinic.train) for clinic in virtual.clinics}
+    rungs = folder.ladder()
+    for name in MEASURED:
+        if name in (ways or MEASURED):
+            with RunProgress(images) as observer:
+                rungs = tuple(measure(folder, virtual, [name], observer, weights_dir))
+    for rung in rungs:
+        output.print(f"{rung.name}: AUROC {spoken(rung.auroc)}", soft_wrap=True, markup=False)
+    output.print(f"report: {folder.report}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -165,9 +169,11 @@ def partition(
 
     from melfed.common.data.read_options import read_options
     from melfed.common.data.records import group_kind
+    from melfed.simulations.api.clinics import virtual_clinics
     from melfed.simulations.partition.partition import describe
 
-    virtual = _divide(_read(study, overrides, seed), data, cache, read_options(diagnoses, shared_ids, classes, links))
+    options = read_options(diagnoses, shared_ids, classes, links)
+    virtual = virtual_clinics(_read(study, overrides, seed), data, cache, options)
     clinics = describe(virtual.records, virtual.splits)
     if as_json:
         sys.stdout.write(json.dumps([clinic.model_dump() for clinic in clinics], indent=2) + "\n")
@@ -195,9 +201,7 @@ def audit(
         int | None,
         typer.Option(help="Replaces the study's seed and fixes the coins, never the noise.", show_default=False),
     ] = None,
-    weights_dir: Annotated[
-        Path | None, typer.Option(envvar="MELFED_WEIGHTS", help="Folder of pretrained weights.", show_default=False)
-    ] = None,
+    weights_dir: WeightsDir = None,
     cache: Cache = None,
     diagnoses: Diagnoses = [],  # noqa: B006 (typer copies it)
     shared_ids: SharedIds = False,
@@ -211,11 +215,12 @@ def audit(
     """
     from melfed.common.data.read_options import read_options
     from melfed.common.study.recipe import resolve
+    from melfed.simulations.api.clinics import virtual_clinics
+    from melfed.simulations.api.progress import print_choices
     from melfed.simulations.audit.report import CONFIDENCE, audit_study, audit_tables
-    from melfed.simulations.cli.progress import print_choices
 
     protocol, choices = resolve(_read(study, overrides, seed))
-    virtual = _divide(protocol, data, cache, read_options(diagnoses, shared_ids, classes, links))
+    virtual = virtual_clinics(protocol, data, cache, read_options(diagnoses, shared_ids, classes, links))
     print_choices(choices)
     with Bar("rounds with canaries") as rounds, Bar("trials of two worlds") as trials:
         found = audit_study(
@@ -313,54 +318,10 @@ def _read(study: Path, overrides: list[str], seed: int | None) -> "StudyProtocol
     return read_study(study, overrides, seed)
 
 
-def _policies(options: list[str], clinics: list[str]) -> "dict[str, ClinicPolicy]":
-    """Read `[CLINIC=]FILE` options; "*" stands for all clinics without a policy of their own."""
-    from melfed.client.config.clinic import read_policy
-
-    policies = {}
-    for option in options:
-        clinic, separator, path = option.rpartition("=")
-        if separator and clinic not in clinics:
-            raise StudyError(f"--policy {option}: no clinic {clinic!r}; the clinics are {', '.join(clinics)}")
-        policies[clinic if separator else "*"] = read_policy(Path(path))
-    return policies
-
-
-def _passes(study: "StudyProtocol") -> float:
-    """Return how often a round sees each image, about: progress bars are drawn by it."""
-    if study.privacy is None:
-        return study.training.local_epochs
-    return study.privacy.steps * study.privacy.sampling_rate * study.privacy.views
-
-
-def _divide(
-    study: "StudyProtocol", folder: Path | None, cache: Path | None, options: "ReadOptions"
-) -> "VirtualClinics":
-    """Find or render the images, decode them, and divide them into clinics."""
-    from melfed.common.data.images.duplicates import count_duplicates
-    from melfed.common.data.images.store import default_cache
-    from melfed.simulations.partition.virtual_clinics import divide, phantom_folder
-
-    cache = cache or default_cache()
-    if folder is None:
-        if study.data.phantom is None:
-            raise StudyError(f"study {study.name} needs images: add --data DIR")
-        errors.print("All images are synthetic: the numbers say nothing about real patients.", style="yellow")
-        with Bar("rendering synthetic lesions") as progress:
-            folder = phantom_folder(study, study.data.phantom, cache, progress)
-    elif study.data.phantom is not None:
-        raise StudyError("the study renders its own images; leave out --data, or add --set data.phantom=null")
-    with Bar("decoding images") as progress:
-        virtual = divide(study, folder, cache, progress, options)
-    if virtual.left_out:
-        first = virtual.left_out[0]
-        errors.print(
-            f"{len(virtual.left_out)} images are left out, for example {first.image}: {first.reason}", markup=False
-        )
-    if words := count_duplicates(virtual.records, virtual.duplicates).words():
-        kept = "kept together" if study.privacy is None else "in whatever parts their patients are"
-        errors.print(f"{words}; {kept}; `melfed-sim data` names them", markup=False)
-    return virtual
+def _policies(options: list[str]) -> dict[str, Path]:
+    """Return the files of `[CLINIC=]FILE` options by clinic; "*" stands for all without a policy of their own."""
+    parts = [option.rpartition("=") for option in options]
+    return {clinic if separator else "*": Path(path) for clinic, separator, path in parts}
 
 
 def _print_summary(summary: "RunSummary", folder: Path) -> None:

@@ -20,7 +20,7 @@ Engine = Literal["auto", "local", "ray"]
 
 
 def choose(
-    engine: Engine, study: StudyProtocol, clinics: int, ray_address: str | None = None
+    engine: Engine, study: StudyProtocol, clinics: int, ray_address: str | None = None, *, alone: bool = True
 ) -> Literal["local", "ray"]:
     """Return the engine of a run: Ray where there is a cluster, or a GPU to share; else this machine's processes.
 
@@ -29,7 +29,7 @@ def choose(
     """
     if engine == "local" and ray_address:
         raise StudyError("--engine local is one machine, and --ray-address names a cluster; leave one of them out")
-    if engine == "local" and study.resources.gpus:
+    if engine == "local" and study.resources.gpus and alone:
         raise StudyError(
             f"resources.gpus is {study.resources.gpus:g}, and --engine local has no GPU to share; take --engine ray"
         )
@@ -61,7 +61,11 @@ def federate(
     Raises:
         QuorumError, StorageError, RunError: as `melfed.server.federation.rounds.Rounds.conduct`.
     """
-    gpus = gpus_of(simulation.study, len(simulation.clinics), ray_address) if engine == "ray" else 0.0
+    if engine == "ray":
+        gpus = gpus_of(simulation.study, len(simulation.clinics), ray_address)
+    else:
+        # A run that is one of several has the share that was set aside for it.
+        gpus = 0.0 if simulation.alone else simulation.study.resources.gpus or 0.0
     simulation = replace(simulation, study=simulation.study.with_changes("resources", gpus=gpus))
     # A cluster's machines share the run's folder, not this machine's temporary one.
     with workspace(folder.path.resolve() if ray_address else None) as place:

@@ -4,6 +4,9 @@ A process that has computed cannot be forked safely (threads of its libraries ar
 interpreter needs seconds to import PyTorch. So one process imports it once and waits (the forkserver of Python's
 multiprocessing); workers begin as copies of it, within milliseconds, and share its memory.
 
+Workers need nothing of the script that begins the run, so it is not run again in them, as multiprocessing otherwise
+does: a script needs no `if __name__ == "__main__"`, and a notebook has none.
+
 Whatever is random in a worker must be seeded after the fork. Of this process nothing random is copied but the state of
 the global generators of Python, NumPy and torch, from which melfed draws nothing (`tests/simulations/engine`).
 """
@@ -16,13 +19,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from multiprocessing import forkserver, resource_tracker, util
+from multiprocessing import forkserver, resource_tracker, spawn, util
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from melfed.simulations.engine.workspace import VARIABLE, workspace
 
 PRELOADED = "melfed.simulations.engine.preloaded"
+MAIN = "MELFED_MAIN"
+"""Environment variable that tells the process what multiprocessing takes for the script that begins the run."""
 LAST = -1000
 """At the end of this process, multiprocessing's own clearing away has -100."""
 _starting = threading.Lock()
@@ -48,12 +53,20 @@ def prepare() -> ForkServerContext:
             "PYTHONPATH": path,
             "PYTHONSAFEPATH": "1",  # a `numpy.py` in the current folder is not NumPy
             "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch"),  # made at the import already
+            MAIN: _main(),
             "OMP_NUM_THREADS": "1",  # torch is told its threads by each worker, NumPy's BLAS starts none
         }
         context.set_forkserver_preload([PRELOADED])
         with _environment(settings), _temporary(folder):
             forkserver.ensure_running()
     return context
+
+
+def _main() -> str:
+    """Return "path FILE" or "name MODULE" of what multiprocessing would run again in each worker; "" for nothing."""
+    found = spawn.get_preparation_data("")
+    keys = (("path", "init_main_from_path"), ("name", "init_main_from_name"))
+    return next((f"{kind} {found[key]}" for kind, key in keys if key in found), "")
 
 
 @functools.cache

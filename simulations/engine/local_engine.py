@@ -43,7 +43,8 @@ def simulate(
     rounds = conductor(simulation.study)(
         simulation.study, folder, initial, Conduct(len(clinics), poll_seconds=0.0), observer
     )
-    with ProcessPool(create, processes(simulation.study, len(clinics)), told) as pool:
+    size = processes(simulation.study, len(clinics)) if simulation.alone else 1
+    with ProcessPool(create, size, told) as pool:
         rounds.conduct(FlowerChannel(LocalGrid(len(clinics), pool, workspace)))
     if rounds.outcome is None:
         raise RunError(f"{folder.path}: the run stopped early; go on with --resume {folder.path}")

@@ -16,6 +16,7 @@ from flwr.app import Context, Message
 
 from melfed.client.config.policy import ClinicPolicy
 from melfed.client.data.clinic_data import ClinicData
+from melfed.client.privacy.plan import PrivacyPlan, adopt
 from melfed.client.worker.guard import Protection
 from melfed.client.worker.worker import ClinicWorker
 from melfed.common.study.protocol import StudyProtocol
@@ -27,17 +28,32 @@ FILE, PROGRESS = "simulation.pickle", "progress"
 
 @dataclass(frozen=True)
 class Simulation:
-    """What a worker process needs to act as any of the clinics."""
+    """What a worker process needs to act as any of the clinics.
+
+    Attributes:
+        study: located, so that nobody searches for its weights.
+        clinics: all of them.
+        ledgers: folder of their ledgers.
+        policies: by clinic; "*" stands for all clinics without one of their own.
+        plan: of a private study, made and checked once for all processes; None: each makes its own.
+        alone: False where other runs share the machine: the local engine then has one process, with the study's share.
+    """
 
     study: StudyProtocol
     clinics: tuple[ClinicData, ...]
     ledgers: Path
     policies: Mapping[str, ClinicPolicy] = field(default_factory=dict)
+    plan: PrivacyPlan | None = None
+    alone: bool = True
 
     def protection(self, clinic: str) -> Protection:
         """Return where a clinic's ledger is, and its policy; "*" stands for all clinics without one of their own."""
         policy = self.policies.get(clinic, self.policies.get("*"))
         return Protection(self.ledgers / f"{quote(clinic, safe=' ,()')}.jsonl", policy)
+
+    def states(self, clinic: str) -> Path:
+        """Return where a clinic keeps what its algorithm keeps from round to round."""
+        return self.ledgers.parent / "states" / quote(clinic, safe=" ,()")
 
 
 def lay_out(simulation: Simulation, workspace: Path) -> None:
@@ -61,6 +77,8 @@ class WorkerOfPartition:
 def _simulation(workspace: Path) -> Simulation:
     # Written by this run's own process into its own folder (mode 0700).
     simulation: Simulation = pickle.loads((workspace / FILE).read_bytes())  # noqa: S301
+    if simulation.plan is not None:
+        adopt(simulation.study, simulation.plan)
     return simulation
 
 
@@ -80,6 +98,7 @@ def worker_of(workspace: Path, partition: int) -> ClinicWorker:
         device=device,
         on_progress=Report(workspace / PROGRESS / f"{socket.gethostname()}-{os.getpid()}", data.name),
         protection=simulation.protection(data.name),
+        states=simulation.states(data.name),
     )
 
 

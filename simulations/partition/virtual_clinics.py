@@ -9,6 +9,7 @@ from melfed.client.privacy.units import privacy_units
 from melfed.common.data.images.duplicates import DuplicateGroup, with_duplicates
 from melfed.common.data.images.links import Links
 from melfed.common.data.images.store import ImageStore, LeftOut
+from melfed.common.data.origin import is_synthetic
 from melfed.common.data.records import (
     LesionRecord,
     group_ids,
@@ -24,7 +25,7 @@ from melfed.common.seeds import seed_for
 from melfed.common.study.protocol import PhantomSection, StudyProtocol
 from melfed.server.runs.summary import DataSummary, LeftOutImage
 from melfed.simulations.partition.partition import ClinicSplit, partition
-from melfed.simulations.phantom.dataset import SYNTHETIC_NOTICE, PhantomSpec, write_phantom
+from melfed.simulations.phantom.dataset import PhantomSpec, write_phantom
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class VirtualClinics:
             melanomas=sum(record.target for record in used),
             groups=len(set(group_ids(used))),
             groups_by=group_kind(used),
-            synthetic=(self.root / SYNTHETIC_NOTICE).exists(),
+            synthetic=is_synthetic(self.root),
             left_out=tuple(LeftOutImage(image=item.image, reason=item.reason) for item in self.left_out),
         )
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from melfed.common.data.origin import SYNTHETIC_NOTICE
 from melfed.common.errors import DataError, StorageError
 from melfed.simulations.phantom.rendering import Camera, LesionTraits, render_lesion
 
@@ -35,7 +36,6 @@ __all__ = [
     "write_phantom",
 ]
 
-SYNTHETIC_NOTICE = "SYNTHETIC.txt"
 RENDERER = 1  # raised whenever the same spec gives other pixels, so that no old folder is taken for a new one
 
 CLINIC_NAMES = ("north", "south", "east", "west", "harbour", "valley", "lake", "hill")

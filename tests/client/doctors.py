@@ -4,7 +4,7 @@ import secrets
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -42,6 +42,10 @@ policy: {{epsilon: 3, delta: 1.0e-5}}
 def write_private(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     path.chmod(0o600)
+
+
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+Kit = Callable[..., ClinicConfig]
 
 
 def make_kit(folder: Path, data: Path, host: str = "127.0.0.1", port: int = 1, days: int = 300) -> ClinicConfig:

@@ -62,7 +62,7 @@ class FakeWorker:
     def describe(self, run: str = "", counts: bool = True) -> Description:
         if self.error:
             raise self.error
-        return Description(self.clinic, self.study.digest, {"train_images": 120}, "1.2", 3.5, ("any",), 4.5)
+        return Description(self.clinic, self.study.digest, {"train_images": 120}, "1.2", 3.5, ("any",), 4.5, True, 8)
 
     def train(self, tensors: Mapping[str, np.ndarray], round_number: int, digest: str, run: str = "") -> TrainReply:
         if digest != self.study.digest:
@@ -81,7 +81,9 @@ class FakeWorker:
         self.summarised += 1
         return {"train": MOMENTS, "validation": NoisyMoments.empty(2)}
 
-    def evaluate(self, tensors: Mapping[str, np.ndarray], digest: str, run: str = "") -> dict[str, ScoreHistogram]:
+    def evaluate(
+        self, tensors: Mapping[str, np.ndarray], digest: str, run: str = "", round_number: int = 0
+    ) -> dict[str, ScoreHistogram]:
         self._work()
         self.evaluated += 1
         histogram = ScoreHistogram.from_scores(np.array([0.2, 0.9]), np.array([0, 1]), ["p1", "p2"])

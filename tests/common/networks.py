@@ -74,8 +74,8 @@ def count(model: Classifier) -> int:
 def library_model(name: str) -> nn.Module:
     """The library's own model with its ImageNet classifier, and statistics as if it had been trained."""
     generator = torch.Generator().manual_seed(3)
-    if name == "efficientnet_lite0":
-        model = timm.create_model("tf_efficientnet_lite0")
+    if name.startswith("efficientnet_lite"):
+        model = timm.create_model(f"tf_{name}")
     elif name == "googlenet":
         model = torchvision.models.googlenet(aux_logits=True, init_weights=False, transform_input=True)
     elif name == "vgg16":

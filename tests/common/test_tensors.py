@@ -1,5 +1,7 @@
 """Tensors that cross a boundary: what is refused, and files that give back what was put in."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from melfed.common.errors import RunError
+from melfed.common.errors import RunError, StorageError
 from melfed.common.tensors import (
     PackedTensors,
     TensorError,
     check_tensors,
     from_bytes,
     load_tensors,
+    packed_in,
     save_tensors,
     shapes,
     to_bytes,
+    views,
 )
 
 EXPECTED = {"a": (2, 3), "b": (), "c": (0,)}
@@ -152,6 +156,40 @@ def test_a_file_of_melfed_0_1_has_no_digest_and_is_read(tmp_path: Path) -> None:
     assert load_tensors(tmp_path / "t")[1] == {"round": 3}
 
 
+def test_a_file_that_is_mapped_is_the_same_and_outlives_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, good(), {"round": 3})
+    tensors, about = load_tensors(path, summed=True, mapped=True)
+    path.unlink()
+    assert described(tensors) == described(good())
+    assert about == {"round": 3}
+    assert not tensors["a"].flags.owndata
+    content = bytearray(to_bytes(good()))
+    for damaged in (b"", b"no file", bytes(content), bytes(content[:-1])):
+        path.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"not a whole safetensors file|holds other than what was written"):
+            load_tensors(path, summed=True, mapped=True)
+    path.unlink()
+    with pytest.raises(RunError, match="no such file"):
+        load_tensors(path, mapped=True)
+
+
+def test_tensors_packed_in_a_file_are_the_same_and_come_back_when_they_are_looked_at(tmp_path: Path) -> None:
+    tensors = {"w": np.arange(1 << 18, dtype=np.float32), "b": np.ones((2, 3), np.float32)}
+    packed = packed_in(tmp_path, tensors)
+    assert list(tmp_path.iterdir()) == [], "the file has no name"
+    assert to_bytes(packed) == to_bytes(tensors)
+    assert list(packed) == ["w", "b"], "in their own order"
+    view = packed["w"]
+    for _ in range(2):
+        assert bytes(packed.content) == to_bytes(tensors)
+        assert (view == tensors["w"]).all()
+        packed.rest()
+    PackedTensors(bytes(packed.content)).rest()
+    with pytest.raises(StorageError, match="cannot be written"):
+        packed_in(tmp_path / "nowhere", tensors)
+
+
 def test_packed_tensors_are_read_when_somebody_looks_and_pass_as_they_are() -> None:
     tensors = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0, np.float32)}
     packed = PackedTensors(to_bytes(tensors))
@@ -188,6 +226,93 @@ KINDS = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
 def test_a_files_bytes_are_those_of_the_library(tensors: dict[str, np.ndarray]) -> None:
     assert to_bytes(tensors) == safetensors.numpy.save({name: np.ascontiguousarray(t).reshape(t.shape)
                                                         for name, t in tensors.items()})  # fmt: skip
+
+
+def read(content: bytes) -> dict[str, tuple[str, tuple[int, ...], bytes]] | None:
+    """What the library finds in a file; None: it refuses it."""
+    try:
+        return described(from_bytes(content))
+    except TensorError:
+        return None
+
+
+def described(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    return {name: (each.dtype.str, each.shape, each.tobytes()) for name, each in tensors.items()}
+
+
+MADE = to_bytes(
+    {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0, np.float16), "c": np.ones((), "i1")}
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(0, len(MADE) - 1), st.binary(max_size=4), st.integers(0, 4))
+def test_views_are_of_what_the_library_finds_and_of_nothing_that_it_refuses(
+    place: int, inserted: bytes, taken: int
+) -> None:
+    """The header above all: bytes are put in and taken out anywhere."""
+    content = MADE[:place] + inserted + MADE[place + taken :]
+    try:
+        found = described(views(content))
+    except TensorError:
+        return
+    assert found == read(content)
+
+
+@settings(deadline=None, max_examples=50)
+@given(hnp.arrays(st.sampled_from(KINDS), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)))
+def test_views_are_as_what_is_copied(tensor: np.ndarray) -> None:
+    content = to_bytes({"x": tensor, "y": np.ones(3, np.float32)})
+    assert described(views(memoryview(content))) == read(content)
+    assert not views(content)["y"].flags.owndata
+    assert not views(content)["y"].flags.writeable
+
+
+def entry(**changes: object) -> dict[str, object]:
+    return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **changes}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"w": entry(data_offsets=[0, 12])},
+        {"w": entry(data_offsets=[8, 0])},
+        {"w": entry(data_offsets=[-8, 0])},
+        {"w": entry(data_offsets=[0, 8.0])},
+        {"w": entry(data_offsets=[False, 8])},
+        {"w": entry(data_offsets=[4, 12])},
+        {"w": entry(shape=[-1, -2])},
+        {"w": entry(shape=[1 << 62, 4])},
+        {"w": entry(shape="2")},
+        {"w": entry(dtype="BF16")},
+        {"w": entry(dtype=["F32"])},
+        {"w": entry(), "v": entry()},
+        {"w": None},
+        {"w": {"dtype": "F32"}},
+        {},
+        [],
+    ],
+)
+def test_a_header_that_is_none_is_refused(header: object) -> None:
+    text = json.dumps(header).encode()
+    content = len(text).to_bytes(8, "little") + text + bytes(8)
+    with pytest.raises(TensorError, match="tensors cannot be read"):
+        views(content)
+    assert read(content) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 7, b"\xff" * 16, b"\2" + bytes(7) + b"{}{}", b"\4" + bytes(7) + b"[[[["]
+)
+def test_what_is_no_file_is_refused(content: bytes) -> None:
+    with pytest.raises(TensorError, match="tensors cannot be read"):
+        views(content)
+
+
+def test_a_header_that_is_nested_without_end_is_refused() -> None:
+    text = b"[" * 200_000
+    with pytest.raises(TensorError, match="tensors cannot be read"):
+        views(len(text).to_bytes(8, "little") + text)
 
 
 def test_other_orders_in_memory_are_written_in_the_one() -> None:

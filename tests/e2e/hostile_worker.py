@@ -227,7 +227,9 @@ def _send(honest: Callable[..., bool], contents: Any, announce: Any, push_object
         record = ConfigRecord({"no": "message"})
         reply.metadata.__dict__["_message_id"] = record.object_id
         tree = ObjectTree(object_id=record.object_id)
-        return honest({record.object_id: record.deflate()}, partial(announce.func, reply, tree, seconds), push_object)
+        return honest(
+            {record.object_id: record.deflate()}.__getitem__, partial(announce.func, reply, tree, seconds), push_object
+        )
     return honest(contents, announce, push_object)
 
 

@@ -332,7 +332,7 @@ def test_a_reply_that_was_lost_on_its_way_is_sent_again_from_the_store(private: 
         ("train", 1),
         ("train", 2),
         ("train", 3),
-        ("evaluate", 0),
+        ("evaluate", 3),
     ]
     for clinic in OTHERS:
         assert not audited(federation, clinic, 1008, run=private)

@@ -10,6 +10,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import torch
 
 from melfed.common.data.records import read_table
 from melfed.common.model.classifier import build_trunk
-from tests.e2e.federation import Federation, needs_nginx
+from tests.e2e.federation import Federation, needs_nginx, until
 from tests.e2e.place import SERVER
 
 pytestmark = [needs_nginx, pytest.mark.timeout(900)]
@@ -120,6 +121,30 @@ def test_without_noise_the_model_is_that_of_the_simulation_bit_for_bit(federatio
         clinic["test"] for clinic in summaries[1]["clinics"]
     ]
     assert (run / "report.html").stat().st_size > 10_000
+    the_model_is_at_the_clinics(federation, run, summaries[0]["clinics"])
+
+
+def the_model_is_at_the_clinics(federation: Federation, run: Path, clinics: list[dict[str, Any]]) -> None:
+    """Each clinic has the model since the run's end, and one that has removed it gets it again on request."""
+    image = federation.lesions / read_table(federation.lesions).records[0].image
+    (expected,) = json.loads(federation.run(SERVER, "predict", run, image, "--json"))
+    for clinic in federation.clinics:
+        (model,) = json.loads(federation.clinic(clinic, "model", "list", "--json"))
+        assert model["facts"]["run"] == (run / "run-id").read_text().strip()
+    first = federation.clinics[0]
+    (found,) = json.loads(federation.clinic(first, "model", "predict", "deployed", image, "--json"))
+    assert found["logit"] == pytest.approx(expected["logit"], abs=1e-5)
+    own = json.loads(federation.clinic(first, "model", "evaluate", "deployed", "--json"))
+    (told,) = (clinic["test"] for clinic in clinics if clinic["name"] == first)
+    assert (own["images"], own["melanomas"]) == (told["images"], told["melanomas"])
+    assert own["auroc"]["value"] == pytest.approx(told["auroc"]["value"], abs=1e-6)
+    federation.clinic(first, "model", "remove", "deployed")
+    federation.run(SERVER, "deliver", run.name, "--clinics", first)
+    until("the model is back", lambda: json.loads(federation.clinic(first, "model", "list", "--json")), every=1)
+    until("the run is complete again", lambda: federation.state(run.name)["status"] == "completed")
+    events = [row["event"] for row in federation.audit(first) if row["event"].startswith("model-")]
+    assert events == ["model-taken", "model-removed", "model-taken"]
+    assert [row["event"] for row in federation.audit("server")].count("model-delivered") == len(federation.clinics) + 1
 
 
 def test_a_private_study_is_paid_for_at_the_clinics_as_in_the_simulation(federation: Federation) -> None:
@@ -143,6 +168,18 @@ def test_a_private_study_is_paid_for_at_the_clinics_as_in_the_simulation(federat
         federation.clinic(clinic, "log", "verify")
     noise = [safetensors.numpy.load_file(path / "model.safetensors") for path in (run, simulated)]
     assert any((noise[0][name] != noise[1][name]).any() for name in noise[0]), "two draws of noise are the same"
+
+
+def test_a_rehearsal_asks_the_clinics_for_a_rounds_time_and_proposes(federation: Federation) -> None:
+    """Of the study that the test before had approved; each clinic has timed a step of it then."""
+    sealed = federation.folder / "private-sealed.yaml"
+    said = federation.run(SERVER, "study", sealed, "--rehearse")
+    for clinic in federation.clinics:
+        assert f"clinic {clinic}: a round takes 1 min at most" in said
+    assert "proposed: federation.quorum 0.66" in said
+    assert "proposed: federation.deadline_seconds 600" in said
+    assert "2 rounds take 2 min at most" in said
+    assert "--set federation.quorum=0.66 --set federation.deadline_seconds=600" in said
 
 
 def test_an_unapproved_study_trains_nowhere(federation: Federation) -> None:

@@ -90,14 +90,16 @@ def _unpaid(world: World) -> list[str]:
     if world.free:
         return []
     rows = Counter(purpose for purpose, *_ in world.charged)
-    if len(world.begun) > rows["training"] + rows["moments"] + rows["evaluation"]:
+    paid_for = ("training", "moments", "evaluation", "subgroups", "baseline")
+    if len(world.begun) > sum(rows[purpose] for purpose in paid_for):
         return [f"{len(world.begun)} questions looked at patients, for {dict(rows)} charges"]
     released = Counter(release.kind for release in world.releases)
     steps = sum(int(str(charge[2])) for charge in world.charged if charge[0] == "training")
     paid: dict[Kind, int] = {
         "training": steps,
         "moments": rows["moments"],
-        "histograms": rows["evaluation"],
+        "histograms": rows["evaluation"] + rows["baseline"],
+        "subgroups": rows["subgroups"],
         "counts": rows["counts"],
     }
     return [

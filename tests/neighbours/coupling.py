@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 import melfed.client.training.private
+import melfed.client.worker.evaluation
 import melfed.client.worker.guard
 import melfed.client.worker.worker
 from melfed.client.approval import run_budget
@@ -39,7 +40,7 @@ from melfed.common.moments import noisy_moments
 from melfed.common.moments.noisy_moments import NoisyMoments
 from tests.neighbours.clinics import SIZE
 
-Kind = Literal["training", "moments", "histograms", "counts"]
+Kind = Literal["training", "moments", "histograms", "subgroups", "counts"]
 Vector = npt.NDArray[np.float64]
 ROWS = 64
 """Of a batch: more than the calls of a step have here."""
@@ -213,10 +214,11 @@ def _draws(world: World) -> list[Change]:
 
 def _releases(world: World) -> list[Change]:
     """Return what takes the noise out, keeps the exact numbers, and puts the first world's in their place."""
-    release, moments, histograms, counts = (
+    release, moments, histograms, subgroups, counts = (
         PrivateTrainer._release,
         melfed.client.worker.worker.noised_moments,
-        melfed.client.worker.worker.noised_histograms,
+        melfed.client.worker.evaluation.noised_histograms,
+        melfed.client.worker.evaluation.noised_subgroups,
         melfed.client.worker.worker.noised,
     )
 
@@ -251,22 +253,32 @@ def _releases(world: World) -> list[Change]:
             }
         return made
 
-    def noised_histograms(parts: Any, sigma: float, noise: NoiseSource, edges: Vector) -> dict[str, NoisyHistogram]:
-        world.draws.clear()
-        made = histograms(parts, sigma, noise, edges)
+    def others_histograms(
+        kind: Kind, made: dict[str, NoisyHistogram], sensitivity: float, sigma: float, edges: Vector
+    ) -> dict[str, NoisyHistogram]:
         names = [(part, name) for part in made for name in ("positives", "negatives")]
         exact = np.concatenate([getattr(made[part], name) for part, name in names])
-        if world.release(
-            "histograms", (sigma, tuple(names), edges.tobytes()), exact.astype(np.float64), SENSITIVITY, sigma
-        ):
-            arrays = dict(zip(names, np.split(world.others().astype(np.int64), len(names)), strict=True))
-            made = {
-                part: NoisyHistogram(
-                    edges, arrays[part, "positives"], arrays[part, "negatives"], made[part].noise_variance
-                )
-                for part in made
-            }
-        return made
+        public = (sigma, tuple(names), edges.tobytes())
+        if not world.release(kind, public, exact.astype(np.float64), sensitivity, sigma):
+            return made
+        arrays = dict(zip(names, np.split(world.others().astype(np.int64), len(names)), strict=True))
+        return {
+            part: NoisyHistogram(edges, arrays[part, "positives"], arrays[part, "negatives"], made[part].noise_variance)
+            for part in made
+        }
+
+    def noised_histograms(parts: Any, sigma: float, noise: NoiseSource, edges: Vector) -> dict[str, NoisyHistogram]:
+        world.draws.clear()
+        return others_histograms("histograms", histograms(parts, sigma, noise, edges), SENSITIVITY, sigma, edges)
+
+    def noised_subgroups(
+        records: Any, logits: Any, units: Any, attributes: Any, sigma: float, noise: NoiseSource, edges: Vector
+    ) -> dict[str, NoisyHistogram]:
+        world.draws.clear()
+        made = subgroups(records, logits, units, attributes, sigma, noise, edges)
+        # What the noise is made for, and not what the product says that it is.
+        sensitivity = math.sqrt(len(attributes)) * SENSITIVITY
+        return others_histograms("subgroups", made, sensitivity, sigma, edges)
 
     def noised(parts: Mapping[str, Sequence[Any]], unit: Any, sigma: float, noise: NoiseSource) -> tuple[int, ...]:
         world.draws.clear()
@@ -279,7 +291,8 @@ def _releases(world: World) -> list[Change]:
         (NoiseSource, "gaussian", no_noise),
         (PrivateTrainer, "_release", released),
         (melfed.client.worker.worker, "noised_moments", noised_moments),
-        (melfed.client.worker.worker, "noised_histograms", noised_histograms),
+        (melfed.client.worker.evaluation, "noised_histograms", noised_histograms),
+        (melfed.client.worker.evaluation, "noised_subgroups", noised_subgroups),
         (melfed.client.worker.worker, "noised", noised),
     ]
 

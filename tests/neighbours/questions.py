@@ -141,6 +141,28 @@ def one_round(coordinator: Coordinator, study: StudyProtocol, models: list[Tenso
     coordinator.summarise(study, "run")
 
 
+def solved_start(coordinator: Coordinator, study: StudyProtocol, models: list[Tensors]) -> None:
+    """Ask all that can be asked in a study whose rounds begin at a solved head, and what it answers but once.
+
+    Args:
+        coordinator: of the clinic.
+        study: of two rounds.
+        models: three of them.
+    """
+    first, second, last = models
+    coordinator.describe(study, "run")
+    for _ in range(2):
+        coordinator.summarise(study, "run")
+    coordinator.train(study, first, 1, "run")
+    coordinator.summarise(study, "run")
+    coordinator.train(study, second, 2, "run")
+    coordinator.evaluate(study, last, "run")
+    # Rounds without a release, and a release after rounds: the features are the same whatever was trained.
+    coordinator.train(study, second, 1, "other")
+    coordinator.summarise(study, "other")
+    coordinator.summarise(study.with_changes("federation", start="public"), "odd")
+
+
 def odd_questions(coordinator: Coordinator, study: StudyProtocol, model: Tensors) -> None:
     """Ask what no coordinator of ours would: how a clinic refuses must not tell of patients either."""
     name = next(iter(model))

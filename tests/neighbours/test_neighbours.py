@@ -16,7 +16,7 @@ from tests.common.runs import finished_run, public_model
 from tests.neighbours.check import Neighbours, neighbours
 from tests.neighbours.hostile import Genome, build, genomes
 from tests.neighbours.models import ordinary
-from tests.neighbours.questions import model_of, one_round, whole_study
+from tests.neighbours.questions import model_of, one_round, solved_start, whole_study
 from tests.neighbours.situations import SITUATIONS, Situation
 from tests.neighbours.studies import study_of
 
@@ -59,6 +59,26 @@ def test_whoever_the_patient_is_in_one_round(name: str, part: Part, tmp_path: Pa
     assert asked.verdict.faults == []
     if name not in {"nameless", "unknown_diagnosis"}:
         assert asked.verdict.worst["moments"] > 0.5, "whoever is there shows, or nothing is tested"
+
+
+@pytest.mark.parametrize(("part", "metadata"), [("train", True), ("validation", False)])
+def test_whoever_the_patient_is_where_rounds_begin_at_a_solved_head(part: Part, metadata: bool, tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "public", public_model(neck=3))
+    situation = SITUATIONS["plain"](part)
+    model = {"pretrained": True, "weights": str(run), "neck": 3, "train": "head", "metadata": metadata}
+    stated = {"steps": 1, "sampling_rate": 1.0}
+    study = seal(study_of(model=model, federation={"start": "one_round"}, privacy=stated, **situation.study))
+    own = model_of(study)
+    models = [ordinary(own, seed) for seed in range(3)]
+    told = study.with_changes("model", weights=None)
+    asked = neighbours(
+        tmp_path, situation.crowd, situation.one, lambda who: solved_start(who, told, models), weights=str(run)
+    )
+    kinds = [release.kind for release in asked.without.releases]
+    assert kinds.count("moments") == 2, "once for each run, whoever asks again"
+    assert kinds.count("histograms") >= 1
+    assert asked.verdict.faults == []
+    assert asked.verdict.worst["moments"] > 0.5, "whoever is there shows, or nothing is tested"
 
 
 @st.composite

@@ -14,13 +14,15 @@ from melfed.common.metrics.noisy import metrics_of
 from melfed.common.metrics.noisy_histogram import Histogram, NoisyHistogram, pooled
 from melfed.common.metrics.score_edges import edges_around
 from melfed.common.study.count_noise import unit_parts
+from melfed.common.study.evaluation_keys import EvaluationSpec, PointSpec
 from melfed.common.study.protocol import DataSpec, FederationSpec, ModelSpec, PrivacySpec, StudyProtocol
 from melfed.common.study.recipe import Choice
+from melfed.server.results.calibration import summarise_calibration, summarise_points
 from melfed.server.results.finalize import told_data
 from melfed.server.results.privacy import summarise_privacy
 from melfed.server.runs.counts import Counts, counted, totals
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.outcome import ReportedAccount
+from melfed.server.runs.outcome import Outcome, ReportedAccount
 from melfed.server.runs.summary import (
     ClinicSummary,
     DataSummary,
@@ -56,6 +58,7 @@ class FakeRun:
     melanoma_rates: Sequence[float] = (0.05, 0.28, 0.15, 0.2)
     rounds: int = ROUNDS
     synthetic: bool = False
+    rendered: Sequence[str] = ()  # clinics of a deployed run whose images are synthetic
     groups_by: str = "lesion"
     failed: dict[str, str] = field(default_factory=dict)  # clinic and reason, in round 2
     declined: dict[str, str] = field(default_factory=dict)  # the same
@@ -68,24 +71,45 @@ class FakeRun:
     declared: Sequence[str] = ()  # clinics of a private study that tell public figures
     deployed: bool = False
     seed: int = 0
+    shift: float = 0.0  # of all test scores, logits
+    points: Sequence[PointSpec] = ()  # operating points; with some of them the run has a validation
 
     def write(self, path: Path) -> RunFolder:
         """Write study, events and summary, as a run does; the report is left to the test."""
         rng = np.random.default_rng(self.seed)
         mode = FederationSpec(mode=self.mode, rounds=self.rounds, tail_average=self.tail_average)
         model = ModelSpec(weights_sha256="57934424" + 56 * "0")
-        study = StudyProtocol(name=self.name, data=DataSpec(), model=model, federation=mode, privacy=self.privacy)
+        told = EvaluationSpec(operating_points=tuple(self.points))
+        study = StudyProtocol(
+            name=self.name, data=DataSpec(), model=model, federation=mode, privacy=self.privacy, evaluation=told
+        )
         folder = RunFolder.create(path, study)
         test = {}
         for name, images, rate in zip(self.clinics, self.images, self.melanoma_rates, strict=True):
-            test[name] = self._scores(rng, images, rate, skill=1.7)
+            test[name] = self._scores(rng, images, rate, skill=1.7, shift=self.shift)
             folder.append({"event": "test", "clinic": name, "round": 0, "histogram": test[name].to_lists()})
-        folder.write_summary(self._summary(study, test, rng))
+        folder.write_summary(self._calibrated(study, test, self._summary(study, test, rng), rng))
         return folder
 
-    def _scores(self, rng: np.random.Generator, images: int, rate: float, *, skill: float) -> Histogram:
+    def _calibrated(
+        self, study: StudyProtocol, test: dict[str, Histogram], summary: RunSummary, rng: np.random.Generator
+    ) -> RunSummary:
+        if not self.points:
+            return summary
+        of_validation = zip(self.images, self.melanoma_rates, strict=True)
+        every = [self._scores(rng, images, rate, skill=1.7, shift=self.shift) for images, rate in of_validation]
+        outcome = Outcome({}, {}, test, validation=pooled(every))
+        found = {
+            "calibration": summarise_calibration(study, outcome),
+            "operating_points": summarise_points(study, outcome),
+        }
+        return summary.model_copy(update=found)
+
+    def _scores(
+        self, rng: np.random.Generator, images: int, rate: float, *, skill: float, shift: float = 0.0
+    ) -> Histogram:
         noised = self.privacy is not None and self.privacy.evaluation == "noised"
-        return (noised_scores if noised else scores)(rng, images, rate, skill=skill)
+        return (noised_scores if noised else scores)(rng, images, rate, skill=skill, shift=shift)
 
     def _summary(self, study: StudyProtocol, test: dict[str, Histogram], rng: np.random.Generator) -> RunSummary:
         told = {name: self._counts(study, name, histogram) for name, histogram in test.items()}
@@ -129,7 +153,7 @@ class FakeRun:
                 sizes = {"units": metrics.patients, "positive_units": min(metrics.melanomas, metrics.patients)}
             numbers |= {f"{part}_{what}": share * size for what, size in sizes.items()}
         noised = self.privacy is not None and name not in self.declared
-        return Counts(numbers=numbers, noise=COUNT_NOISE if noised else 0.0)
+        return Counts(numbers=numbers, noise=COUNT_NOISE if noised else 0.0, synthetic=name in self.rendered)
 
     def _clinic(
         self, study: StudyProtocol, name: str, counts: Counts, histogram: Histogram, rng: np.random.Generator
@@ -180,14 +204,20 @@ def accounts(study: StudyProtocol, clinics: Sequence[str]) -> dict[str, Reported
 Scored = tuple[np.ndarray, np.ndarray, list[int]]
 
 
-def scores(rng: np.random.Generator, images: int, melanoma_rate: float, *, skill: float) -> ScoreHistogram:
+def scores(
+    rng: np.random.Generator, images: int, melanoma_rate: float, *, skill: float, shift: float = 0.0
+) -> ScoreHistogram:
     """Scores of two normal distributions in logit, `skill` standard deviations apart; about 1.3 images a group."""
-    return ScoreHistogram.from_scores(*_drawn(rng, images, melanoma_rate, skill))
+    logits, targets, groups = _drawn(rng, images, melanoma_rate, skill)
+    return ScoreHistogram.from_scores(logits + shift, targets, groups)
 
 
-def noised_scores(rng: np.random.Generator, images: int, melanoma_rate: float, *, skill: float) -> NoisyHistogram:
+def noised_scores(
+    rng: np.random.Generator, images: int, melanoma_rate: float, *, skill: float, shift: float = 0.0
+) -> NoisyHistogram:
     """The same with noise, which is drawn from `rng` as well."""
     logits, targets, groups = _drawn(rng, images, melanoma_rate, skill)
+    logits = logits + shift
     part = (logits, targets, [str(group) for group in groups])
     return noised_histograms({"test": part}, EVALUATION_NOISE, NoiseSource(rng.bytes), edges_around(0.0, 1.0))["test"]
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,17 +13,22 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from melfed.client.privacy.noise import NoiseSource
 from melfed.client.privacy.noised_moments import noised_moments
+from melfed.client.privacy.noised_subgroups import noised_subgroups
 from melfed.client.privacy.noisy_evaluation import noised_histograms
 from melfed.common import messages
 from melfed.common.compression import compressed
+from melfed.common.data.records import LesionRecord
 from melfed.common.messages import PACKED, pack, unpack
 from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.metrics.noisy_histogram import NoisyHistogram
 from melfed.common.metrics.score_edges import edges_around
+from melfed.common.metrics.subgroups import exact_subgroups
 from melfed.common.moments.noisy_moments import NoisyMoments
 from melfed.common.seeds import seed_for
 from melfed.common.study.count_noise import unit_parts
-from melfed.common.study.protocol import FederationSpec, PrivacySpec, StudyProtocol, validates
+from melfed.common.study.evaluation_noise import noised_attributes, subgroups_multiplier
+from melfed.common.study.moments_noise import of_moments
+from melfed.common.study.protocol import EvaluationSpec, FederationSpec, PrivacySpec, StudyProtocol, validates
 from melfed.server.federation.conductor import conductor
 from melfed.server.federation.context import Conduct
 from melfed.server.flower import channel as exchange
@@ -37,12 +42,18 @@ Tamper = Callable[[RecordDict], Answer]
 
 
 def study_of(
-    clinics: int = 3, *, rounds: int = 2, privacy: Mapping[str, object] | None = None, **federation
+    clinics: int = 3,
+    *,
+    rounds: int = 2,
+    privacy: Mapping[str, object] | None = None,
+    subgroups: tuple[str, ...] = (),
+    **federation,
 ) -> StudyProtocol:
     """A study over scripted clinics. Nothing is trained, so only its `federation` and `privacy` sections matter."""
     spec = FederationSpec(rounds=rounds, **{"deadline_seconds": 20.0, **federation})
     protects = None if privacy is None else PrivacySpec(**{"unit": "patient", "epsilon": 3.0, **privacy})
-    return StudyProtocol(name=f"scripted-{clinics}", federation=spec, privacy=protects)
+    told = EvaluationSpec(subgroups=subgroups)
+    return StudyProtocol(name=f"scripted-{clinics}", federation=spec, privacy=protects, evaluation=told)
 
 
 def scores_of(clinic: str, part: str, images: int) -> ScoreHistogram:
@@ -59,6 +70,22 @@ def noised_scores_of(clinic: str, part: str, images: int) -> NoisyHistogram:
     rng = np.random.default_rng(seed_for(0, clinic, part))
     scores = (rng.normal(size=images), np.arange(images) % 3 == 0, [str(image) for image in range(images)])
     return noised_histograms({"test": scores}, EVALUATION_NOISE, NoiseSource(rng.bytes), edges_around(0.0, 1.0))["test"]
+
+
+def subgroups_of(
+    clinic: str, study: StudyProtocol, attributes: tuple[str, ...], images: int
+) -> Mapping[str, ScoreHistogram | NoisyHistogram]:
+    """The same by cells, every second image that of a woman."""
+    rng = np.random.default_rng(seed_for(0, clinic, "subgroups"))
+    plain = LesionRecord("", 0, "nv", None, None, None, 55.0, None, "torso", "here")
+    records = [
+        replace(plain, image=str(n), target=int(n % 3 == 0), sex=("male", "female")[n % 2]) for n in range(images)
+    ]
+    content = records, rng.normal(size=images), [str(n) for n in range(images)], attributes
+    if study.privacy is None or study.privacy.evaluation == "public":
+        return exact_subgroups(*content)
+    sigma = subgroups_multiplier(study, EVALUATION_NOISE)
+    return noised_subgroups(*content, sigma, NoiseSource(rng.bytes), edges_around(0.0, 1.0))
 
 
 def arrays(tensors: Mapping[str, np.ndarray]) -> ArrayRecord:
@@ -89,8 +116,14 @@ class FakeClinic:
             messages.TRAIN: self.train,
             messages.SUMMARISE: self.summarise,
             messages.EVALUATE: self.evaluate,
+            messages.DELIVER: self.deliver,
         }[kind]
         return self.tamper.get(kind, lambda content: content)(answer(message.content))
+
+    def deliver(self, request: RecordDict) -> RecordDict:
+        assert request.config_records["model"].keys() == {"facts", "signature", "certificate"}
+        assert held(request.array_records["tensors"])
+        return RecordDict({"model": ConfigRecord({"clinic": self.name})})
 
     def describe(self, _request: RecordDict) -> RecordDict:
         counts: dict[str, float] = {"noise": COUNT_NOISE if self.study.privacy else 0.0}
@@ -99,7 +132,7 @@ class FakeClinic:
                 counts |= {f"{part}_units": images, f"{part}_positive_units": images // 3}
             else:
                 counts |= {f"{part}_images": images, f"{part}_positives": images // 3, f"{part}_groups": images}
-        identity = ConfigRecord({"clinic": self.name, "digest": self.study.digest})
+        identity = ConfigRecord({"clinic": self.name, "digest": self.study.digest, "synthetic": False})
         return RecordDict({"identity": identity, "counts": MetricRecord(counts)})
 
     def train(self, request: RecordDict) -> RecordDict:
@@ -152,11 +185,15 @@ class FakeClinic:
         rng, units = np.random.default_rng(seed_for(0, self.name, part)), self.images if part == "train" else 9
         features = rng.normal(0, 0.4, (units, self.study.model.neck or 1)).astype(np.float32)
         content = (features, np.arange(units) % 3 == 0, [str(unit) for unit in range(units)])
-        return noised_moments({part: content}, NOISE, NoiseSource(rng.bytes))[part]
+        return noised_moments({part: content}, of_moments(self.study, NOISE), NoiseSource(rng.bytes))[part]
 
     def evaluate(self, request: RecordDict) -> RecordDict:
         histograms = {part: self.scores(part, images) for part, images in {"validation": 9, "test": 12}.items()}
         content = RecordDict({"request": request.config_records["request"], **histograms})
+        if attributes := noised_attributes(self.study):
+            cells = subgroups_of(self.name, self.study, attributes, 12)
+            named = {f"{cell}/{n}": a for cell, h in cells.items() for n, a in h.to_arrays().items()}
+            content["subgroups"] = arrays(named)
         return self.with_account(content, self.study.federation.rounds + 1)
 
 

@@ -22,3 +22,12 @@ def consortium_file(folder: Path, *clinics: str, **changes: object) -> Path:
     content = {"name": "test", "server": server, "clinics": [{"name": name} for name in clinics], **changes}
     path.write_text(yaml.dump(content, Dumper=Dumper))
     return path
+
+
+def content(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Bytes, mode and time of change of every file."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mode, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

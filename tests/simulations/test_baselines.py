@@ -1,5 +1,6 @@
 """Central and local baselines against a plain loop, and resumed after a kill."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from melfed.client.data.clinic_data import ClinicData, load_part
+from melfed.client.training.feature_cache import _Source
 from melfed.common.data.augmentation import to_input
+from melfed.common.data.subgroups import cell_names
 from melfed.common.errors import RunError, StudyError
 from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.model.backbones import BACKBONES
@@ -24,6 +27,7 @@ from melfed.server.runs.outcome import Outcome
 from melfed.simulations.baselines import Baseline
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.small import CPU, small_model, small_study, without_dropout
+from tests.common.runs import finished_run, public_model
 
 Clinics = tuple[ClinicData, ...]
 
@@ -147,6 +151,16 @@ def test_central_is_judged_clinic_by_clinic(clinics: Clinics, tmp_path: Path) ->
     assert validation["histogram"] == sum(parts, ScoreHistogram.empty()).to_lists()
 
 
+@pytest.mark.parametrize("mode", ["central", "local"])
+def test_baselines_tell_subgroups_too(clinics: Clinics, tmp_path: Path, mode: str) -> None:
+    study = a_study(mode, federation={"rounds": 1}).with_changes("evaluation", subgroups=("age", "source"))
+    outcome = run(study, clinics, tmp_path / "run")
+    assert tuple(outcome.subgroups) == cell_names(("age",))
+    whole = sum(outcome.subgroups.values(), ScoreHistogram.empty())
+    assert whole.to_lists() == sum(outcome.test.values(), ScoreHistogram.empty()).to_lists()
+    assert sum(h.images > 0 for h in outcome.subgroups.values()) > 1
+
+
 def test_a_clinic_alone_learns_from_its_own_images_only(clinics: Clinics, tmp_path: Path) -> None:
     study = a_study("local", federation={"rounds": 2}, training={"augment": True})
     north, south, east = clinics
@@ -267,3 +281,44 @@ def test_the_classifier_that_is_given_stays_as_it_is(clinics: Clinics, tmp_path:
     before = trainable_tensors(model)
     Baseline(study, clinics, model, CPU).train(RunFolder.create(tmp_path / "run", study), Recorder())
     assert_same(before, trainable_tensors(model))
+
+
+@pytest.mark.parametrize("mode", ["central", "local"])
+def test_a_frozen_prefix_runs_once_an_image_whatever_the_rounds_and_runs(
+    mode: str, clinics: Clinics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = finished_run(tmp_path / "public", public_model())
+    study = a_study(mode, model={"pretrained": True, "train": "head", "weights": str(weights)})
+    own = clinics_with_cache(clinics, tmp_path)
+    computed: list[int] = []
+    compute = _Source.compute
+
+    def counting(self: _Source, numbers: np.ndarray) -> np.ndarray:
+        computed.append(len(numbers))
+        return compute(self, numbers)
+
+    monkeypatch.setattr(_Source, "compute", counting)
+    first = run(study, own, tmp_path / "first")
+    images = sum(len(getattr(clinic, part)) for clinic in clinics for part in ("train", "validation", "test"))
+    probes = 1 + 6 if mode == "central" else 9  # an image of each list, for the shape of a row
+    assert sum(computed) == images + probes
+    computed.clear()
+    again = run(study, own, tmp_path / "second")
+    assert computed == []
+    for name, tensors in first.models.items():
+        assert all(np.array_equal(tensors[key], again.models[name][key]) for key in tensors)
+    pixels = run(study.with_changes("training", augment=False), without_features(own, monkeypatch), tmp_path / "pixels")
+    for name, tensors in first.models.items():
+        assert all(np.allclose(tensors[key], pixels.models[name][key], atol=1e-5) for key in tensors)
+
+
+def clinics_with_cache(clinics: Clinics, tmp_path: Path) -> Clinics:
+    """The clinics with their decoded images in a cache of the test's own."""
+    shutil.copytree(clinics[0].cache, tmp_path / "cache", ignore=shutil.ignore_patterns("features"))
+    return tuple(replace(clinic, cache=tmp_path / "cache") for clinic in clinics)
+
+
+def without_features(clinics: Clinics, monkeypatch: pytest.MonkeyPatch) -> Clinics:
+    """Let nothing fit into the cache."""
+    monkeypatch.setattr("melfed.simulations.baselines.stored_inputs", lambda *_: None)
+    return clinics

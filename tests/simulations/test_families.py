@@ -1,10 +1,13 @@
 """Every model family of the paper through one federated round: two clinics, Flower's messages, no Ray."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from melfed.client.ledger.ledger import verify
 from melfed.client.ledger.rows import charges
@@ -23,6 +26,12 @@ from tests.in_process import federate_here
 SIZE = 64
 EXHAUSTIVE = (pytest.mark.exhaustive, pytest.mark.timeout(1200))
 PRETRAINED = ("mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0")
+VIT = "timm/test_vit.r160_in1k"
+PARTS = [
+    *itertools.product(PRETRAINED, ("head", "affine", "last_block", "full")),
+    *itertools.product((VIT,), ("head", "affine", "last_block")),
+]
+"""Backbones with weights, and the parts of each that can learn privately."""
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +62,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for backbone in PRETRAINED:
             torch.manual_seed(0)
             torch.save(build_trunk(backbone, pretrained=True).state_dict(), folder / f"{backbone}.pth")
+        # As the Hugging Face hub has them: with the classifier, and with a header of its own.
+        state = timm.create_model(VIT.removeprefix("timm/")).state_dict()
+        save_file(state, folder / f"{VIT.removeprefix('timm/')}.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -86,8 +98,7 @@ def one_round_from_scratch(backbone: str, virtual: VirtualClinics, tmp_path: Pat
     assert plain <= row["bytes_up"] <= plain * 1.05 + overhead
 
 
-@pytest.mark.parametrize("train", ["head", "affine", "last_block", "full"])
-@pytest.mark.parametrize("backbone", PRETRAINED)
+@pytest.mark.parametrize(("backbone", "train"), PARTS)
 def test_one_round_of_each_part_of_a_pretrained_network(
     backbone: str, train: str, virtual: VirtualClinics, weights: Path, tmp_path: Path
 ) -> None:
@@ -101,8 +112,7 @@ def test_one_round_of_each_part_of_a_pretrained_network(
     assert histogram_metrics(outcome.test["phantom_north"]).brier is not None
 
 
-@pytest.mark.parametrize("train", ["head", "affine", "last_block", "full"])
-@pytest.mark.parametrize("backbone", PRETRAINED)
+@pytest.mark.parametrize(("backbone", "train"), PARTS)
 def test_one_private_round_of_each_part_of_a_pretrained_network(
     backbone: str, train: str, virtual: VirtualClinics, weights: Path, tmp_path: Path
 ) -> None:

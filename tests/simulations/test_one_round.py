@@ -12,12 +12,15 @@ from melfed.client.privacy.noised_moments import noised_moments
 from melfed.client.privacy.plan import plan_of
 from melfed.client.worker.kept_moments import delete_moments
 from melfed.common import messages
-from melfed.common.errors import DeclinedError, QuorumError, StudyError
+from melfed.common.data.metadata import METADATA_FEATURES
+from melfed.common.errors import DeclinedError, QuorumError, RunError, StudyError
+from melfed.common.model.classifier import NECK_METADATA_SCALE, trainable_tensors
 from melfed.common.moments.noisy_moments import CLASSES
 from melfed.common.study.build import build_study_classifier, seal
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.study.recipe import resolve
-from melfed.server.results.solved import read_solution, solve_run
+from melfed.server.results.post_processing import without, write_head
+from melfed.server.results.solved import Terms, read_solution, solve_run
 from melfed.server.runs.checkpoints import last_checkpoint
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.outcome import Outcome
@@ -60,8 +63,6 @@ def grid_of(
 
 
 def run(grid: InProcessGrid, study: StudyProtocol, folder: RunFolder) -> Outcome:
-    from melfed.common.model.classifier import trainable_tensors
-
     return conduct(grid, study, folder, trainable_tensors(build_study_classifier(study)))
 
 
@@ -103,7 +104,10 @@ def test_the_model_is_the_head_of_the_kept_releases(
 ) -> None:
     outcome = run(grid_of(study, phantom_clinics, folder), study, folder)
     releases = Releases(folder.releases, study.digest).kept()
-    solution = solve_run(study, releases)
+    known = trainable_tensors(build_study_classifier(study))["head.weight"][0]
+    assert known.any()
+    solution = solve_run(study, releases, public=tuple(known.astype(float).tolist()))
+    assert read_solution(folder).public == solution.public
     assert list(releases) == sorted(clinic.name for clinic in phantom_clinics.clinics)
     for name, tensor in solution.tensors().items():
         assert np.array_equal(outcome.models[""][name], tensor)
@@ -214,6 +218,84 @@ def test_a_whole_run_has_a_report(
     assert "one Gaussian mechanism" in page
 
 
+def test_metadata_are_features_of_the_release(public: Path, phantom_clinics: VirtualClinics, tmp_path: Path) -> None:
+    study = seal(study_of(public).with_changes("model", metadata=True))
+    folder = RunFolder.create(tmp_path / "run", study)
+    grid = grid_of(study, phantom_clinics, folder)
+    outcome = run(grid, study, folder)
+    assert study.head_features == NECK + METADATA_FEATURES
+    assert outcome.models[""]["head.weight"].shape == (1, study.head_features)
+    release = next(iter(Releases(folder.releases, study.digest).kept().values()))
+    assert release.train.features == study.head_features
+    worker = next(iter(grid.workers.values()))
+    features = worker._features(worker._same(study.digest), "train")
+    images = worker.images("train")
+    assert np.allclose(features[:, NECK:], NECK_METADATA_SCALE * images.metadata)
+    # Its clinics score with what they released.
+    assert outcome.test
+
+
+def started(public: Path, rounds: int = 2, **privacy: object) -> StudyProtocol:
+    """Rounds of training that begin at a solved head."""
+    return seal(study_of(public, {"mode": "federated", "start": "one_round", "rounds": rounds}, **privacy))
+
+
+def test_rounds_begin_at_a_solved_head_for_one_epsilon(
+    public: Path, phantom_clinics: VirtualClinics, tmp_path: Path
+) -> None:
+    study = started(public)
+    folder = RunFolder.create(tmp_path / "run", study)
+    grid = grid_of(study, phantom_clinics, folder)
+    outcome = run(grid, study, folder)
+    plan, clinics = plan_of(study), len(phantom_clinics.clinics)
+    questions = asked(grid)
+    assert [questions[kind] for kind in (messages.SUMMARISE, messages.TRAIN, messages.EVALUATE)] == [
+        clinics,
+        2 * clinics,
+        clinics,
+    ]
+    assert plan.moments is not None
+    for path in folder.ledgers.glob("*.jsonl"):
+        reserved = [row for row in verify(path).rows if row.status == "reserved"]
+        assert [row.purpose for row in reserved] == ["counts", "moments", "training", "training", "evaluation"]
+        sigmas = [row.noise_multiplier for row in reserved]
+        assert sigmas[1] == plan.moments.noise_multiplier
+        assert sigmas[2] == sigmas[3] == plan.training.noise_multiplier
+        assert reserved[-1].epsilon is not None
+        assert reserved[-1].epsilon <= 8.0
+    assert all(account.epsilon == pytest.approx(plan.epsilon) for account in outcome.accounts.values())
+    assert read_solution(folder).clinics == tuple(Releases(folder.releases, study.digest).kept())
+
+
+def test_a_clinic_that_cannot_pay_for_moments_and_rounds_begins_neither(
+    public: Path, phantom_clinics: VirtualClinics, tmp_path: Path
+) -> None:
+    study = started(public)
+    folder = RunFolder.create(tmp_path / "run", study)
+    poor = phantom_clinics.clinics[0].name
+    enough = plan_of(study).epsilon
+    policy = ClinicPolicy(epsilon=0.99 * enough, noise_multiplier=0.1, studies="any")
+    with pytest.raises(QuorumError, match="2 of 3"):
+        run(grid_of(study, phantom_clinics, folder, {poor: policy}), study, folder)
+    assert not (folder.ledgers / f"{poor}.jsonl").exists(), "it has charged nothing"
+
+
+def test_what_rounds_are_made_of_is_not_forgotten(
+    public: Path, phantom_clinics: VirtualClinics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "federate", federate)
+    summary = simulate(started(public), phantom_clinics, tmp_path / "run", SilentObserver())
+    assert summary.privacy is not None
+    quantities = [row.quantity for row in summary.privacy.released]
+    assert quantities[0].startswith(f"Moments of {NECK} features")
+    assert quantities[1].startswith("Model updates: 2 rounds")
+    folder = RunFolder.open(tmp_path / "run")
+    with pytest.raises(RunError, match="updates are in the model for good"):
+        without(folder, phantom_clinics.clinics[0].name, "nobody")
+    # Other heads of the start are algebra as ever.
+    assert write_head(folder, tmp_path / "head", Terms.of(folder.study())).clinics == read_solution(folder).clinics
+
+
 def stated(public: Path, **changes: dict[str, object] | None) -> StudyProtocol:
     content: dict[str, object] = {
         "model": {"backbone": "simple_cnn", "neck": NECK, "weights": str(public)},
@@ -225,14 +307,23 @@ def stated(public: Path, **changes: dict[str, object] | None) -> StudyProtocol:
     return resolve(StudyProtocol.model_validate(content))[0]
 
 
+BEFORE_ROUNDS: dict[str, dict[str, object] | None] = {"federation": {"mode": "federated", "start": "one_round"}}
+
+
 def test_what_cannot_be_one_round_is_refused_in_a_line(public: Path) -> None:
     wrong: dict[str, dict[str, dict[str, object] | None]] = {
         "needs the public features of a neck": {"model": {"neck": None}},
-        "image features alone": {"model": {"metadata": True}},
         "is for private studies": {"privacy": None},
         "federation.rounds is 5, and federation.mode one_round has 1": {"federation": {"rounds": 5}},
         "model.train is affine": {"model": {"train": "affine"}},
         "privacy.steps 1, not 2": {"privacy": {"recipe": "manual", "steps": 2}},
+        "start one_round needs the public features": {**BEFORE_ROUNDS, "model": {"neck": None}},
+        "start one_round is for private studies": {**BEFORE_ROUNDS, "privacy": None},
+        "sampling_rate is 0.5, and federation.start one_round has 1.0": {
+            **BEFORE_ROUNDS,
+            "privacy": {"sampling_rate": 0.5},
+        },
+        "train is full, and federation.start one_round has head": {**BEFORE_ROUNDS, "model": {"train": "full"}},
     }
     wrong["privacy.steps 1, not 2"] |= {"federation": {"rounds": 1}, "model": {"train": "head"}}
     for words, changes in wrong.items():

@@ -19,6 +19,7 @@ from tests.in_process import SilentObserver, federate
 COLUMNS = {
     "image": polars.String,
     "clinic": polars.String,
+    "group": polars.String,
     "target": polars.Int8,
     "logit": polars.Float64,
     "probability": polars.Float64,
@@ -57,6 +58,7 @@ def test_a_row_an_image_of_the_test_parts(
     of_each = {clinic.name: clinic.test for clinic in summary.clinics}
     for clinic in virtual.clinics:
         rows, images = table.filter(polars.col("clinic") == clinic.name), clinic.load("test")
+        assert list(rows["group"]) == images.groups
         assert list(rows["image"]) == [record.image for record in images.records]
         scores = ScoreHistogram.from_scores(rows["logit"].to_numpy(), images.targets, images.groups)
         assert metrics_of(scores) == of_each[clinic.name]

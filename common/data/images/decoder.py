@@ -8,11 +8,14 @@ bits are in use, several frames, what lies under a transparent pixel) or is no p
 """
 
 import contextlib
+import ctypes
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Final, Self
 
@@ -80,6 +83,22 @@ _DAMAGE: Final = (
 )
 _NO_IMAGE: Final = "no readable image: its start is none of JPEG, PNG, TIFF, BMP, WebP, GIF, HEIC or DICOM"
 _TOO_MANY_PIXELS: Final = f"more than {MAX_PIXELS // 1_000_000} megapixels, maybe a decompression bomb: make it smaller"
+
+
+def _keep_libraries_silent() -> None:
+    """Have libtiff and Pillow write nothing about damaged pictures to standard error: the errors say as much.
+
+    libtiff's lines come from C, so that no logger sees them. It is told itself, once a process, through the copy of it
+    that Pillow has loaded: what other threads write there stays, which a redirection of the descriptor would hide.
+    """
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    libtiff = ctypes.CDLL(import_module("PIL._imaging").__file__)
+    with contextlib.suppress(AttributeError):  # of a Pillow that was built without it
+        libtiff.TIFFSetErrorHandler(None)
+        libtiff.TIFFSetWarningHandler(None)
+
+
+_keep_libraries_silent()
 
 
 class ImageProblem(DataError):  # noqa: N818 (a finding about one file, which the run survives)

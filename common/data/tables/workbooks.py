@@ -1,7 +1,9 @@
 """Tables in Excel workbooks and Parquet files, as columns of text."""
 
 import datetime
+import warnings
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +12,24 @@ from typing import Any, Final
 
 from melfed.common.data.tables.text_files import Cells
 from melfed.common.errors import DataError
+
+# What openpyxl raises on a damaged workbook, depending on the place of the damage.
+_DAMAGE: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
+# openpyxl tells the terminal of parts that it does not read, such as styles; of cells there are errors.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"openpyxl\.")
 
 HEADER_ROWS: Final = 25
 """Among so many rows from the top the header of a sheet is looked for: PH2's stands below twelve lines of text."""
@@ -137,12 +157,15 @@ class _Workbook:
 
         try:
             self._workbook = load_workbook(self._path, read_only=True, data_only=True)
-        except (OSError, InvalidFileException, zipfile.BadZipFile, KeyError, ValueError, SyntaxError) as error:
+        except (InvalidFileException, *_DAMAGE) as error:
             raise _unreadable(self._path, "an Excel workbook", error) from error
         return self._workbook
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._workbook.close()
+        # Rows are read as they are asked for.
+        if isinstance(error, _DAMAGE):
+            raise _unreadable(self._path, "an Excel workbook", error) from error
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> DataError:

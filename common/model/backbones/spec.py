@@ -46,6 +46,12 @@ class BackboneSpec:
     """Modules of published files that the network lacks: other classifiers, or the classifier by another name."""
     pools_in_classifier: bool = False
     """Whether the classifier also averages over positions, so that it is replaced by an average."""
+    timm: str | None = None
+    """Name of the model in timm, whose configuration says where its weights are, and whose loader reads them."""
+    size: int | None = None
+    """Side, in pixels, of the images that a network of timm was made for; None: any will do."""
+    cut: bool = True
+    """Whether the outputs of what comes before the last block can be kept, where that block learns."""
     dropout: float = 0.0
     """Dropout before the head that belongs to the architecture; a study that states one has its own instead."""
 

@@ -57,6 +57,31 @@ def test_a_study_trains_from_its_approval_to_its_revocation(tmp_path: Path) -> N
     assert verify_log(config.audit_log).error is None
 
 
+def test_a_study_that_was_edited_is_declined_with_the_digest_that_is_approved(tmp_path: Path) -> None:
+    config, study = a_clinic(tmp_path), a_study(privacy=PrivacySpec(unit="patient", noise_multiplier=1.0))
+    study = study.with_changes("privacy", recipe="manual")
+    approve(config, written(tmp_path, study), "it")
+    edited = study.with_changes("federation", rounds=7)
+    with pytest.raises(DeclinedError) as declined:
+        check_study(effective_policy(config), edited, 1.0)
+    assert f"digest {edited.digest}); of this name {study.digest} is, so it was changed after that" in str(
+        declined.value
+    )
+    assert len(str(declined.value)) < 300, "it stays one line on its way"
+    other = edited.model_copy(update={"name": "another"})
+    with pytest.raises(DeclinedError, match="not approved here") as declined:
+        check_study(effective_policy(config), other, 1.0)
+    assert study.digest not in str(declined.value)
+
+
+def test_a_clinic_that_does_not_tell_what_it_approved_does_not_tell_it_so_either(tmp_path: Path) -> None:
+    config, study = a_clinic(tmp_path, tell={"approved": False}), a_study(privacy=None)
+    approve(config, written(tmp_path, study), "it")
+    with pytest.raises(DeclinedError, match="not approved here") as declined:
+        check_study(effective_policy(config), study.with_changes("federation", rounds=7), 1.0)
+    assert study.digest not in str(declined.value)
+
+
 def test_a_digest_is_approved_whole_and_in_any_case(tmp_path: Path) -> None:
     config = a_clinic(tmp_path)
     assert approve(config, DIGEST.upper(), "IT") == approved(config)[0]

@@ -6,6 +6,7 @@ import pytest
 
 from melfed.client.approval.approvals import effective_policy
 from melfed.client.cli.agreement import agreement
+from melfed.client.privacy.plan import plan_of
 from melfed.common.study.build import seal
 from melfed.common.study.protocol import ModelSpec, PrivacySpec, StudyProtocol
 from tests.client.clinics import a_clinic
@@ -44,6 +45,46 @@ def test_the_words_say_what_is_agreed_to(tmp_path: Path) -> None:
     said, _ = words(a_clinic(tmp_path), several)
     assert ", 0.5 of the patients in each (q)\n" in said
     assert " in each of 2 evaluations\n" in said
+
+
+def test_the_words_say_what_subgroups_and_a_model_of_its_own_cost_and_tell(tmp_path: Path) -> None:
+    privacy = PrivacySpec(unit="patient", noise_multiplier=40.0, recipe="manual")
+    asked = {"subgroups": ("age", "sex", "source"), "local_baseline": True}
+    study = a_study(privacy=privacy).with_changes("federation", rounds=2).with_changes("evaluation", **asked)
+    said, objection = words(a_clinic(tmp_path), study)
+    plan = plan_of(study)
+    assert plan.subgroups is not None
+    assert plan.baseline is not None
+    for part in (
+        f"σ: {plan.subgroups.noise_multiplier:.4g} in the one release of test patients by age, sex\n",
+        f"σ: {plan.baseline.noise_multiplier:.4g} in what is told of this clinic's own model, which takes as many",
+        "leaves here: once, histograms of the scores on test images by age, sex, with noise\n",
+        "leaves here: once, a histogram of the scores of a model trained here alone, on test images, with noise\n",
+    ):
+        assert part in said
+    assert objection is None
+    public = study.with_changes("privacy", evaluation="public")
+    _, objection = words(a_clinic(tmp_path / "other", policy={"epsilon": 100.0, "public_evaluation": True}), public)
+    assert objection is not None
+    assert "it tells scores by age, sex without noise" in objection
+
+
+def test_the_words_say_that_moments_leave_before_rounds(tmp_path: Path) -> None:
+    model = ModelSpec(backbone="simple_cnn", neck=4, train="head", metadata=True)
+    privacy = PrivacySpec(unit="patient", noise_multiplier=40.0, recipe="manual", evaluation="public")
+    study = a_study(privacy=privacy, model=model).with_changes("federation", rounds=2, start="one_round")
+    said, _ = words(a_clinic(tmp_path), study)
+    plan = plan_of(study)
+    assert plan.moments is not None
+    for part in (
+        "rounds: up to 2 after one release of moments, from which their start is solved, each of 1 step",
+        f"σ: {plan.moments.noise_multiplier:.4g} in the one release of moments, of all patients\n",
+        "σ: 40 in each step",
+        f"leaves here: once a run, moments of {study.head_features} features of the training and validation images, "
+        "age, sex and site among them (a class each",
+        "leaves here: after each round, the new values of what trains",
+    ):
+        assert part in said
 
 
 @pytest.mark.parametrize(

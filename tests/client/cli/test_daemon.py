@@ -25,11 +25,6 @@ def config(tmp_path: Path) -> ClinicConfig:
     return a_clinic(tmp_path)
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
-
-
 def test_start_says_in_one_line_that_there_is_no_clinic(command: Command, tmp_path: Path) -> None:
     for arguments in (("start", tmp_path / "none.yaml"), ("worker", "--config", tmp_path / "none.yaml")):
         done = command(*arguments)

@@ -37,11 +37,6 @@ def written(config: ClinicConfig) -> ClinicConfig:
     return config
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
-
-
 def test_records_come_in_the_order_of_time(command: Command, written: ClinicConfig) -> None:
     done = command("log")
     lines = [line.split(" ", 1) for line in done.out.splitlines()]

@@ -3,10 +3,16 @@
 import json
 from pathlib import Path
 
-from melfed.client.approval.approvals import approved
-from melfed.client.approval.run_budget import epsilon_of_runs
+import pytest
+import torch
+
+from melfed.client.approval.approvals import approved, effective_policy
+from melfed.client.approval.run_budget import epsilon_of_runs, terms_of
 from melfed.client.config.clinic import ClinicConfig
 from melfed.client.privacy.plan import plan_of
+from melfed.client.training import rehearsal
+from melfed.common.audit.log import read_log
+from melfed.common.errors import WeightsError
 from tests.client.approving import PRIVATE, spend
 from tests.client.clinics import a_clinic
 from tests.client.commands import Command
@@ -40,6 +46,64 @@ def test_a_study_that_was_approved_as_of_protocol_1_is_told_to_be_approved_again
     refused = command("approve", study)
     assert refused.code == 3
     assert "is of protocol 1: since protocol 2 each patient is in a part by itself" in refused.err
+
+
+def test_a_step_is_timed_and_what_is_told_of_it_stands_in_the_approval(
+    command: Command, config: ClinicConfig, study: Path
+) -> None:
+    done = command("approve", study)
+    (approval,) = approved(config)
+    assert approval.round_minutes is not None
+    assert approval.round_minutes.bit_count() == 1
+    said = " ".join(done.err.split())
+    assert "by 1,000 synthetic patients of one image each" in said
+    assert f"the coordinator is told: {approval.round_minutes} min at most" in said
+    assert list(read_log(config.audit_log))[-1]["round_minutes"] == approval.round_minutes
+    assert terms_of(effective_policy(config), approval.digest).round_minutes == approval.round_minutes
+
+
+def test_a_clinic_that_does_not_tell_is_told_so(command: Command, tmp_path: Path, study: Path) -> None:
+    silent = a_clinic(tmp_path, tell={"round_time": False})
+    assert "that is not told" in " ".join(command("approve", study, "--config", silent.path).err.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (WeightsError("no weights here"), "a round was not timed: no weights here"),
+        (torch.OutOfMemoryError(), "a round was not timed: the device has no memory left for it"),
+    ],
+)
+def test_a_study_that_cannot_be_timed_is_approved_all_the_same(
+    command: Command,
+    config: ClinicConfig,
+    study: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    words: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(rehearsal, "rehearse", fail)
+    done = command("approve", study)
+    (approval,) = approved(config)
+    assert (done.code, approval.round_minutes) == (0, None)
+    assert words in " ".join(done.err.split())
+
+
+def test_a_study_that_was_edited_since_is_told_with_what_changed(
+    command: Command, config: ClinicConfig, study: Path
+) -> None:
+    command("approve", study)
+    (before,) = approved(config)
+    study.write_text(study.read_text().replace("rounds: 5", "rounds: 7"))
+    said = " ".join(command("approve", study, "--check").out.split())
+    assert f"approved before as {before.digest}, which is another text of this name" in said
+    assert "What has changed since: federation.rounds 5 → 7." in said
+    assert f"melfed-client revoke {before.digest[:16]}" in said
+    study.write_text(study.read_text().replace("name: demo", "name: other"))
+    assert "approved before" not in command("approve", study, "--check").out
 
 
 def test_check_approves_nothing(command: Command, config: ClinicConfig, study: Path) -> None:

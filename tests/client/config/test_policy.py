@@ -133,6 +133,17 @@ def test_without_a_privacy_section_nothing_trains_unless_the_clinic_says_so() ->
     assert "asks for ε 8" in objection(policy(non_private=True), study(epsilon=8.0))
 
 
+@pytest.mark.parametrize("kind", ["none", "public", "noised"])
+def test_exact_scores_are_told_by_age_and_sex_only_where_the_clinic_allows_it(kind: str) -> None:
+    asked = StudyProtocol(name="demo") if kind == "none" else study(evaluation=kind)
+    allowing = {"non_private": True, "public_evaluation": True}
+    told = asked.with_changes("evaluation", subgroups=("age", "source", "sex"))
+    said = "it tells scores by age, sex without noise, and this clinic's are not told so"
+    assert objection(policy(**allowing), told) == ("" if kind == "noised" else said)
+    assert objection(policy(**allowing, exact_subgroups=True), told) == ""
+    assert objection(policy(**allowing), asked.with_changes("evaluation", subgroups=("source",))) == ""
+
+
 def test_all_that_is_declined_is_told_at_once() -> None:
     asked = study(epsilon=8.0, delta=1e-3, unit="image", clipping_norm=20.0, evaluation="public", views=64)
     words = ("image,", "δ 0.001,", "σ is 0.1,", "C is 20,", "public", "64 augmented views")
@@ -352,6 +363,8 @@ policy:
   score_bins: 512
   public_evaluation: true
   non_private: true
+  exact_subgroups: true
+  models: none
 """
     limits = read(tmp_path, text)
     assert limits == ClinicPolicy(
@@ -371,6 +384,8 @@ policy:
         score_bins=512,
         public_evaluation=True,
         non_private=True,
+        exact_subgroups=True,
+        models="none",
     )
     assert all(getattr(limits, key) != getattr(ClinicPolicy(epsilon=9.0), key) for key in ClinicPolicy.model_fields)
     assert read(tmp_path, "policy: {epsilon: 1, studies: any}").studies == "any"

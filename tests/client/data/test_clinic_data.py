@@ -10,33 +10,9 @@ from melfed.client.config.clinic import ClinicConfig
 from melfed.client.config.folders import prepare_worker
 from melfed.client.data.clinic_data import fingerprint, population_fingerprint
 from melfed.client.data.loading import clinic_data, population, study_records
-from melfed.common.study.protocol import DataSpec, PartitionSpec, StudyProtocol
 from tests.client.clinics import a_clinic
+from tests.client.data.own import a_study
 from tests.client.small import small_study
-
-
-def a_study(seed: int = 0, minimum: int = 4, **data: object) -> StudyProtocol:
-    return StudyProtocol(
-        data=DataSpec(image_size=32, **data), partition=PartitionSpec(minimum_images=minimum), seed=seed
-    )
-
-
-def table(*rows: str) -> str:
-    return "\n".join(["image,target,patient_id,source", *rows]) + "\n"
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """The data folder of a small clinic with two sources: 24 images, half of them positive, and a broken one."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    rows = []
-    for number in range(24):
-        Image.new("RGB", (40, 40), (number * 10, 80, 90)).save(folder / f"{number}.png")
-        rows.append(f"{number}.png,{number % 2},p{number},{'new' if number < 16 else 'old'}")
-    (folder / "secret-name.png").write_bytes(b"no image")
-    (folder / "table.csv").write_text(table(*rows, "secret-name.png,1,p99,new"))
-    return folder
 
 
 def test_studies_of_other_sources_share_the_clinics_ledger(tmp_path: Path, own: Path) -> None:

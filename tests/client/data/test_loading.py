@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from melfed.client.config.clinic import ClinicConfig
 from melfed.client.data.clinic_data import PARTS
@@ -12,35 +11,12 @@ from melfed.client.data.loading import clinic_data
 from melfed.client.data.split import simulation_key
 from melfed.common.errors import DataError
 from melfed.common.seeds import seed_for
-from melfed.common.study.protocol import DataSpec, PartitionSpec, PrivacySpec, StudyProtocol
+from melfed.common.study.protocol import PrivacySpec, StudyProtocol
 from melfed.simulations.partition.virtual_clinics import VirtualClinics, divide
 from tests.client.clinics import a_clinic
+from tests.client.data.own import a_study, table
 
 CLINICS = ("phantom_east", "phantom_north", "phantom_south")
-
-
-def a_study(seed: int = 0, minimum: int = 4, **data: object) -> StudyProtocol:
-    return StudyProtocol(
-        data=DataSpec(image_size=32, **data), partition=PartitionSpec(minimum_images=minimum), seed=seed
-    )
-
-
-def table(*rows: str) -> str:
-    return "\n".join(["image,target,patient_id,source", *rows]) + "\n"
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """The data folder of a small clinic with two sources: 24 images, half of them positive, and a broken one."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    rows = []
-    for number in range(24):
-        Image.new("RGB", (40, 40), (number * 10, 80, 90)).save(folder / f"{number}.png")
-        rows.append(f"{number}.png,{number % 2},p{number},{'new' if number < 16 else 'old'}")
-    (folder / "secret-name.png").write_bytes(b"no image")
-    (folder / "table.csv").write_text(table(*rows, "secret-name.png,1,p99,new"))
-    return folder
 
 
 def refusal(study: StudyProtocol, folder: Path, own: Path, **data: object) -> str:

@@ -66,18 +66,8 @@ def test_a_driver_that_hangs(config: ClinicConfig, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(("gib", "status"), [(0.5, "failed"), (2.0, "warning"), (16.0, "ok")])
 def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gib: float, status: str) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=int(gib * GIB)))
-    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr("melfed.common.process.memory.CGROUP", tmp_path)
     assert machine.memory().status == status
-
-
-def test_memory_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=16 * GIB))
-    (tmp_path / "memory.max").write_text(str(3 * GIB))
-    (tmp_path / "memory.current").write_text(str(GIB))
-    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
-    assert machine.memory().detail == "2.0 GiB available"
-    (tmp_path / "memory.max").write_text("max")
-    assert machine.memory().detail == "16.0 GiB available"
 
 
 def test_threads(config: ClinicConfig) -> None:

@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -25,30 +25,13 @@ from melfed.server.clinics.certificates import (
 from tests.client.doctors import (
     AUTHORITY,
     NODE_KEY,
+    Kit,
     black_hole,
     closed_port,
     door,
     make_kit,
     write_private,
 )
-
-PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
-Kit = Callable[..., ClinicConfig]
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Kit:
-    def make(port: int, host: str = "127.0.0.1", **options: int) -> ClinicConfig:
-        return make_kit(tmp_path / "kit", tmp_path / "data", host, port, **options)
-
-    return make
 
 
 def probe_answering(tmp_path: Path, answer: object) -> tuple[str, ...]:

@@ -18,15 +18,17 @@ from melfed.client.config.policy import ClinicPolicy
 from melfed.client.flower import client_app as app_module
 from melfed.client.flower.client_app import deployed_app, make_app
 from melfed.client.ledger.ledger import verify
+from melfed.client.models.store import ModelStore
 from melfed.client.rpc.api import melfed_version
 from melfed.client.rpc.codec import pack_failure, unpack_failure
 from melfed.client.worker.guard import Protection
 from melfed.client.worker.worker import ClinicWorker
 from melfed.common import messages
+from melfed.common.data.subgroups import cell_names
 from melfed.common.errors import DataError, DeclinedError, MelfedError
 from melfed.common.messages import PACKED, unpack
 from melfed.common.metrics.histogram import ScoreHistogram
-from melfed.common.metrics.noisy_histogram import NoisyHistogram
+from melfed.common.metrics.noisy_histogram import NoisyHistogram, histograms_from_arrays
 from melfed.common.model.classifier import trainable_tensors
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Tensors
@@ -36,6 +38,8 @@ from tests.client.fake_worker import STUDY as FAKE
 from tests.client.fake_worker import TENSORS as FAKE_TENSORS
 from tests.client.fake_worker import Clinic
 from tests.client.ledger.ledgers import too_little
+from tests.client.models.delivered import FACTS, RUN, STUDY, clinic_for_models, deliveries, signed
+from tests.client.models.delivered import TENSORS as MODEL_TENSORS
 from tests.client.served import served
 from tests.client.small import CPU, small_model, small_study
 
@@ -101,7 +105,7 @@ def refusal(content: RecordDict, clinic: str | None = "phantom_north") -> str:
 def test_describe(worker: ClinicWorker, study: StudyProtocol) -> None:
     content = ask(app_of(worker), messages.DESCRIBE, question(0, study, "run"))
     assert set(content) == {"identity", "counts"}
-    identity = {"clinic": "phantom_north", "digest": study.digest, "version": melfed_version()}
+    identity = {"clinic": "phantom_north", "digest": study.digest, "version": melfed_version(), "synthetic": True}
     assert dict(content.config_records["identity"]) == identity
     assert dict(content.metric_records["counts"]) == {**worker.describe("run").counts, "noise": 0.0}
 
@@ -136,6 +140,17 @@ def test_evaluate(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) 
     for part in ("validation", "test"):
         histogram = ScoreHistogram.from_arrays(arrays(content, part))
         assert histogram.to_lists() == expected[part].to_lists()
+
+
+def test_subgroups_are_one_record(worker: ClinicWorker, study: StudyProtocol, tensors: Tensors) -> None:
+    asked = study.with_changes("evaluation", subgroups=("sex", "source", "age"))
+    worker = ClinicWorker(worker.data, asked, None, CPU)
+    content = ask(app_of(worker), messages.EVALUATE, question(2, asked, "run", tensors))
+    assert set(content) == {"request", "validation", "test", "subgroups"}
+    found = histograms_from_arrays(arrays(content, "subgroups"))
+    assert set(found) == set(cell_names(("sex", "age")))
+    expected = worker.evaluate(tensors, asked.digest)
+    assert all(h.to_lists() == expected[f"subgroups/{cell}"].to_lists() for cell, h in found.items())
 
 
 @pytest.mark.parametrize("kind", [messages.TRAIN, messages.EVALUATE])
@@ -337,6 +352,8 @@ def test_a_deployed_app_asks_the_worker_on_its_socket(clinic: tuple[Path, Clinic
         "version": "1.2",
         "budget": 3.5,
         "approved": ["any"],
+        "synthetic": True,
+        "round_minutes": 8,
     }
     trained = ask(app, messages.TRAIN, question(2, FAKE, "run", FAKE_TENSORS))
     np.testing.assert_array_equal(arrays(trained, "tensors")["w"], FAKE_TENSORS["w"] + 2)
@@ -392,3 +409,25 @@ def test_the_deadline_is_the_life_of_the_message_whatever_the_clocks_say(
     context = Context(run_id=1, node_id=NODE, node_config={}, state=RecordDict(), run_config={})
     deployed_app(tmp_path)(message=message, context=context)
     assert seen == [pytest.approx(seconds, abs=2)]
+
+
+def test_a_deployed_app_has_the_worker_keep_a_model_that_the_coordinator_signed(tmp_path: Path) -> None:
+    config = clinic_for_models(tmp_path / "kit")
+    told = FACTS.model_dump_json()
+    content = exchange.FlowerChannel(None).delivery(STUDY, RUN, MODEL_TENSORS, told, signed())
+    with tempfile.TemporaryDirectory(prefix="w") as name, served(Path(name), deliveries=deliveries(config)):
+        app = deployed_app(Path(name) / "w.sock")
+        answer = ask(app, messages.DELIVER, content)
+        assert dict(answer.config_records["model"]) == {"clinic": "north"}
+        (kept,) = ModelStore(config.models).all()
+        assert kept.facts == FACTS
+        content.config_records["model"]["signature"] = b"another"
+        assert "not what the coordinator signed" in refusal(ask(app, messages.DELIVER, content), "north")
+        del content["model"]
+        assert "without its facts or its signature" in refusal(ask(app, messages.DELIVER, content), None)
+
+
+def test_a_simulated_clinic_keeps_no_model(worker: ClinicWorker) -> None:
+    content = exchange.FlowerChannel(None).delivery(STUDY, RUN, MODEL_TENSORS, "{}", signed())
+    answer = ask(make_app(lambda _context, _message: worker), messages.DELIVER, content)
+    assert "keeps no model" in answer.config_records["refused"]["reason"]

@@ -179,3 +179,21 @@ def test_the_end_of_a_run_is_heard(client_of: Callable[[Far], Any], answer: Exce
 def test_the_edge_does_not_end_a_run(client_of: Callable[[Far], Any]) -> None:
     with pytest.raises(httpx.HTTPStatusError):
         client_of(Far(get_run=refusal(403, "<html>nginx</html>"))).ask_run(5, 7)
+
+
+def test_a_process_names_itself_in_each_request_and_another_otherwise() -> None:
+    from types import SimpleNamespace
+
+    from melfed.client.flower.fleet_client import NamedProcess
+    from melfed.common.messages import PROCESS_HEADER
+
+    def named(process: NamedProcess) -> str:
+        request = httpx.Request("POST", "https://127.0.0.1/v1/fleet/pull-messages")
+        context: Any = SimpleNamespace(request=request)
+        process.intercept(context, lambda _: httpx.Response(200))
+        return request.headers[PROCESS_HEADER]
+
+    one, two = NamedProcess(), NamedProcess()
+    assert named(one) == named(one)
+    assert named(one) != named(two)
+    assert len(named(one)) == 16

@@ -3,40 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from melfed.client.config.clinic import ClinicConfig
 from melfed.client.doctor.network import NetworkDoctor
 from tests.client.doctors import (
     NODE_KEY,
+    Kit,
     closed_port,
-    make_kit,
     record_of,
     server_kit,
 )
-
-PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
-
-
-Kit = Callable[..., ClinicConfig]
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Kit:
-    def make(port: int, host: str = "127.0.0.1", **options: int) -> ClinicConfig:
-        return make_kit(tmp_path / "kit", tmp_path / "data", host, port, **options)
-
-    return make
 
 
 def test_the_probe_tells_what_kind_of_error_it_met(kit: Kit) -> None:

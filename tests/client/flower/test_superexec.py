@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -213,3 +214,52 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("torch", "opa
 """
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "FLWR_TELEMETRY_ENABLED": "0"}
     subprocess.run([sys.executable, "-c", code], env=environment, timeout=240, check=True)
+
+
+def test_the_supernode_is_asked_when_something_has_come_and_now_and_then(
+    clinic: ClinicConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messenger, "IDLE_SECONDS", 0.4)
+    executor = Forks(clinic)
+    executor.files.make()
+    executor.idle(0.0)  # what is there already
+    began = time.monotonic()
+    executor.idle(0.0)
+    assert time.monotonic() - began >= 0.4
+    monkeypatch.setattr(messenger, "IDLE_SECONDS", 30.0)
+    threading.Timer(0.1, executor.files.put, ("a" * 64, b"object")).start()
+    began = time.monotonic()
+    executor.idle(0.0)
+    assert time.monotonic() - began < 15
+
+
+LOADED = """
+import sys
+
+from melfed.client.flower import superexec
+
+superexec.load()
+before = set(sys.modules)
+
+from flwr.app.message.arraychunk import ArrayChunk
+from flwr.supercore.exit.exit_handler import registered_exit_handlers
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime.run_clientapp import make_simple_http_retry_invoker
+
+from melfed.client.flower.object_files import hand, read
+
+patient = make_simple_http_retry_invoker()
+RuntimeHttpClient.from_server_address("127.0.0.1:1", True, None, [], retry_invoker=patient).close()
+print(sorted(set(sys.modules) - before))
+print(sorted({"alembic", "sqlalchemy", "torch"} & set(sys.modules)))
+"""
+
+
+def test_a_message_waits_for_no_import(clinic: ClinicConfig) -> None:
+    """Flower's stores bring SQLAlchemy and alembic along: 0.8 s of processor time, for each message at each clinic."""
+    environment = {**os.environ, messenger.SOCKET_VARIABLE: str(clinic.socket)}
+    command = [sys.executable, "-c", LOADED]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines() == ["[]", "[]"]

@@ -22,11 +22,6 @@ def config(tmp_path: Path) -> ClinicConfig:
     return clinic_of_24(tmp_path)
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
-
-
 def refuses(config: ClinicConfig, words: str) -> None:
     """Neither worker nor doctor takes the ledger; one line says how to go on."""
     from melfed.client.worker.process import serve

@@ -16,8 +16,10 @@ from melfed.common.data.metadata import METADATA_FEATURES
 from melfed.common.errors import StudyError
 from melfed.common.model.backbones import BACKBONES
 from melfed.common.model.backbones.spec import Trainable
-from melfed.common.model.classifier import Classifier, build_trunk, set_trainable
+from melfed.common.model.backbones.timm_models import build
+from melfed.common.model.classifier import Classifier, build_classifier, build_trunk, set_trainable
 from melfed.common.model.norms import FrozenStatisticsNorm, group_norm, replace_batch_norms
+from melfed.common.study.protocol import ModelSpec
 from tests.client.privacy.patient_loop import clipped_sums, error, length, randomise
 
 PATIENTS = np.array([2, 0, 1, 2, 2, 0])
@@ -61,9 +63,9 @@ def losses(model: Classifier, size: int = 40) -> Callable[[IntArray], Tensor]:
 CLIPPING = Clipping(1.0)
 
 
-def assert_exact(model: Classifier, clipping: Clipping = CLIPPING) -> None:
+def assert_exact(model: Classifier, clipping: Clipping = CLIPPING, size: int = 40) -> None:
     """Assert float64 sums to 1e-9 of the loop's."""
-    losses_of = losses(model)
+    losses_of = losses(model, size)
     expected, norms = clipped_sums(model, losses_of, PATIENTS, clipping)
     with PrivateGradients(model, clipping) as private:
         found = private.add(lambda: losses_of(np.arange(len(PATIENTS))), PATIENTS)
@@ -93,6 +95,33 @@ def test_every_part(part: Trainable, metadata: bool, pretrained: bool) -> None:
 @pytest.mark.parametrize("part", ["affine", "last_block"])
 def test_parts_of_other_networks(backbone: str, part: Trainable) -> None:
     assert_exact(a_classifier(backbone, part))
+
+
+@pytest.mark.parametrize(
+    "backbone", ["timm/test_vit.r160_in1k", "timm/test_vit3.r160_in1k", "timm/test_convnext.r160_in1k"]
+)
+@pytest.mark.parametrize("part", ["head", "affine", "last_block"])
+def test_models_of_timm(backbone: str, part: Trainable) -> None:
+    """Attention, LayerNorm of tokens and of maps, LayerScale. Parameters of a block itself are not known."""
+    model = build_classifier(ModelSpec(backbone=backbone, train=part), seed=0, state=dict(build(backbone).state_dict()))
+    model = model.double()
+    randomise(model)
+    unknown = {"convnext": r"gamma in trunk\.stages\..* \(ConvNeXtBlock\)", "vit3": r"latent in trunk\.attn_pool"}
+    words = next((words for name, words in unknown.items() if name in backbone and part == "last_block"), None)
+    if words is not None:
+        with pytest.raises(StudyError, match=f"gradients of {words}"):
+            PrivateGradients(model, CLIPPING)
+        return
+    assert_exact(model.train(), size=64)
+
+
+def test_a_class_token_that_would_learn_is_refused_in_one_line() -> None:
+    vit = "timm/test_vit.r160_in1k"
+    model = build_classifier(ModelSpec(backbone=vit), seed=0, state=dict(build(vit).state_dict()))
+    words = "does not know a patient's gradients of cls_token, pos_embed in trunk"
+    with pytest.raises(StudyError, match=words) as caught:
+        PrivateGradients(model, CLIPPING)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("clipping", [Clipping(1e3), Clipping(1e-3), Clipping(0.5, normalised=True)])

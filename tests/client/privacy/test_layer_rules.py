@@ -7,11 +7,22 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from timm.layers import Conv2dSame
+from timm.layers import (
+    Conv2dSame,
+    GroupNorm1,
+    LayerNorm,
+    LayerNorm2d,
+    LayerScale,
+    LayerScale2d,
+    RmsNorm,
+    RmsNorm2d,
+    SimpleNorm,
+)
 from torch import Tensor, nn
 
 from melfed.client.privacy import layer_rules as layers
 from melfed.client.privacy.gradients import Clipping, IntArray, PrivateGradients
+from melfed.common.errors import StudyError
 from melfed.common.model.norms import FrozenStatisticsNorm
 from tests.client.privacy.patient_loop import clipped_sums, error, randomise
 
@@ -92,20 +103,47 @@ def test_linear(patients: list[int], between: list[int], inputs: int, outputs: i
 
 @settings(deadline=None, max_examples=20)
 @given(patients=PATIENTS, size=st.integers(1, 5), learning=st.sampled_from(["weight", "bias", "weight bias"]))
-@pytest.mark.parametrize("kind", ["frozen", "group", "layer", "layer of two"])
+@pytest.mark.parametrize(
+    "kind", ["frozen", "group", "layer", "layer of two", "timm's group", "timm's layer", "timm's map"]
+)
 def test_norms(kind: str, patients: list[int], size: int, learning: str) -> None:
     channels, shape = 6, (6, size, size + 1)
-    if kind == "layer":
+    if kind in {"layer", "timm's layer"}:
         shape = (size, channels)
     layer = {
         "frozen": lambda: FrozenStatisticsNorm(nn.BatchNorm2d(channels, eps=1e-3)),
         "group": lambda: nn.GroupNorm(3, channels),
         "layer": lambda: nn.LayerNorm(channels),
         "layer of two": lambda: nn.LayerNorm(shape[1:]),
+        "timm's group": lambda: GroupNorm1(channels),
+        "timm's layer": lambda: LayerNorm(channels),
+        "timm's map": lambda: LayerNorm2d(channels),
     }[kind]()
     for name in ("weight", "bias"):
         getattr(layer, name).requires_grad_(name in learning)
     assert_exact(layer, torch.randn(len(patients), *shape, dtype=torch.double), patients)
+
+
+@settings(deadline=None, max_examples=15)
+@given(patients=PATIENTS, size=st.integers(1, 4))
+@pytest.mark.parametrize("kind", ["rms", "timm's rms", "timm's rms of maps", "scale", "scale of maps"])
+def test_what_transformers_have_besides(kind: str, patients: list[int], size: int) -> None:
+    channels, shape = 6, (size, 6)
+    if kind.endswith("maps"):
+        shape = (6, size, size + 1)
+    layer = {
+        "rms": lambda: nn.RMSNorm(channels),
+        "timm's rms": lambda: RmsNorm(channels),
+        "timm's rms of maps": lambda: RmsNorm2d(channels),
+        "scale": lambda: LayerScale(channels),
+        "scale of maps": lambda: LayerScale2d(channels),
+    }[kind]()
+    assert_exact(layer, torch.randn(len(patients), *shape, dtype=torch.double), patients)
+
+
+def test_a_norm_of_timm_that_is_not_known_is_refused() -> None:
+    with pytest.raises(StudyError, match="does not know a patient's gradients of weight in it"):
+        layers.rule_for("it", SimpleNorm(6))
 
 
 @pytest.mark.parametrize("channels", [2, 64])

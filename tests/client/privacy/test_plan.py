@@ -1,14 +1,16 @@
 """A study's plan: its noise, and that all of its mechanisms together cost no more than it states."""
 
+import dataclasses
 import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from melfed.client.approval.run_budget import whole_run
 from melfed.client.privacy import plan
 from melfed.client.privacy.accounting import Mechanism, epsilon
-from melfed.client.privacy.plan import PrivacyPlan, plan_of, privacy_of
+from melfed.client.privacy.plan import PrivacyPlan, adopt, plan_of, privacy_of
 from melfed.common.errors import StudyError
 from melfed.common.study.evaluation_noise import (
     EVALUATION_SHARE,
@@ -32,7 +34,9 @@ def planned(federation: dict[str, object] | None = None, **privacy: object) -> P
 def everything(of: PrivacyPlan) -> list[Mechanism]:
     """What a clinic's ledger holds after a run without retries."""
     evaluations = [of.evaluation] * of.releases if of.evaluation else []
-    return [of.counts, *[of.training] * of.rounds, *evaluations]
+    subgroups = [of.subgroups] * of.subgroup_releases if of.subgroups else []
+    baselines = [of.baseline] * of.baseline_releases if of.baseline else []
+    return [of.counts, *[of.training] * of.rounds, *evaluations, *subgroups, *baselines]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +67,45 @@ def test_all_mechanisms_together_cost_what_the_study_states_and_no_more(
         assert (of.evaluation.sampling_rate, of.evaluation.steps) == (1.0, 1)
         alone = epsilon([of.evaluation] * of.releases, delta)
         assert 0.99 * EVALUATION_SHARE * stated < alone <= EVALUATION_SHARE * stated
+
+
+@pytest.mark.parametrize(
+    ("federation", "privacy"),
+    [({}, {}), ({"rounds": 60}, {"epsilon": 1.0}), ({}, {"epsilon": 8.0, "steps": 3, "evaluation": "public"})],
+)
+def test_moments_and_rounds_together_cost_what_the_study_states(
+    federation: dict[str, object], privacy: dict[str, object]
+) -> None:
+    stated = {"unit": "patient", "epsilon": 3.0, "recipe": "manual", **privacy}
+    content = {
+        "model": {"neck": 4, "train": "head"},
+        "federation": {"rounds": 6, "start": "one_round", **federation},
+        "privacy": stated,
+    }
+    of = plan_of(StudyProtocol.model_validate(content))
+    assert of.moments is not None
+    assert (of.moments.steps, of.moments.sampling_rate, of.rounds) == (1, 1.0, content["federation"]["rounds"])  # type: ignore[index]
+    history = [*everything(of), of.moments]
+    spent = epsilon(history, DELTA)
+    assert spent == of.epsilon
+    assert 0.99 * stated["epsilon"] < spent <= stated["epsilon"]
+    assert epsilon([*history, of.moments], DELTA) > stated["epsilon"], "a second release would be too much"
+    alone = planned(federation, **privacy)
+    assert alone.training.noise_multiplier < of.training.noise_multiplier < 1.1 * alone.training.noise_multiplier
+    assert sum(part.times for part in whole_run(of) if part.purpose == "moments") == 1
+
+
+def test_a_stated_sigma_is_that_of_the_steps_and_moments_come_on_top() -> None:
+    content = {
+        "model": {"neck": 4, "train": "head"},
+        "federation": {"rounds": 6, "start": "one_round"},
+        "privacy": {"unit": "patient", "noise_multiplier": 5.0, "recipe": "manual", "evaluation": "public"},
+    }
+    of = plan_of(StudyProtocol.model_validate(content))
+    assert of.moments is not None
+    assert of.training.noise_multiplier == 5.0
+    assert of.epsilon == epsilon([*everything(of), of.moments], DELTA)
+    assert of.epsilon > planned(noise_multiplier=5.0, evaluation="public").epsilon
 
 
 def test_public_evaluation_costs_nothing_and_leaves_all_to_the_steps() -> None:
@@ -113,6 +156,18 @@ def test_the_plan_is_the_same_whatever_else_differs() -> None:
     assert plan_of(study().model_copy(update={"name": "other", "seed": 5})).training == one.training
 
 
+def test_what_was_adopted_is_the_plan_whatever_else_the_study_says() -> None:
+    asked = study(epsilon=2.75)
+    other = dataclasses.replace(planned(), epsilon=0.5)
+    adopt(asked, other)
+    try:
+        assert plan_of(asked.model_copy(update={"name": "other", "seed": 7})) is other
+    finally:
+        plan._ADOPTED.clear()
+        plan._plan_of.cache_clear()
+    assert plan_of(asked) != other
+
+
 def test_a_study_without_privacy_has_no_plan() -> None:
     with pytest.raises(StudyError, match="study study has no privacy section"):
         privacy_of(StudyProtocol())
@@ -150,3 +205,63 @@ def test_the_composition_is_checked_by_other_accountants(monkeypatch: pytest.Mon
     ((history, delta),) = asked
     assert sum(row.steps for row in history) == 3 * 2 + 3 + 1
     assert epsilon(history, delta) <= 2.5
+
+
+@pytest.mark.parametrize("strength", [{"epsilon": 3.0}, {"epsilon": None, "noise_multiplier": 2.0}])
+def test_a_second_model_is_paid_for_as_twice_the_steps(strength: dict[str, object]) -> None:
+    """Of Ditto, whose clinics train a model of their own beside the global one."""
+    common = {"sampling_rate": 0.5, "evaluation": "public", **strength}
+    two = planned({"algorithm": "ditto"}, steps=2, **common)
+    one = planned({"algorithm": "fedavg"}, steps=4, **common)
+    assert (two.training, two.epsilon, two.counts) == (one.training, one.epsilon, one.counts)
+
+
+@pytest.mark.parametrize(
+    ("federation", "stated"),
+    [({}, {}), ({"stop": {}, "validate_every": 2}, {"epsilon": 1.0}), ({"rounds": 1}, {"epsilon": 8.0, "steps": 3})],
+)
+def test_subgroups_are_within_what_the_study_states(federation: dict[str, object], stated: dict[str, object]) -> None:
+    plain = study(federation, **stated)
+    asked = plain.with_changes("evaluation", subgroups=("age", "sex", "source"))
+    of, without, most = plan_of(asked), plan_of(plain), stated.get("epsilon", 3.0)
+    assert of.subgroups is not None
+    assert (of.subgroups.sampling_rate, of.subgroups.steps) == (1.0, 1)
+    assert of.subgroup_releases == (2 if "stop" in federation else 1)
+    assert of.evaluation == without.evaluation, "what is told of all does not suffer"
+    spent = epsilon(everything(of), DELTA)
+    assert spent == of.epsilon
+    assert 0.99 * most < spent <= most
+    assert epsilon([*everything(of), of.subgroups], DELTA) > most
+    assert of.training.noise_multiplier > without.training.noise_multiplier
+    planned_parts = {part.purpose: (part.mechanism, part.times) for part in whole_run(of)}
+    assert planned_parts["subgroups"] == (of.subgroups, of.subgroup_releases)
+
+
+def test_subgroups_by_clinic_or_of_public_images_cost_nothing() -> None:
+    for asked, attributes in ((study(), ("source",)), (study(evaluation="public"), ("age", "sex"))):
+        of = plan_of(asked.with_changes("evaluation", subgroups=attributes))
+        assert (of.subgroups, of.subgroup_releases) == (None, 0)
+        assert of == plan_of(asked)
+
+
+def test_a_stated_sigma_is_kept_and_subgroups_come_on_top() -> None:
+    asked = study(noise_multiplier=4.0)
+    of = plan_of(asked.with_changes("evaluation", subgroups=("site",)))
+    assert of.training == plan_of(asked).training
+    assert of.epsilon > plan_of(asked).epsilon
+    assert of.epsilon == epsilon(everything(of), DELTA)
+
+
+@pytest.mark.parametrize("federation", [{}, {"stop": {}}])
+def test_a_model_of_the_clinics_own_is_paid_for_as_twice_the_steps_and_a_release(federation: dict[str, object]) -> None:
+    plain = study(federation, steps=3)
+    of, without = plan_of(plain.with_changes("evaluation", local_baseline=True)), plan_of(plain)
+    assert of.training.steps == 6
+    assert (of.baseline, of.baseline_releases) == (without.evaluation, 2 if federation else 1)
+    spent = epsilon(everything(of), DELTA)
+    assert spent == of.epsilon
+    assert 0.99 * 3.0 < spent <= 3.0
+    assert epsilon([*everything(of), of.training], DELTA) > 3.0
+    assert {part.purpose: part.times for part in whole_run(of)}["baseline"] == of.baseline_releases
+    public = plan_of(study(evaluation="public").with_changes("evaluation", local_baseline=True))
+    assert (public.baseline, public.baseline_releases, public.training.steps) == (None, 0, 2)

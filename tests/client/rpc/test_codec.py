@@ -84,7 +84,10 @@ def test_a_trained_answer_comes_back_as_it_was(
 
 
 @settings(deadline=None, max_examples=25)
-@given(account=st.none() | ACCOUNTS, parts=st.sets(st.sampled_from(wire.PARTS_SCORED)))
+@given(
+    account=st.none() | ACCOUNTS,
+    parts=st.sets(st.sampled_from((*wire.PARTS_SCORED, "subgroups/age/0", "subgroups/age/1", "subgroups/sex/2"))),
+)
 def test_a_scored_answer_comes_back_as_it_was(account: PrivacyAccount | None, parts: set[str]) -> None:
     scored = {part: histogram(place) for place, part in enumerate(sorted(parts))}
     packed = wire.pack_scored(scored, account, "north")

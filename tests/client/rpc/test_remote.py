@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,46 +16,18 @@ import pytest
 
 from melfed.client.rpc import remote as rpc
 from melfed.client.rpc.api import Description
-from melfed.client.rpc.remote import RemoteWorker
 from melfed.common.errors import CancelledError, DeclinedError, MelfedError, ServiceError, StudyError
-from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import TensorError
 from tests.client.fake_worker import MOMENTS, PRIVATE, STUDY, TENSORS, Clinic
-from tests.client.served import served
+from tests.client.served import remote, served, until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    # Short: the path of a socket has at most 107 bytes.
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="w # %41") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def clinic(folder: Path) -> Iterator[Clinic]:
-    with served(folder) as clinic:
-        yield clinic
-
-
-def remote(folder: Path, seconds: float = 20.0, study: StudyProtocol = STUDY, flower_run: int = 7) -> RemoteWorker:
-    return RemoteWorker(folder / "w.sock", study.model_dump_json(), seconds, flower_run, "run")
-
-
-def until(condition, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_describe(clinic: Clinic, folder: Path) -> None:
     worker = remote(folder)
     assert worker.clinic is None
-    expected = Description("north", STUDY.digest, {"train_images": 120}, "1.2", 3.5, ("any",), 4.5)
+    expected = Description("north", STUDY.digest, {"train_images": 120}, "1.2", 3.5, ("any",), 4.5, True, 8)
     assert worker.describe() == expected
     assert worker.clinic == "north"
     row = json.loads((folder / "audit.jsonl").read_text())

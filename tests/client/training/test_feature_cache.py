@@ -192,7 +192,7 @@ def _other_weights_unseen_by_autograd(model: Classifier, _: pytest.MonkeyPatch) 
 
 def _other_colours(_: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     other = dataclasses.replace(BACKBONES["simple_cnn"], std=HALF)
-    monkeypatch.setattr(melfed.client.training.feature_cache, "BACKBONES", {"simple_cnn": other})
+    monkeypatch.setattr(melfed.client.training.feature_cache, "backbone_spec", lambda _name: other)
 
 
 def _other_augmentation(_: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:

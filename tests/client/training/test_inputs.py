@@ -9,13 +9,14 @@ import torch
 
 from melfed.client.training import inputs as inputs_module
 from melfed.client.training.feature_cache import FeatureCache
-from melfed.client.training.inputs import CachedInputs, PixelInputs, scores_of
+from melfed.client.training.inputs import CachedInputs, PixelInputs, scores_of, stored_inputs
 from melfed.common.data.dataset import Images
 from melfed.common.model import inference as scoring
 from melfed.common.model.backbones.spec import Trainable
 from melfed.common.model.classifier import Classifier, build_classifier, set_trainable
 from melfed.common.model.frozen_prefix import split
 from melfed.common.model.inference import logits_of, score
+from melfed.common.study.protocol import StudyProtocol
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.small import CPU
 from tests.common.networks import Choices
@@ -184,3 +185,17 @@ def test_dropout_before_the_head_is_drawn_on_stored_features_too(images: Images,
         assert not torch.equal(inputs.logits(chosen), inputs.logits(chosen))
         model.eval()
         assert torch.equal(plain, inputs.logits(chosen))
+
+
+def test_stored_inputs_are_there_where_a_prefix_is_frozen_and_fits(
+    images: Images, tmp_path: Path, cache: FeatureCache
+) -> None:
+    model = ready(public_model(metadata=True), "head")
+    study = StudyProtocol().with_sections({"data": {"image_size": SIZE}, "model": {"metadata": True}})
+    stored = stored_inputs(cache, model, images, study, CPU, views=2)
+    assert isinstance(stored, CachedInputs)
+    assert stored.views == 2
+    pixels = pixel_inputs(model, images)
+    assert np.allclose(scores_of(model, stored, len(images)), scores_of(model, pixels, len(images)), atol=1e-5)
+    assert stored_inputs(FeatureCache(tmp_path / "small", limit=100), model, images, study, CPU) is None
+    assert stored_inputs(cache, ready(public_model(metadata=True), "full"), images, study, CPU) is None

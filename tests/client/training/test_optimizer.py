@@ -9,13 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melfed.client.training.optimizer import LocalOptimizer, Place, learning_rate, schedule_factor
+from melfed.client.training.optimizer import Adjustment, LocalOptimizer
 from melfed.common.study.protocol import StudyProtocol
+from melfed.common.study.step_plan import Place, learning_rate, schedule_factor
 from tests.client.small import small_study
 
 
 def parameters(*values: float) -> list[torch.nn.Parameter]:
     return [torch.nn.Parameter(torch.full((2,), value)) for value in values]
+
+
+def named(weights: list[torch.nn.Parameter]) -> dict[str, torch.nn.Parameter]:
+    return {str(number): weight for number, weight in enumerate(weights)}
 
 
 def step(
@@ -72,7 +77,7 @@ def test_the_rate_of_a_step_is_that_of_its_place_in_the_run(schedule: str) -> No
     study = plain({"rounds": 5}, schedule=schedule, warmup_steps=0)
     for round_number, number in ((1, 0), (2, 3), (5, 3)):
         (parameter,) = weights = parameters(0.0)
-        step(LocalOptimizer(weights, study), [1.0], round_number, number)
+        step(LocalOptimizer(named(weights), study), [1.0], round_number, number)
         rate = 0.5 * schedule_factor(schedule, (round_number - 1 + (number + 0.5) / 4) / 5)
         assert parameter.tolist() == pytest.approx([-rate] * 2, rel=1e-6)
 
@@ -82,7 +87,7 @@ def test_the_rate_rises_over_the_first_steps_of_the_run() -> None:
     for before in range(5):
         # A clinic begins a new optimiser each round: here every round is of one step.
         (parameter,) = weights = parameters(0.0)
-        step(LocalOptimizer(weights, plain(warmup_steps=3)), [1.0], before + 1, before=before)
+        step(LocalOptimizer(named(weights), plain(warmup_steps=3)), [1.0], before + 1, before=before)
         moved.append(-float(parameter.detach()[0]))
     assert moved == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5])
 
@@ -113,7 +118,7 @@ def test_the_rate_is_that_of_the_step_of_the_run_however_rounds_cut_it(
 @pytest.mark.parametrize("limit", [None, 1000.0, 1.0])
 def test_a_long_gradient_is_shortened_as_a_whole(limit: float | None) -> None:
     weights = parameters(0.0, 0.0)
-    step(LocalOptimizer(weights, plain(gradient_norm=limit, learning_rate=1.0, warmup_steps=0)), (6.0, 8.0))
+    step(LocalOptimizer(named(weights), plain(gradient_norm=limit, learning_rate=1.0, warmup_steps=0)), (6.0, 8.0))
     norm = math.sqrt(2 * 6**2 + 2 * 8**2)
     scale = min(1.0, (limit or math.inf) / norm)
     assert [float(weight.detach()[0]) for weight in weights] == pytest.approx([-6 * scale, -8 * scale], rel=1e-4)
@@ -122,7 +127,7 @@ def test_a_long_gradient_is_shortened_as_a_whole(limit: float | None) -> None:
 def test_fedprox_pulls_towards_where_the_optimiser_began() -> None:
     study = plain({"algorithm": "fedprox", "proximal_mu": 0.2}, warmup_steps=0)
     (parameter,) = weights = parameters(3.0)
-    optimizer = LocalOptimizer(weights, study)
+    optimizer = LocalOptimizer(named(weights), study)
     step(optimizer, [1.0])  # at the origin there is no pull
     assert parameter.tolist() == pytest.approx([2.5, 2.5])
     step(optimizer, [0.0])  # 0.5 * 0.2 of the way back
@@ -132,7 +137,7 @@ def test_fedprox_pulls_towards_where_the_optimiser_began() -> None:
 def test_fedprox_leaves_parameters_without_a_gradient_alone() -> None:
     study = plain({"algorithm": "fedprox", "proximal_mu": 10.0})
     weights = parameters(1.0, 2.0)
-    optimizer = LocalOptimizer(weights, study)
+    optimizer = LocalOptimizer(named(weights), study)
     with torch.no_grad():
         weights[1].add_(1)
     weights[0].grad = torch.ones(2)
@@ -142,12 +147,32 @@ def test_fedprox_leaves_parameters_without_a_gradient_alone() -> None:
 
 @pytest.mark.parametrize("federation", [{"algorithm": "fedavg"}, {"algorithm": "fedprox", "mode": "central"}])
 def test_nothing_else_is_pulled(federation: dict[str, object]) -> None:
-    assert LocalOptimizer(parameters(1.0), plain({**federation, "proximal_mu": 10.0})).anchor is None
+    assert LocalOptimizer(named(parameters(1.0)), plain({**federation, "proximal_mu": 10.0})).anchor is None
+
+
+def test_a_correction_is_added_after_long_gradients_were_shortened() -> None:
+    (parameter,) = weights = parameters(0.0)
+    adjustment = Adjustment(correction={"0": np.array([1.0, -2.0], np.float32)})
+    optimizer = LocalOptimizer(named(weights), plain(gradient_norm=1.0, warmup_steps=0), adjustment)
+    step(optimizer, [100.0])
+    root = 1 / math.sqrt(2)
+    assert parameter.tolist() == pytest.approx([-0.5 * (root + 1), -0.5 * (root - 2)], rel=1e-5)
+    optimizer.zero_grad()
+    optimizer.step(Place(1, 1, 4, 0))  # a parameter without a gradient is corrected as well
+    assert parameter.tolist() == pytest.approx([-0.5 * (root + 2), -0.5 * (root - 4)], rel=1e-5)
+
+
+def test_an_anchor_pulls_from_elsewhere_than_the_beginning() -> None:
+    (parameter,) = weights = parameters(3.0)
+    adjustment = Adjustment(anchor={"0": np.array([1.0, 5.0], np.float32)})
+    study = plain({"algorithm": "ditto", "proximal_mu": 0.2}, warmup_steps=0)
+    step(LocalOptimizer(named(weights), study, adjustment), [0.0])
+    assert parameter.tolist() == pytest.approx([3 - 0.5 * 0.2 * 2, 3 + 0.5 * 0.2 * 2])
 
 
 def test_gradients_are_forgotten() -> None:
     weights = parameters(1.0, 2.0)
-    optimizer = LocalOptimizer(weights, plain())
+    optimizer = LocalOptimizer(named(weights), plain())
     step(optimizer, (1.0, 1.0))
     optimizer.zero_grad()
     assert all(weight.grad is None for weight in weights)
@@ -163,11 +188,11 @@ def test_a_restored_optimiser_goes_on_bit_for_bit(kind: str, before: int, after:
     def gradients(number: int) -> tuple[float, float]:
         return math.sin(number + 1.0), math.cos(number + 1.0)
 
-    whole = LocalOptimizer(parameters(1.0, -2.0), study)
+    whole = LocalOptimizer(named(parameters(1.0, -2.0)), study)
     for number in range(before):
         step(whole, gradients(number))
     values = [float(weight.detach()[0]) for weight in whole.parameters]
-    again = LocalOptimizer(parameters(*values), study)
+    again = LocalOptimizer(named(parameters(*values)), study)
     again.restore({name: tensor.copy() for name, tensor in whole.state().items()})
     for number in range(before, before + after):
         step(whole, gradients(number))
@@ -178,7 +203,7 @@ def test_a_restored_optimiser_goes_on_bit_for_bit(kind: str, before: int, after:
 
 
 def test_a_state_is_float32_and_names_its_parameter() -> None:
-    optimizer = LocalOptimizer(parameters(1.0, 2.0), plain(optimizer="adam"))
+    optimizer = LocalOptimizer(named(parameters(1.0, 2.0)), plain(optimizer="adam"))
     step(optimizer, (1.0, 1.0))
     state = optimizer.state()
     assert state.keys() == {f"{i}/{key}" for i in (0, 1) for key in ("step", "exp_avg", "exp_avg_sq")}

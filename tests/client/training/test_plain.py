@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import melfed.common.model.inference
-from melfed.client.training.optimizer import schedule_factor
 from melfed.client.training.plain import Trainer, round_visits
 from melfed.common.data.augmentation import to_input
 from melfed.common.data.dataset import Images
@@ -22,6 +21,7 @@ from melfed.common.model.backbones import BACKBONES
 from melfed.common.model.classifier import Classifier, load_trainable, trainable_tensors
 from melfed.common.seeds import seed_for
 from melfed.common.study.protocol import StudyProtocol
+from melfed.common.study.step_plan import schedule_factor
 from melfed.common.tensors import load_tensors, save_tensors
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.small import CPU, small_model, small_study, without_dropout

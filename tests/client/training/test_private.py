@@ -18,13 +18,13 @@ from melfed.client.privacy.units import privacy_units
 from melfed.client.training import private as private_training
 from melfed.client.training.feature_cache import FeatureCache
 from melfed.client.training.inputs import CachedInputs, Inputs, PixelInputs
-from melfed.client.training.optimizer import Place
 from melfed.client.training.private import PrivateTrainer, UnitRows
 from melfed.common.data.dataset import Images
 from melfed.common.model import inference as scoring
 from melfed.common.model.classifier import Classifier, set_trainable
 from melfed.common.model.frozen_prefix import split
 from melfed.common.study.protocol import StudyProtocol
+from melfed.common.study.step_plan import Place
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from tests.client.small import CPU, small_model, small_study, without_dropout
 

@@ -27,11 +27,6 @@ STUDY = small_study(
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
-
-
-@pytest.fixture
 def config(tmp_path: Path) -> ClinicConfig:
     """A clinic of 24 patients with an image each."""
     config = a_clinic(tmp_path / "kit", policy={"epsilon": 100.0, "studies": "any"})

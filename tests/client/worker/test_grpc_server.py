@@ -1,7 +1,5 @@
 """The worker's server on its socket: what it takes, refuses and tells."""
 
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,40 +10,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from melfed.client.rpc import codec as wire
 from melfed.client.rpc import remote as rpc
 from melfed.client.rpc import worker_pb2 as pb
-from melfed.client.rpc.remote import RemoteWorker
 from melfed.client.rpc.worker_pb2_grpc import WorkerStub
 from melfed.client.worker.grpc_server import Servicer
 from melfed.client.worker.work_queue import BUSY
 from melfed.common.errors import CancelledError, ServiceError
-from melfed.common.study.protocol import StudyProtocol
 from tests.client.fake_worker import STUDY, TENSORS, Clinic
-from tests.client.served import served
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    # Short: the path of a socket has at most 107 bytes.
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="w # %41") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def clinic(folder: Path) -> Iterator[Clinic]:
-    with served(folder) as clinic:
-        yield clinic
-
-
-def remote(folder: Path, seconds: float = 20.0, study: StudyProtocol = STUDY, flower_run: int = 7) -> RemoteWorker:
-    return RemoteWorker(folder / "w.sock", study.model_dump_json(), seconds, flower_run, "run")
-
-
-def until(condition, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
+from tests.client.served import remote, until
 
 
 def test_all_questions_together_hold_no_more_than_one_may(clinic: Clinic) -> None:

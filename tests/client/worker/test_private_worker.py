@@ -19,9 +19,11 @@ from melfed.client.training.feature_cache import FeatureCache
 from melfed.client.training.inputs import PixelInputs
 from melfed.client.training.private import PrivateTrainer
 from melfed.client.worker.worker import ClinicWorker, shared_classifier
+from melfed.common.data.subgroups import cell_names, cells_of
 from melfed.common.errors import StudyError
-from melfed.common.metrics.noisy_histogram import NoisyHistogram
+from melfed.common.metrics.noisy_histogram import NoisyHistogram, pooled
 from melfed.common.metrics.score_edges import score_edges
+from melfed.common.metrics.subgroups import variance_of_subgroups
 from melfed.common.model.classifier import load_trainable, trainable_tensors
 from melfed.common.model.inference import score
 from melfed.common.study.build import build_study_classifier
@@ -251,6 +253,45 @@ def test_without_noise_histograms_are_those_of_the_patients(north: ClinicData, s
     parts = {"test": (logits, images.targets, privacy_units(images.records, "patient"))}
     expected = noised_histograms(parts, 0.0, NoiseSource(), score_edges(start))["test"]
     assert scored["test"].to_lists() == expected.to_lists()
+
+
+BY_SEX = BOUND.with_changes("evaluation", subgroups=("sex", "source", "age"))
+
+
+def test_subgroups_are_one_charge_more_and_the_same_when_asked_again(
+    north: ClinicData, start: Tensors, tmp_path: Path
+) -> None:
+    worker, plan = worker_of(tmp_path, north, BY_SEX), plan_of(BY_SEX)
+    assert plan.subgroups is not None
+    second = train(worker, train(worker, start, 1).tensors, 2)
+    tested, again = (worker.evaluate(second.tensors, BY_SEX.digest, "run") for _ in range(2))
+    assert charges(tmp_path)[-2:] == [("evaluation", 2), ("subgroups", 2)]
+    (row,) = (row for row in rows(tmp_path) if (row.purpose, row.status) == ("subgroups", "reserved"))
+    assert (row.sampling_rate, row.noise_multiplier, row.steps) == dataclasses.astuple(plan.subgroups)
+    assert {name: h.to_lists() for name, h in tested.items()} == {name: h.to_lists() for name, h in again.items()}
+    assert set(tested) == {"validation", "test", *(f"subgroups/{cell}" for cell in cell_names(("sex", "age")))}
+    account = worker.account()
+    assert account is not None
+    assert account.epsilon == plan.epsilon
+    assert 1.98 < account.epsilon <= 2.0
+    variance = variance_of_subgroups(plan.subgroups.noise_multiplier, 2)
+    cells = [h for name, h in tested.items() if name.startswith("subgroups/")]
+    assert all(isinstance(h, NoisyHistogram) and h.noise_variance[0] == variance for h in cells)
+    with too_little("^of ε = 2"):
+        worker.evaluate(other_than(second.tensors), BY_SEX.digest, "run")
+
+
+def test_without_noise_subgroups_are_those_of_the_patients(north: ClinicData, start: Tensors, tmp_path: Path) -> None:
+    study = study_of(noise_multiplier=0.0).with_changes("evaluation", subgroups=("sex",))
+    scored = worker_of(tmp_path, north, study).evaluate(start, study.digest, "run")
+    cells = pooled([scored[f"subgroups/sex/{number}"] for number in range(3)])
+    assert cells.to_lists() == scored["test"].to_lists(), "each patient is in one"
+    images = north.load("test")
+    units = np.array(privacy_units(images.records, "patient"))
+    sexes = cells_of(images.records, units.tolist(), "sex")
+    counted = [scored[f"subgroups/sex/{n}"].counts(name).sum() for n in range(3) for name in ("positives", "negatives")]
+    assert counted[0] + counted[1] == pytest.approx(len(set(units[sexes == 0])), rel=0.2)
+    assert len(set(sexes)) > 1
 
 
 def test_public_evaluation_is_exact_and_free(north: ClinicData, start: Tensors, tmp_path: Path) -> None:

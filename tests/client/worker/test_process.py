@@ -131,10 +131,11 @@ def test_a_clinic_answers_as_its_virtual_twin_does(
     try:
         with pytest.raises(DeclinedError, match="not approved here"):
             remote(config, STUDY).describe()
-        approve(config, STUDY.digest, "tester")
+        approve(config, STUDY.digest, "tester", round_minutes=8)
         described = remote(config, STUDY).describe("run")
         assert (described.clinic, described.counts) == ("phantom_north", twin.describe("run").counts)
         assert (described.budget, described.approved) == (None, (STUDY.digest,))
+        assert (described.synthetic, described.round_minutes) == (True, 8)
         for number in (1, 2):
             started = time.monotonic()
             reply = remote(config, STUDY).train(tensors, number, STUDY.digest, "run")

@@ -1,11 +1,12 @@
 """How many units a clinic says it has."""
 
 import numpy as np
-from flwr.app import MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from melfed.client.privacy.noise import NoiseSource
 from melfed.client.privacy.noisy_evaluation import noised_histograms
 from melfed.client.worker.unit_counts import UnitCounts, declared, noised
+from melfed.common.messages import COUNTS, IDENTITY
 from melfed.common.metrics.noisy_histogram import NoisyHistogram
 from melfed.common.study.evaluation_noise import largest_multiplier
 from melfed.common.study.protocol import PartitionSpec, StudyProtocol
@@ -35,7 +36,7 @@ def introduced(study: StudyProtocol, **values: float) -> Counts:
     """What is believed of a clinic that says this of itself, and otherwise what a scripted one says."""
     content = FakeClinic("a", study).describe(RecordDict())
     told = MetricRecord({**content.metric_records["counts"], **values})
-    return Intake(study, RUN).counts(Reply(1, RecordDict({"counts": told}), None, 0), "a")
+    return Intake(study, RUN).counts(_described({**told}), "a")
 
 
 def test_a_private_study_is_told_units_and_their_noise() -> None:
@@ -63,7 +64,8 @@ def test_declared_figures_are_rough() -> None:
 
 
 def _described(counts: dict[str, float]) -> Reply:
-    return Reply(1, RecordDict({"counts": MetricRecord(counts)}), None, 0)
+    identity = ConfigRecord({"synthetic": False})
+    return Reply(1, RecordDict({COUNTS: MetricRecord(counts), IDENTITY: identity}), None, 0)
 
 
 def _trained(study: StudyProtocol, weight: int, validation: NoisyHistogram, evaluation: float) -> Reply:

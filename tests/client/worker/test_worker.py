@@ -1,5 +1,6 @@
 """The clinic's worker: what it answers, what it refuses, and that workers of one process do not disturb each other."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 
 from melfed.client.data.clinic_data import ClinicData
 from melfed.client.training.plain import Trainer
-from melfed.client.worker.worker import ClinicWorker, Evaluated, shared_classifier
+from melfed.client.worker.evaluation import Evaluated
+from melfed.client.worker.worker import ClinicWorker, shared_classifier
 from melfed.common.compression import Kind, restored
 from melfed.common.data.augmentation import to_input
+from melfed.common.data.subgroups import cell_names, cells_of
 from melfed.common.errors import StudyError
 from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.metrics.noisy_histogram import Histogram
@@ -56,6 +59,12 @@ def test_it_describes_itself_by_counts_alone(north: ClinicData) -> None:
         expected[f"{part}_groups"] = len({record.patient_id for record in records})
     assert description.counts == expected
     assert sum(expected[f"{part}_images"] for part in ("train", "validation", "test")) == 48
+
+
+def test_it_says_whether_its_folder_says_that_its_pictures_are_rendered(north: ClinicData, tmp_path: Path) -> None:
+    assert worker_of(north, small_study()).describe().synthetic
+    elsewhere = dataclasses.replace(north, root=tmp_path)
+    assert not worker_of(elsewhere, small_study()).describe().synthetic
 
 
 def test_training_is_that_of_the_trainer(north: ClinicData) -> None:
@@ -115,6 +124,20 @@ def test_evaluation_is_scoring_by_hand(north: ClinicData, part: Evaluated, metad
     # Sums are in units of 2^-36, and float32 has less.
     for name, array in expected.to_arrays().items():
         np.testing.assert_allclose(histogram.to_arrays()[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_exact_subgroups_are_the_test_part_by_what_its_patients_are(north: ClinicData) -> None:
+    study = small_study(evaluation={"subgroups": ("sex", "source", "skin_type")})
+    scored = worker_of(north, study).evaluate(start(study), study.digest)
+    cells = {name.removeprefix("subgroups/"): h for name, h in scored.items() if name.startswith("subgroups/")}
+    assert tuple(cells) == cell_names(("sex", "skin_type"))
+    images = north.load("test")
+    sexes = cells_of(images.records, images.groups, "sex")
+    for number in range(3):
+        assert cells[f"sex/{number}"].images == (sexes == number).sum()
+    assert 0 < cells["sex/0"].images < len(images)
+    whole = cells["sex/0"] + cells["sex/1"] + cells["sex/2"]
+    assert whole.to_lists() == scored["test"].to_lists() == cells["skin_type/6"].to_lists(), "no table has skin types"
 
 
 def test_another_study_is_refused(north: ClinicData) -> None:
@@ -222,6 +245,21 @@ def test_a_clinic_without_validation_images_answers_with_an_empty_histogram(nort
     assert_equal(reply.validation, ScoreHistogram.empty())
 
 
+def test_only_a_study_that_stops_early_is_evaluated_a_second_time(north: ClinicData) -> None:
+    study = small_study(federation={"rounds": 2})
+    stops = study.with_changes("federation", stop={"metric": "auroc", "patience": 1})
+    assert worker_of(north, stops).evaluate(start(stops), stops.digest, "run", 3)
+    for asked, number in ((study, 3), (stops, 4)):
+        with pytest.raises(StudyError, match=f"no evaluation after round {number}"):
+            worker_of(north, asked).evaluate(start(asked), asked.digest, "run", number)
+
+
+def test_an_algorithm_that_keeps_state_needs_a_place_for_it(north: ClinicData) -> None:
+    study = small_study(federation={"algorithm": "ditto"})
+    with pytest.raises(StudyError, match="keeps state at the clinic"):
+        worker_of(north, study).train(start(study), 1, study.digest, "run")
+
+
 @pytest.fixture
 def squeezenet_weights(tmp_path: Path) -> Path:
     """A folder of weights that are anything but ImageNet's, for the right network."""
@@ -283,7 +321,8 @@ def seeds_of(worker: ClinicWorker, model: Tensors, round_number: int) -> list[in
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "melfed.client.worker.worker.compressed", lambda update, _model, _kind, seed: seen.append(seed) or update
+            "melfed.client.training.local_round.compressed",
+            lambda update, _model, _kind, seed: seen.append(seed) or update,
         )
         worker.train(model, round_number, worker.study.digest, "run")
     return seen

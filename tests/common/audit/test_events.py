@@ -112,8 +112,10 @@ def test_every_error_has_its_section_and_no_two_share_a_code() -> None:
     classes, found = error_classes(), sections()
     own = {name: each.code for name, each in classes.items() if each.code is not None}
     assert len(set(own.values())) == len(own), own
-    assert sorted(own.values()) == [1, *range(3, 16)]
+    assert sorted(own.values()) == [1, *range(3, 16), 20]
     assert sorted(found) == [*range(16), 130]
+    assert own.pop("CellsError") == 20  # and so many more as cells have no result
+    assert "## 21 to 120: CellsError\n" in (REPOSITORY / "docs" / "exit-codes.md").read_text(encoding="utf-8")
     for name, code in own.items():
         assert name in re.findall(r"\w+", found[code].partition("\n")[0]), f"{name} leaves with {code}"
     # What derives from one with a number of its own is a case of it; TensorError alone has that of the base.

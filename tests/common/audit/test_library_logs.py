@@ -38,3 +38,12 @@ def test_flowers_lines_have_a_time_and_tell_something() -> None:
         "ERROR httpx: it is broken",
     ]
     assert all(line.startswith("20") for line in lines)
+
+
+def test_a_librarys_own_import_is_no_news() -> None:
+    """alembic 1.20.1 logs a line for each of its plugins while it is imported, seven in all."""
+    lines = "from melfed.common.audit.log import configure_logging; configure_logging(); import alembic.runtime.plugins"
+    done = subprocess.run(
+        [sys.executable, "-c", lines], cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("", "")

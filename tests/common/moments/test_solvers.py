@@ -52,6 +52,34 @@ def test_without_noise_ridge_is_least_squares() -> None:
     assert cosine(solve("ridge", moments, Wanted(positive_weight=3.0)).weight, oracle.coef_) > 1 - 1e-9
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_what_is_drowned_in_noise_is_the_public_head_and_not_none(solver: str) -> None:
+    x, y = units(0)
+    public = solve("logistic", moments_of(*units(3, 400)), Wanted()).weight
+    wanted = Wanted(ridge=100.0, public=tuple(public.tolist()))
+    assert abs(cosine(solve(solver, moments_of(x, y, sigma=5.0), wanted).weight, public)) > 0.99
+    # What the moments can tell they tell, whatever was known before.
+    clear = moments_of(x, y)
+    found = solve(solver, clear, Wanted(public=wanted.public)).weight
+    assert cosine(found, solve(solver, clear, Wanted()).weight) > 0.98
+
+
+def test_a_public_head_that_knows_something_is_worth_it() -> None:
+    x, y = units(0)
+    fresh = units(9, 20_000)
+    known = solve("logistic", moments_of(*units(3, 400)), Wanted()).weight
+    aurocs = {
+        public: np.mean(
+            [
+                roc_auc_score(fresh[1], fresh[0] @ solve("logistic", moments_of(x, y, 12.0, seed), wanted).weight)
+                for seed in range(8)
+            ]
+        )
+        for public, wanted in ((True, Wanted(public=tuple(known.tolist()))), (False, Wanted()))
+    }
+    assert aurocs[True] > aurocs[False] + 0.02
+
+
 def test_without_noise_the_discriminant_is_fishers() -> None:
     x, y = units(1)
     oracle = LinearDiscriminantAnalysis(solver="lsqr").fit(x, y)

@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from melfed.client.training import feature_files
 from melfed.common.data.images import cache as image_cache
 from melfed.common.errors import StorageError
+from melfed.common.process import memory
 from melfed.common.process.memory import no_memory
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -25,6 +28,21 @@ try:
 except StorageError as error:
     print(error)
 """
+
+
+def test_a_control_groups_limit_counts_and_files_in_memory_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=16 << 30))
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.available_memory() == 16 << 30
+    for name, content in {"max": 3 << 30, "current": 2 << 30, "stat": "anon 5\ninactive_file 1073741824"}.items():
+        (tmp_path / f"memory.{name}").write_text(f"{content}\n")
+    assert memory.available_memory() == 2 << 30
+    (tmp_path / "memory.current").write_text(str(8 << 30))
+    assert memory.available_memory() == 0
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available_memory() == 16 << 30
 
 
 def test_the_disk_is_not_the_memory() -> None:

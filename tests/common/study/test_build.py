@@ -145,6 +145,18 @@ def test_in_a_private_study_the_head_of_a_warm_start_is_shortened(tmp_path: Path
         assert same(mine, theirs, "")
 
 
+def test_metadata_begin_at_zero_beside_the_public_head(tmp_path: Path) -> None:
+    theirs = public_model(neck=5)
+    study = started_from(finished_run(tmp_path / "run", theirs), neck=5, metadata=True)
+    assert not build_study_classifier(study).head.weight.any(), "that is for private studies"
+    private = study.model_copy(update={"privacy": PrivacySpec(unit="patient", epsilon=3.0)})
+    mine = build_study_classifier(private)
+    share = mine.head.bias.item() / theirs.head.bias.item()
+    assert 0 < share <= 1
+    assert torch.allclose(mine.head.weight[:, :5], theirs.head.weight * share)
+    assert not mine.head.weight[:, 5:].any()
+
+
 def test_a_private_study_without_a_neck_begins_at_the_runs_head(tmp_path: Path) -> None:
     """How long features are is not known there."""
     theirs = public_model()

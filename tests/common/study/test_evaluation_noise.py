@@ -7,8 +7,11 @@ from melfed.client.privacy.plan import PrivacyPlan, plan_of, privacy_of
 from melfed.common.study.evaluation_noise import (
     EVALUATION_SHARE,
     evaluations,
+    final_evaluations,
     gaussian_multiplier,
     largest_multiplier,
+    noised_attributes,
+    subgroups_multiplier,
 )
 from melfed.common.study.protocol import StudyProtocol
 
@@ -57,3 +60,16 @@ def test_the_coordinator_knows_that_noise_without_an_accountant(stated: float, d
     for unknown in ({"noise_multiplier": 1.0}, {"epsilon": 3.0, "evaluation": "public"}):
         other = study(**unknown)
         assert gaussian_multiplier(other, privacy_of(other)) is None
+
+
+@pytest.mark.parametrize("federation", [{}, {"validate_every": 6}, {"stop": {}}, {"rounds": 60}])
+def test_subgroups_cost_as_much_as_all_other_histograms_together(federation: dict[str, object]) -> None:
+    asked = study(federation)
+    sigma = subgroups_multiplier(asked, 4.0)
+    assert final_evaluations(asked) / sigma**2 == pytest.approx(evaluations(asked) / 4.0**2)
+
+
+def test_clinics_tell_no_subgroups_by_clinic() -> None:
+    content = {"evaluation": {"subgroups": ("source", "sex", "age")}}
+    assert noised_attributes(StudyProtocol.model_validate(content)) == ("sex", "age")
+    assert noised_attributes(StudyProtocol()) == ()

@@ -10,8 +10,24 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from melfed.common.errors import StudyError
-from melfed.common.study.file import documented_keys, read_study, recorded_study, study_yaml
-from melfed.common.study.protocol import DataSpec, ModelSpec, PhantomSection, PrivacySpec, StudyProtocol, TrainingSpec
+from melfed.common.study.file import (
+    documented_keys,
+    read_study,
+    recorded_study,
+    set_key,
+    stated_study,
+    study_yaml,
+)
+from melfed.common.study.protocol import (
+    DataSpec,
+    FederationSpec,
+    ModelSpec,
+    PhantomSection,
+    PrivacySpec,
+    StopSpec,
+    StudyProtocol,
+    TrainingSpec,
+)
 from melfed.common.yaml_file import REQUIRED
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -50,7 +66,12 @@ def test_an_unmentioned_key_has_its_default(tmp_path: Path) -> None:
         ("data: {phantom: {imges: 50}}", 1, "data.phantom.imges", "did you mean data.phantom.images?"),
         ("privacy: {unt: patient, epsilon: 1}", 1, "privacy.unt", "did you mean privacy.unit?"),
         ("resources: {zzz: 1}", 1, "resources.zzz", "known here: cpus, gpus"),
-        ("1: a", 1, "1", "known here: data, federation, model, name, partition, privacy, protocol, resources, seed, "),
+        (
+            "1: a",
+            1,
+            "1",
+            "known here: data, evaluation, federation, model, name, partition, privacy, protocol, res",
+        ),
         ("data:\n  2020-01-01: a", 2, "data.2020-01-01", "known here: image_size, image_type, phantom, p"),
     ],
 )
@@ -275,7 +296,11 @@ def test_there_are_studies() -> None:
 
 def test_every_key_is_documented() -> None:
     documented = {name: (default, meaning) for name, default, meaning in documented_keys()}
-    with_all = StudyProtocol(data=DataSpec(phantom=PhantomSection()), privacy=PrivacySpec(unit="patient", epsilon=1.0))
+    with_all = StudyProtocol(
+        data=DataSpec(phantom=PhantomSection()),
+        federation=FederationSpec(stop=StopSpec()),
+        privacy=PrivacySpec(unit="patient", epsilon=1.0),
+    )
     expected = set(_paths(StudyProtocol())) | set(_paths(with_all))
     assert documented.keys() == expected
     for name, (default, meaning) in documented.items():
@@ -303,7 +328,7 @@ def _paths(section: BaseModel, prefix: str = "") -> list[str]:
 def test_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
     content: dict[str, object] = {}
     for name, default, _ in documented_keys():
-        if name.startswith(("data.phantom.", "privacy.")):
+        if name.startswith(("data.phantom.", "federation.stop.", "privacy.")):
             continue
         *sections, key = name.split(".")
         place = content
@@ -313,3 +338,24 @@ def test_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     assert recorded_study(path) == StudyProtocol()
+
+
+def test_a_study_may_be_stated_by_its_keys_and_their_places() -> None:
+    places = {("federation",): "grid.yaml:3", ("federation", "algorithm"): "grid.yaml:4"}
+    content = {"federation": {"algorithm": "fedavg", "proximal_mu": 0.1}}
+    found = stated_study(content, places, "grid.yaml", lambda place: place == "grid.yaml:4")
+    assert found.federation.proximal_mu == 0.1, "the key that decides was changed for one run"
+    with pytest.raises(StudyError, match=r"^grid\.yaml:3: federation\.proximal_mu would have no effect"):
+        stated_study(content, places, "grid.yaml", lambda _place: False)
+    cannot = {"federation": {"mode": "central"}, "privacy": {"unit": "patient", "epsilon": 3.0}}
+    with pytest.raises(StudyError, match=r"^grid\.yaml: cell 1: the study: privacy is for federation\.mode"):
+        stated_study(cannot, {}, "grid.yaml: cell 1", lambda _place: False)
+
+
+def test_a_key_is_set_in_sections_that_are_made() -> None:
+    content: dict[str, object] = {"privacy": None, "seed": 1}
+    set_key(content, ("privacy", "epsilon"), 3.0, "grid.yaml:2")
+    set_key(content, ("model", "train"), "head", "grid.yaml:3")
+    assert content == {"privacy": {"epsilon": 3.0}, "seed": 1, "model": {"train": "head"}}
+    with pytest.raises(StudyError, match=r"^grid\.yaml:4: seed is a value, not a section"):
+        set_key(content, ("seed", "x"), 1, "grid.yaml:4")

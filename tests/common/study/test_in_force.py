@@ -126,8 +126,13 @@ ELSEWHERE = {
     "model.weights": "tests/common/model/test_weights.py",
     "model.weights_sha256": "tests/common/model/test_weights.py",
     "federation.mode": "tests/simulations/test_baselines.py",
+    "federation.start": "tests/simulations/test_one_round.py",
+    "evaluation.operating_points": "tests/server/results/test_calibration.py",
     "federation.quorum": "tests/server/federation/test_rounds_lost.py",
     "federation.validate_every": "tests/server/federation/test_rounds.py",
+    "federation.stop": "tests/server/federation/test_early_stop.py",
+    "federation.stop.metric": "tests/server/federation/test_early_stop.py",
+    "federation.stop.patience": "tests/server/federation/test_early_stop.py",
     "federation.deadline_seconds": "tests/server/flower/test_channel.py",
     "federation.largest_clinic": "tests/server/aggregation/test_robust.py",
     "federation.largest_update_norm": "tests/server/aggregation/test_robust.py",
@@ -143,6 +148,8 @@ ELSEWHERE = {
     "privacy.sampling_rate": "tests/client/training/test_private.py",
     "privacy.views": "tests/client/training/test_private.py",
     "privacy.evaluation": "tests/client/worker/test_private_worker.py",
+    "evaluation.local_baseline": "tests/simulations/test_local_baseline.py",
+    "evaluation.subgroups": "tests/server/results/test_subgroups.py",
     "resources.cpus": "tests/simulations/engine/test_engine.py",
     "resources.gpus": "tests/simulations/engine/test_engine.py",
 }
@@ -210,6 +217,7 @@ IDLE_IN_ONE_ROUND: dict[str, object] = {
     "training.batch_size": 2,
     "training.local_epochs": 3.0,
     "training.augment": False,
+    "federation.start": "one_round",
     "federation.algorithm": "fedadam",
     "federation.proximal_mu": 1.0,
     "federation.server_learning_rate": 0.5,
@@ -219,6 +227,7 @@ IDLE_IN_ONE_ROUND: dict[str, object] = {
     "federation.cohort": 0.5,
     "federation.validate_every": 7,
     "federation.tail_average": 0.9,
+    "federation.stop": {"patience": 1},
     "federation.largest_update_norm": 1e-6,
     "federation.clip_update_norm": 1e-6,
     "federation.robust": "median",
@@ -318,8 +327,9 @@ def written(tmp_path: Path, text: str) -> Path:
     [
         (
             "federation: {proximal_mu: 0.1}",
-            "1: federation.proximal_mu would have no effect: it is for federation.algorithm fedprox, with more than "
-            "one step a round alone, and federation.algorithm is fedavg; leave it out, or change federation.algorithm",
+            "1: federation.proximal_mu would have no effect: it is for federation.algorithm ditto, or fedprox with "
+            "more than one step a round alone, and federation.algorithm is fedavg; leave it out, or change "
+            "federation.algorithm",
         ),
         (
             "name: a\nfederation:\n  server_learning_rate: 1.0",

@@ -28,7 +28,7 @@ from melfed.common.study.protocol import (
 SEEDED = ("partition", "model", "training")
 PRIVATE = {"unit": "patient", "epsilon": 3.0}
 
-DEFAULT_DIGEST = "5f0c6c4f6fc0441756ce1b91927be458ac58296ae6b2f0aade48218e89c7bd2b"
+DEFAULT_DIGEST = "0ffba19e54b660dace5f55a164fec7140ba8a26b1777b39cda01790888063e18"
 """Of the default study. Where it changes, so do the digests of all studies: approved studies and old checkpoints are no
 longer recognised. Change it here only together with a key of the protocol."""
 
@@ -70,6 +70,7 @@ OTHER = {
     "training.augment": "false",
     "federation.mode": "local",
     "federation.rounds": 6,
+    "federation.start": "one_round",
     "federation.algorithm": "fedprox",
     "federation.proximal_mu": 0.1,
     "federation.server_learning_rate": 0.5,
@@ -79,6 +80,9 @@ OTHER = {
     "federation.cohort": 0.5,
     "federation.quorum": 0.5,
     "federation.validate_every": 2,
+    "federation.stop": "{patience: 2}",
+    "federation.stop.metric": "auprc",
+    "federation.stop.patience": 5,
     "federation.tail_average": 0.5,
     "federation.deadline_seconds": 60,
     "federation.grace_seconds": 5,
@@ -102,6 +106,9 @@ OTHER = {
     "privacy.clipping_norm": 0.5,
     "privacy.views": 4,
     "privacy.evaluation": "public",
+    "evaluation.subgroups": "[age, source]",
+    "evaluation.local_baseline": "true",
+    "evaluation.operating_points": "[{sensitivity: 0.95}, {specificity: 0.9}]",
     "resources.cpus": 2,
     "resources.gpus": 1,
     "seed": 1,
@@ -118,7 +125,9 @@ NEEDED = {
     "partition.classes": ["partition.by=pathological", "partition.classes=2"],
     "training.momentum": ["training.optimizer=sgd"],
     "federation.proximal_mu": ["federation.algorithm=fedprox"],
+    "federation.start": ["model={neck: 8, train: head}", "privacy={unit: patient, epsilon: 3}"],
     "federation.server_": ["federation.algorithm=fedadam"],
+    "federation.stop.": ["federation.stop={}"],
     "federation.grace_seconds": ["federation.quorum=0.9"],
     "federation.robust_trim": ["federation.robust=trimmed_mean"],
     "federation.robust_byzantine": ["federation.robust=krum"],
@@ -145,6 +154,12 @@ def test_the_digest_covers_every_key_that_influences_training(key: str, empty: P
     before, after = read_study(empty, base), read_study(empty, [*base, f"{key}={OTHER[key]}"])
     assert before != after
     assert (before.digest == after.digest) == (key in OUTSIDE_THE_DIGEST)
+
+
+@pytest.mark.parametrize("attributes", ["[age, age]", "[colour]", "age"])
+def test_subgroups_are_attributes_that_there_are_each_once(attributes: str, empty: Path) -> None:
+    with pytest.raises(StudyError, match=r"evaluation\.subgroups"):
+        read_study(empty, [f"evaluation.subgroups={attributes}"])
 
 
 def test_the_digest_is_pinned() -> None:
@@ -233,7 +248,7 @@ def test_the_canonical_document_is_sorted_compact_ascii() -> None:
 def test_every_section_refuses_unknown_keys_and_change() -> None:
     sections = [StudyProtocol, *(type(getattr(StudyProtocol(), name)) for name in StudyProtocol.model_fields)]
     sections = [section for section in (*sections, PhantomSection, PrivacySpec) if issubclass(section, BaseModel)]
-    assert len(sections) == 9
+    assert len(sections) == 10
     for section in sections:
         needed = PRIVATE if section is PrivacySpec else {}
         with pytest.raises(ValidationError, match="extra"):

@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from melfed.common.data.metadata import METADATA_FEATURES
+from melfed.common.errors import StudyError
 from melfed.common.study.file import documented_keys, read_study, study_yaml
+from melfed.common.study.head_steps import Room, best_steps
+from melfed.common.study.moments_noise import START_SHARE, learning_mu
 from melfed.common.study.protocol import FederationSpec, PrivacySpec, StudyProtocol, TrainingSpec
-from melfed.common.study.recipe import AFFINE_FROM, FULL_FROM, Choice, resolve
+from melfed.common.study.recipe import AFFINE_FROM, ASSUMED_CLINICS, FULL_FROM, Choice, resolve
 
 
 def private(patients: int = 1000, epsilon: float | None = 3.0, **sections: object) -> StudyProtocol:
@@ -205,3 +209,56 @@ def test_a_resolved_study_is_the_same_study_after_its_file(tmp_path: Path) -> No
 def test_choices_look_at_nothing_else(section: str, changes: dict[str, object]) -> None:
     assert chosen(private(**{section: changes})) == chosen(private())
     assert chosen(private(name="another", seed=5)) == chosen(private())
+
+
+# A head on a neck: steps by the rule of `melfed.common.study.head_steps`.
+
+
+def steps_of(study: StudyProtocol) -> tuple[int, float, float, float]:
+    federation = study.federation
+    return federation.rounds, study.training.learning_rate, federation.server_momentum, federation.tail_average
+
+
+@pytest.mark.parametrize("epsilon", [0.3, 1.0, 3.0, 8.0])
+@pytest.mark.parametrize(("clinics", "start"), [(None, "public"), (40, "public"), (None, "one_round")])
+def test_a_head_on_a_neck_takes_the_steps_of_least_expected_loss(
+    epsilon: float, clinics: int | None, start: str
+) -> None:
+    partition = {"by": "iid", "clinics": clinics} if clinics else {}
+    study = resolve(private(700, epsilon, model={"neck": 32}, partition=partition, federation={"start": start}))[0]
+    share = START_SHARE if start == "one_round" else 0.0
+    assert study.privacy is not None
+    best = best_steps(Room(32, 700, clinics or ASSUMED_CLINICS, learning_mu(study.privacy), share))
+    assert steps_of(study) == (best.rounds, best.rate, best.momentum, best.average)
+    assert study.model.train == "head"
+
+
+def test_metadata_are_features_of_the_rule() -> None:
+    with_them = resolve(private(300, 3.0, model={"neck": 64, "metadata": True}))[0]
+    assert with_them.privacy is not None
+    best = best_steps(Room(64 + METADATA_FEATURES, 300, ASSUMED_CLINICS, learning_mu(with_them.privacy)))
+    assert steps_of(with_them) == (best.rounds, best.rate, best.momentum, best.average)
+
+
+def test_of_stated_rounds_the_rest_is_the_best() -> None:
+    study = resolve(private(700, 3.0, model={"neck": 32}, federation={"rounds": 7}))[0]
+    assert study.privacy is not None
+    best = best_steps(Room(32, 700, ASSUMED_CLINICS, learning_mu(study.privacy)), (7,))
+    assert steps_of(study) == (7, best.rate, best.momentum, best.average)
+
+
+def test_moments_before_rounds_leave_nothing_else_open_to_choice() -> None:
+    for section, key, value in (("model", "train", "affine"), ("privacy", "sampling_rate", 0.5)):
+        stated = {"neck": 8, key: value} if section == "model" else {"neck": 8}
+        privacy = {key: value} if section == "privacy" else {}
+        with pytest.raises(StudyError, match=rf"{section}\.{key} is {value}, and federation.start one_round has"):
+            resolve(private(model=stated, privacy=privacy, federation={"start": "one_round"}))
+
+
+@pytest.mark.parametrize(("patients", "epsilon", "pays"), [(100, 0.5, False), (20_000, 8.0, True)])
+def test_the_reason_says_whether_a_solved_start_pays(patients: int, epsilon: float, pays: bool) -> None:
+    reason = chosen(private(patients, epsilon, model={"neck": 64}, federation={"start": "one_round"}))[
+        "federation.rounds"
+    ].reason
+    times = float(reason.rpartition("solved head it is ")[2].partition(" times")[0])
+    assert (times < 1) == pays

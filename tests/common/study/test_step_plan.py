@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melfed.client.training.plain import round_visits
-from melfed.common.study.step_plan import planned_steps, whole_run
+from melfed.common.study.step_plan import planned_steps, trainings, whole_run
 from tests.client.small import small_study
 
 
@@ -22,3 +22,9 @@ def test_a_private_run_takes_the_steps_that_its_study_states_whoever_is_there() 
     study = small_study(privacy=private, federation={"rounds": 5})
     assert whole_run(0, study) == whole_run(1000, study) == 15
     assert (whole_run(0, small_study()), whole_run(20, small_study())) == (0, 2 * 3)
+
+
+def test_a_clinic_trains_a_model_more_for_each_that_stays_with_it() -> None:
+    assert trainings(small_study()) == 1
+    assert trainings(small_study(federation={"algorithm": "ditto"})) == 2
+    assert trainings(small_study(evaluation={"local_baseline": True})) == 2

@@ -1,16 +1,32 @@
-"""A doctor's checks as a table."""
+"""A doctor's checks as lines."""
 
-from pathlib import Path
+from io import StringIO
 
 from rich.console import Console
 
 from melfed.common.doctor.steps import Check
-from melfed.common.terminal.doctor_table import render
+from melfed.common.terminal.doctor_table import lines
+
+PATH = "/srv/" + "a-folder-with-a-long-name/" * 12 + "clinic.yaml"
 
 
-def test_a_mark_a_row_and_no_markup(tmp_path: Path) -> None:
-    console = Console(width=100, record=True, file=(tmp_path / "out").open("w"))
-    console.print(render([Check("ports", "failed", "[in use]", "stop it")]))
-    text = console.export_text()
-    assert "✗" in text
-    assert "[in use]" in text
+def printed(*checks: Check, width: int = 60) -> list[str]:
+    file = StringIO()
+    console = Console(width=width, file=file, highlight=False)
+    for line in lines(checks):
+        console.print(line, soft_wrap=True)
+    return file.getvalue().splitlines()
+
+
+def test_a_mark_a_line_and_no_markup() -> None:
+    assert printed(Check("ports", "failed", "[in use]", "stop it"), Check("clock", "ok", "right")) == [
+        "✗ ports  [in use]",
+        "         → stop it",
+        "✓ clock  right",
+    ]
+
+
+def test_a_path_longer_than_the_terminal_can_be_copied_whole() -> None:
+    found, mend = printed(Check("data", "failed", f"{PATH} is missing", f"chown melfed-data {PATH}"))
+    assert f"{PATH} is missing" in found
+    assert mend.endswith(f"chown melfed-data {PATH}")

@@ -3,15 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAdam, FedAvgM, FedYogi
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from melfed.common.study.protocol import FederationSpec
-from melfed.server.aggregation.mean import ServerOptimizer, tail_average
+from melfed.server.aggregation.mean import RoundMean, ServerOptimizer, tail_average
 from melfed.server.runs.checkpoints import Checkpoint, last_checkpoint, save_checkpoint
 
 # Server optimisers. A round: each of two clinics answers, and the model goes from `model` to the optimiser's answer.
@@ -19,6 +21,8 @@ from melfed.server.runs.checkpoints import Checkpoint, last_checkpoint, save_che
 ROUNDS = 6
 SHAPES = {"w": (3, 4), "b": (4,)}
 RATE, BETA1, BETA2, TAU = 0.3, 0.8, 0.95, 1e-2
+
+Floats = npt.NDArray[np.float64]
 
 
 def spec_of(algorithm: str) -> FederationSpec:
@@ -194,3 +198,43 @@ def test_models_are_not_touched_by_their_average() -> None:
     models = [{"x": np.zeros(3, np.float32)}, {"x": np.ones(3, np.float32)}]
     averages(spec, models)
     assert [model["x"].tolist() for model in models] == [[0.0] * 3, [1.0] * 3]
+
+
+LESIONS = np.array([1097, 1152, 2770, 196])
+BETWEEN, PARAMETERS = 0.017, 65
+
+
+def squared_error(weights: Floats, variances: Floats) -> float:
+    """What weights of clinics are wrong by, of the mean over all patients, as `RoundMean` derives it."""
+    shares = LESIONS / LESIONS.sum()
+    return float(weights**2 @ variances + BETWEEN * ((weights - shares) ** 2).sum())
+
+
+@pytest.mark.parametrize(("mu", "most", "least_of_noise_alone"), [(0.27, 1.12, 8), (0.72, 1.03, 50), (1.67, 1.01, 250)])
+def test_clinics_weigh_by_patients_which_is_hardly_worse_than_the_best(
+    mu: float, most: float, least_of_noise_alone: float
+) -> None:
+    variances = PARAMETERS / (mu * LESIONS) ** 2
+    shares = LESIONS / LESIONS.sum()
+    add_up = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
+    oracle = minimize(lambda weights: 1e3 * squared_error(weights, variances), shares, constraints=add_up, tol=1e-12)
+    best = squared_error(oracle.x, variances)
+    # The closed form of the docstring.
+    whole = variances + BETWEEN
+    rest = (1 - (BETWEEN * shares / whole).sum()) / (1 / whole).sum()
+    assert oracle.x == pytest.approx((BETWEEN * shares + rest) / whole, abs=1e-3)
+    assert squared_error(shares, variances) < most * best
+    by_noise = LESIONS**2 / (LESIONS**2).sum()
+    assert squared_error(by_noise, variances) > least_of_noise_alone * best
+
+    # And that is what a round's mean does with what clinics send.
+    random, errors = np.random.default_rng(0), list[float]()
+    model = {"head.weight": np.zeros(PARAMETERS, np.float32)}
+    for _ in range(300):
+        clinics = random.normal(0, np.sqrt(BETWEEN / PARAMETERS), (len(LESIONS), PARAMETERS))
+        total = RoundMean(FederationSpec(), model, int(LESIONS.sum()))
+        for number, (clinic, variance) in enumerate(zip(clinics, variances, strict=True)):
+            sent = clinic + random.normal(0, np.sqrt(variance / PARAMETERS), PARAMETERS)
+            total.add(str(number), {"head.weight": sent.astype(np.float32)}, int(LESIONS[number]))
+        errors.append(float(((total.mean()["head.weight"] - shares @ clinics) ** 2).sum()))
+    assert np.mean(errors) == pytest.approx(squared_error(shares, variances), rel=0.1)

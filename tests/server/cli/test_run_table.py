@@ -4,7 +4,7 @@ from pathlib import Path
 
 from melfed.server.cli.run_table import summary_table, undefined
 from melfed.server.runs.summary import RunSummary
-from tests.server.fake_run import NOISED, FakeRun
+from tests.server.fake_run import NOISED, PRIVATE, FakeRun
 
 CLINICS = ("a", "b", "c")
 
@@ -16,6 +16,31 @@ def summary(path: Path, images: tuple[int, ...], rates: tuple[float, ...], **cha
 
 def test_where_everything_is_defined_nothing_is_said(tmp_path: Path) -> None:
     assert undefined(summary(tmp_path, (400, 400), (0.3, 0.3))) == []
+
+
+def test_the_title_says_whose_images_are_synthetic(tmp_path: Path) -> None:
+    def title(name: str, *rendered: str) -> str:
+        found = summary(tmp_path / name, (400, 400), (0.3, 0.3), deployed=True, rendered=rendered)
+        return str(summary_table(found).title)
+
+    assert "(federated)" in title("none")
+    assert "(federated, synthetic images of a)" in title("one", "a")
+    assert "(federated, synthetic images)" in title("all", "a", "b")
+
+
+def test_counts_are_not_said_to_be_of_the_test_part(tmp_path: Path) -> None:
+    table = summary_table(summary(tmp_path, (400, 400), (0.3, 0.3), privacy=PRIVATE))
+    assert "test" not in str(table.title)
+    assert table.caption == "Counts: training data. AUROC, AUPRC: test part, with 95 % intervals."
+    assert "all data" in str(summary_table(summary(tmp_path / "two", (400, 400), (0.3, 0.3))).caption)
+
+
+def test_numbers_that_are_not_exact_are_marked_beside_those_that_are(tmp_path: Path) -> None:
+    table = summary_table(summary(tmp_path, (400, 400), (0.3, 0.3), privacy=PRIVATE, declared=("b",)))
+    noised, declared, pooled = list(table.columns[1].cells)
+    assert noised.startswith("≈ ")
+    assert declared.isdigit()
+    assert pooled.startswith("≈ ")
 
 
 def test_a_reason_is_said_once_with_the_clinics_that_have_it(tmp_path: Path) -> None:

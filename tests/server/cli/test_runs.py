@@ -29,6 +29,7 @@ from melfed.server.cli.follow import Tail, follow, raise_unless_completed, words
 from melfed.server.cli.runs import ASK_SECONDS
 from melfed.server.clinics.self_reports import Said, note_said
 from melfed.server.config import ServerConfig
+from melfed.server.federation import memory
 from melfed.server.runs.request import queue_run, read_request
 from melfed.server.runs.state import RunState, change_state, read_state
 from tests.server.cli.commands import call
@@ -54,6 +55,12 @@ def test_it_is_said_how_many_melanomas_the_noise_of_the_evaluation_hides(config)
     assert float(one[2]) == float(two[2])
     # √2 times as many, each rounded up.
     assert (int(one[1]) - 1) * 2**0.5 <= int(two[1]) <= int(one[1]) * 2**0.5 + 1
+    by_four = "evaluation.subgroups=[age, sex, source, site, skin_type]"
+    each = re.search(
+        r"note: a subgroup by age, sex, site, skin_type needs about (\d+) patients with a melanoma for one",
+        call("study", "s.yaml", "--set", private, "--set", by_four).replace("\n", " "),
+    )
+    assert abs(int(each[1]) - 2 * int(one[1])) <= 2, "√4 times the noise"
     public = call("study", "s.yaml", "--set", private, "--set", "privacy.evaluation=public")
     call("revoke", "b")
     assert "melanoma" not in public + call("study", "s.yaml", "--set", private)
@@ -113,6 +120,19 @@ def test_a_study_whose_mean_needs_more_clinics_is_refused_before_there_is_a_run(
     assert not (running.runs / "r").exists()
 
 
+def test_a_run_that_does_not_fit_in_memory_is_refused_before_it_begins(running, monkeypatch):
+    call("run", "s.yaml", "--out", "old", "--detach")
+    change_state(running.runs / "old", status="failed", wanted=False)
+    monkeypatch.setattr(memory, "available_memory", lambda: 100_000_000)
+    refused = r"needs \d\.\d GB of this server's memory with 2 clinics, and 0\.1 GB are left"
+    for words in (("s.yaml", "--out", "r"), ("--resume", "old")):
+        with pytest.raises(RunError, match=refused):
+            call("run", *words, "--detach")
+    assert not (running.runs / "r").exists()
+    state = read_state(running.runs / "old")
+    assert (state.status, state.wanted) == ("failed", False)
+
+
 def asked(config: ServerConfig, answers: dict[str, Said]):
     """In the place of asking the clinics: what they answer now."""
 
@@ -133,6 +153,15 @@ def test_a_clinic_that_declined_this_study_is_named_with_its_reason(running, mon
     told = call("run", "s.yaml", "--out", "r", "--detach")
     assert "clinic a declines this study: nothing is left" in told
     assert "clinic b" not in told, "it does not say what it has approved"
+
+
+def test_a_second_run_says_who_waits_for_whom(running):
+    call("run", "s.yaml", "--out", "first", "--clinics", "b", "--detach")
+    told = call("run", "s.yaml", "--out", "second", "--detach")
+    assert "run first is under way as well: at b the rounds of both wait for each other, in turn" in told
+    assert "under way as well" not in call("run", "s.yaml", "--out", "third", "--clinics", "a", "--detach").replace(
+        "run second is under way as well: at a", ""
+    )
 
 
 def test_only_approved_clinics_can_be_chosen(running):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from melfed.common.errors import StorageError
 from melfed.server.clinics import self_reports
-from melfed.server.clinics.self_reports import LONGEST, MOST, Said, note_said, read_said, word, words
+from melfed.server.clinics.self_reports import LONGEST, MOST, Said, minutes, note_said, read_said, word, words
 
 
 def test_each_clinics_last_word_is_on_file_with_its_time(tmp_path: Path) -> None:
@@ -65,3 +65,12 @@ def test_words_are_as_many_as_are_kept_and_none_where_there_is_no_list() -> None
     assert words(["a\n", 3]) == ("a", "3")
     assert words(None) == words(7) == ()
     assert len(words(["x"] * (MOST + 5))) == MOST
+
+
+@pytest.mark.parametrize("value", [None, "8", 8.0, True, 0, -8, 3, 1 << 15, 10**30, [8], float("nan")])
+def test_what_is_no_power_of_two_of_minutes_is_not_kept(value: object) -> None:
+    assert minutes(value) is None
+
+
+def test_a_power_of_two_of_minutes_is() -> None:
+    assert [minutes(1 << power) for power in range(15)] == [1 << power for power in range(15)]

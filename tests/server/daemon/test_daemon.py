@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -212,17 +213,15 @@ def _ended(pid: int) -> bool:
 
 
 def _serverapp(config: ServerConfig) -> int:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"serverapp" in words and str(config.path).encode() in words and not _ended(int(entry.name)):
-                found.append(int(entry.name))
-    assert len(found) == 1
-    return found[0]
+    """Return the outermost process of that command: until it is another program, a child of it looks like it."""
+    found = {
+        process.pid: process.info["ppid"]
+        for process in psutil.process_iter(["cmdline", "ppid", "status"])
+        if {"serverapp", str(config.path)} <= set(process.info["cmdline"] or ())
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+    }
+    (outermost,) = set(found) - {pid for pid, parent in found.items() if parent in found}
+    return outermost
 
 
 @pytest.mark.parametrize("child", ["nginx", "superlink"])

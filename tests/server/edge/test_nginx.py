@@ -22,9 +22,10 @@ import yaml
 from melfed.common.errors import ServiceError
 from melfed.server.clinics.certificates import Pair, key_header, make_authority, make_clinic_certificate, public_line
 from melfed.server.clinics.registry import approve, read_clinics, replace_certificate, revoke
-from melfed.server.config import ServerConfig, read_server
+from melfed.server.config import BODY_HEADER, OBJECTS, PUSH, ServerConfig, read_server
 from melfed.server.edge.nginx import Edge, edge_ready, nginx_complaint
-from melfed.server.edge.nginx_conf import FLEET, KEY_HEADER, Timeouts
+from melfed.server.edge.nginx_conf import FLEET, Timeouts
+from melfed.server.flower.key_holders import ADDRESS_HEADER, KEY_HEADER
 from melfed.server.provisioning.provision import provision
 from tests.server.kits import consortium_file, free_port
 
@@ -44,6 +45,7 @@ class Upstream(ThreadingHTTPServer):
 
     def __init__(self, config: ServerConfig) -> None:
         self.requests: list[tuple[str, dict[str, list[str]], int]] = []
+        self.redirect = ""
         super().__init__(("127.0.0.1", config.file.superlink_port), Handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(config.certificate, config.certificate_key)
@@ -55,11 +57,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if named := self.headers.get(BODY_HEADER):
+            body = Path(named).read_bytes()
         headers = {name.lower(): self.headers.get_all(name, []) for name in self.headers}
         assert isinstance(self.server, Upstream)
         self.server.requests.append((self.path, headers, len(body)))
         answer = str(len(body)).encode()
         self.send_response(200)
+        if self.server.redirect:
+            self.send_header("X-Accel-Redirect", self.server.redirect)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
@@ -219,6 +225,45 @@ def test_a_clinic_gets_through_with_its_tensors(stack: Stack, good: Client) -> N
     assert (path, length) == ("/v1/fleet/push-object", size)
     assert forwarded[KEY_HEADER] == [good.header]
     assert forwarded["host"] == ["localhost"]
+    assert forwarded[ADDRESS_HEADER] == ["127.0.0.1"]
+    (named,) = map(Path, forwarded[BODY_HEADER])
+    assert named.parent == stack.config.state / "nginx" / "client_body"
+    assert until(lambda: not named.exists()), "it goes with its request, whose answer nginx sends first"
+
+
+@needs_nginx
+def test_no_clinic_names_a_file(stack: Stack, good: Client) -> None:
+    key = str(stack.config.certificate_key)
+    for name in FLEET:
+        assert good.ask(f"/v1/fleet/{name}", headers={BODY_HEADER: key})[:2] == (200, b"0")
+        found = stack.upstream.requests[-1][1].get(BODY_HEADER, [])
+        assert key not in found
+        assert bool(found) == (name == PUSH)
+
+
+@needs_nginx
+def test_an_object_that_the_superlink_names_is_sent_and_nobody_asks_for_one(stack: Stack, good: Client) -> None:
+    name, content = "a" * 64, bytes(3 * 2**20) + b"end"
+    (stack.config.state / "objects").mkdir(exist_ok=True)
+    (stack.config.state / "objects" / name).write_bytes(content)
+    for path in (f"{OBJECTS}{name}", OBJECTS, f"{OBJECTS}../nginx/nginx.conf"):
+        assert good.status(path) == 404
+    stack.upstream.redirect = f"{OBJECTS}{name}"
+    try:
+        assert good.ask("/v1/fleet/pull-object")[:2] == (200, content)
+        stack.upstream.redirect = f"{OBJECTS}{'b' * 64}"
+        assert good.status("/v1/fleet/pull-object") == 404
+    finally:
+        stack.upstream.redirect = ""
+
+
+@needs_nginx
+def test_the_superlink_gets_the_address_of_the_connection_whatever_a_client_says(stack: Stack, good: Client) -> None:
+    with good.tls() as line:
+        lines = [f"POST {PULL} HTTP/1.1", "Host: x", f"{KEY_HEADER}: {good.header}", f"{ADDRESS_HEADER}: 9.9.9.9"]
+        line.sendall("\r\n".join([*lines, "Content-Length: 0", "Connection: close", "", ""]).encode())
+        assert b" 200 " in line.recv(64)
+    assert stack.upstream.requests[-1][1][ADDRESS_HEADER] == ["127.0.0.1"]
 
 
 @needs_nginx

@@ -11,7 +11,8 @@ from melfed.server.clinics.certificates import key_header
 from melfed.server.clinics.registry import read_clinics, revoke
 from melfed.server.config import ServerConfig, read_server
 from melfed.server.edge.nginx import nginx_configuration
-from melfed.server.edge.nginx_conf import FLEET, KEY_HEADER
+from melfed.server.edge.nginx_conf import FLEET
+from melfed.server.flower.key_holders import KEY_HEADER
 from melfed.server.provisioning.provision import provision
 from tests.server.kits import consortium_file
 

@@ -2,7 +2,7 @@
 
 from melfed.common.study.protocol import ModelSpec, StudyProtocol
 from melfed.server.federation.conductor import conductor
-from melfed.server.federation.one_round import OneRound
+from melfed.server.federation.one_round import OneRound, SolvedStart
 from melfed.server.federation.rounds import Rounds
 
 
@@ -17,3 +17,5 @@ def test_one_round_of_moments_or_rounds_of_training() -> None:
     assert conductor(study) is Rounds, "one round of training is no round of moments"
     federation = study.federation.model_copy(update={"mode": "one_round"})
     assert conductor(study.model_copy(update={"federation": federation})) is OneRound
+    federation = study.federation.model_copy(update={"start": "one_round"})
+    assert conductor(study.model_copy(update={"federation": federation})) is SolvedStart

@@ -13,7 +13,7 @@ from melfed.common.moments.noisy_moments import SCALE, NoisyMoments, noise_varia
 from melfed.common.study.protocol import ModelSpec, StudyProtocol
 from melfed.server.federation.one_round import OneRound
 from melfed.server.flower.channel import FlowerChannel
-from melfed.server.results.solved import read_solution, solve_run
+from melfed.server.results.solved import awaits_evaluation, read_solution, solve_run
 from melfed.server.runs.releases import Releases
 from tests.server.fakes import (
     NOISE,
@@ -91,6 +91,103 @@ def test_a_damaged_release_is_asked_for_again(tmp_path: Path) -> None:
     again = clinics_of(study)
     run_of(tmp_path / "run", again, study).conduct()
     assert [clinic[messages.SUMMARISE] for clinic in asked(again)] == [1, 0, 1]
+
+
+def started(**federation: object) -> StudyProtocol:
+    """Three rounds of training that begin at a solved head."""
+    study = once(**federation)
+    return StudyProtocol(
+        **{
+            **dict(study),
+            "federation": study.federation.model_copy(update={"mode": "federated", "start": "one_round", "rounds": 3}),
+        }
+    )
+
+
+def test_rounds_begin_at_the_head_of_what_was_released(tmp_path: Path) -> None:
+    study = started()
+    clinics = clinics_of(study)
+    run = run_of(tmp_path / "run", clinics, study)
+    seen: list[dict[str, np.ndarray]] = []
+    for clinic in clinics:
+        honest = clinic.trained
+
+        def trained(model: dict[str, np.ndarray], number: int, honest=honest) -> dict[str, np.ndarray]:
+            if number == 1:
+                seen.append(dict(model))
+            return honest(model, number)
+
+        clinic.trained = trained  # type: ignore[method-assign]
+    outcome = run.conduct()
+    solved = solve_run(study, kept(run).kept()).tensors()
+    assert len(seen) == 3
+    for model in seen:
+        assert_equal(model, solved)
+    assert any((outcome.models[""][name] != tensor).any() for name, tensor in solved.items())
+    assert (
+        asked(clinics)
+        == [Counter({messages.DESCRIBE: 2, messages.SUMMARISE: 1, messages.TRAIN: 3, messages.EVALUATE: 1})] * 3
+    )
+    (event,) = run.events("start")
+    assert event["answered"] == ["a", "b", "c"]
+    assert event["bytes_up"] > 0
+    assert not read_solution(run.folder).evaluated
+    assert not awaits_evaluation(run.folder)
+
+
+@pytest.mark.parametrize("deployed", [False, True])
+@pytest.mark.parametrize("written", ["releases", "checkpoint", "event", "solution"])
+def test_killed_between_release_and_rounds_it_goes_on_at_the_same_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, deployed: bool
+) -> None:
+    """The process dies after the step that is named; nobody is asked for moments twice."""
+    study = started()
+
+    class Killed(BaseException):
+        pass
+
+    def dying(*_: object, **__: object) -> None:
+        raise Killed
+
+    place = {
+        "releases": "melfed.server.federation.one_round.solve_run",
+        "checkpoint": "melfed.server.runs.folder.RunFolder.append",
+        "event": "melfed.server.federation.one_round.write_solution",
+        "solution": "melfed.server.federation.rounds.Rounds._round",
+    }[written]
+    monkeypatch.setattr(place, dying)
+    first = clinics_of(study)
+    with pytest.raises(Killed):
+        run_of(tmp_path / "run", first, study, deployed=deployed).conduct()
+    monkeypatch.undo()
+    assert [clinic[messages.SUMMARISE] for clinic in asked(first)] == [1, 1, 1]
+    again = clinics_of(study)
+    run = run_of(tmp_path / "run", again, study, deployed=deployed)
+    outcome = run.conduct()
+    assert [clinic[messages.SUMMARISE] for clinic in asked(again)] == [0, 0, 0]
+    assert len(run.events("start")) == 1
+    whole = run_of(tmp_path / "whole", clinics_of(study), study).conduct()
+    assert_equal(outcome.models[""], whole.models[""])
+
+
+def test_a_clinic_that_releases_nothing_may_train_where_the_quorum_holds(tmp_path: Path) -> None:
+    study = started(quorum=0.5)
+    clinics = clinics_of(study)
+    clinics[0].tamper = {messages.SUMMARISE: lambda _: RecordDict()}
+    run = run_of(tmp_path / "run", clinics, study)
+    run.conduct()
+    assert list(kept(run).kept()) == ["b", "c"]
+    assert read_solution(run.folder).clinics == ("b", "c")
+    assert all(event["answered"] == ["a", "b", "c"] for event in run.events("round"))
+
+
+def test_too_few_releases_end_the_run_before_any_round(tmp_path: Path) -> None:
+    study = started()
+    clinics = clinics_of(study)
+    clinics[0].tamper = {messages.SUMMARISE: lambda _: RecordDict()}
+    with pytest.raises(QuorumError, match="2 of 3 clinics answered"):
+        run_of(tmp_path / "run", clinics, study).conduct()
+    assert not any(clinic[messages.TRAIN] for clinic in asked(clinics))
 
 
 def moments(positives: np.ndarray | None = None, sigma: float = NOISE, features: int = NECK) -> ArrayRecord:

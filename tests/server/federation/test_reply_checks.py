@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from flwr.app import MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +13,7 @@ from melfed.client.privacy.noisy_evaluation import noised_histograms
 from melfed.client.privacy.plan import plan_of
 from melfed.client.worker.unit_counts import UnitCounts, noised
 from melfed.common.data.records import LesionRecord
+from melfed.common.data.subgroups import cell_names
 from melfed.common.errors import DataError, DeclinedError
 from melfed.common.metrics.noisy_histogram import NoisyHistogram
 from melfed.common.study.evaluation_noise import largest_multiplier
@@ -28,7 +29,9 @@ from tests.server.fakes import (
     FakeClinic,
     arrays,
     changed,
+    held,
     study_of,
+    subgroups_of,
 )
 
 NOISED, PUBLIC = {"epsilon": 3.0}, {"epsilon": 3.0, "evaluation": "public"}
@@ -44,8 +47,33 @@ TAIL = 6.0
 def introduced(study: StudyProtocol, **values: float) -> Counts:
     """What is believed of a clinic that says this of itself, and otherwise what a scripted one says."""
     content = FakeClinic("a", study).describe(RecordDict())
-    told = MetricRecord({**content.metric_records["counts"], **values})
-    return Intake(study, RUN).counts(Reply(1, RecordDict({"counts": told}), None, 0), "a")
+    content["counts"] = MetricRecord({**content.metric_records["counts"], **values})
+    return Intake(study, RUN).counts(Reply(1, content, None, 0), "a")
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ({}, "nothing"),
+        ({"synthetic": "yes"}, "'yes'"),
+        ({"synthetic": 1}, "'1'"),
+        ({"synthetic": "a\nb" * 999}, "'a b"),
+    ],
+)
+def test_who_does_not_say_whether_its_images_are_synthetic_takes_no_part(said: dict, shown: str) -> None:
+    content = FakeClinic("a", study_of()).describe(RecordDict())
+    content["identity"] = ConfigRecord(said)
+    with pytest.raises(DataError, match=f"^clinic a says {shown}.*of whether its images are synthetic") as raised:
+        Intake(study_of(), RUN).counts(Reply(1, content, None, 0), "a")
+    assert len(str(raised.value)) < 500
+    assert "\n" not in str(raised.value)
+
+
+def test_the_origin_of_a_clinics_images_is_kept_with_its_counts() -> None:
+    content = FakeClinic("a", study_of()).describe(RecordDict())
+    for synthetic in (True, False):
+        content["identity"] = ConfigRecord({"synthetic": synthetic})
+        assert Intake(study_of(), RUN).counts(Reply(1, content, None, 0), "a").synthetic is synthetic
 
 
 @pytest.mark.parametrize(
@@ -136,7 +164,8 @@ def record(name: str, positive: bool) -> LesionRecord:
 
 
 def _described(counts: dict[str, float]) -> Reply:
-    return Reply(1, RecordDict({"counts": MetricRecord(counts)}), None, 0)
+    identity = ConfigRecord({"synthetic": False})
+    return Reply(1, RecordDict({"counts": MetricRecord(counts), "identity": identity}), None, 0)
 
 
 def _trained(study: StudyProtocol, weight: int, validation: NoisyHistogram, evaluation: float) -> Reply:
@@ -175,3 +204,79 @@ def test_a_name_is_taken_if_it_can_be_printed_as_it_is(name: str) -> None:
         with pytest.raises(DataError, match=f"a name has 1 to {MAX_NAME} printable characters") as refused:
             check_name(name)
         assert str(refused.value).isprintable()
+
+
+ASKED = ("age", "sex", "source")
+
+
+def evaluated(study: StudyProtocol, **records: object) -> object:
+    """What is believed of a clinic's evaluation, some of whose subgroups' arrays are others."""
+    clinic = FakeClinic("a", study)
+    content = clinic.evaluate(exchange.request(study.federation.rounds, study, RUN, INITIAL))
+    if records:
+        named = held(content["subgroups"])
+        content["subgroups"] = arrays({k: v for k, v in {**named, **records}.items() if v is not None})
+    return Intake(study, RUN).evaluation(Reply(1, content, None, 0), 2, introduced(study), INITIAL)
+
+
+@pytest.mark.parametrize("privacy", [None, NOISED, PUBLIC])
+def test_all_cells_that_the_study_asks_for_are_taken(privacy: dict[str, object] | None) -> None:
+    study = study_of(privacy=privacy, subgroups=ASKED)
+    found = evaluated(study)
+    assert tuple(found.subgroups) == cell_names(ASKED)
+    expected = subgroups_of("a", study, ("age", "sex"), 12)
+    assert all(found.subgroups[cell].to_lists() == histogram.to_lists() for cell, histogram in expected.items())
+    assert evaluated(study_of(privacy=privacy, subgroups=("source",))).subgroups == {}
+
+
+def of_cell(cell: str, value: object, study: StudyProtocol) -> dict[str, object]:
+    names = subgroups_of("a", study, ("age", "sex"), 12)["sex/0"].to_arrays()
+    return {f"{cell}/{name}": value for name in names}
+
+
+def test_cells_that_are_missing_or_unknown_are_refused() -> None:
+    for privacy in (None, NOISED):
+        study = study_of(privacy=privacy, subgroups=ASKED)
+        names = subgroups_of("a", study, ("age", "sex"), 12)["sex/0"].to_arrays()
+        with pytest.raises(DataError, match=r"^tells 7 subgroups of its test images, and the study has 8; use"):
+            evaluated(study, **of_cell("sex/1", None, study))
+        with pytest.raises(DataError, match=r"^tells 9 subgroups"):
+            evaluated(study, **{f"sex/3/{name}": array for name, array in names.items()})
+
+
+def test_a_clinic_that_tells_subgroups_unasked_is_refused() -> None:
+    asked, plain = study_of(subgroups=("sex",)), study_of()
+    content = FakeClinic("a", plain).evaluate(exchange.request(2, plain, RUN, INITIAL))
+    content["subgroups"] = arrays(
+        {f"sex/0/{n}": a for n, a in subgroups_of("a", asked, ("sex",), 12)["sex/0"].to_arrays().items()}
+    )
+    with pytest.raises(DataError, match=r"^tells 1 subgroups of its test images, and the study has 0"):
+        Intake(plain, RUN).evaluation(Reply(1, content, None, 0), 2, introduced(plain), INITIAL)
+
+
+def test_exact_cells_are_the_test_part_and_have_no_noise() -> None:
+    study, noised_study = study_of(subgroups=ASKED), study_of(privacy=NOISED, subgroups=ASKED)
+    empty = subgroups_of("a", study, ("age", "sex"), 12)["sex/2"].to_arrays()
+    with pytest.raises(DataError, match=r"^its subgroups by sex have 6 images, its test part 12$"):
+        evaluated(study, **{f"sex/1/{name}": array for name, array in empty.items()})
+    noisy = subgroups_of("a", noised_study, ("age", "sex"), 12)["sex/0"].to_arrays()
+    gone = dict.fromkeys((f"sex/0/{name}" for name in empty), None)
+    with pytest.raises(DataError, match=r"^its subgroup sex/0 and its test images differ in whether they have noise$"):
+        evaluated(study, **gone | {f"sex/0/{name}": array for name, array in noisy.items()})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("edges", lambda edges: edges * 2, "has other score bins than the model; update melfed"),
+        ("noise_variance", lambda variance: variance + 1, "states other noise than its account"),
+        ("positives", lambda sums: sums + 2**40, "counts more units than the 12 that it told"),
+    ],
+)
+def test_noised_cells_are_of_the_model_and_have_the_noise_that_was_accounted_for(
+    name: str, change: object, reason: str
+) -> None:
+    study = study_of(privacy=NOISED, subgroups=ASKED)
+    array = subgroups_of("a", study, ("age", "sex"), 12)["age/3"].to_arrays()[name]
+    with pytest.raises(DataError, match=rf"^its subgroup age/3 {reason}$"):
+        evaluated(study, **{f"age/3/{name}": change(array)})

@@ -9,12 +9,23 @@ from flwr.app import MetricRecord, RecordDict
 
 from melfed.common import messages
 from melfed.common.metrics.histogram import MAX_IMAGES
-from melfed.common.metrics.noisy_histogram import SCALE, NoisyHistogram, histogram_from_arrays, noise_variance
+from melfed.common.metrics.noisy_histogram import SCALE, NoisyHistogram, histogram_from_arrays, noise_variance, pooled
 from melfed.common.study.evaluation_noise import LARGEST_MULTIPLIER, largest_multiplier
 from melfed.common.study.protocol import StudyProtocol
 from melfed.server.federation.reply_checks import MAX_EVALUATED, Intake
 from melfed.server.runs.state import change_state
-from tests.server.fakes import EVALUATION_NOISE, Run, Tamper, arrays, clinics_of, noised_scores_of, scores_of, study_of
+from tests.server.fakes import (
+    EVALUATION_NOISE,
+    Run,
+    Tamper,
+    arrays,
+    clinics_of,
+    held,
+    noised_scores_of,
+    scores_of,
+    study_of,
+    subgroups_of,
+)
 from tests.server.lossy import LossyGrid, deployed, quickly
 
 NAMES = frozenset("abc")
@@ -173,3 +184,23 @@ def test_honest_noise_is_within_what_the_study_needs() -> None:
     study = noised_study()
     assert study.privacy is not None
     assert largest_multiplier(study, study.privacy) >= EVALUATION_NOISE
+
+
+def test_subgroups_are_pooled_and_kept_and_who_lies_about_one_is_left_out(tmp_path: Path) -> None:
+    study = noised_study().with_changes("evaluation", subgroups=("sex", "source"))
+
+    def lying(content: RecordDict) -> RecordDict:
+        cells = held(content["subgroups"])
+        content["subgroups"] = arrays({**cells, "sex/1/noise_variance": cells["sex/1/noise_variance"] + 1})
+        return content
+
+    run = run_of(tmp_path / "run", study, {messages.EVALUATE: lying})
+    outcome = run.conduct()
+    assert set(outcome.test) == {"b", "c"}
+    theirs = [subgroups_of(name, study, ("sex",), 12) for name in "bc"]
+    expected = {cell: pooled([found[cell] for found in theirs]).to_lists() for cell in theirs[0]}
+    assert {cell: histogram.to_lists() for cell, histogram in outcome.subgroups.items()} == expected
+    run.folder.write_outcome(outcome)
+    assert [event["histograms"] for event in run.events("subgroups")] == [expected]
+    run.folder.forget_evaluation()
+    assert run.events("subgroups") == []

@@ -242,6 +242,10 @@ def counts(**values: float) -> Tamper:
         (counts(test_groups=np.nan), "clinic c counts nan test groups"),
         (counts(validation_positives=0.5), "clinic c counts 0.5 validation positives"),
         (counts(train_images=1e12), "clinic c counts 1e+12 train images"),
+        (
+            identity(synthetic="perhaps"),
+            "clinic c says 'perhaps' of whether its images are synthetic, not True or False",
+        ),
         (changed(counts=lambda _c: None), "clinic c counts with noise of nan; the study needs none above 0"),
         (lambda _c: Error(code=1, reason="no such app"), "no such app"),
     ],

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,27 @@ from flwr.proto.node_pb2 import NodeInfo
 from melfed.common import messages
 from melfed.common.audit.log import read_log
 from melfed.common.errors import MelfedError, QuorumError, RunError, ServiceError, StorageError
+from melfed.common.export.facts import read_facts
+from melfed.common.export.signature import Signed, check_signature
 from melfed.common.locks import is_held, only_one
+from melfed.common.messages import packed_bytes
 from melfed.common.study.protocol import DataSpec, FederationSpec, ModelSpec, StudyProtocol
 from melfed.common.study.recipe import Choice
 from melfed.common.tensors import load_tensors
+from melfed.server.clinics.asked import write_asked
 from melfed.server.clinics.self_reports import read_said
 from melfed.server.config import ServerConfig, read_server
+from melfed.server.federation.delivery import read_deliveries
 from melfed.server.flower import deployed
 from melfed.server.flower.deployed import conduct_run, roll_call
 from melfed.server.runs.folder import RunFolder
-from melfed.server.runs.request import queue_run
+from melfed.server.runs.request import change_request, queue_run, read_request
 from melfed.server.runs.state import CONDUCTED, change_state, read_state
+from melfed.server.trackers import TRACKERS
+from melfed.server.trackers.tracker import require
+from tests.common.signing import AUTHORITY, COORDINATOR, HOST
 from tests.server.fakes import FakeClinic, FakeGrid, changed
+from tests.server.trackers.told import Listener
 
 
 class NamedGrid(FakeGrid):
@@ -53,8 +63,11 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerCo
     (tmp_path / "server.yaml").write_text("name: test\n")
     monkeypatch.setattr(deployed, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(deployed, "HANDOVER_SECONDS", 0.2)
+    monkeypatch.setattr(deployed, "aside", lambda function, *arguments: function(*arguments))
     found = read_server(tmp_path / "server.yaml")
     found.state.mkdir()
+    found.certificate.write_bytes(COORDINATOR.certificate)
+    found.certificate_key.write_bytes(COORDINATOR.key)
     before = dict(os.environ)
     yield found
     os.environ.clear()
@@ -79,6 +92,28 @@ def test_a_run_is_conducted_from_queued_to_completed(config):
     assert folder.report.exists()
     assert not is_held(folder.path / CONDUCTED)
     assert "run-completed" in [row["event"] for row in read_log(config.audit_log)]
+
+
+def test_trackers_of_the_server_are_told_of_its_runs(config, monkeypatch):
+    listener, study = Listener(), study_of()
+    monkeypatch.setitem(TRACKERS, "wandb", lambda: listener)
+    config = replace(config, file=config.file.model_copy(update={"trackers": ("wandb",)}))
+    queued(config, study)
+    conduct_run(config, "r", grid_of(study), 1)
+    told = [(kind, number) for kind, number, _ in listener.calls]
+    assert ("record", 1) in told
+    assert told[-1] == ("finished", 2)
+    assert listener.closed == 1
+
+
+def test_a_tracker_that_is_not_installed_is_the_runs_failure(config, monkeypatch):
+    monkeypatch.setitem(TRACKERS, "wandb", lambda: require("no_such_package", "wandb"))
+    config = replace(config, file=config.file.model_copy(update={"trackers": ("wandb",)}))
+    folder = queued(config, study_of())
+    with pytest.raises(ServiceError):
+        conduct_run(config, "r", grid_of(study_of()), 1)
+    assert read_state(folder.path).status == "failed"
+    assert "no_such_package is not installed" in read_state(folder.path).reason
 
 
 def test_clinics_that_were_not_chosen_are_not_asked(config):
@@ -239,6 +274,27 @@ def test_a_roll_call_is_for_no_run_so_that_nobody_counts_or_pays(config):
     assert len(grid.sent) == 3
 
 
+def test_clinics_are_asked_about_a_study_that_nobody_has_run(config):
+    study = study_of(rounds=7)
+    grid = grid_of(study)
+    grid.clinics[100].tamper = {messages.DESCRIBE: told(round_minutes=16)}
+    grid.clinics[101].tamper = {messages.DESCRIBE: told(round_minutes=17)}
+    context = Context(
+        run_id=5, node_id=1, node_config={}, state=RecordDict(), run_config={"run": write_asked(config, study)}
+    )
+    os.environ["MELFED_SERVER"] = str(config.path)
+    deployed.main(grid, context)
+    requests = [message.content.config_records["request"] for message in grid.sent]
+    assert {str(request["digest"]) for request in requests} == {study.digest}
+    assert {str(request["run"]) for request in requests} == {""}
+    said = read_said(config.clinics_said)
+    assert {name: (said[name].round_minutes, said[name].timed) for name in "abc"} == {
+        "a": (16, study.digest),
+        "b": (None, ""),
+        "c": (None, ""),
+    }
+
+
 def test_a_liar_is_known_by_the_name_of_its_key(config):
     grid = grid_of(study_of(), "ab")
     grid.clinics[101].tamper = {messages.DESCRIBE: told(clinic="a", version="evil\n\x1b[31m" + "x" * 500)}
@@ -258,6 +314,35 @@ def test_the_app_takes_its_run_from_flower_and_its_configuration_from_the_enviro
         context = Context(run_id=5, node_id=1, node_config={}, state=RecordDict(), run_config={"run": run})
         deployed.main(grid_of(study_of()), context)
     assert seen == [("r", 5), "roll-call"]
+
+
+def test_whoever_took_part_is_sent_the_model_and_others_on_request(config):
+    study = study_of()
+    folder = queued(config, study, ("a", "b"))
+    grid = grid_of(study)
+    grid.clinics[101].tamper = {messages.DELIVER: declining}
+    conduct_run(config, "r", grid, 1)
+    assert {name: (row.taken, row.reason) for name, row in read_deliveries(folder).items()} == {
+        "a": (True, ""),
+        "b": (False, "not approved"),
+    }
+    told = [row["event"] for row in read_log(config.audit_log)]
+    assert told.index("model-delivered") < told.index("run-completed")
+    assert "model-not-delivered" in told
+    change_request(folder.path, delivers=("c", "b"))
+    grid.clinics[101].tamper = {}
+    conduct_run(config, "r", grid, 2)
+    assert {name: row.taken for name, row in read_deliveries(folder).items()} == dict.fromkeys("abc", True)
+    assert [kind for kind, _ in grid.clinics[100].asked].count(messages.DELIVER) == 1
+    assert read_request(folder.path).delivers == ()
+    assert read_state(folder.path).status == "completed"
+    sent = [m for m in grid.sent if m.metadata.message_type == messages.DELIVER][-1].content
+    told = sent.config_records["model"]
+    signed = Signed(told["signature"], told["certificate"])
+    content = packed_bytes("tensors", sent.array_records["tensors"])
+    check_signature(content, str(told["facts"]), signed, AUTHORITY.certificate, HOST)
+    facts = read_facts(str(told["facts"]), "it")
+    assert (facts.study, facts.run, facts.privacy) == (study.digest, folder.identity, None)
 
 
 def test_the_request_is_on_file(config):

@@ -1,10 +1,12 @@
 """Replies of clinics that send too much, too little, or something else: each becomes one refusal, and in time."""
 
 import json
+import mmap
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +26,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 from httpx import ConnectError
 
+from melfed.common.process.object_folder import ObjectFolder
 from melfed.server.flower import reply_fetcher as reception
+from melfed.server.flower.object_files import object_folder
 from melfed.server.flower.reply_fetcher import Reception, UnreadableError, readable, received
 from tests.server.fakes import FakeGrid
 
@@ -43,13 +47,18 @@ class Runtime:
     forgotten: list[str] = field(default_factory=list)
     broken: bool = False
 
+    folder: ObjectFolder | None = None
+
     def add(self, message: Message, asked: str, tree: ObjectTree | None = None) -> None:
         """A reply arrives, which SuperLink knows to be the node's and to this request."""
         header = Header(metadata=metadata_to_proto(message.metadata))
         header.metadata.reply_to_message_id, header.metadata.src_node_id = asked, NODE
         self.waiting[asked] = (header, tree or get_object_tree(message))
         for identifier, part in get_all_nested_objects(message).items():
-            self.parts[identifier] = part.deflate()
+            if self.folder is None:
+                self.parts[identifier] = part.deflate()
+            else:
+                self.folder.put(identifier, part.deflate())
 
     def PullMessages(self, request: Any) -> Any:
         self.inquiries += request.message_ids
@@ -120,6 +129,14 @@ def reply(there: Reception, asked: str = "a", seconds: float = 5.0) -> Message:
             assert len(found) == 1
             return found[0]
     raise AssertionError("no reply")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ObjectFolder:
+    """SuperLink's folder of objects."""
+    made = object_folder(tmp_path)
+    made.make()
+    return made
 
 
 def refusal(message: Message) -> str:
@@ -304,10 +321,10 @@ def test_one_reply_is_parsed_at_a_time_and_its_parts_are_used_up(grid: Grid, mon
     """Parsing takes a few times a reply's memory: with all clinics at once, that many times as much."""
     there, now, left = Reception(grid), [0], list[tuple[int, int]]()
 
-    def parse(identifier: str, contents: dict[str, bytes], most: int) -> Message:
+    def parse(identifier: str, contents: Any, most: int, folder: Any) -> Message:
         now[0] += 1
         time.sleep(0.02)
-        message = readable(identifier, contents, most)
+        message = readable(identifier, contents, most, folder)
         left.append((now[0], len(contents)))
         now[0] -= 1
         return message
@@ -321,3 +338,98 @@ def test_one_reply_is_parsed_at_a_time_and_its_parts_are_used_up(grid: Grid, mon
         found += there.pull_messages(["a", "b", "c"])
     assert {int(message.content["tensors"]["w0"].numpy()[0]) for message in found} == {0, 1, 2}
     assert left == [(1, 0)] * 3
+
+
+def test_parts_are_read_where_superlink_has_them_and_a_large_array_is_not_read_at_all(grid: Grid, folder: ObjectFolder):
+    """Chunks of 5 MiB: two whole ones, of which one stands twice, and the rest."""
+    grid.runtime.folder = folder
+    random = np.random.default_rng(0)
+    one, rest = random.bytes(5 << 20), random.bytes(1 << 18)
+    content = one + one + rest
+    there = Reception(grid, folder)
+    packed = Array(dtype="uint8", shape=(len(content),), stype="safetensors", data=content)
+    there.push_messages([Message(RecordDict({"tensors": ArrayRecord({"w": packed})}), NODE, "train")])
+    sent = RecordDict({"tensors": ArrayRecord({"w": packed}), "few": ArrayRecord({"w": Array(np.arange(3.0))})})
+    grid.runtime.add(message_of(sent), "a")
+    message = reply(there)
+    found = message.content["tensors"]["w"]
+    assert isinstance(found.data, memoryview)
+    assert isinstance(found.data.obj, mmap.mmap)
+    assert (found.data == content, found.stype, found.shape) == (True, "safetensors", (len(content),))
+    assert (message.content["few"]["w"].numpy() == np.arange(3.0)).all()
+    assert grid.runtime.asked == []
+    assert len(grid.runtime.forgotten) == 1
+    assert list(folder.handed.iterdir()) == []
+
+
+def test_parts_that_come_into_the_folder_are_waited_for_and_superlink_is_asked_when_none_comes(
+    grid: Grid, folder: ObjectFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reception, "QUIET_SECONDS", 0.2)
+    grid.runtime.add(message_of(tensors(np.arange(3.0))), "a")
+    parts, grid.runtime.announced = dict(grid.runtime.parts), set(grid.runtime.parts)
+    grid.runtime.parts.clear()
+    there = Reception(grid, folder)
+    assert there.pull_messages(["a"]) == []
+    (last, content), *others = parts.items()
+    for identifier, part in others:
+        folder.put(identifier, part)
+    grid.runtime.parts[last] = content
+    assert (reply(there).content["tensors"]["w0"].numpy() == np.arange(3.0)).all()
+    assert last in grid.runtime.asked
+
+
+def test_what_is_in_the_folder_is_bounded_as_well(grid: Grid, folder: ObjectFolder) -> None:
+    grid.runtime.folder = folder
+    grid.runtime.add(message_of(tensors(np.random.default_rng(0).random(2**18))), "a")
+    assert refusal(reply(Reception(grid, folder))) == "its reply is larger than 1 MiB"
+
+
+def test_a_file_that_is_gone_is_no_fault_of_the_clinics(grid: Grid, folder: ObjectFolder) -> None:
+    message = message_of(tensors(np.random.default_rng(0).random(2**15)))
+    parts: dict[str, Any] = {name: part.deflate() for name, part in get_all_nested_objects(message).items()}
+    (large,) = (name for name, part in parts.items() if len(part) > 2**16)
+    parts[large] = reception.FilePart(parts[large][:100], len(parts[large]))
+    with pytest.raises(FileNotFoundError):
+        readable(message.object_id, parts, 2**30, folder)
+
+
+def test_requests_are_left_where_superlink_takes_them_but_for_what_it_has(grid: Grid, folder: ObjectFolder) -> None:
+    sent = Message(tensors(np.arange(5.0)), dst_node_id=NODE, message_type="train")
+    (known, *others) = get_all_nested_objects(sent)
+    folder.put(known, b"it has this")
+    left: set[str] = set()
+
+    def push(messages: Any) -> list[str]:
+        left.update(path.name for path in folder.handed.iterdir())
+        return ["id"] * len(messages)
+
+    grid.push_messages = push  # type: ignore[method-assign]
+    assert Reception(grid, folder).push_messages([sent]) == ["id"]
+    assert left == set(others)
+    assert list(folder.handed.iterdir()) == [], "nobody took them"
+
+
+def test_superlink_is_asked_when_something_has_come_and_now_and_then(
+    grid: Grid, folder: ObjectFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, stamps = SimpleNamespace(now=100.0), [1]
+    monkeypatch.setattr(reception.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(folder, "stamp", lambda: stamps[-1])
+    there = Reception(grid, folder)
+
+    def asks(seconds: float) -> bool:
+        clock.now += seconds
+        before = len(grid.runtime.inquiries)
+        there.pull_messages(["a"])
+        return len(grid.runtime.inquiries) > before
+
+    assert asks(0.0)
+    assert not asks(1.0), "nothing has come"
+    stamps.append(2)
+    assert asks(0.1)
+    stamps.append(3)
+    assert not asks(0.1), "too soon"
+    assert asks(0.3), "what came meanwhile is not forgotten"
+    assert not asks(1.0)
+    assert asks(1.0), "an error comes without a file"

@@ -12,31 +12,7 @@ import pytest
 
 from melfed.common.errors import StorageError
 from melfed.server.provisioning.kits import SUMS, spoken_fingerprint, summed, template, write_archive, write_folder
-from melfed.server.provisioning.provision import provision
-from tests.server.kits import consortium_file
-
-
-def content(folder: Path) -> dict[str, tuple[bytes, int, int]]:
-    """Bytes, mode and time of change of every file."""
-    return {
-        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mode, path.stat().st_mtime_ns)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-@pytest.fixture(scope="module")
-def kits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The kits of two clinics, one of which has its data named; not to be changed."""
-    folder = tmp_path_factory.mktemp("consortium")
-    (folder / "weights.pt").write_bytes(b"weights")
-    data = {"folder": "images", "sources": ["a*", "b"]}
-    clinics = [
-        {"name": "amsterdam", "data": data, "messenger_user": "carrier"},
-        {"name": "berlin", "health_port": None},
-    ]
-    provision(consortium_file(folder, clinics=clinics, weights=["weights.pt"]), folder / "kits")
-    return folder / "kits"
+from tests.server.kits import content
 
 
 @pytest.mark.parametrize("kit", ["authority", "server", "clinics/amsterdam", "clinics/berlin"])

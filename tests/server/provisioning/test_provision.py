@@ -19,7 +19,7 @@ from melfed.server.clinics.registry import read_clinics, revoke
 from melfed.server.config import ServerFile, read_server
 from melfed.server.flower.app_bundle import build_bundle
 from melfed.server.provisioning.provision import provision
-from tests.server.kits import consortium_file
+from tests.server.kits import consortium_file, content
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "client" / "clinic.example.yaml"
 UNITS = {
@@ -27,29 +27,6 @@ UNITS = {
     "clinics/amsterdam/systemd/melfed-messenger.service": "melfed-client carry --config /var/lib/melfed/clinic.yaml",
     "server/systemd/melfed-server.service": "melfed-server start --config /var/lib/melfed-server/server.yaml",
 }
-
-
-def content(folder: Path) -> dict[str, tuple[bytes, int, int]]:
-    """Bytes, mode and time of change of every file."""
-    return {
-        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mode, path.stat().st_mtime_ns)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-@pytest.fixture(scope="module")
-def kits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The kits of two clinics, one of which has its data named; not to be changed."""
-    folder = tmp_path_factory.mktemp("consortium")
-    (folder / "weights.pt").write_bytes(b"weights")
-    data = {"folder": "images", "sources": ["a*", "b"]}
-    clinics = [
-        {"name": "amsterdam", "data": data, "messenger_user": "carrier"},
-        {"name": "berlin", "health_port": None},
-    ]
-    provision(consortium_file(folder, clinics=clinics, weights=["weights.pt"]), folder / "kits")
-    return folder / "kits"
 
 
 def test_a_kit_has_what_a_clinic_needs(kits: Path) -> None:

@@ -4,8 +4,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from melfed.server.report.count_words import amounts, headings, of_data, scope, told, told_headings, told_unit
-from melfed.server.runs.summary import RunSummary
+from melfed.server.report.count_words import amounts, headings, is_about, marked, of_data, scope, told, told_unit
+from melfed.server.runs.summary import Counted, RunSummary
 from tests.server.fake_run import NOISED, PRIVATE, FakeRun
 
 TWO = FakeRun(clinics=("a", "b"), images=(120, 80), melanoma_rates=(0.3, 0.3), rounds=1)
@@ -31,7 +31,8 @@ def test_one_melanoma_is_one(tmp_path: Path) -> None:
 def test_noised_numbers_are_of_units_with_their_noise_and_that_of_the_sums(tmp_path: Path) -> None:
     noised = summary(tmp_path, privacy=NOISED, deployed=True)
     assert told_unit(noised) == "patient"
-    assert told_headings(noised, "patient") == ("≈ Patients", "≈ With melanoma")
+    assert headings("patient") == ("Patients", "With melanoma")
+    assert is_about(noised.clinics)
     assert scope(noised) == "all data"
     words = told(noised)
     assert words.startswith(
@@ -62,4 +63,14 @@ def test_public_figures_in_place_of_noised_ones_are_told_by_whom(tmp_path: Path)
     assert told(everybody).startswith(
         "All data are counted in patients: public figures that the clinics state, without noise."
     )
-    assert told_headings(everybody, "image") == headings("image", noised=False) == ("Images", "Melanomas")
+    assert headings("image") == ("Images", "Melanomas")
+    assert not is_about(everybody.clinics)
+
+
+def test_a_number_that_is_not_exact_is_marked_where_others_are(tmp_path: Path) -> None:
+    some = summary(tmp_path, privacy=NOISED, declared=("b",))
+    assert [is_about([clinic]) for clinic in some.clinics] == [True, False]
+    assert is_about(some.clinics), "a sum with one that is not exact is not exact"
+    assert (marked(1234, about=True), marked(1234, about=False)) == ("≈ 1,234", "1,234")
+    old = [clinic.model_copy(update={"counted": Counted(how="rounded")}) for clinic in some.clinics]
+    assert is_about(old)

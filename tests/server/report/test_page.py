@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from melfed.common.errors import RunError
 from melfed.server.report.page import LISTED_IMAGES, LISTED_ROUNDS, write_report
-from melfed.server.report.words import NOTICE, SYNTHETIC, traffic
+from melfed.server.report.words import NOTICE, PARTLY_SYNTHETIC, SYNTHETIC, traffic
 from melfed.server.runs.folder import RunFolder
 from tests.server.fake_run import CLINICS, FakeRun
 from tests.server.report.reading import Reader, path_of
@@ -52,10 +53,11 @@ def federated(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, str]
 
 def test_sections_stand_in_order(federated: tuple[RunFolder, str]) -> None:
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", federated[1])
-    assert headings == ["Result", "Clinics", "Training", "Curves", "Data", "Study", "What the numbers mean"]
+    assert headings == ["Result", "Curves", "Clinics", "Training", "Data", "Study", "What the numbers mean"]
     titles = re.findall(r"<h3>(.*?)</h3>", federated[1])
-    curves = ["ROC curve", "Precision and recall", "Calibration", "Scores by class"]
-    assert titles[-7:] == ["AUROC by clinic", "Training loss", "Validation", *curves]
+    curves = ["ROC curve", "Precision and recall", "Calibration", "Scores by class", "Decision curve"]
+    others = ["Beside published figures of doctors", "AUROC by clinic", "Training loss", "Validation"]
+    assert titles[-9:] == [*curves, *others]
 
 
 def test_headline_is_the_pooled_result(federated: tuple[RunFolder, str]) -> None:
@@ -117,7 +119,7 @@ def test_data_study_and_meaning_are_told(federated: tuple[RunFolder, str]) -> No
 def test_curves_are_of_the_pooled_scores(federated: tuple[RunFolder, str]) -> None:
     folder, page = federated
     curves = page.split('<section id="curves"')[1].split("</section>")[0]
-    assert curves.count("<svg") == 4
+    assert curves.count("<svg") == 6
     pixels = path_of(curves)
     x, y = pixels[[0, -1]].T
     assert x[0] < x[1]
@@ -181,9 +183,9 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
 def test_one_class_is_undefined_with_its_reason(tmp_path: Path) -> None:
     page = report(FakeRun(images=(300, 40, 30, 0), melanoma_rates=(0.3, 0, 1, 0)), tmp_path)
     healthy, ill, absent = rows(page, "clinics")[3:6]
-    assert healthy[6:] == ["undefinedno melanoma in test"] * 2
-    assert ill[6:] == ["undefinednothing but melanomas in test"] * 2
-    assert absent[6:] == ["undefinedno test image was evaluated"] * 2
+    assert healthy[6:] == ["undefinedno melanoma in test"]
+    assert ill[6:] == ["undefinednothing but melanomas in test"]
+    assert absent[6:] == ["undefinedno test image was evaluated"]
     assert "nan" not in words(page).lower().split()
 
 
@@ -195,6 +197,20 @@ def test_a_run_without_melanomas_has_a_report(tmp_path: Path, images: int) -> No
     assert f"Not drawn: {reason}." in words(page)
 
 
+def test_what_is_not_defined_is_said_once_a_line(tmp_path: Path) -> None:
+    page = report(FakeRun(images=(0,) * 4, melanoma_rates=(0,) * 4, rounds=1), tmp_path)
+    assert all("".join(row).count("undefined") == 1 for row in rows(page, "clinics")[2:])
+    assert words(page).count("Sensitivity at 90 % and at 95 % specificityundefined") == 1
+
+
+def test_a_threshold_that_tells_nothing_apart_is_explained(tmp_path: Path) -> None:
+    page = report(FakeRun(shift=-20.0), tmp_path)
+    balanced = words(page).split("Balanced accuracy at 0.5")[1].split("Melanomas in test")[0]
+    assert balanced.startswith("0.500")
+    assert "Because no image scores 0.5 or more, so that all get the same answer" in balanced
+    assert "so that all get" not in report(FakeRun(), tmp_path / "usual")
+
+
 def test_a_round_without_validation_leaves_a_gap(tmp_path: Path) -> None:
     folder = FakeRun(rounds=4).write(tmp_path / "run")
     content = json.loads((folder.path / "summary.json").read_text(encoding="utf-8"))
@@ -203,7 +219,8 @@ def test_a_round_without_validation_leaves_a_gap(tmp_path: Path) -> None:
         content["rounds"][3]["validation"][metric] = dict.fromkeys(("value", "low", "high"))
     (folder.path / "summary.json").write_text(json.dumps(content), encoding="utf-8")
     page = write_report(folder).read_text(encoding="utf-8")
-    assert rows(page, "training")[2][2:4] == ["undefinednot evaluated", "undefined"]
+    assert rows(page, "training")[2][2] == "undefinednot evaluated"
+    assert rows(page, "training")[4][2] == "undefined"
     validation = page.split("<h3>Validation</h3>")[1].split("</figure>")[0]
     assert len(re.findall("Round [0-9]: AUROC", validation)) == 2
 
@@ -234,6 +251,21 @@ def test_synthetic_images_are_announced_above_all_numbers(tmp_path: Path) -> Non
     text = words(page)
     assert text.index(SYNTHETIC) < text.index("AUROC")
     assert "(synthetic images)" in re.findall("<title>(.*?)</title>", page)[0]
+
+
+def test_a_deployed_run_on_synthetic_images_says_so_in_the_same_words(tmp_path: Path) -> None:
+    run = FakeRun(deployed=True)
+    text = words(page := report(replace(run, rendered=run.clinics), tmp_path))
+    assert text.index(SYNTHETIC) < text.index("AUROC")
+    assert "(synthetic images)" in re.findall("<title>(.*?)</title>", page)[0]
+    assert SYNTHETIC not in report(run, tmp_path / "real")
+
+
+def test_where_some_clinics_images_are_synthetic_it_says_whose(tmp_path: Path) -> None:
+    run = FakeRun(deployed=True)
+    text = words(report(replace(run, rendered=run.clinics[:1]), tmp_path))
+    assert text.index(PARTLY_SYNTHETIC.format(run.clinics[0])) < text.index("AUROC")
+    assert SYNTHETIC not in text
 
 
 @pytest.mark.parametrize(
@@ -296,3 +328,11 @@ def test_importing_the_report_loads_nothing_heavy() -> None:
     code = f"import sys, melfed.server.report.page; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_whom_the_model_has_not_learnt_from_stands_in_the_head(tmp_path: Path) -> None:
+    run = FakeRun(failed={"rosendahl": HOSTILE[0]}, declined={"vidir_modern": "spent"})
+    head = report(run, tmp_path).partition("<main>")[0]
+    said = f"rosendahl (failed in round 2: {HOSTILE[0]}), vidir_modern (declined in round 2: spent)"
+    assert f"The model has not learnt in every round from {said}." in words(head)
+    assert HOSTILE[0] not in head

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from melfed.common.metrics.exact import Interval, histogram_metrics
-from melfed.common.study.protocol import FederationSpec, StudyProtocol
+from melfed.common.study.protocol import FederationSpec, StopSpec, StudyProtocol
 from melfed.server.report.words import (
+    at_half,
     capital,
     counted,
     duration,
@@ -17,6 +18,7 @@ from melfed.server.report.words import (
     plural,
     spoken,
     value_of,
+    way,
 )
 from melfed.server.runs.summary import PublicData
 from tests.server.fake_run import scores
@@ -28,6 +30,26 @@ def test_hints_count() -> None:
     assert hint(few) == f"only {few.melanomas} melanoma{'s' * (few.melanomas != 1)} in test"
     assert hint(histogram_metrics(scores(rng, 400, 0.3, skill=1))) is None
     assert hint(histogram_metrics(scores(rng, 9, 0, skill=1)), "validation") == "no melanoma in validation"
+
+
+@pytest.mark.parametrize(
+    ("called", "reason"),
+    [
+        (0.0, "no image scores 0.5 or more, so that all get the same answer"),
+        (0.001, "hardly any image scores 0.5 or more"),
+        (1.0, "no image scores less than 0.5"),
+        (0.999, "hardly any image scores less than 0.5"),
+        (0.3, "at this threshold the model does no better than guessing"),
+        (None, "at this threshold the model does no better than guessing"),
+    ],
+)
+def test_a_balanced_accuracy_of_guessing_has_its_reason(called: float | None, reason: str) -> None:
+    found = histogram_metrics(scores(np.random.default_rng(0), 400, 0.3, skill=1))
+    guessing = found.model_copy(update={"balanced_accuracy": Interval(value=0.5002, low=0.4, high=0.6)})
+    assert (at_half(guessing, called) or "").startswith(reason)
+    assert at_half(found, called) is None
+    undefined = found.model_copy(update={"balanced_accuracy": Interval(value=None, low=None, high=None)})
+    assert at_half(undefined, called) is None
 
 
 def test_amounts() -> None:
@@ -69,6 +91,9 @@ def test_which_model_was_scored() -> None:
     assert final_model(study(rounds=10, tail_average=0.1)) == last, "one model is no average"
     assert final_model(study(rounds=10, tail_average=0.5, mode="central")) == last
     assert final_model(study(rounds=10, tail_average=0.5)).startswith("the average of the models of the last 5 rounds")
+    assert final_model(study(rounds=10, stop=StopSpec())) == "the model of the best round by validation (AUROC)"
+    assert final_model(study(rounds=10, stop=StopSpec(metric="auprc"), mode="local")).startswith("each clinic's model")
+    assert final_model(study(rounds=10, algorithm="ditto")).startswith("each clinic's own model after the last round")
 
 
 def test_initial_weights_name_their_study_and_sources() -> None:
@@ -96,3 +121,12 @@ def test_initial_weights_name_their_study_and_sources() -> None:
 def test_what_noise_hides_is_not_said_to_be_absent(metrics: dict, said: str | None) -> None:
     whole = histogram_metrics(scores(np.random.default_rng(0), 400, 0.3, skill=1))
     assert hint(whole.model_copy(update=metrics), unit="patient") == said
+
+
+def test_the_way_to_a_model_says_where_rounds_began() -> None:
+    assert way(StudyProtocol()) == "Federated: the clinics trained one model together"
+    private = {"model": {"neck": 4}, "privacy": {"unit": "patient", "epsilon": 3.0}}
+    begun = StudyProtocol.model_validate({**private, "federation": {"start": "one_round"}})
+    assert way(begun).startswith(f"{way(StudyProtocol())}, beginning at a head that was solved from moments")
+    once = StudyProtocol.model_validate({**private, "federation": {"mode": "one_round"}})
+    assert way(once).startswith("One round")

@@ -16,7 +16,7 @@ NAMES = ("north", 'a & <b> "c"', "ü")
 def worth_of(judge: Judge = "auroc") -> Worth:
     alone = {name: Estimate(0.1 * n, 0.1 * n - 0.02, 0.1 * n + 0.03) for n, name in enumerate(NAMES)}
     shapley = {name: Estimate(-0.2 * n, -0.2 * n - 0.05, -0.2 * n + 0.01) for n, name in enumerate(NAMES)}
-    return Worth(judge, Estimate(0.8, 0.7, 0.9), alone, shapley, {})
+    return Worth(judge, Estimate(0.6, 0.5, 0.7), Estimate(0.8, 0.7, 0.9), alone, shapley, {})
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def texts(svg: str) -> list[str]:
 def test_it_says_whose_points_they_are_and_by_which_judge(judge: Judge, word: str) -> None:
     found = texts(worth_svg(worth_of(judge)))
     assert [text for text in found if text in NAMES] == list(NAMES)
-    assert f"change of the {word} by validation moments (95 % of the noise)" in found
+    assert f"change of the {word} by all moments (95 %)" in found
     assert [text for text in found if text in ("adds to all others", "Shapley's value")] == [
         "adds to all others",
         "Shapley's value",
@@ -65,7 +65,9 @@ def test_points_and_limits_are_those_that_were_found(monkeypatch: pytest.MonkeyP
 def test_a_name_is_no_formula() -> None:
     name = r"$\nonsense$"
     estimate = {name: Estimate(0.0, 0.0, 0.0), "b": Estimate(0.0, 0.0, 0.0)}
-    assert name in texts(worth_svg(Worth("auroc", Estimate(0.5, 0.5, 0.5), estimate, estimate, {})))
+    assert name in texts(
+        worth_svg(Worth("auroc", Estimate(0.5, 0.5, 0.5), Estimate(0.5, 0.5, 0.5), estimate, estimate, {}))
+    )
 
 
 def test_there_is_no_date_in_it() -> None:

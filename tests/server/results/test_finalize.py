@@ -52,6 +52,19 @@ def test_a_deployed_run_knows_of_its_data_what_clinics_told():
     assert told_data(study(), {"a": COUNTS}).folder == "1 clinic"
 
 
+def test_what_clinics_said_of_their_images_origin_is_said_of_the_run():
+    rendered = COUNTS.model_copy(update={"synthetic": True})
+    for private in (None, PrivacySpec(unit="patient", epsilon=1.0)):
+        of = study(privacy=private)
+        neither, mixed, all_of_them = (
+            told_data(of, {"a": one, "b": two})
+            for one, two in ((COUNTS, COUNTS), (COUNTS, rendered), (rendered, rendered))
+        )
+        assert (neither.synthetic, neither.synthetic_clinics) == (False, ())
+        assert (mixed.synthetic, mixed.synthetic_clinics) == (True, ("b",))
+        assert (all_of_them.synthetic, all_of_them.synthetic_clinics) == (True, ())
+
+
 def test_of_a_private_run_it_knows_units_with_their_noise_and_no_images():
     private = study(privacy=PrivacySpec(unit="lesion", epsilon=1.0))
     data = told_data(private, {"a": in_units(4.0), "b": in_units(3.0), "c": in_units(0.0)})
@@ -95,6 +108,7 @@ def test_a_deployed_run_writes_no_score_of_an_image(tmp_path):
     folder = RunFolder.create(tmp_path / "run", protocol)
     finish(folder, done(protocol, told_data(protocol, {"a": COUNTS, "b": COUNTS})))
     files = {"model.safetensors", "summary.json", "report.html", "clinic_rounds.csv", "SHA256SUMS", "metrics.jsonl"}
+    files |= {"model-card.json", "model-card.md"}
     assert {path.name for path in folder.path.iterdir()} == files | {"study.yaml", "run-id", "checkpoints"}
     # What writes them is of the simulations, which no package of a deployment can import.
     for package in ("server", "client", "common"):

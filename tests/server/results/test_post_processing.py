@@ -36,7 +36,9 @@ def kept(run: RunFolder) -> Releases:
 def test_without_a_clinic_the_head_is_that_of_the_others_to_the_bit(run: RunFolder) -> None:
     releases = kept(run).kept()
     gone, *others = releases
-    expected = solve_run(run.study(), {name: releases[name] for name in others}).tensors()
+    expected = solve_run(
+        run.study(), {name: releases[name] for name in others}, public=read_solution(run).public
+    ).tensors()
     before = {path.name: path.read_bytes() for path in run.ledgers.glob("*.jsonl")}
     assert list(run.ledgers.glob(f"{gone}.moments-*"))
     without(run, gone, "somebody")
@@ -76,7 +78,7 @@ def test_another_head_is_a_model_of_its_own(run: RunFolder, tmp_path: Path) -> N
     write_head(run, tmp_path / "head", terms)
     study, model = load_model(RunFolder.open(tmp_path / "head"))
     assert study.digest == run.study().digest
-    expected = solve_run(study, kept(run).kept(), terms).tensors()
+    expected = solve_run(study, kept(run).kept(), terms, read_solution(run).public).tensors()
     assert np.array_equal(model.head.weight.detach().numpy(), expected["head.weight"])
     assert run.model.read_bytes() == content
     with pytest.raises(RunError, match="exists"):
@@ -87,7 +89,7 @@ def test_another_head_is_a_model_of_its_own(run: RunFolder, tmp_path: Path) -> N
 
 def test_what_each_clinic_was_worth_adds_up(run: RunFolder) -> None:
     found = worth_of(run, "auroc")
-    assert sum(e.value for e in found.shapley.values()) == pytest.approx(found.together.value - 0.5)
+    assert sum(e.value for e in found.shapley.values()) == pytest.approx(found.together.value - found.start.value)
     assert found.alone.keys() == kept(run).kept().keys()
     assert len(found.pairs) == 3
     assert all(e.low <= e.value <= e.high for e in found.alone.values())

@@ -15,6 +15,7 @@ from melfed.server.results.solved import (
     Terms,
     awaits_evaluation,
     mark_evaluated,
+    public_head,
     read_solution,
     solve_run,
     write_solution,
@@ -22,9 +23,17 @@ from melfed.server.results.solved import (
 from melfed.server.runs.counts import Counts
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.releases import Release
-from tests.common.moments.test_solvers import moments_of, units
+from tests.common.moments.test_solvers import D, moments_of, units
 
-STUDY = StudyProtocol.model_validate({"name": "solved", "training": {"positive_weight": 3.0}})
+STUDY = StudyProtocol.model_validate(
+    {
+        "name": "solved",
+        "model": {"neck": D, "train": "head"},
+        "training": {"positive_weight": 3.0},
+        "federation": {"mode": "one_round", "rounds": 1},
+        "privacy": {"unit": "patient", "epsilon": 3.0, "recipe": "manual"},
+    }
+)
 
 
 def release_of(train: NoisyMoments) -> Release:
@@ -94,6 +103,25 @@ def test_a_head_awaits_its_evaluation_until_it_is_marked(folder: RunFolder, rele
     assert read_solution(folder) == written.model_copy(update={"evaluated": True})
     write_solution(folder, solution)
     assert awaits_evaluation(folder), "nobody has evaluated the one that was solved anew"
+
+
+def test_a_head_that_rounds_began_at_awaits_nothing(tmp_path: Path, releases: dict[str, Release]) -> None:
+    rounds = STUDY.with_changes("federation", mode="federated", start="one_round")
+    folder = RunFolder.create(tmp_path / "run", rounds)
+    write_solution(folder, solve_run(rounds, releases))
+    assert not awaits_evaluation(folder)
+
+
+def test_the_public_head_is_one_of_these_features(folder: RunFolder, releases: dict[str, Release]) -> None:
+    known = np.arange(1, D + 1, dtype=np.float32)[None]
+    public = public_head(STUDY, {"head.weight": known})
+    assert public == tuple(range(1, D + 1))
+    for other in ({}, {"head.weight": known[:, 1:]}, {"head.weight": np.zeros_like(known)}):
+        assert public_head(STUDY, other) is None
+    write_solution(folder, solve_run(STUDY, releases, public=public))
+    assert read_solution(folder).public == public
+    alone = solve_run(STUDY, releases)
+    assert not np.array_equal(solve_run(STUDY, releases, public=public).head.weight, alone.head.weight)
 
 
 def test_a_run_without_a_head_and_a_damaged_file_are_told_apart(folder: RunFolder) -> None:

@@ -19,14 +19,14 @@ def test_a_state_reads_back_with_the_time_of_its_writing(tmp_path: Path) -> None
     assert abs(age.total_seconds()) < 60
     assert ((tmp_path / "state.json").stat().st_mode & 0o777) == 0o600
     assert set(json.loads((tmp_path / "state.json").read_text())) == {
-        "wanted", "status", "reason", "flower_run", "round", "updated"
+        "wanted", "status", "reason", "flower_run", "round", "doing", "updated"
     }  # fmt: skip
 
 
 def test_where_none_was_written_there_is_none(tmp_path: Path) -> None:
     assert read_state(tmp_path) is None
     assert change_state(tmp_path, round=1).model_dump(exclude={"updated"}) == {
-        "wanted": True, "status": "queued", "reason": "", "flower_run": None, "round": 1
+        "wanted": True, "status": "queued", "reason": "", "flower_run": None, "round": 1, "doing": ""
     }  # fmt: skip
 
 

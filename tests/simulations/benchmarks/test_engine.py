@@ -8,6 +8,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from melfed.common.study.file import recorded_study
+from melfed.simulations.benchmarks import engine
 from melfed.simulations.benchmarks.engine import coordinator, main, write_clinics
 from melfed.simulations.benchmarks.engine_references import STUDY
 
@@ -39,3 +40,24 @@ def test_one_run_gives_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     }
     assert found["memory_mb"] > 100
     assert found["command"] > found["rounds"] + found["start_and_end"]
+
+
+def test_memory_is_told_against_fewer_clinics(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+
+    def melfed(folder: Path, _cache: Path, _out: Path) -> dict[str, float]:
+        study = recorded_study(folder / STUDY)
+        ran.append(len({path.name.partition("-")[0] for path in (folder / "data" / "images").iterdir()}))
+        assert study.federation.rounds == 3
+        return {"memory_mb": 100.0 + ran[-1]}
+
+    monkeypatch.setattr(engine, "_melfed", melfed)
+    app = Typer()
+    app.command()(main)
+    arguments = ["--clinics", "8", "--memory-against", "4", "--images", "6", "--rounds", "3", "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert ran == [4, 8]
+    assert found["ratio"] == pytest.approx(108 / 104)
+    assert (found["memory_mb"], found["memory_mb_against"]) == (108, 104)

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from melfed.simulations.benchmarks.memory import Memory, Peaks, by_role, growth, larger, memory, numbers, role
+from melfed.simulations.benchmarks.memory import (
+    Memory,
+    Peaks,
+    by_role,
+    growth,
+    larger,
+    memory,
+    numbers,
+    role,
+    run,
+)
 
 PYTHON = "/venv/bin/python3 -P -m"
 
@@ -27,6 +37,11 @@ PYTHON = "/venv/bin/python3 -P -m"
             "client: ClientApp",
         ),
         (f"{PYTHON} melfed.server.cli.main serverapp --daemon 1", "server: superexec", "server: serverapp"),
+        (
+            "/venv/bin/python3 -P -c from multiprocessing.spawn import spawn_main; spawn_main(1, 2)",
+            "server: serverapp",
+            "server: serverapp, aside",
+        ),
         ("nginx: master process nginx -c x", "server: supervisor", "server: nginx master"),
         ("nginx: worker process", "server: nginx master", "server: nginx workers"),
         ("/venv/bin/python3 /venv/bin/melfed-client start /k", "", "client: supervisor"),
@@ -73,3 +88,16 @@ def test_memory_is_in_bytes() -> None:
 def test_the_largest_counts_and_growth_is_of_those_that_stayed() -> None:
     assert larger(Memory(1, 5, 3), Memory(4, 2, 6)) == Memory(4, 5, 6)
     assert growth({"a": 5, "gone": 1}, {"a": 7, "new": 9}) == {"a": 2}
+
+
+def test_a_commands_memory_has_that_of_what_it_starts() -> None:
+    hold = "held = bytearray(60_000_000); import time; time.sleep(1.5)"
+    start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}], check=True); print('done')"
+    text, most = run([sys.executable, "-c", start])
+    assert text == "done\n"
+    assert 60e6 < most < 200e6
+
+
+def test_a_command_that_fails_says_why() -> None:
+    with pytest.raises(RuntimeError, match="no such thing"):
+        run([sys.executable, "-c", "raise SystemExit('no such thing')"])

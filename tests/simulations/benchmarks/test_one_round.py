@@ -9,6 +9,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+from melfed.common.errors import StudyError
 from melfed.common.study.protocol import StudyProtocol
 from melfed.simulations.benchmarks import one_round
 from melfed.simulations.benchmarks.one_round import main, measure, table
@@ -103,4 +104,12 @@ def test_the_command_prints_rows_or_their_table(ran: list[Ran], study: Path, wei
     assert [name for name, *_ in ran] == ["warm-2", "one_round-2-2"]
     printed = CliRunner().invoke(app, arguments).stdout
     assert printed.splitlines()[-1].startswith("| 2 | one_round | 0.0400 | 0.040 (0.035–0.045) |")
-    assert one_round.WAYS.keys() == {"one_round", "rounds"}
+    assert one_round.WAYS.keys() == {"one_round", "rounds", "solved_start"}
+
+
+def test_a_change_is_one_of_every_run(ran: list[Ran], study: Path, weights: Path, tmp_path: Path) -> None:
+    changes = ["privacy.evaluation=public", "seed=3"]
+    measure(study, tmp_path / "data", tmp_path / "out", [1.0], [3], weights, ["solved_start"], changes)
+    assert [row[:3] for row in ran] == [("warm-3", "one_round", 8.0), ("solved_start-1-3", "federated", 1.0)]
+    with pytest.raises(StudyError, match=r"privacy\.units"):
+        measure(study, tmp_path / "data", tmp_path / "out", [1.0], [3], weights, [], ["privacy.units=1"])

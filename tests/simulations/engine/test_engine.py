@@ -53,3 +53,5 @@ def test_ray_is_taken_for_a_cluster_or_to_share_gpus(monkeypatch: pytest.MonkeyP
         chosen("local", address="10.0.0.1:6379")
     with pytest.raises(StudyError, match=r"^resources\.gpus is 0\.5, and --engine local has no GPU to share; take"):
         chosen("local", stated="0.5")
+    share = study('{"resources": {"gpus": 0.5}}')
+    assert engine.choose("local", share, 4, alone=False) == "local", "the share was set aside by whoever runs several"

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -131,3 +132,29 @@ def test_nothing_stays_of_it_where_it_cannot_begin(monkeypatch: pytest.MonkeyPat
     with pytest.raises(OSError, match="no more processes"):
         prepare()
     assert (dict(os.environ), tempfile.gettempdir()) == (before, temporary)
+
+
+SCRIPT = """
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+from melfed.simulations.engine.fork_server import prepare
+
+print("run", os.getpid(), flush=True)
+with ProcessPoolExecutor(1, prepare()) as process:
+    print("worker", process.submit(os.getpid).result(100), flush=True)
+"""
+
+
+@pytest.mark.parametrize("as_module", [False, True])
+def test_a_script_needs_no_guard_since_no_worker_runs_it_again(tmp_path: Path, as_module: bool) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    how = ["-m", "script"] if as_module else ["script.py"]
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, *how], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["run", "worker"]

@@ -75,3 +75,26 @@ def test_as_many_processes_as_the_cores_allow(monkeypatch: pytest.MonkeyPatch) -
     assert processes(study_of(resources={"cpus": 3}), 100) == 2
     assert processes(study_of(resources={"cpus": 0.5}), 100) == 16
     assert processes(study_of(resources={"cpus": 9}), 100) == 1
+
+
+def test_a_run_beside_others_has_one_process(
+    phantom_clinics: VirtualClinics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Enough(Exception):
+        pass
+
+    def pool(_create: object, size: int, _told: object) -> None:
+        raise Enough(size)
+
+    monkeypatch.setattr(local_engine.os, "sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setattr(local_engine, "prepare", lambda: None)
+    monkeypatch.setattr(local_engine, "ProcessPool", pool)
+    study, sizes = study_of(), []
+    initial = trainable_tensors(build_study_classifier(study))
+    for alone in (True, False):
+        folder = RunFolder.create(tmp_path / str(alone), study)
+        simulation = Simulation(study, phantom_clinics.clinics, folder.ledgers, alone=alone)
+        with pytest.raises(Enough) as error:
+            local_engine.simulate(simulation, tmp_path, folder, initial, SilentObserver())
+        sizes.append(error.value.args[0])
+    assert sizes == [len(phantom_clinics.clinics), 1]

@@ -79,9 +79,9 @@ class Parent:
 def test_a_begun_process_is_quiet_and_ends_with_its_parent_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parent, left, codes = Parent(), threading.Event(), list[int]()
+    parent, left, codes = Parent(), threading.Semaphore(0), list[int]()
     monkeypatch.setattr(local_worker.multiprocessing, "parent_process", lambda: parent)
-    monkeypatch.setattr(local_worker.os, "_exit", lambda code: (codes.append(code), left.set()))
+    monkeypatch.setattr(local_worker.os, "_exit", lambda code: (codes.append(code), left.release()))
     local_worker.begin(tmp_path)
     os.write(1, b"to stdout\n")
     os.write(2, b"to stderr\n")
@@ -94,7 +94,8 @@ def test_a_begun_process_is_quiet_and_ends_with_its_parent_alone(
     assert log.read_text().endswith("to stderr\nthe next\n"), "processes share it"
     assert codes == []
     parent.ended.set()
-    assert left.wait(60.0)
+    # Both have to be heard before os._exit is itself again.
+    assert all(left.acquire(timeout=60.0) for _ in range(2))
     assert set(codes) == {1}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from melfed.common.data.origin import SYNTHETIC_NOTICE
 from melfed.common.errors import DataError, StudyError
 from melfed.common.metrics.noisy import metrics_of
 from melfed.common.metrics.noisy_histogram import pooled
@@ -16,7 +17,6 @@ from melfed.common.study.protocol import DataSpec, PartitionSpec, PrivacySpec, S
 from melfed.server.report.words import hint
 from melfed.server.runs.folder import RunFolder
 from melfed.simulations.partition.virtual_clinics import VirtualClinics, divide
-from melfed.simulations.phantom.dataset import SYNTHETIC_NOTICE
 from tests.client.small import small_study
 from tests.in_process import federate_here
 

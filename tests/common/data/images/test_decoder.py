@@ -2,6 +2,8 @@ import contextlib
 import io
 import pickle
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -372,3 +374,30 @@ def test_real_images(shared: Path) -> None:
     for path in sorted((shared / "data" / "ham10000" / "images").iterdir())[:3]:
         with Image.open(path) as image:
             assert largest_difference(decode(path, 128), expected(image.convert("RGB"), 128)) <= 3
+
+
+DAMAGED_TIFF = """
+import io
+import numpy as np
+from PIL import Image
+from melfed.common.data.images.decoder import ImageProblem, decode_bytes
+
+picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8))
+for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "group4"):
+    file = io.BytesIO()
+    (picture.convert("1") if compression == "group4" else picture).save(file, "TIFF", compression=compression)
+    content = bytearray(file.getvalue())
+    for place in range(200, len(content) - 200, 97):
+        content[place] ^= 0x5A
+    try:
+        decode_bytes(bytes(content), 32)
+    except ImageProblem as problem:
+        print(problem)
+"""
+
+
+def test_libraries_write_nothing_about_damaged_pictures_beside_the_error() -> None:
+    # In a process of its own: what C writes passes by Python's streams, and pytest shows all warnings.
+    done = subprocess.run([sys.executable, "-c", DAMAGED_TIFF], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.count("truncated or damaged") == 2
+    assert done.stderr == ""

@@ -1,4 +1,5 @@
 import datetime
+import zipfile
 
 import openpyxl
 import polars as pl
@@ -67,3 +68,18 @@ def test_tables_that_are_there_and_not_read_are_named(tmp_path):
     touch(tmp_path, "a.jpg")
     with pytest.raises(DataError, match=r"labels.xls is not read: save it as CSV UTF-8 or .xlsx"):
         read_table(tmp_path)
+
+
+def test_a_workbook_that_is_damaged_inside_is_an_error_of_one_line(tmp_path):
+    """Its rows are read one by one, long after it was opened."""
+    whole = workbook(tmp_path / "whole.xlsx", [["image", "diagnosis"], ["a.jpg", "mel"]])
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(tmp_path / "data" / "table.xlsx", "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            damaged = content.replace(b"<row", b"<row\x00<", 1) if name.endswith("sheet1.xml") else content
+            target.writestr(name, damaged)
+    touch(tmp_path / "data", "a.jpg")
+    with pytest.raises(DataError, match="cannot be read as an Excel workbook") as caught:
+        read_table(tmp_path / "data")
+    one_line(caught)

@@ -13,6 +13,8 @@ from tests.common.model.backbones.library import check_entry, model_of
     ("name", "features", "parameters"),
     [
         ("efficientnet_lite0", 1280, 4_652_008),
+        ("efficientnet_lite1", 1280, 5_416_680),
+        ("efficientnet_lite2", 1280, 6_092_072),
     ],
 )
 def test_an_entry_is_the_published_network(name: str, features: int, parameters: int) -> None:
@@ -21,11 +23,12 @@ def test_an_entry_is_the_published_network(name: str, features: int, parameters:
 
 
 def test_every_entry_is_looked_at() -> None:
-    assert set(BACKBONES) == {"efficientnet_lite0"}
+    assert set(BACKBONES) == {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"}
 
 
-def test_pixels_are_brought_to_minus_one_to_one_and_weights_come_from_their_package() -> None:
-    spec = BACKBONES["efficientnet_lite0"]
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_pixels_are_brought_to_minus_one_to_one_and_weights_come_from_their_package(name: str) -> None:
+    spec = BACKBONES[name]
     assert (spec.mean, spec.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert spec.published is None
     assert spec.package is not None

@@ -11,8 +11,8 @@ from rich.console import Console
 from melfed.common.study.recipe import Choice
 from melfed.server.federation.observer import Observer
 from melfed.server.runs.counts import Counts
-from melfed.simulations.cli import progress
-from melfed.simulations.cli.progress import RunProgress, print_choices
+from melfed.simulations.api import progress
+from melfed.simulations.api.progress import RunProgress, print_choices
 
 IMAGES = {"north": 30, "south": 10}
 COUNTS = {name: Counts(numbers={}) for name in IMAGES}

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from melfed.client.cli.daemon import _of_child
-from melfed.client.cli.status import UNREADABLE, status
 from melfed.client.config.clinic import ClinicConfig
 from melfed.client.config.folders import prepare_worker
 from melfed.client.daemon.health import HealthServer
 from melfed.client.ledger.ledger import Ledger
 from melfed.client.privacy import accounting
 from melfed.client.privacy.accounting import Mechanism
+from melfed.client.status import UNREADABLE, status
 from melfed.common.doctor.steps import Check
 from tests.client.clinics import a_clinic
 from tests.client.commands import Command
@@ -25,11 +25,6 @@ from tests.client.ledger.ledgers import DATA, STUDY, charge, cheap_epsilon, spen
 @pytest.fixture
 def config(tmp_path: Path) -> ClinicConfig:
     return a_clinic(tmp_path)
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
 
 
 def test_status_of_a_clinic_that_does_not_run(command: Command, config: ClinicConfig) -> None:
@@ -102,7 +97,7 @@ def test_status_of_a_worker_by_its_door_and_by_what_the_daemon_says(
             raise PermissionError
         return door
 
-    monkeypatch.setattr("melfed.client.cli.status.knock", knock)
+    monkeypatch.setattr("melfed.client.status.knock", knock)
     with HealthServer(0) as server:
         if health is not None:
             server.tell({"worker": health, "supernode": True, "messenger": True})
@@ -140,9 +135,9 @@ def test_status_leaves_as_it_stands(
     running: bool, failed: int, code: int, config: ClinicConfig, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checks = [Check("disk", "failed", "it is full", "free 2 GiB")] * failed + [Check("door", "ok", "open")]
-    monkeypatch.setattr("melfed.client.cli.status.examine_briefly", lambda *_: checks)
+    monkeypatch.setattr("melfed.client.status.examine_briefly", lambda *_: checks)
     word = "ready" if running else "not running"
-    monkeypatch.setattr("melfed.client.cli.status._processes", lambda *_: {"worker": word})
+    monkeypatch.setattr("melfed.client.status._processes", lambda *_: {"worker": word})
     done = command("status", config.path)
     assert done.code == code
     assert ("✗ it is full" in done.out) == ("free 2 GiB" in done.out) == bool(failed)

@@ -1,0 +1,1 @@
+"""A clinic's live page: `melfed-client page`."""

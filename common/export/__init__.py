@@ -1,0 +1,1 @@
+"""A trained model in an open format, with what whoever uses it must know."""

@@ -1,0 +1,1 @@
+"""A page for a phone: a model that runs in the browser, offline, from static files."""

@@ -1,0 +1,126 @@
+"""Statistics of what a run's model has seen, by which a picture is told that is unlike all of it.
+
+`RUN/seen.json` holds those of public images, which somebody has named. A run of one round has others without that: the
+moments that its clinics released with noise. Both are free: no patient is looked at.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from melfed.common.data.augmentation import to_input
+from melfed.common.data.images.decoder import Pixels
+from melfed.common.errors import DataError, RunError
+from melfed.common.export.out_of_distribution import FALSE_ALARMS, FeatureStatistics, of_moments, of_public
+from melfed.common.export.public_images import public_images
+from melfed.common.files import write_text
+from melfed.common.model.backbones import backbone_spec
+from melfed.common.model.classifier import Classifier
+from melfed.common.model.inference import autocast, micro_batches, pick_device
+from melfed.common.moments.noisy_moments import pooled
+from melfed.common.progress import Progress
+from melfed.common.study.protocol import Section
+from melfed.common.tensors import Array, load_tensors
+from melfed.server.runs.folder import RunFolder
+from melfed.server.runs.releases import Releases
+
+NAME: Final = "seen.json"
+MOST_IMAGES: Final = 3000
+"""So many are looked at; the statistics hardly change with more."""
+_BLOCKS: Final = 30
+_HELD_OUT: Final = 3
+
+
+class _File(Section):
+    """`network` is the SHA-256 of all tensors before the head: of others, the features are others."""
+
+    network: str
+    seen: FeatureStatistics
+
+
+def seen_of(folder: RunFolder) -> FeatureStatistics | None:
+    """Return the statistics that go with a run's model; None where there are none.
+
+    Raises:
+        RunError: `seen.json` is damaged, or of another network.
+    """
+    path = folder.path / NAME
+    study = folder.study()
+    if not path.exists():
+        if study.federation.mode != "one_round" or study.model.metadata:
+            return None
+        released = [release.train for _, release in sorted(Releases(folder.releases, study.digest).kept().items())]
+        return of_moments(pooled(released)) if released else None
+    try:
+        found = _File.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        raise RunError(f"{path}: damaged; make it anew with melfed-server seen, or delete it") from None
+    if found.network != _network(folder):
+        raise RunError(f"{path}: of another network than the run's; make it anew with melfed-server seen, or delete it")
+    return found.seen
+
+
+def write_seen(
+    folder: RunFolder,
+    model: Classifier,
+    images: Path,
+    false_alarms: float = FALSE_ALARMS,
+    progress: Progress | None = None,
+) -> FeatureStatistics:
+    """Write `seen.json` from a folder of public images, and return it.
+
+    Every third of 30 parts of the images, by their names, is held out for the threshold: pictures of one patient, whose
+    names follow each other mostly, are not on both sides.
+
+    Args:
+        folder: of a finished run.
+        model: its.
+        images: the folder of public images.
+        false_alarms: share of pictures of their kind that may be called unlike.
+        progress: called with (done, all) images.
+
+    Raises:
+        RunError: the model needs more than a picture.
+        DataError: no usable images, or too few.
+        StorageError: the file cannot be written.
+    """
+    if model.metadata is not None:
+        raise RunError(f"{folder.path}: its model needs age, sex and site; no picture is scored without a table")
+    if not 0 < false_alarms < 1:
+        raise DataError(f"--false-alarms {false_alarms:g}: it is a share between 0 and 1")
+    pixels = public_images(images, folder.study().data.image_size, MOST_IMAGES, "take statistics of")
+    features = features_of(model, pixels, progress)
+    part = np.arange(len(pixels)) * min(_BLOCKS, len(pixels)) // len(pixels)
+    seen = of_public(features, list(part % _HELD_OUT == _HELD_OUT - 1), false_alarms)
+    write_text(folder.path / NAME, _File(network=_network(folder), seen=seen).model_dump_json(indent=1) + "\n")
+    return seen
+
+
+def features_of(model: Classifier, pixels: list[Pixels], progress: Progress | None = None) -> Array:
+    """Return what the head sees of images, float32 (n, features)."""
+    spec, size, device = backbone_spec(model.backbone), pixels[0].shape[0], pick_device()
+    model = model.to(device).eval()
+    rows, done = [], 0
+    with torch.inference_mode(), autocast(device):
+        for part in micro_batches(np.arange(len(pixels)), size, device):
+            inputs = to_input(np.stack([pixels[i] for i in part]), spec.mean, spec.std, None, device)
+            rows.append(model.features(inputs).float().cpu().numpy())
+            done += len(part)
+            if progress is not None:
+                progress(done, len(pixels))
+    return np.concatenate(rows)
+
+
+def _network(folder: RunFolder) -> str:
+    """Return the SHA-256 of what makes a run's features."""
+    tensors, _ = load_tensors(folder.model)
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        if not name.startswith(("head.", "metadata.")):
+            digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()

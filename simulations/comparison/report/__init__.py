@@ -1,0 +1,1 @@
+"""The report of a comparison: comparison.html and comparison.pdf."""

@@ -1,0 +1,1 @@
+"""What differences between configurations are worth."""
