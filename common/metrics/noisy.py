@@ -74,7 +74,7 @@ def share_called(h: Histogram) -> float | None:
         if found is None:
             return None
         units = found[0].counts + found[1].counts
-        return float(units[_called(found[0].edges) :].sum() / units.sum())
+        return min(1.0, float(units[_called(found[0].edges) :].sum() / units.sum()))  # sums are rounded
     counts = h.positives + h.negatives
     return float(counts[h.low >= 0].sum() / counts.sum()) if counts.any() else None
 

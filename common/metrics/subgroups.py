@@ -28,7 +28,15 @@ from melfed.common.data.records import LesionRecord
 from melfed.common.data.subgroups import ATTRIBUTES, cells_of
 from melfed.common.metrics.exact import histogram_metrics
 from melfed.common.metrics.histogram import UNIT, ScoreHistogram, sigmoid
-from melfed.common.metrics.intervals import UNDEFINED, Z95, FloatArray, Interval, square_and_add, wilson
+from melfed.common.metrics.intervals import (
+    UNDEFINED,
+    Z95,
+    FloatArray,
+    Interval,
+    proportion_interval,
+    square_and_add,
+    wilson,
+)
 from melfed.common.metrics.noisy import Densities, densities, deviations, noisy_metrics, widened
 from melfed.common.metrics.noisy_histogram import Histogram, NoisyHistogram, noise_variance
 from melfed.common.metrics.score_bins import MOST_BINS
@@ -211,9 +219,9 @@ def _noised_sensitivity(found: Densities, threshold: float) -> Interval:
         value: FloatArray = (positives @ above / positives.sum(-1))[..., None]
         return value
 
-    value = share(found[0].counts, found[1].counts)
+    value = share(found[0].counts, found[1].counts).clip(0.0, 1.0)  # both sums are rounded
     low, high = widened(value, deviations(share, found), wilson(value, found[1].counts.sum()))
-    return Interval(value=float(value[0]), low=float(low[0]), high=float(high[0]))
+    return proportion_interval(float(value[0]), float(low[0]), float(high[0]))
 
 
 def _noised_calibration(found: Densities) -> Interval:
