@@ -35,6 +35,16 @@ def test_distances_are_symmetric_squares() -> None:
     assert squared_distances(updates).tolist() == [[0, 25], [25, 0]]
 
 
+@pytest.mark.parametrize("change", [1e-2, 1e-3, 1e-4])
+def test_models_that_lie_close_together_are_told_apart(change: float) -> None:
+    """By differences: |x|² + |y|² - 2 xy of whole models is rounding alone (findings/flower-krum-rounds-its-distances.sh)."""
+    random = np.random.default_rng(3)
+    model, lengths = 0.02 * random.standard_normal(100_000), random.permutation(0.5 + 0.15 * np.arange(8))
+    steps = [random.standard_normal(model.size) * 0.02 * change * length for length in lengths]
+    order = krum_order([{"a": (model + step).astype(np.float32)} for step in steps], byzantine=1)
+    assert order == np.argsort(lengths).tolist()
+
+
 @pytest.mark.parametrize(("byzantine", "needed"), [(0, 3), (1, 5), (3, 9)])
 def test_it_needs_two_f_plus_three(byzantine: int, needed: int) -> None:
     assert RULE.needed(Options(robust_byzantine=byzantine)) == needed
