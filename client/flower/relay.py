@@ -28,8 +28,11 @@ from melfed.client.flower.fleet_client import ClinicFleetClient, said
 from melfed.client.flower.object_store import FileObjectStore
 from melfed.common.errors import DeclinedError, MelfedError
 
-BUSY_SECONDS, BUSY_POLL, IDLE_POLL = 60.0, 0.3, 2.0
-"""After a message, for how long the next is asked for quickly, and how often then and later."""
+SHORTEST_POLL, LONGEST_POLL, POLL_SHARE = 0.3, 2.0, 0.1
+"""How long until the next message is asked for: this share of the time since the last one, within these limits.
+
+A clinic that waits for a slower one then adds at most a tenth to the round, and asks a tenth as often.
+"""
 
 REPLY_POLL = 0.05
 """How often the ClientApp's reply is looked for."""
@@ -74,11 +77,12 @@ class Carrier:
         self.client: ClinicFleetClient | None = None
         self._message: Message | None = None
         self._moments = Moments(time.monotonic())
-        self._busy_until = time.monotonic() + BUSY_SECONDS
+        self._last_message = time.monotonic()
 
     def idle(self, _seconds: float) -> None:
         """Wait until the next message is asked for."""
-        time.sleep(BUSY_POLL if time.monotonic() < self._busy_until else IDLE_POLL)
+        wait = POLL_SHARE * (time.monotonic() - self._last_message)
+        time.sleep(min(max(wait, SHORTEST_POLL), LONGEST_POLL))
 
     def pull(self, flower: Callable[..., int | None], **parts: Any) -> int | None:
         """Fetch the next message; return its Flower run, or None. One that does not arrive whole is answered so.
@@ -131,7 +135,7 @@ class Carrier:
                     answered.add(reply.metadata.reply_to_message_id)
         state.delete_messages(message_ids=[identifier, *answered])
         object_store.delete(identifier)
-        self._busy_until = time.monotonic() + BUSY_SECONDS
+        self._last_message = time.monotonic()
 
     def _replies(self, message: Message, state: NodeState, store: ObjectStore) -> Sequence[Message]:
         """Wait for replies; return none where nobody waits for that to this message any more."""

@@ -17,7 +17,7 @@ def kit(tmp_path: Path) -> Any:
     return write_kit(tmp_path, [], free_port())
 
 
-def test_polls_are_quick_after_a_message_and_slow_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longer_there_was_no_message_the_seldomer_one_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     from melfed.client.flower import relay as carrier
 
     slept: list[float] = []
@@ -26,10 +26,9 @@ def test_polls_are_quick_after_a_message_and_slow_later(monkeypatch: pytest.Monk
         carrier, "time", SimpleNamespace(sleep=slept.append, monotonic=lambda: clock.now, time=time.time)
     )
     made = carrier.Carrier(lambda _: None, lambda _: None)
-    made.idle(3)
-    clock.now = carrier.BUSY_SECONDS + 1
-    made.idle(3)
-    assert slept == [carrier.BUSY_POLL, carrier.IDLE_POLL]
+    for clock.now in (0.0, 2.0, 10.0, 60.0):
+        made.idle(3)
+    assert slept == [carrier.SHORTEST_POLL, carrier.SHORTEST_POLL, 1.0, carrier.LONGEST_POLL]
 
 
 class Parts:
