@@ -29,7 +29,7 @@ def with_neck(model: Classifier, images: Images, study: StudyProtocol, device: t
     length, rate = study.model.neck or 0, model.dropout.p
     whole = Classifier(model.backbone, model.trunk, metadata=model.metadata is not None, dropout=rate, neck=length)
     whole.to(device)
-    pooled = _pooled(whole, images, study.data.image_size, device)
+    pooled = pooled_features(whole, images, study.data.image_size, device)
     if whole.neck is not None:
         mean, projection = whitening(pooled, length)
         with torch.no_grad():
@@ -40,7 +40,7 @@ def with_neck(model: Classifier, images: Images, study: StudyProtocol, device: t
     return whole
 
 
-def _pooled(model: Classifier, images: Images, image_size: int, device: torch.device) -> Array:
+def pooled_features(model: Classifier, images: Images, image_size: int, device: torch.device) -> Array:
     """Return what the neck sees of every image, unaugmented, shape (images, inputs)."""
     backbone = backbone_spec(model.backbone)
     model.eval()
