@@ -118,7 +118,7 @@ def _map_of(name: str, output: object) -> list[tuple[str, int, int]]:
     return []
 
 
-def whitening(pooled: Array, dimensions: int) -> tuple[Array, Array]:
+def whitening(pooled: Array, dimensions: int, shrinkage: float = 0.0) -> tuple[Array, Array]:
     """Return mean and projection of a neck from the pooled features of public images.
 
     Every feature is brought to unit variance first, so that depths with large values do not drown the others; then the
@@ -128,6 +128,8 @@ def whitening(pooled: Array, dimensions: int) -> tuple[Array, Array]:
     Args:
         pooled: shape (images, inputs).
         dimensions: how many components are kept, at most `inputs`.
+        shrinkage: what is added to each component's variance before it is scaled, in units of the mean variance of
+            those that are kept; 0: all get one variance. With more, those that varied most stay longer.
 
     Returns:
         mean, shape (inputs,), and projection, shape (inputs, dimensions).
@@ -138,6 +140,7 @@ def whitening(pooled: Array, dimensions: int) -> tuple[Array, Array]:
     standard = (values - mean) * scale
     variances, components = np.linalg.eigh(standard.T @ standard / len(standard))
     leading = np.argsort(variances)[::-1][:dimensions]
-    sizes = np.sqrt(np.maximum(variances[leading], variances.max() * 1e-6))
-    projection = scale[:, None] * components[:, leading] / (sizes * np.sqrt(len(leading)))
+    kept = np.maximum(variances[leading], variances.max() * 1e-6)
+    left = kept / (kept + shrinkage * kept.mean())
+    projection = scale[:, None] * components[:, leading] * np.sqrt(left / left.sum() / kept)
     return mean.astype(np.float32), projection.astype(np.float32)

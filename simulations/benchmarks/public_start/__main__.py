@@ -6,7 +6,8 @@ as much noise as so many clinics of so many patients have. Choose by this, and n
 
     python -m melfed.simulations.benchmarks.public_start STUDY --data DIR --out DIR [--batch SOURCE/NAME=FIRST:LAST...]
     [--leave-out SOURCE...] [--start NAME:KEY=VALUE,balance=BALANCE...] [--neck KEY=VALUE,KEY=VALUE...]
-    [--epsilon E...] [--patients N...] [--clinics K] [--draws N] [--no-told] [--seed S...] [--set KEY.PATH=VALUE...] [--json]
+    [--epsilon E...] [--patients N...] [--clinics K] [--draws N] [--no-told] [--seed S...]
+    [--set KEY.PATH=VALUE...] [--json]
 
 What a start makes of the images is kept in DIR, so that other necks take seconds.
 """
@@ -144,7 +145,7 @@ def main(
 
     federations = tuple(Federation(number, clinics, epsilon) for number, epsilon in product(patients, epsilons))
     weight = read_study(study_file, overrides).training.positive_weight
-    judging = Judging(weight, tuple(NeckWay.read(neck) for neck in necks), federations, draws)
+    judging = Judging(weight, tuple(NeckWay.read(neck) for neck in necks), federations, draws, told)
     ways, parts = [StartWay.read(start) for start in starts], [Renamed.read(batch) for batch in batches]
     rows = list[Judged]()
     for way, seed in product(ways, seeds):

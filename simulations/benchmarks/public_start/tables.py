@@ -71,8 +71,14 @@ def table(rows: Sequence[Judged]) -> list[str]:
 
 
 def _cell(rows: Sequence[Judged], base: Mapping[tuple[str, int], Judged], value: Callable[[Judged], float]) -> str:
-    number = f"{mean(value(row) for row in rows):.3f}"
-    differences = [value(row) - value(base[row.source, row.seed]) for row in rows if base[row.source, row.seed] != row]
+    # Where one class alone is there, nothing is known.
+    known = [row for row in rows if math.isfinite(value(row))]
+    if not known:
+        return "–"
+    number = f"{mean(value(row) for row in known):.3f}"
+    pairs = [(row, base[row.source, row.seed]) for row in known]
+    differences = [value(row) - value(first) for row, first in pairs if row is not first]
+    differences = [difference for difference in differences if math.isfinite(difference)]
     if not differences:
         return number
     error = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan

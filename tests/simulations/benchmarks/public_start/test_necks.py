@@ -38,13 +38,14 @@ def test_a_neck_that_cannot_be_read_is_refused(text: str) -> None:
 
 def test_a_neck_is_named_by_what_is_not_usual() -> None:
     assert str(NeckWay.read("")) == "64"
-    assert str(NeckWay.read("features=16,blind=true,head=network")) == "16, blind=true, head=labels"
+    assert str(NeckWay.read("features=16,blind=true,head=network")) == "16, blind=true, head=network"
 
 
-def test_the_default_is_the_products_own_neck() -> None:
-    mean, projection = whitening(POOLED, 5)
+@pytest.mark.parametrize("shrinkage", [0.0, 0.5])
+def test_without_options_it_is_the_products_own_neck(shrinkage: float) -> None:
+    mean, projection = whitening(POOLED, 5, shrinkage)
     oracle = (POOLED - mean) @ projection
-    found = neck(NeckWay(5))
+    found = neck(NeckWay(5, shrinkage=shrinkage))
     signs = np.sign((oracle * found).sum(axis=0))
     np.testing.assert_allclose(found * signs, oracle, atol=1e-4)
 
@@ -73,10 +74,10 @@ def test_balanced_statistics_are_those_of_repeated_images() -> None:
 def test_a_blind_neck_has_the_same_mean_for_every_source_of_one_class() -> None:
     only = [each for each in RECORDS if each.target == 0]
     pooled = features_of(only)
-    way = NeckWay(5, blind=True)
+    way = NeckWay(5, blind=True, head="network")
     spectrum = spectrum_of(pooled, only, "none", needed([way], only))
     found = fitted_neck(pooled, np.zeros(len(only)), only, spectrum, way, 3.0).features(pooled)
-    seeing = fitted_neck(pooled, np.zeros(len(only)), only, spectrum, NeckWay(5), 3.0).features(pooled)
+    seeing = fitted_neck(pooled, np.zeros(len(only)), only, spectrum, NeckWay(5, head="network"), 3.0).features(pooled)
     source = np.array([each.source for each in only])
     for name in "ABC":
         assert np.abs(found[source == name].mean(axis=0)).max() < 1e-5

@@ -46,3 +46,13 @@ def test_one_source_alone_has_no_standard_error() -> None:
 def test_what_was_not_judged_has_no_column() -> None:
     row = replace(judged("plain", "A", 0.6, 0.7), told=math.nan, told_left_out=math.nan)
     assert table([row])[0] == "| start | neck | network | public head | kept apart | 1500 at 3 |"
+
+
+def test_what_is_not_known_of_a_source_is_left_out_of_the_mean() -> None:
+    rows = [judged("plain", "A", 0.6, 0.7), judged("plain", "B", math.nan, 0.7), judged("other", "A", 0.7, 0.8)]
+    rows += [judged("other", "B", math.nan, 0.7)]
+    first, second = table(rows)[2:]
+    assert "| 0.600 |" in first
+    assert "| 0.700 (+0.100 ± nan) |" in second
+    only = [*rows[:2], judged("other", "B", math.nan, 0.7)]
+    assert "| 64 | 0.700 (+0.000 ± nan) | – |" in table(only)[3]
