@@ -84,7 +84,7 @@ def test_nobody_of_the_source_that_is_left_out_is_learnt_from(phantom_clinics: V
     assert not (trained & left_out).any()
     assert not trained[stranger]
     others = ~left_out
-    assert 0.75 < trained[others].mean() < 0.99, "a tenth is kept apart"
+    assert 0.75 < trained[others].mean() < 0.97, "a tenth is kept apart"
 
 
 def sums(records: list[LesionRecord], balance: Balance) -> dict[tuple[str, int], float]:
