@@ -114,7 +114,7 @@ def left_out_sources(images: Images, wanted: Sequence[str]) -> list[str]:
     """
     classes: dict[str, set[int]] = {}
     for record in images.records:
-        classes.setdefault(str(record.source), set()).add(record.target)
+        classes.setdefault(record.source, set()).add(record.target)
     both = sorted(name for name, found in classes.items() if len(found) > 1)
     if wrong := [name for name in wanted if name not in both]:
         raise StudyError(f"--leave-out {wrong[0]}: no source with both classes; there are {', '.join(both)}")

@@ -133,7 +133,7 @@ def source_told(neck: FittedNeck, start: Start, images: Images) -> Told:
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     features = neck.features(start.pooled) * math.sqrt(neck.projection.shape[1])
-    source = np.array([str(record.source) for record in images.records])
+    source = np.array([record.source for record in images.records])
     folds = StratifiedKFold(TOLD_FOLDS, shuffle=True, random_state=0)
     mine, theirs = start.trained, start.left_out | ~start.trained
     among = cross_val_predict(_classifier(), features[mine], source[mine], cv=folds)

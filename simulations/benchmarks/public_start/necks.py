@@ -236,7 +236,7 @@ def blinded(scores: FloatArray, records: Sequence[LesionRecord]) -> FloatArray:
     Returns:
         Shape (m, m - r) for r directions, the leading components' share first.
     """
-    source = np.array([str(record.source) for record in records])
+    source = np.array([record.source for record in records])
     target = np.array([record.target for record in records])
     within = scores.copy()
     for kind in np.unique(target):
@@ -252,7 +252,7 @@ def blinded(scores: FloatArray, records: Sequence[LesionRecord]) -> FloatArray:
 
 def class_effects(scores: FloatArray, records: Sequence[LesionRecord]) -> FloatArray:
     """Return how far apart the classes' means are within sources, over its standard error, shape (m,)."""
-    source = np.array([str(record.source) for record in records])
+    source = np.array([record.source for record in records])
     target = np.array([record.target for record in records])
     total, information = np.zeros(scores.shape[1]), np.zeros(scores.shape[1])
     for name in np.unique(source):

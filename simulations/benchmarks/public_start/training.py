@@ -112,15 +112,13 @@ def public_images(study: StudyProtocol, data: Path, batches: Sequence[Renamed]) 
     """Return all images of a public study's folder, decoded, with the sources that they are taken for.
 
     Raises:
-        DataError: as `melfed.simulations.partition.virtual_clinics.divide`; or an image names no source.
+        DataError: as `melfed.simulations.partition.virtual_clinics.divide`.
     """
     from melfed.common.data.images.store import ImageStore, default_cache
     from melfed.simulations.partition.virtual_clinics import divide
 
     virtual = divide(study, data, default_cache())
     records = renamed(sorted(virtual.records, key=lambda record: record.image), batches)
-    if any(record.source is None for record in records):
-        raise DataError(f"{data}: an image names no source, and starts are judged on sources that they leave out")
     names = [record.image for record in records]
     return Images(records, ImageStore.open(default_cache(), virtual.root, names, study.data.image_size))
 
@@ -148,7 +146,7 @@ def shares(records: Sequence[LesionRecord], balance: Balance) -> FloatArray:
     >>> shares(records, "source").tolist()
     [0.25, 0.25, 0.5]
     """
-    source = np.array([str(record.source) for record in records])
+    source = np.array([record.source for record in records])
     target = np.array([record.target for record in records])
     weights = np.ones(len(records))
     if balance == "class":
@@ -213,8 +211,15 @@ def kept_start(path: Path, study: StudyProtocol, images: Images, source: str, ba
             return Start(file["pooled"], file["scores"], file["trained"], file["left_out"])
     start = trained_start(study, images, source, balance)
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts = {"pooled": start.pooled, "scores": start.scores, "trained": start.trained, "left_out": start.left_out}
     whole = path.with_suffix(".part.npz")
-    np.savez(whole, names=names, made=np.array(made), **parts)
+    np.savez(
+        whole,
+        names=names,
+        made=np.array(made),
+        pooled=start.pooled,
+        scores=start.scores,
+        trained=start.trained,
+        left_out=start.left_out,
+    )
     whole.replace(path)
     return start

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from melfed.common.data.records import LesionRecord
 
 
-def record(image: str, source: str | None, target: int, lesion: str | None = None) -> LesionRecord:
+def record(image: str, source: str, target: int, lesion: str | None = None) -> LesionRecord:
     return LesionRecord(
         image,
         target,
@@ -36,11 +36,9 @@ def of_sources(counts: Sequence[tuple[str, int, int]]) -> list[LesionRecord]:
 def features_of(records: Sequence[LesionRecord], inputs: int = 12, seed: int = 0) -> npt.NDArray[np.float32]:
     """Features in which sources and classes differ, and neighbouring inputs go together, shape (n, inputs)."""
     random = np.random.default_rng(seed)
-    names = sorted({str(each.source) for each in records})
+    names = sorted({each.source for each in records})
     shifts = dict(zip(names, random.normal(size=(len(names), inputs)), strict=True))
     melanoma = random.normal(size=inputs)
     mixing = np.eye(inputs) + 0.5 * random.normal(size=(inputs, inputs)) / np.sqrt(inputs)
-    rows = [
-        random.normal(size=inputs) @ mixing + 2 * shifts[str(each.source)] + each.target * melanoma for each in records
-    ]
+    rows = [random.normal(size=inputs) @ mixing + 2 * shifts[each.source] + each.target * melanoma for each in records]
     return np.array(rows, np.float32)

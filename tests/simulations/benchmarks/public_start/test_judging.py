@@ -5,8 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from melfed.common.data.dataset import Images
 from melfed.common.study.moments_noise import learning_mu
 from melfed.common.study.protocol import PrivacySpec
+from melfed.simulations.benchmarks.private_heads import Images as Rows
+from melfed.simulations.benchmarks.private_heads import Way
 from melfed.simulations.benchmarks.public_start import judging
 from melfed.simulations.benchmarks.public_start.judging import (
     Federation,
@@ -20,7 +23,7 @@ from melfed.simulations.benchmarks.public_start.training import Start
 from tests.simulations.benchmarks.public_start.records import features_of, of_sources
 
 RECORDS = of_sources([("A", 90, 60)])
-POOLED = features_of(RECORDS, 4) / 4
+POOLED = (features_of(RECORDS, 4) / 4).astype(np.float32)
 NECK = FittedNeck(POOLED.mean(axis=0).astype(float), np.eye(4), np.zeros(5))
 
 
@@ -47,9 +50,7 @@ def test_auroc_of_one_class_is_not_a_number() -> None:
 def test_noise_is_that_of_the_federation(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def note(
-        clinics: list[judging.Rows], start: np.ndarray, _steps: object, way: judging.Way, *_: object
-    ) -> np.ndarray:
+    def note(clinics: list[Rows], start: np.ndarray, _steps: object, way: Way, *_: object) -> np.ndarray:
         seen.append(way.mu * len(clinics[0].starts))
         return start
 
@@ -71,7 +72,7 @@ def test_a_private_head_learns_and_noise_costs() -> None:
 
 def test_sources_are_told_where_features_differ_and_only_there() -> None:
     records = of_sources([("A", 100, 20), ("B", 100, 20), ("C", 60, 20)])
-    images = judging.Images(tuple(records), None)  # type: ignore[arg-type]
+    images = Images(tuple(records), None)  # type: ignore[arg-type]
     left_out = np.array([each.source == "C" for each in records])
     trained = ~left_out & (np.arange(len(records)) % 4 != 0)
 

@@ -65,7 +65,7 @@ def test_balanced_statistics_are_those_of_repeated_images() -> None:
     balanced = neck(NeckWay(5, balance="source"))
     # 80, 50 and 30 images: 15, 24 and 40 copies make the sources equal.
     copies = {"A": 15, "B": 24, "C": 40}
-    index = np.repeat(np.arange(len(RECORDS)), [copies[str(each.source)] for each in RECORDS])
+    index = np.repeat(np.arange(len(RECORDS)), [copies[each.source] for each in RECORDS])
     mean, projection = whitening(POOLED[index], 5)
     oracle = (POOLED - mean) @ projection
     np.testing.assert_allclose(balanced * np.sign((oracle * balanced).sum(axis=0)), oracle, atol=1e-4)

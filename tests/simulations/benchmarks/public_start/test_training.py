@@ -74,7 +74,7 @@ def test_a_batch_is_of_its_source_and_numbers_alone() -> None:
 def test_nobody_of_the_source_that_is_left_out_is_learnt_from(phantom_clinics: VirtualClinics) -> None:
     images = images_of(phantom_clinics)
     records = list(images.records)
-    source = str(records[0].source)
+    source = records[0].source
     stranger = next(index for index, each in enumerate(records) if each.source != source)
     # One lesion with pictures in two sources.
     for index in (0, stranger):
@@ -90,7 +90,7 @@ def test_nobody_of_the_source_that_is_left_out_is_learnt_from(phantom_clinics: V
 def sums(records: list[LesionRecord], balance: Balance) -> dict[tuple[str, int], float]:
     found: Counter[tuple[str, int]] = Counter()
     for each, share in zip(records, shares(records, balance), strict=True):
-        found[str(each.source), each.target] += share
+        found[each.source, each.target] += share
     return dict(found)
 
 
@@ -126,7 +126,7 @@ def test_a_start_learns_and_is_kept(
     phantom_clinics: VirtualClinics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, study = images_of(phantom_clinics), study_of()
-    source = str(images.records[0].source)
+    source = images.records[0].source
     path = tmp_path / "starts" / "one.npz"
     start = kept_start(path, study, images, source, "source")
     assert start.pooled.shape[0] == len(start.scores) == len(images)
