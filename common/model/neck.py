@@ -1,8 +1,9 @@
 """The neck: features from several depths of a backbone, whitened by statistics of public images, before the head.
 
-A small head on such features is what a clinic can train well under strong privacy: it has few parameters, and whitened
-inputs give all of them gradients of one size, so clipping and noise treat them alike. The statistics are those of
-public images, fixed before any clinic takes part; nothing of the neck learns or travels.
+A small head on such features is what a clinic can train well under strong privacy: it has few parameters, uncorrelated
+and centred inputs, and gradients of a norm of about 1. Whitening is shrunk (`melfed.simulations.fit_neck`), so that
+components that vary much with public images stay longer than those that hardly do. The statistics are those of public
+images, fixed before any clinic takes part; nothing of the neck learns or travels.
 """
 
 import copy
@@ -118,7 +119,7 @@ def _map_of(name: str, output: object) -> list[tuple[str, int, int]]:
     return []
 
 
-def whitening(pooled: Array, dimensions: int) -> tuple[Array, Array]:
+def whitening(pooled: Array, dimensions: int, shrinkage: float = 0.0) -> tuple[Array, Array]:
     """Return mean and projection of a neck from the pooled features of public images.
 
     Every feature is brought to unit variance first, so that depths with large values do not drown the others; then the
@@ -128,6 +129,8 @@ def whitening(pooled: Array, dimensions: int) -> tuple[Array, Array]:
     Args:
         pooled: shape (images, inputs).
         dimensions: how many components are kept, at most `inputs`.
+        shrinkage: what is added to each component's variance before it is scaled, in units of the mean variance of
+            those that are kept; 0: all get one variance. With more, those that varied most stay longer.
 
     Returns:
         mean, shape (inputs,), and projection, shape (inputs, dimensions).
@@ -138,6 +141,7 @@ def whitening(pooled: Array, dimensions: int) -> tuple[Array, Array]:
     standard = (values - mean) * scale
     variances, components = np.linalg.eigh(standard.T @ standard / len(standard))
     leading = np.argsort(variances)[::-1][:dimensions]
-    sizes = np.sqrt(np.maximum(variances[leading], variances.max() * 1e-6))
-    projection = scale[:, None] * components[:, leading] / (sizes * np.sqrt(len(leading)))
+    kept = np.maximum(variances[leading], variances.max() * 1e-6)
+    left = kept / (kept + shrinkage * kept.mean())
+    projection = scale[:, None] * components[:, leading] * np.sqrt(left / left.sum() / kept)
     return mean.astype(np.float32), projection.astype(np.float32)

@@ -168,6 +168,17 @@ def test_whitened_features_are_centred_uncorrelated_and_of_norm_one(columns: int
         assert (white**2).sum(1).mean() == pytest.approx(1, abs=1e-2)
 
 
+def test_shrinkage_leaves_leading_components_longer_at_the_same_norm() -> None:
+    pooled = correlated(300, 8, 5)
+    standard = np.corrcoef(pooled, rowvar=False)
+    kept = np.linalg.eigvalsh(standard)[::-1][:5]
+    mean, projection = whitening(pooled, 5, shrinkage=2.0)
+    white = (pooled.astype(np.float64) - mean) @ projection
+    left = kept / (kept + 2.0 * kept.mean())
+    np.testing.assert_allclose(white.T @ white / len(white), np.diag(left / left.sum()), atol=1e-3)
+    assert left[0] > 1.5 * left[-1]
+
+
 def test_the_leading_components_are_kept() -> None:
     random = np.random.default_rng(0)
     common = random.normal(size=(500, 1))
