@@ -46,7 +46,7 @@ serve(read_clinic(Path(sys.argv[1])), stop, lambda: print("ready", flush=True))
 """
 PARTS = {"by": "source", "minimum_images": 4}
 STUDY = small_study(partition=PARTS)
-LONG = small_study(name="long", partition=PARTS, training={"local_epochs": 60.0})
+LONG = small_study(name="long", partition=PARTS, training={"local_epochs": 30.0})
 PRIVATE = small_study(
     name="private",
     partition=PARTS,
