@@ -47,6 +47,18 @@ _STRING_TAG, _MERGE_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _LONGEST_VALUE = 80
 
 
+def _parsed(text: str) -> tuple[yaml.Node | None, Any]:
+    """Return a document's root with the places of all keys, and its content. Raises as yaml.load."""
+    loader = Loader(text)
+    try:
+        root = loader.get_single_node()
+        content = None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
+    # To parse takes the most time, so it is done once; but a merge key (<<) changes the nodes that are constructed.
+    return (yaml.compose(text, Loader=Loader) if "<<" in text else root), content
+
+
 @dataclass(frozen=True)
 class Form(Generic[Model]):
     """A kind of YAML file: the model that its content must fit, and how its errors speak of it.
@@ -68,8 +80,7 @@ class Form(Generic[Model]):
         except (OSError, UnicodeDecodeError) as error:
             raise self.error(f"{path}: cannot be read: {error}") from None
         try:
-            root = yaml.compose(text, Loader=Loader)
-            content = yaml.load(text, Loader=Loader)  # noqa: S506 (a SafeLoader)
+            root, content = _parsed(text)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             problem = ": ".join(part for part in (error.context, error.problem) if part)

@@ -19,6 +19,8 @@ Indices = npt.NDArray[np.int64]
 
 CACHED_MICRO_BATCH_ELEMENTS = 1 << 22
 """Stored activations that are run at once: 16 MiB of them."""
+CACHED_MICRO_BATCH_ROWS = 1 << 11
+"""Rows of them at most: a batch that is filled up (`scores_of`) has as many, of however few images."""
 
 
 class Inputs(Protocol):
@@ -67,7 +69,8 @@ class CachedInputs:
         self.split, self.features, self.device = split, features, device
         self.metadata = images.metadata if with_metadata else None
         self.views = features.shape[1]
-        self.micro_batch = power_of_two(CACHED_MICRO_BATCH_ELEMENTS // int(np.prod(features.shape[2:])))
+        fitting = CACHED_MICRO_BATCH_ELEMENTS // int(np.prod(features.shape[2:]))
+        self.micro_batch = power_of_two(min(fitting, CACHED_MICRO_BATCH_ROWS))
 
     def logits(self, images: Indices, views: Indices | None = None) -> torch.Tensor:
         """Return logits, shape (k,)."""

@@ -13,6 +13,7 @@ has both, so that the weights' Euclidean norm is 1. The pooled AUROC is thus tha
 with a melanoma against a random image of a random patient with another lesion, not that of images.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -67,9 +68,13 @@ SENSITIVITY = SHARES * (math.isqrt(int((WEIGHTS["positives"][:, 0] ** 2).sum()))
 A bin's column has at most the norm of the first one. A unit's shares of a class sum up to its weight w in it, so they
 move the measurements of the class by at most w such norms, and both classes together by sqrt(w² + w'²) = 1 of them.
 """
-_INVERSES: Mapping[str, FloatArray] = {
-    name: np.linalg.inv(matrix / _STEP).astype(np.float64) for name, matrix in WEIGHTS.items()
-}
+
+
+@functools.cache
+def _inverse_weights(name: str) -> FloatArray:
+    """Return W⁻¹ of a class, shape (bins, bins), when it is asked for: to load LAPACK takes a tenth of a second."""
+    inverse: FloatArray = np.linalg.inv(WEIGHTS[name] / _STEP).astype(np.float64)
+    return inverse
 
 
 def noise_variance(noise_multiplier: float) -> int:
@@ -182,7 +187,7 @@ class NoisyHistogram:
     def _inverse(self, name: str) -> FloatArray:
         # Of triangular matrices, so that a smaller one and its inverse are the corners of the larger ones.
         bins = len(self.positives)
-        return _INVERSES[name][:bins, :bins]
+        return _inverse_weights(name)[:bins, :bins]
 
 
 Histogram = ScoreHistogram | NoisyHistogram

@@ -216,7 +216,8 @@ def _noised_sensitivity(found: Densities, threshold: float) -> Interval:
     above[place] = (edges[place] - logit) / (edges[place] - edges[place - 1]) if inside else 1.0
 
     def share(_negatives: FloatArray, positives: FloatArray) -> FloatArray:
-        value: FloatArray = (positives @ above / positives.sum(-1))[..., None]
+        # The two sums are rounded each in its own way: of all melanomas, the share could be a little more than 1.
+        value: FloatArray = np.minimum(positives @ above / positives.sum(-1), 1.0)[..., None]
         return value
 
     value = share(found[0].counts, found[1].counts).clip(0.0, 1.0)  # both sums are rounded

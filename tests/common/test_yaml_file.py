@@ -42,6 +42,15 @@ def test_a_file_becomes_the_model_and_keys_have_their_lines(tmp_path: Path) -> N
     assert places == {("name",): f"{path}:1", ("oven",): f"{path}:2", ("oven", "degrees"): f"{path}:3"}
 
 
+def test_keys_that_are_merged_do_not_stand_twice(tmp_path: Path) -> None:
+    path = tmp_path / "cake.yaml"
+    path.write_text("<<: {name: plum, layers: 2}\nname: apple\n", encoding="utf-8")
+    content, places = FORM.read(path)
+    assert content == {"name": "apple", "layers": 2}
+    assert places[("name",)] == f"{path}:2"
+    assert places[("<<", "layers")] == f"{path}:1"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

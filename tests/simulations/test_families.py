@@ -23,7 +23,7 @@ from melfed.simulations.phantom.dataset import PhantomSpec, write_phantom
 from tests.common.networks import VGG, narrow_vgg
 from tests.in_process import federate_here
 
-SIZE = 64
+SIZE = 32
 EXHAUSTIVE = (pytest.mark.exhaustive, pytest.mark.timeout(1200))
 PRETRAINED = ("mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0")
 VIT = "timm/test_vit.r160_in1k"

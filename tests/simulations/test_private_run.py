@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache, reduce
 from pathlib import Path
@@ -27,6 +27,7 @@ from melfed.common.data.records import LesionRecord
 from melfed.common.errors import DataError, QuorumError, StudyError
 from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.metrics.noisy_histogram import NoisyHistogram
+from melfed.common.model import inference
 from melfed.common.model.classifier import trainable_tensors
 from melfed.common.model.inference import pick_device
 from melfed.common.study.build import build_study_classifier
@@ -58,6 +59,14 @@ def private_study(federation: Mapping[str, object] | None = None, **privacy: obj
         "privacy": stated,
     }
     return StudyProtocol.model_validate_json(json.dumps(content))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_batches() -> Iterator[None]:
+    """An evaluation computes a whole batch, whatever images there are: 16 images here, where 256 suit a CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inference, "CPU_MICRO_BATCH_PIXELS", 16 * 32**2)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,7 @@ def test_micro_batches_hold_some_rows_even_of_large_activations(images: Images) 
     model = ready(public_model(), "last_block")
     parts = split(model)
     assert parts is not None
-    for elements, expected in ((1 << 30, 4), (1 << 20, 4), (1 << 12, 1 << 10)):
+    for elements, expected in ((1 << 30, 4), (1 << 20, 4), (1 << 12, 1 << 10), (3, 1 << 11)):
         features = np.broadcast_to(np.float32(0), (len(images), 2, elements))
         inputs = CachedInputs(parts, features, images, False, CPU)
         assert (inputs.micro_batch, inputs.views) == (expected, 2)

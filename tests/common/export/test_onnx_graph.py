@@ -50,6 +50,13 @@ def scorer(model: Classifier, size: int = SIZE, **known: object) -> OnnxScorer:
     return OnnxScorer(onnx_model(model, facts_of(model, size, **known)).SerializeToString())
 
 
+@pytest.fixture(scope="module")
+def plain() -> tuple[Classifier, OnnxScorer]:
+    """A network without metadata, neck and calibration, and its graph; both are only read."""
+    model = network()
+    return model, scorer(model)
+
+
 def differences(model: Classifier, onnx: OnnxScorer, images: np.ndarray) -> Iterator[float]:
     """Yield how far probabilities, and logits by their size, are apart."""
     for image, logit in zip(images, logits(model, images), strict=True):
@@ -119,9 +126,10 @@ def test_a_neck_that_magnifies_what_is_rounded_gives_what_pytorch_gives_on_real_
     assert max(differences(model, scorer(model, 64), real)) <= LARGEST
 
 
-def test_pictures_of_any_size_are_cut_and_resized_as_pillows_cubic_filter_does() -> None:
-    model = network()
-    onnx = scorer(model)
+def test_pictures_of_any_size_are_cut_and_resized_as_pillows_cubic_filter_does(
+    plain: tuple[Classifier, OnnxScorer],
+) -> None:
+    model, onnx = plain
     for height, width in ((SIZE, SIZE), (200, 260), (261, 97), (20, 24), (40, 41)):
         (picture,) = pictures(1, height, width)
         side = min(height, width)
@@ -133,22 +141,24 @@ def test_pictures_of_any_size_are_cut_and_resized_as_pillows_cubic_filter_does()
         assert onnx.score(picture)[1] == pytest.approx(expected, abs=0.02 * max(1.0, abs(expected)))
 
 
-def test_a_probability_is_calibrated_where_there_is_a_map_and_says_so_where_not() -> None:
-    model = network()
-    plain, calibrated = scorer(model), scorer(model, calibration=Calibration(slope=0.5, intercept=-1.5))
+def test_a_probability_is_calibrated_where_there_is_a_map_and_says_so_where_not(
+    plain: tuple[Classifier, OnnxScorer],
+) -> None:
+    model, bare = plain
+    calibrated = scorer(model, calibration=Calibration(slope=0.5, intercept=-1.5))
     for image in pictures(3):
-        probability, logit = plain.score(image)
+        probability, logit = bare.score(image)
         assert probability == pytest.approx(float(sigmoid(logit)), abs=1e-6)
         shifted, same = calibrated.score(image)
         assert same == logit
         assert shifted == pytest.approx(float(sigmoid(0.5 * logit - 1.5)), abs=1e-6)
-    assert plain.told["calibration"].startswith("none")
+    assert bare.told["calibration"].startswith("none")
     assert '"slope":0.5' in calibrated.told["calibration"].replace(" ", "")
 
 
-def test_a_map_with_bends_is_in_the_graph_too() -> None:
-    model = network()
-    logit = scorer(model).score(pictures(1)[0])[1]
+def test_a_map_with_bends_is_in_the_graph_too(plain: tuple[Classifier, OnnxScorer]) -> None:
+    model, bare = plain
+    logit = bare.score(pictures(1)[0])[1]
     for knots in ((logit - 2.0, logit - 1.0, logit + 1.0), (logit + 1.0,)):
         bent = Calibration(slope=0.5, intercept=-1.5 - logit, knots=knots, bends=(0.5, -0.25, 3.0)[: len(knots)])
         found, same = scorer(model, calibration=bent).score(pictures(1)[0])
@@ -166,11 +176,15 @@ def test_a_model_that_needs_age_sex_and_site_takes_them() -> None:
 def test_a_neck_is_exported() -> None:
     model = network(neck=4)
     images = pictures(3)
-    assert max(differences(model, scorer(model), images)) <= LARGEST
+    onnx = scorer(model)
+    assert max(differences(model, onnx, images)) <= LARGEST
+    assert onnx.unlike(images[0]) is None, "without statistics it does not say"
 
 
 @pytest.mark.parametrize("neck", [None, 4])
-def test_it_says_how_unlike_a_picture_is_as_the_statistics_do(neck: int | None) -> None:
+def test_it_says_how_unlike_a_picture_is_as_the_statistics_do(
+    neck: int | None, plain: tuple[Classifier, OnnxScorer]
+) -> None:
     model = network(neck=neck)
     seen = statistics(model, pictures(60))
     onnx = scorer(model, seen=seen)
@@ -179,7 +193,7 @@ def test_it_says_how_unlike_a_picture_is_as_the_statistics_do(neck: int | None) 
     expected = seen.scores(features(model, images))
     assert [onnx.unlike(image) for image in images] == pytest.approx(list(expected), rel=1e-3, abs=1e-4)
     assert max(differences(model, onnx, images)) <= LARGEST
-    assert scorer(model).unlike(images[0]) is None
+    assert plain[1].unlike(images[0]) is None, "without statistics it does not say"
 
 
 def test_the_file_carries_what_is_told_of_the_model(tmp_path: Path) -> None:

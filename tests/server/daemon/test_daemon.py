@@ -33,6 +33,7 @@ from melfed.server.doctor import server_ports
 from melfed.server.provisioning.provision import provision
 from melfed.server.runs.request import queue_run
 from melfed.server.runs.state import change_state, read_state
+from melfed.server.status import server_status
 from tests.server.coordinator import make_kits, record_of
 from tests.server.daemon.test_reconciler import Place
 from tests.server.flower_stack import until
@@ -59,6 +60,10 @@ class Server:
             pass
 
     def status(self) -> dict[str, Any]:
+        return server_status(self.config).model_dump(mode="json")
+
+    def told(self) -> dict[str, Any]:
+        """What the command says."""
         command = [
             sys.executable,
             "-P",
@@ -99,7 +104,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def test_it_says_how_it_is(server):
     until("three clinics are registered", lambda: len(server.status()["clinics"]) == 3)
-    found = server.status()
+    found = server.told()
     assert found["running"]
     assert {row["name"]: row["status"] for row in found["children"]} == dict.fromkeys(
         ("superlink", "superexec", "nginx"), "ready"
@@ -247,7 +252,7 @@ def test_killed_it_takes_its_children_along_and_told_to_end_it_does_so_within_se
     again.messages.close()
     assert not _family(config)
     assert again.events()[-1] == "server-stopped"
-    assert not again.status()["running"]
+    assert not again.told()["running"]
 
 
 def _family(config: ServerConfig) -> list[str]:

@@ -1,5 +1,6 @@
 """What is made of a finished run's releases: other heads, worth, a run without one of its clinics."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,21 @@ from tests.in_process import SilentObserver, federate
 from tests.simulations.test_one_round import NECK, study_of
 
 
+@pytest.fixture(scope="module")
+def finished(phantom_clinics: VirtualClinics, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody touches."""
+    folder = tmp_path_factory.mktemp("finished")
+    study = study_of(finished_run(folder / "public", public_model(neck=NECK)), evaluation="public")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "federate", federate)
+        simulate(study, phantom_clinics, folder / "run", SilentObserver())
+    return folder / "run"
+
+
 @pytest.fixture
-def run(phantom_clinics: VirtualClinics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    public = finished_run(tmp_path / "public", public_model(neck=NECK))
-    monkeypatch.setattr(run_module, "federate", federate)
-    study = study_of(public, evaluation="public")
-    simulate(study, phantom_clinics, tmp_path / "run", SilentObserver())
-    return RunFolder.open(tmp_path / "run")
+def run(finished: Path, tmp_path: Path) -> RunFolder:
+    """A copy of it."""
+    return RunFolder.open(shutil.copytree(finished, tmp_path / "run"))
 
 
 def kept(run: RunFolder) -> Releases:

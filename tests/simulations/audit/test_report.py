@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from melfed.simulations.audit import trials
+from melfed.simulations.audit import trials, worlds
 from tests.mutants import MUTANTS
 from tests.simulations.cli.test_main import Command, melfed_sim  # noqa: F401 (a fixture)
 
@@ -24,7 +24,8 @@ privacy: {unit: patient, epsilon: 1, recipe: manual, evaluation: public}
 def command(tmp_path: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
     """An audit of few trials."""
     monkeypatch.setattr(trials, "LOOKS", 2)
-    monkeypatch.setattr(trials, "FEWEST_TRIALS", 40)
+    monkeypatch.setattr(trials, "FEWEST_TRIALS", 20)
+    monkeypatch.setattr(worlds, "MANY_IMAGES", 90)
     study = tmp_path / "study.yaml"
     study.write_text(STUDY)
     return ("audit", study, "--data", phantom, "--seed", 1, "--canaries", 60)

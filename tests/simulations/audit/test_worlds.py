@@ -8,6 +8,7 @@ import pytest
 from melfed.client.privacy.noise import NoiseSource
 from melfed.client.training import inputs
 from melfed.common.study.protocol import StudyProtocol
+from melfed.simulations.audit import worlds
 from melfed.simulations.audit.door import (
     quiet,
 )
@@ -23,8 +24,14 @@ def _fixed_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An evaluation computes a whole batch, whatever images there are: 64 stored features here, where 262,144 fit."""
+    """An evaluation computes a whole batch, whatever images there are: 64 stored features here, elsewhere 2,048."""
     monkeypatch.setattr(inputs, "CACHED_MICRO_BATCH_ELEMENTS", 1 << 10)
+
+
+@pytest.fixture(autouse=True)
+def _fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the patient for whom work is called off, all of which are computed anew in each trial."""
+    monkeypatch.setattr(worlds, "MANY_IMAGES", 90)
 
 
 def study_at(epsilon: float, **privacy: object) -> StudyProtocol:
