@@ -7,7 +7,9 @@ convolutions, whose few weights decide over all that comes after them. Neither c
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -101,19 +103,20 @@ def quantised(proto: "ModelProto", images: Sequence[Pixels], how: EightBits | No
         method, more = CalibrationMethod.MinMax, {"ActivationSymmetric": how.symmetric}
         if how.percentile is not None:
             method, more["CalibPercentile"] = CalibrationMethod.Percentile, how.percentile
-        quantize_static(
-            str(folded),
-            str(small),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=KINDS,
-            per_channel=how.channels,
-            activation_type=QuantType.QInt8 if how.symmetric else QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=sorted(kept(onnx.load_model(folded).graph, how)),
-            calibrate_method=method,
-            extra_options=more,
-        )
+        with redirect_stdout(StringIO()):  # what it prints of percentiles is no answer of a command
+            quantize_static(
+                str(folded),
+                str(small),
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=KINDS,
+                per_channel=how.channels,
+                activation_type=QuantType.QInt8 if how.symmetric else QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=sorted(kept(onnx.load_model(folded).graph, how)),
+                calibrate_method=method,
+                extra_options=more,
+            )
         result: ModelProto = onnx.load_model(small)
     del result.metadata_props[:]
     for each in proto.metadata_props:
