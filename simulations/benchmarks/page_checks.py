@@ -20,6 +20,7 @@ import typer
 from PIL import Image, ImageFilter, ImageOps
 
 from melfed.common.data.records import read_table
+from melfed.common.errors import RunError
 from melfed.simulations.benchmarks.browser import chromium, served
 
 SIDE: Final = 128
@@ -49,7 +50,7 @@ Checked = dict[str, dict[str, Any]]
 
 
 def checked(pictures: Sequence[Path]) -> Iterator[Checked | None]:
-    """Yield what the page's checks say of each picture; None where the page cannot read it."""
+    """Yield what the page's checks say of each picture; None where the page cannot read it. Raises RunError."""
     static = resources.files("melfed.server.phone") / "static"
     with tempfile.TemporaryDirectory(prefix="melfed-checks-") as folder:
         for name in SCRIPTS:
@@ -63,7 +64,7 @@ def checked(pictures: Sequence[Path]) -> Iterator[Checked | None]:
                 browser.find_element("id", "files").send_keys("\n".join(names))
                 answer = browser.execute_async_script(CHECK)
                 if "error" in answer:
-                    raise AssertionError(f"the page's checks failed: {answer['error']}")
+                    raise RunError(f"{names[0]} and those after it: the page's checks failed: {answer['error']}")
                 yield from answer["found"]
 
 

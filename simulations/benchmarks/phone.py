@@ -22,6 +22,7 @@ import numpy as np
 import typer
 from PIL import Image
 
+from melfed.common.errors import RunError
 from melfed.common.export.facts import ModelFacts
 from melfed.common.model.classifier import Classifier, build_classifier
 from melfed.common.model.weights import find_weights, load_weights
@@ -53,8 +54,8 @@ document.addEventListener('change', () => {
     if (!['done', 'refused'].includes(document.body.dataset.state)) return;
     [read, state].forEach(each => each.disconnect());
     requestAnimationFrame(() => requestAnimationFrame(() => {
-      const probability = document.getElementById('probability').dataset.value;
-      window.measured = {...found, answer: performance.now() - began, probability: probability && Number(probability)};
+      const {value} = document.getElementById('probability').dataset;
+      window.measured = {...found, answer: performance.now() - began, probability: value ? Number(value) : null};
     }));
   });
   state.observe(document.body, {attributes: true, attributeFilter: ['data-state']});
@@ -100,7 +101,11 @@ def write_pages(place: Path, model: Classifier, size: int, images: Path) -> dict
 
 
 def opened(page: Path, picture: Path, further: int) -> dict[str, Any]:
-    """Open a page in a fresh browser, and give it the picture; return seconds, the probability and the browser."""
+    """Open a page in a fresh browser, and give it the picture; return seconds, the probability and the browser.
+
+    Raises:
+        RunError: the page gives no answer, or there is no browser.
+    """
     from selenium.webdriver.support.wait import WebDriverWait
 
     with served(page) as address, chromium() as browser:
@@ -114,7 +119,7 @@ def opened(page: Path, picture: Path, further: int) -> dict[str, Any]:
             browser.find_element("id", "file").send_keys(str(picture))
             times.append(waiting.until(lambda one: one.execute_script("return window.measured")))
         if times[-1]["probability"] is None:
-            raise AssertionError(f"{picture}: the page gave no answer")
+            raise RunError(f"{picture}: the page gave no answer; open it in a browser and look why")
         return {
             "first": times[0]["answer"] / 1000,
             "further": [each["answer"] / 1000 for each in times[1:]],
