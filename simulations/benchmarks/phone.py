@@ -7,8 +7,8 @@ in headless Chromium in turn. It is given a photograph as a phone takes one: a r
 JPEG, to be turned by its EXIF. Time is that of the browser's own clock, from the choice of the file until the frame
 after the probability is on the page. `first_s` is that of the first picture after the page was opened, with the loading
 of ONNX Runtime and the model from what the page has put on the device; `further_s` of those after it; `read_s` is the
-part of a further one that reading, turning, resizing and checking the picture takes. All are medians. The ranges of
-8 bits follow from `--images`, a folder of public images; without one, of rendered lesions.
+part of a further one that reading, turning, resizing and checking the picture takes, and `network_s` the rest. All are
+medians. The ranges of 8 bits follow from `--images`, a folder of public images; without one, of rendered lesions.
 """
 
 import json
@@ -158,9 +158,12 @@ def measure(
             "first_s": statistics.median(each["first"] for each in seen[name]),
             "further_s": statistics.median(time for each in seen[name] for time in each["further"]),
             "read_s": statistics.median(time for each in seen[name] for time in each["read"]),
+            "network_s": statistics.median(
+                time - read for each in seen[name] for time, read in zip(each["further"], each["read"], strict=True)
+            ),
             "probability": seen[name][0]["probability"],
         }
-    keys = ("page_mb", "model_mb", "first_s", "further_s")
+    keys = ("page_mb", "model_mb", "first_s", "further_s", "network_s")
     return {**found, "int8_over_float": {key: found["int8"][key] / found["float"][key] for key in keys}}
 
 

@@ -31,12 +31,16 @@ return [...data];
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory, runtime: dict[str, bytes]) -> Iterator[Opened]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("phone-int8")
+
+
+@pytest.fixture(scope="module")
+def opened(folder: Path, runtime: dict[str, bytes]) -> Iterator[Opened]:
     try:
         model = network()
     except WeightsError:
         pytest.skip("the extra 'demo' (weights of EfficientNet-Lite0) is not installed")
-    folder = tmp_path_factory.mktemp("phone-int8")
     lesions = write_phantom(folder / "lesions", PhantomSpec(2, 60, size=256, seed=3))
     facts = facts_of(model, SIDE)
     write_page(folder / "page", model, facts, runtime, lesions)
@@ -47,9 +51,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory, runtime: dict[str, bytes]) 
 
 
 @pytest.fixture(scope="module")
-def graph(opened: Opened, tmp_path_factory: pytest.TempPathFactory) -> OnnxScorer:
-    (page,) = tmp_path_factory.getbasetemp().glob("phone-int8*/page")
-    return OnnxScorer(page / "model.onnx")
+def graph(opened: Opened, folder: Path) -> OnnxScorer:
+    assert opened.facts.image_size == SIDE
+    return OnnxScorer(folder / "page" / "model.onnx")
 
 
 def apart(opened: Opened, graph: OnnxScorer, picture: Path) -> tuple[float, float, float]:
@@ -63,6 +67,7 @@ def apart(opened: Opened, graph: OnnxScorer, picture: Path) -> tuple[float, floa
 
 def check(found: list[tuple[float, float, float]]) -> None:
     probabilities, processor, predict = np.array(found).T
+    print(f"probabilities {probabilities}; apart: {processor.max():.2g}, predict {predict.max():.2g}")
     assert np.ptp(probabilities) > 0.05, "the pictures are answered differently"
     assert processor.max() < SAME
     assert 0 < predict.max() < NEAR

@@ -26,10 +26,10 @@ def test_a_browser_opens_it(tmp_path: Path) -> None:
     with started():
         pass  # skips where there is no browser
     (tmp_path / "index.html").write_text("<title>here</title>")
-    with served(tmp_path) as address, chromium("--lang=de") as browser:
+    with served(tmp_path) as address, chromium("--user-agent=melfed") as browser:
         browser.get(f"{address}/index.html")
         assert browser.title == "here"
-        assert browser.execute_script("return navigator.language") == "de"
+        assert browser.execute_script("return navigator.userAgent") == "melfed"
 
 
 def test_without_a_browser_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

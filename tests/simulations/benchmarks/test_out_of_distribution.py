@@ -15,9 +15,9 @@ from tests.common.export.models import network, pictures, statistics
 def test_images_are_taken_by_source_at_an_even_step(tmp_path: Path) -> None:
     data = write_phantom(tmp_path / "data", PhantomSpec(("a", "b"), 40, size=32))
     found = by_source(data, 20, 32)
-    assert sorted(found) == ["a", "b"]
+    assert sorted(found) == ["phantom_a", "phantom_b"]
     assert sum(len(images) for images in found.values()) == 20
-    assert found["a"][0].shape == (32, 32, 3)
+    assert found["phantom_a"][0].shape == (32, 32, 3)
 
 
 def test_what_is_no_picture_is_left_out(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_both_pages_are_opened_and_answer(tmp_path: Path) -> None:
     json.dumps(found)
     for name in ("float", "int8"):
         assert 0 < found[name]["read_s"] < found[name]["further_s"]
+        assert 0 < found[name]["network_s"] < found[name]["further_s"]
         assert found[name]["first_s"] > 0
         assert 13 < found[name]["page_mb"] - found[name]["model_mb"] < 15  # ONNX Runtime
         assert 0 < found[name]["probability"] < 1
