@@ -21,8 +21,8 @@ pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
 
 SIDE = 96
 ROUNDED = 0.05
-"""Of a probability. Where builds of ONNX Runtime round one value differently, what follows in 8 bits goes its own way: one
-processor's answers with and without graph optimisations were up to 0.016 apart here, the page's up to 0.032 from them."""
+"""Of a probability. Where builds of ONNX Runtime round one value differently, what follows in 8 bits goes its own way:
+one processor's answers with and without graph optimisations were up to 0.016 apart here, and the page's 0.032."""
 NEAR = 0.1
 """Of a probability, in 8 bits and in single precision."""
 PIXELS = f"""
