@@ -100,7 +100,8 @@ def quantised(proto: "ModelProto", images: Sequence[Pixels], how: EightBits | No
         write_onnx(whole, proto)
         # Folds normalisation into the convolutions before it, so that both are one 8-bit operation.
         quant_pre_process(str(whole), str(folded), skip_symbolic_shape=True)
-        method, more = CalibrationMethod.MinMax, {"ActivationSymmetric": how.symmetric}
+        method = CalibrationMethod.MinMax
+        more: dict[str, Any] = {"ActivationSymmetric": how.symmetric}
         if how.percentile is not None:
             method, more["CalibPercentile"] = CalibrationMethod.Percentile, how.percentile
         with redirect_stdout(StringIO()):  # what it prints of percentiles is no answer of a command

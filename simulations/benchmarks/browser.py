@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from melfed.common.errors import RunError
 
@@ -43,7 +43,7 @@ def chromium(*flags: str, wait_seconds: float = 300) -> Iterator[Any]:
 class _Handler(SimpleHTTPRequestHandler):
     """Gives out files without a word on the terminal, modules and WebAssembly under the types that browsers ask for."""
 
-    extensions_map: ClassVar[dict[str, str]] = {
+    extensions_map = {  # noqa: RUF012 (as the class above it has it)
         **SimpleHTTPRequestHandler.extensions_map,
         ".mjs": "text/javascript",
         ".wasm": "application/wasm",
