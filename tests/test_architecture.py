@@ -142,7 +142,7 @@ LAYERS = {
 MOST = 12
 MOST_FILES = {
     "client/worker": 13,
-    "simulations/benchmarks": 26,
+    "simulations/benchmarks": 30,
     "common/metrics": 18,
     "common/study": 15,
     "server/federation": 14,

@@ -94,10 +94,19 @@ def write_seen(
         raise DataError(f"--false-alarms {false_alarms:g}: it is a share between 0 and 1")
     pixels = public_images(images, folder.study().data.image_size, MOST_IMAGES, "take statistics of")
     features = features_of(model, pixels, progress)
-    part = np.arange(len(pixels)) * min(_BLOCKS, len(pixels)) // len(pixels)
-    seen = of_public(features, list(part % _HELD_OUT == _HELD_OUT - 1), false_alarms)
+    seen = of_public(features, held_out(len(pixels)), false_alarms)
     write_text(folder.path / NAME, _File(network=_network(folder), seen=seen).model_dump_json(indent=1) + "\n")
     return seen
+
+
+def held_out(images: int) -> list[bool]:
+    """Return which of so many images, in the order of their names, the threshold follows from: every third block of 30.
+
+    >>> held_out(6)
+    [False, False, True, False, False, True]
+    """
+    part = np.arange(images) * min(_BLOCKS, images) // images
+    return [bool(out) for out in part % _HELD_OUT == _HELD_OUT - 1]
 
 
 def features_of(model: Classifier, pixels: list[Pixels], progress: Progress | None = None) -> Array:

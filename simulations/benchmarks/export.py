@@ -1,12 +1,13 @@
 """What an exported model is like: its size, its time for one picture, how near it is, and what eight bits cost.
 
     python -m melfed.simulations.benchmarks.export [--size 224] [--repeats 30] [--backbones a,b] [--images DIR] [--json]
-    python -m melfed.simulations.benchmarks.export --run RUN --data DIR [--images DIR] [--most 2000] [--json]
+    python -m melfed.simulations.benchmarks.export --run RUN --data DIR [--images DIR] [--most 2000] [--ways] [--json]
 
 Without a run: a row a family, with random weights and frozen statistics, as a network has them that began with ImageNet
 weights. Time is the median of single pictures of the network's size on one thread, one after the other. With a run: its
-model's AUROC on a labelled folder by PyTorch, by ONNX from the files on, and in eight bits. Ranges of eight bits follow
-from `--images`, a folder of public images; without one, of rendered lesions.
+model's AUROC on a labelled folder by PyTorch, by ONNX from the files on, and in eight bits; with `--ways` a row for
+each way to eight bits, against single precision, from the network's input on. Ranges of eight bits follow from
+`--images`, a folder of public images; without one, of rendered lesions.
 """
 
 import json
@@ -28,7 +29,7 @@ from melfed.common.data.images.decoder import ImageProblem, Pixels, decode
 from melfed.common.data.records import read_table
 from melfed.common.export.facts import ModelFacts
 from melfed.common.export.onnx_graph import onnx_model
-from melfed.common.export.quantise import calibration_images, quantised
+from melfed.common.export.quantise import EightBits, calibration_images, quantised
 from melfed.common.export.scorer import OnnxScorer
 from melfed.common.metrics.exact import scored_metrics
 from melfed.common.model.backbones import backbone_spec
@@ -54,6 +55,20 @@ FAMILIES: Final = (
 )
 """One network of each family, the smallest."""
 MEGABYTE = 1e6
+WAYS: Final = {
+    "as it is": EightBits(),
+    "pooled features, neck and head in 8 bits too": EightBits(ends=True),
+    "all in 8 bits": EightBits(ends=True, first=0),
+    "no convolution in single precision": EightBits(first=0),
+    "the first one": EightBits(first=1),
+    "the first three": EightBits(first=3),
+    "the first eight": EightBits(first=8),
+    "ranges end at 99.99 %": EightBits(percentile=99.99),
+    "ranges end at 99.9 %": EightBits(percentile=99.9),
+    "a layer's weights share a range": EightBits(channels=False),
+    "ranges of activations symmetric": EightBits(symmetric=True),
+}
+"""Ways to eight bits; what a row does not name is as it is."""
 
 
 def network(backbone: str) -> Classifier:
@@ -158,6 +173,41 @@ def judged(run: Path, data: Path, images: list[Pixels], most: int) -> dict[str, 
     return found
 
 
+def compared(run: Path, data: Path, images: list[Pixels], most: int) -> Iterator[dict[str, Any]]:
+    """Yield a row for each of `WAYS`: AUROC, how far probabilities are from single precision, size in MB, ms a picture.
+
+    Args: as of `judged`.
+    """
+    study, model = load_model(RunFolder.open(run))
+    table = read_table(data, study.data.positive)
+    squares, targets, groups = [], [], []
+    for record in table.records[:: max(1, -(-len(table.records) // most))]:
+        try:
+            squares.append(decode(table.root / record.image, study.data.image_size))
+        except ImageProblem:
+            continue
+        targets.append(record.target)
+        groups.append(record.patient_id or record.lesion_id or record.image)
+    proto = onnx_model(model.eval(), ModelFacts.of(study), folded=True)
+    exact = np.array([0.0])
+    for name, how in {"single precision": None, **WAYS}.items():
+        content = (proto if how is None else quantised(proto, images, how)).SerializeToString()
+        graph, started = OnnxScorer(content), perf_counter()
+        logits = np.array([graph.score(square)[1] for square in squares])
+        seconds = perf_counter() - started
+        exact = logits if how is None else exact
+        apart = np.abs(1 / (1 + np.exp(-logits)) - 1 / (1 + np.exp(-exact)))
+        yield {
+            "way": name,
+            "auroc": scored_metrics(logits, np.array(targets), groups).auroc.value,
+            "mean_probability_difference": float(apart.mean()),
+            "largest_probability_difference": float(apart.max()),
+            "logits_correlation": float(np.corrcoef(logits, exact)[0, 1]),
+            "mb": len(content) / MEGABYTE,
+            "ms": 1000 * seconds / len(squares),
+        }
+
+
 def pictures(folder: Path | None, size: int) -> list[Pixels]:
     """Return images that eight bits are calibrated on: of a folder, or rendered ones."""
     if folder is not None:
@@ -182,17 +232,24 @@ def main(
     run: Annotated[Path | None, typer.Option(help="a finished run, whose model is judged on --data")] = None,
     data: Annotated[Path | None, typer.Option(help="labelled folder")] = None,
     most: Annotated[int, typer.Option(min=1, help="images of --data, at most")] = 2000,
+    ways: Annotated[bool, typer.Option("--ways", help="compare ways to eight bits, with --run")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Measure exported models."""
+    if ways and run is None:
+        raise typer.BadParameter("--ways compares on a run: name --run and --data")
     if (run is None) != (data is None):
         raise typer.BadParameter("--run and --data belong together")
     if run is not None and data is not None:
         side = RunFolder.open(run).study().data.image_size
-        found = judged(run, data, pictures(images, side), most)
-        sys.stdout.write(json.dumps(found, indent=None if as_json else 2) + "\n")
-        return
-    for each in measure(backbones.split(","), size, repeats, pictures(images, size)):
+        if not ways:
+            found = judged(run, data, pictures(images, side), most)
+            sys.stdout.write(json.dumps(found, indent=None if as_json else 2) + "\n")
+            return
+        rows = compared(run, data, pictures(images, side), most)
+    else:
+        rows = measure(backbones.split(","), size, repeats, pictures(images, size))
+    for each in rows:
         line = json.dumps(each) if as_json else "  ".join(_shown(name, value) for name, value in each.items())
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

@@ -9,7 +9,6 @@ The live page is opened twice: first by a server that has read nothing yet.
 """
 
 import json
-import shutil
 import sys
 import tempfile
 import threading
@@ -37,9 +36,9 @@ from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.outcome import Outcome
 from melfed.server.runs.request import queue_run
 from melfed.server.runs.state import change_state
+from melfed.simulations.benchmarks.browser import chromium
 from melfed.simulations.benchmarks.deployment_stack import free_ports
 
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 WAIT_SECONDS = 120.0
 IMAGES = 80  # of a clinic's validation or test part
 DIFFERENT = 10  # validations; the others repeat them, which costs their readers the same
@@ -104,15 +103,9 @@ def measure_page(config: ServerConfig, clinics: int, rounds: int) -> dict[str, f
 
 
 def _in_browser(url: str, clinics: int, rounds: int) -> dict[str, float]:
-    from selenium import webdriver
     from selenium.webdriver.support.wait import WebDriverWait
 
-    options = webdriver.ChromeOptions()
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.binary_location = shutil.which("chromium") or ""
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    try:
+    with chromium() as browser:
         browser.get("about:blank")
         began = time.monotonic()
         browser.get(url)
@@ -123,8 +116,6 @@ def _in_browser(url: str, clinics: int, rounds: int) -> dict[str, float]:
             waiting.until(lambda one, script=script: one.execute_script(script))  # type: ignore[misc]
             found[f"{part}_s"] = time.monotonic() - began
         return {"paint_s": waiting.until(lambda one: one.execute_script(PAINT)) / 1000, **found}
-    finally:
-        browser.quit()
 
 
 def measure_report(folder: RunFolder) -> dict[str, float]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from melfed.simulations.benchmarks.export import FAMILIES, judged, measure, milliseconds, pictures, upright
+from melfed.simulations.benchmarks import export
+from melfed.simulations.benchmarks.export import FAMILIES, compared, judged, measure, milliseconds, pictures, upright
 from tests.common.export.models import pictures as made_pictures
 from tests.server.finished import finish, labelled, study_with
 
@@ -37,6 +38,18 @@ def test_a_run_is_judged_in_all_forms(tmp_path: Path) -> None:
     assert found["onnx_from_input"]["largest_logit_difference"] < 1e-4
     for form in ("onnx_from_file", "int8_from_file"):
         assert 0 < found[form]["mean_probability_difference"] < found[form]["largest_probability_difference"] < 0.5
+
+
+def test_ways_to_eight_bits_are_compared_with_single_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "WAYS", {name: export.WAYS[name] for name in ("as it is", "all in 8 bits")})
+    folder, _ = finish(tmp_path / "run", study_with())
+    exact, as_it_is, whole = compared(folder.path, labelled(tmp_path / "data"), list(made_pictures(8)), most=30)
+    assert [row["way"] for row in (exact, as_it_is, whole)] == ["single precision", "as it is", "all in 8 bits"]
+    assert (exact["mean_probability_difference"], exact["logits_correlation"]) == (0, pytest.approx(1))
+    assert 0 < as_it_is["mean_probability_difference"] < whole["mean_probability_difference"]
+    assert as_it_is["logits_correlation"] > whole["logits_correlation"]
+    assert min(row["ms"] for row in (exact, as_it_is, whole)) > 0
+    json.dumps([exact, as_it_is, whole])
 
 
 def test_a_picture_is_turned_as_its_exif_says(tmp_path: Path) -> None:
