@@ -131,6 +131,7 @@ LAYERS = {
         "longer",
         "partition",
         "predictions",
+        "shown",
         "starts",
         "fit_neck",
         "phantom",

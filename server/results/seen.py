@@ -1,10 +1,14 @@
 """Statistics of what a run's model has seen, by which a picture is told that is unlike all of it.
 
-`RUN/seen.json` holds those of public images, which somebody has named. A run of one round has others without that: the
-moments that its clinics released with noise. Both are free: no patient is looked at.
+`RUN/seen.json` holds those of public images, which somebody has named, or of rendered ones, which a simulation was
+trained on. A run of one round has others without that: the moments that its clinics released with noise. All are free:
+no patient is looked at.
 """
 
 import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,14 +29,31 @@ from melfed.common.moments.noisy_moments import pooled
 from melfed.common.progress import Progress
 from melfed.common.study.protocol import Section
 from melfed.common.tensors import Array, load_tensors
-from melfed.server.runs.folder import RunFolder
+from melfed.server.runs.folder import SEEN, RunFolder
 from melfed.server.runs.releases import Releases
 
-NAME: Final = "seen.json"
+NAME: Final = SEEN
 MOST_IMAGES: Final = 3000
 """So many are looked at; the statistics hardly change with more."""
+_FEWEST: Final = math.ceil(1 / FALSE_ALARMS - 1)
+"""A threshold of this rate takes so many images (`melfed.common.export.out_of_distribution.of_public`)."""
+MOST_SHOWN: Final = 512
+"""Of a simulation's own rendered ones: they cost it about a second."""
 _BLOCKS: Final = 30
 _HELD_OUT: Final = 3
+
+
+@dataclass(frozen=True)
+class ShownImages:
+    """Images of a run that show nobody, as its network sees them, uint8 (size, size, 3): at most `MOST_SHOWN`.
+
+    Attributes:
+        learnt: some that the model has learnt from, in the order of their names.
+        held_out: some of its validation part.
+    """
+
+    learnt: Sequence[Pixels]
+    held_out: Sequence[Pixels]
 
 
 class _File(Section):
@@ -42,14 +63,21 @@ class _File(Section):
     seen: FeatureStatistics
 
 
-def seen_of(folder: RunFolder) -> FeatureStatistics | None:
+def seen_of(folder: RunFolder, clinic: str | None = None) -> FeatureStatistics | None:
     """Return the statistics that go with a run's model; None where there are none.
 
+    Args:
+        folder: of the run.
+        clinic: whose own model, of a run that has such. The statistics are its as well where nothing but its head
+            differs from the model of all.
+
     Raises:
-        RunError: `seen.json` is damaged, or of another network.
+        RunError: `seen.json` is damaged, or of another network than that of the run's one model.
     """
     path = folder.path / NAME
     study = folder.study()
+    if clinic is not None and not path.exists():
+        return None
     if not path.exists():
         if study.federation.mode != "one_round" or study.model.metadata:
             return None
@@ -59,7 +87,9 @@ def seen_of(folder: RunFolder) -> FeatureStatistics | None:
         found = _File.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         raise RunError(f"{path}: damaged; make it anew with melfed-server seen, or delete it") from None
-    if found.network != _network(folder):
+    if clinic is not None:
+        return found.seen if found.network == _network(folder.models_of_clinics()[clinic]) else None
+    if found.network != _network(folder.model):
         raise RunError(f"{path}: of another network than the run's; make it anew with melfed-server seen, or delete it")
     return found.seen
 
@@ -94,9 +124,41 @@ def write_seen(
         raise DataError(f"--false-alarms {false_alarms:g}: it is a share between 0 and 1")
     pixels = public_images(images, folder.study().data.image_size, MOST_IMAGES, "take statistics of")
     features = features_of(model, pixels, progress)
-    part = np.arange(len(pixels)) * min(_BLOCKS, len(pixels)) // len(pixels)
-    seen = of_public(features, list(part % _HELD_OUT == _HELD_OUT - 1), false_alarms)
-    write_text(folder.path / NAME, _File(network=_network(folder), seen=seen).model_dump_json(indent=1) + "\n")
+    return _write(folder, of_public(features, _blocks(len(pixels)), false_alarms))
+
+
+def write_shown(folder: RunFolder, model: Classifier, shown: ShownImages) -> FeatureStatistics | None:
+    """Write `seen.json` of a run's own images, which show nobody, and return it; None where they are too few for it.
+
+    The model has not learnt from the validation part, so further pictures are to it what these are: they give the
+    threshold. Where they are too few for that, some of the others do, as in `write_seen`.
+
+    Args:
+        folder: of a finished run.
+        model: its.
+        shown: the images.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    learnt, others = list(shown.learnt), list(shown.held_out)
+    out = [False] * len(learnt) + [True] * len(others)
+    if len(others) < _FEWEST:
+        others, out = [], _blocks(len(learnt))
+    if sum(out) < _FEWEST or len(out) - sum(out) < _FEWEST:
+        return None
+    features = features_of(model, learnt + others)
+    return _write(folder, of_public(features, out)) if np.isfinite(features).all() else None
+
+
+def _blocks(images: int) -> list[bool]:
+    """Return which of so many images are held out: every third of 30 parts."""
+    part = np.arange(images) * min(_BLOCKS, images) // max(images, 1)
+    return [bool(out) for out in part % _HELD_OUT == _HELD_OUT - 1]
+
+
+def _write(folder: RunFolder, seen: FeatureStatistics) -> FeatureStatistics:
+    write_text(folder.path / NAME, _File(network=_network(folder.model), seen=seen).model_dump_json(indent=1) + "\n")
     return seen
 
 
@@ -115,9 +177,9 @@ def features_of(model: Classifier, pixels: list[Pixels], progress: Progress | No
     return np.concatenate(rows)
 
 
-def _network(folder: RunFolder) -> str:
-    """Return the SHA-256 of what makes a run's features."""
-    tensors, _ = load_tensors(folder.model)
+def _network(model: Path) -> str:
+    """Return the SHA-256 of what makes the features of a model's file."""
+    tensors, _ = load_tensors(model)
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         if not name.startswith(("head.", "metadata.")):
