@@ -56,7 +56,7 @@ def lines(summary: RunSummary) -> list[str]:
 def _line(found: AttributeSummary) -> str:
     begin = f"by {_ATTRIBUTES.get(found.attribute, found.attribute)}"
     gap = next((gap for gap in found.gaps if gap.measure == "auroc"), None)
-    few = [name for name, cell in found.cells.items() if cell.too_few]
+    few = [name for name, cell in found.cells.items() if cell.too_few and cell.units]
     left_out = f"; {TOO_FEW}: {', '.join(few)}" if few else ""
     if gap is None:
         return f"{begin}: fewer than two subgroups have enough melanomas and others to be compared{left_out}"

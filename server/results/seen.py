@@ -37,8 +37,8 @@ MOST_IMAGES: Final = 3000
 """So many are looked at; the statistics hardly change with more."""
 _FEWEST: Final = math.ceil(1 / FALSE_ALARMS - 1)
 """A threshold of this rate takes so many images (`melfed.common.export.out_of_distribution.of_public`)."""
-MOST_SHOWN: Final = 512
-"""Of a simulation's own rendered ones: they cost it about a second."""
+MOST_SHOWN: Final = 384
+"""Of a simulation's own rendered ones: those of the demo cost it about a second (4 ms of a core each)."""
 _BLOCKS: Final = 30
 _HELD_OUT: Final = 3
 
