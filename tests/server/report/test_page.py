@@ -151,7 +151,7 @@ def test_every_link_has_its_target_and_every_table_its_caption(federated: tuple[
     assert {f"#{i}" for i in ids} >= {a["href"] for tag, a in tags if tag == "a"}
     assert {a["aria-labelledby"] for _, a in tags if "aria-labelledby" in a} <= set(ids)
     names = [tag for tag, _ in tags]
-    assert names.count("table") == names.count("caption") == 3
+    assert names.count("table") == names.count("caption") == 4
     images = [a for tag, a in tags if tag == "svg"]
     assert all(a.get("aria-label") or a.get("aria-hidden") for a in images)
 

@@ -208,7 +208,7 @@ def test_every_link_and_table_of_the_page_is_whole(private: tuple[RunFolder, str
     assert len(set(ids)) == len(ids)
     assert {f"#{i}" for i in ids} >= {a["href"] for tag, a in tags if tag == "a"}
     names = [tag for tag, _ in tags]
-    assert names.count("table") == names.count("caption") == 8
+    assert names.count("table") == names.count("caption") == 9
     assert write_report(private[0]).read_text(encoding="utf-8") == private[1]
 
 

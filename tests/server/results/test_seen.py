@@ -102,7 +102,8 @@ def test_those_of_a_runs_own_rendered_images_have_their_threshold_of_the_validat
     assert seen is not None
     assert seen_of(folder) == seen
     assert (seen.origin, seen.images, seen.chosen_on) == ("public", 60, "on 30 public images held out")
-    assert sum(seen.scores(features_of(model, every[60:])) > 1) == 1  # 5 % of 30 + 1
+    # Of 30 the largest: with the next one they are 31, of which 5 % are 1.
+    assert max(seen.scores(features_of(model, every[60:]))) == pytest.approx(1, abs=1e-3)
 
 
 def test_where_the_validation_part_is_too_small_some_others_are_held_out(tmp_path: Path) -> None:
