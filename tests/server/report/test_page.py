@@ -121,7 +121,7 @@ def test_data_study_and_meaning_are_told(federated: tuple[RunFolder, str]) -> No
 def test_curves_are_of_the_pooled_scores(federated: tuple[RunFolder, str]) -> None:
     folder, page = federated
     curves = page.split('<section id="curves"')[1].split("</section>")[0]
-    assert curves.count("<svg") == 6
+    assert curves.count("<svg") == 5
     pixels = path_of(curves)
     x, y = pixels[[0, -1]].T
     assert x[0] < x[1]
