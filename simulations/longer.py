@@ -6,9 +6,9 @@ from melfed.common.errors import RunError, StorageError
 from melfed.common.files import write_text
 from melfed.common.study.file import study_yaml
 from melfed.common.study.protocol import StudyProtocol
-from melfed.server.runs.folder import SUMS, Parent, RunFolder
+from melfed.server.runs.folder import SEEN, SUMS, Parent, RunFolder
 
-RESULTS = ("summary.json", SUMS, "report.html", "predictions.parquet", "clinic_rounds.csv")
+RESULTS = ("summary.json", SUMS, "report.html", "predictions.parquet", "clinic_rounds.csv", SEEN)
 
 
 def check_longer(folder: RunFolder, study: StudyProtocol) -> None:

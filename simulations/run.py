@@ -31,6 +31,7 @@ from melfed.simulations.longer import check_longer, go_on_longer
 from melfed.simulations.partition.virtual_clinics import VirtualClinics
 from melfed.simulations.personal_models import personal_models
 from melfed.simulations.predictions import NAME, write_predictions
+from melfed.simulations.shown import shown_images
 from melfed.simulations.starts import of_starts
 
 
@@ -57,7 +58,8 @@ class Options(TypedDict, total=False):
         policies: by clinic; "*" stands for all clinics without one of their own.
         choices: what `privacy.recipe: auto` chose, for the report.
         predictions: write the score of every test image; None: where the study has no privacy.
-        alone: False where other runs share the machine: the clinics take turns in one process.
+        alone: False where other runs share the machine, as in a comparison: the clinics take turns in one process, and
+            no statistics are taken of what the model has seen.
     """
 
     resume: bool
@@ -129,7 +131,17 @@ def run_study(
     used = PublicData(study=study.name, digest=study.digest, images=len(virtual.records), sources=sources)
     seconds = monotonic() - started
     done = Finished(
-        study, model, outcome, virtual.summary(), used, seconds, str(device), choices, warnings, weights_dir
+        study,
+        model,
+        outcome,
+        virtual.summary(),
+        used,
+        seconds,
+        str(device),
+        choices,
+        warnings,
+        weights_dir,
+        shown_images(study, virtual) if alone else None,
     )
     if federated and (rungs := of_starts(folder, study, virtual.clinics, weights_dir)):
         folder.write_ladder(rungs)

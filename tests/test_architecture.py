@@ -129,6 +129,7 @@ LAYERS = {
         "personal_models",
         "engine",
         "longer",
+        "shown",
         "partition",
         "predictions",
         "starts",

@@ -23,6 +23,8 @@ class Prediction:
 
     `low` and `high` are the 95 % limits of the share of positives among images of this logit, by the uncertainty of the
     calibration map; None where there is no such map.
+    `calibrated` says whether the probability is that of such a map; else it is the sigmoid of the logit, which orders
+    images and is no share of positives.
     `unlike` is how far it is from what the model has seen, over the distance from which on it is unlike all of that
     (`melfed.common.export.out_of_distribution`); None where the model carries no statistics.
     """
@@ -34,6 +36,7 @@ class Prediction:
     low: float | None = None
     high: float | None = None
     unlike: float | None = None
+    calibrated: bool = False
 
 
 def predictions(
@@ -76,4 +79,4 @@ def predictions(
         else:
             low, high = calibration.interval(logit) if calibration.covariance else (None, None)
             share = float(calibration.probability(logit))
-            yield Prediction(path, share, logit=logit, low=low, high=high, unlike=unlike)
+            yield Prediction(path, share, logit=logit, low=low, high=high, unlike=unlike, calibrated=True)

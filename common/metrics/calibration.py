@@ -2,13 +2,16 @@
 
 Brier score: mean of (p - target)². Slope and intercept: those of a logistic regression of the target on the logit of p
 (Cox, Biometrika 1958; 45:562-565); the slope of a calibrated model is 1 (below 1: its probabilities are too extreme),
-and its intercept at slope 1, calibration in the large, is 0 (below 0: they are too high). They are undefined where a
-class is absent or hidden by the noise, and the slope where the scores separate the classes.
+and its intercept at slope 1, calibration in the large, is 0 (below 0: they are too high). Calibration error: the root
+of the mean squared gap between probability and share of melanomas, over the groups of the curve, without the part that
+sampling and noise have in it (`melfed.common.metrics.calibration_error`). They are undefined where a class is absent or
+hidden by the noise, and the slope where the scores separate the classes.
 """
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from melfed.common.metrics.calibration_error import calibration_error
 from melfed.common.metrics.calibration_map import Calibration
 from melfed.common.metrics.class_counts import ClassCounts, Uncertain, class_counts, melanomas_to_show
 from melfed.common.metrics.curves import CalibrationCurve
@@ -35,6 +38,7 @@ class CalibrationMetrics(BaseModel):
     brier: Interval = UNDEFINED
     slope: Interval = UNDEFINED
     in_the_large: Interval = UNDEFINED
+    calibration_error: Interval = UNDEFINED
     melanomas_needed: int | None = None
 
 
@@ -55,7 +59,15 @@ def calibration_metrics(h: Histogram, map_: Calibration | None = None) -> Calibr
         slope = _slope(fit, counts)
     shift = fit_logistic(counts, np.ones((*logits.shape, 1)), logits)
     large = UNDEFINED if shift is None else _uncertain(shift, 0).interval()
-    return CalibrationMetrics(brier=_brier(counts, map_), slope=slope[0], in_the_large=large, melanomas_needed=slope[1])
+    return CalibrationMetrics(
+        brier=_brier(counts, map_),
+        slope=slope[0],
+        in_the_large=large,
+        calibration_error=calibration_error(
+            counts, lambda places: sigmoid(_mapped(places, map_)), _groups_of(h, counts)
+        ),
+        melanomas_needed=slope[1],
+    )
 
 
 def calibrated_curve(h: Histogram, map_: Calibration | None = None) -> CalibrationCurve:
@@ -67,7 +79,7 @@ def calibrated_curve(h: Histogram, map_: Calibration | None = None) -> Calibrati
     if counts is None:
         return CalibrationCurve(*[np.zeros(0)] * 5)
     p = sigmoid(_mapped(counts.places, map_)).mean(axis=1)
-    members = _groups(counts, NOISED_GROUPS if isinstance(h, NoisyHistogram) else GROUPS)
+    members = _groups_of(h, counts)
     totals, expected = ((counts.smooth[0] + counts.smooth[1]) @ members, counts.smooth[1] @ members)
     share = expected / totals
     # Of smooth totals, which are far from 0; what the counts themselves say beyond the smooth share is added to it.
@@ -150,8 +162,9 @@ def _one_class(h: Histogram, map_: Calibration | None) -> Interval:
     return Uncertain(value, variance, 0.0).proportion()
 
 
-def _groups(counts: ClassCounts, most: int) -> FloatArray:
+def _groups_of(h: Histogram, counts: ClassCounts) -> FloatArray:
     """Return which bins are in which group, shape (bins, groups): about as many of both classes in each, none empty."""
+    most = NOISED_GROUPS if isinstance(h, NoisyHistogram) else GROUPS
     share = sum(each / each.sum() for each in counts.smooth)
     before = np.cumsum(share) - share / 2
     group = np.minimum((before * most / 2).astype(np.int64), most - 1)

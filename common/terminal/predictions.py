@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from melfed.common.export.predictions import Prediction
 
 
-def tell_predictions(found: "Sequence[Prediction]", as_json: bool) -> None:
-    """Print a line an image: probability, tab, file; or JSON. Leaves with an exit code where an image has none."""
+NOT_CALIBRATED: Final = "not calibrated: a probability orders images, and is no share of melanomas among patients"
+
+
+def tell_predictions(found: "Sequence[Prediction]", as_json: bool, clinic: str | None = None) -> None:
+    """Print a line an image: probability, tab, file; or JSON. Leaves with an exit code where an image has none.
+
+    Args:
+        found: of one model.
+        as_json: print that.
+        clinic: whose own model it is, of a run that has such.
+    """
     from melfed.common.export.out_of_distribution import NO_STATISTICS, UNLIKE
 
     errors.print(NOTICE, style="yellow")
@@ -31,6 +40,9 @@ def tell_predictions(found: "Sequence[Prediction]", as_json: bool) -> None:
             told = f"warning: {prediction.image}: {UNLIKE} (score {prediction.unlike:.2f}; from 1 on)"
             errors.print(f"{told}: its probability means nothing", style="yellow", markup=False, soft_wrap=True)
     scored = [prediction for prediction in found if prediction.probability is not None]
+    if scored and not any(prediction.calibrated for prediction in scored):
+        why = f"; no calibration map is made of clinic {clinic}'s own model" if clinic else ""
+        errors.print(f"note: {NOT_CALIBRATED}{why}", style="yellow", soft_wrap=True)
     if scored and all(prediction.unlike is None for prediction in scored):
         errors.print(f"note: {NO_STATISTICS}", style="yellow", soft_wrap=True)
     if len(scored) < len(found):

@@ -86,7 +86,9 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="Print a JSON object an image: image, logit, probability, unlike, problem."),
+        typer.Option(
+            "--json", help="Print a JSON object an image: image, logit, probability, calibrated, unlike, problem."
+        ),
     ] = False,
     clinic: Clinic = None,
     explain: ExplainOption = None,
@@ -100,7 +102,7 @@ def predict(
     found = predict_images(path_of_run(run), images, clinic)
     if explain is not None and found[0].probability is not None:
         explain_image(path_of_run(run), images[0], explain, clinic)
-    tell_predictions(found, as_json)
+    tell_predictions(found, as_json, clinic)
 
 
 for group in (

@@ -48,6 +48,7 @@ def seen(
     They go with the model wherever it goes, so never name a clinic's own images.
     """
     from melfed.server.cli.options import Bar
+    from melfed.server.results.card import write_card
     from melfed.server.results.evaluate import load_model
     from melfed.server.results.seen import write_seen
     from melfed.server.runs.folder import RunFolder
@@ -55,6 +56,9 @@ def seen(
     folder = RunFolder.open(path_of_run(run))
     with Bar("looking at images") as progress:
         found = write_seen(folder, load_model(folder)[1], images, false_alarms, progress)
+    if (folder.path / "summary.json").exists():  # a head that was solved anew has none, and no card
+        write_card(folder)
+        folder.write_sums()
     output.print(f"{folder.path}: statistics {found.in_words()}", soft_wrap=True)
 
 
@@ -88,7 +92,7 @@ def _model_of(run: Path, clinic: str | None) -> "tuple[Classifier, ModelFacts]":
     from melfed.server.runs.folder import RunFolder
 
     folder = RunFolder.open(path_of_run(run))
-    return load_model(folder, clinic)[1], facts_of(folder)
+    return load_model(folder, clinic)[1], facts_of(folder, clinic)
 
 
 def deliver(

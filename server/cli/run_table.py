@@ -28,10 +28,15 @@ def undefined(summary: "RunSummary") -> list[str]:
 
 
 def notes(summary: "RunSummary") -> list[str]:
-    """Return what to know about the table: why metrics are undefined, how private numbers came about, and warnings."""
+    """Return what to know beside the table, a line each.
+
+    Why metrics are undefined, how private numbers came about, subgroups, what the federation brought, and warnings.
+    """
+    from melfed.server.report import brought, subgroups
     from melfed.server.report.count_words import told
 
-    return [*undefined(summary), *filter(None, [told(summary)]), *(f"warning: {line}" for line in summary.warnings)]
+    found = [*undefined(summary), *filter(None, [told(summary)]), *subgroups.lines(summary), *brought.lines(summary)]
+    return [*found, *(f"warning: {line}" for line in summary.warnings)]
 
 
 def summary_table(summary: "RunSummary") -> "Table":

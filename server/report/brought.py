@@ -84,6 +84,18 @@ def headlines(summary: RunSummary) -> list[str]:
     return [*_unlearnt(summary), *_brought(summary)]
 
 
+def lines(summary: RunSummary) -> list[str]:
+    """Return the same for the terminal, with the least and the largest gain."""
+    known = [(one.gain.value, one) for one in gains(summary) if one.gain.value is not None]
+    ends = [min(known, key=_value)[1], max(known, key=_value)[1]] if known else []
+    told = " to ".join(f"{_signed(one.gain)} at {one.clinic}" for one in dict.fromkeys(ends))
+    return [*headlines(summary), *([f"Gain in AUROC: {told} (95 % intervals)."] if told else [])]
+
+
+def _value(told: tuple[float, Gain]) -> float:
+    return told[0]
+
+
 def table(summary: RunSummary) -> list[tuple[str, str, str, str, str]]:
     """Return a row a clinic: name, AUROC alone and together, gain, and ε."""
     return [

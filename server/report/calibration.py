@@ -3,19 +3,54 @@
 from typing import Any
 
 from melfed.common.metrics.calibration import calibrated_curve
+from melfed.common.metrics.histogram import ScoreHistogram
 from melfed.common.metrics.intervals import Interval
 from melfed.common.metrics.noisy_histogram import Histogram
 from melfed.common.metrics.operating_point import TOLERANCE, PointResult
 from melfed.server.report.charts import COLOURS, PLOT, Chart
-from melfed.server.report.figures import CHANCE, DOT, UNIT, Figure
+from melfed.server.report.figures import CALIBRATION, CHANCE, DOT, UNIT, Figure, calibration_figure
 from melfed.server.report.words import count, plural, spoken
 from melfed.server.runs.summary import CalibrationSummary, RunSummary
 
-TITLE = "Calibration of the probabilities"
+_MAP, _BEFORE, _AFTER = "Map from logit to probability", "Sigmoid of the logit", "Calibrated"
+_NO_MAP = "none: no validation of one model for all clinics is known"
+_MEASURES = {
+    "brier": ("Brier score", "0"),
+    "slope": ("Calibration slope", "1; below it, probabilities are too extreme"),
+    "in_the_large": ("Calibration in the large", "0; below it, probabilities are too high"),
+    "calibration_error": ("Calibration error", "0"),
+}
+_ECE = "Expected calibration error"
+_READING = (
+    "Calibration error: root mean square gap between probability and share of melanomas, less what chance and noise "
+    "make of no gap at all."
+)
+_READING_ECE = f"{_ECE}: mean gap in 15 bins of equal width; a part of it is chance."
 CAPTION = (
     "On the dashed line, of 100 {} with a probability of 30 %, 30 have a melanoma; below it the probabilities are too "
     "high. Points: groups with about as many melanomas each; lines: 95 % interval{}."
 )
+
+
+def title(summary: RunSummary) -> str | None:
+    """Return the section's heading; None where the run tells nothing of calibration."""
+    if summary.operating_points:
+        return "Calibration and operating points"
+    return "Calibration" if summary.calibration is not None or summary.test.brier is not None else None
+
+
+def figures(scores: Histogram, summary: RunSummary, unit: str | None) -> list[Figure]:
+    """Return the section's one figure: the curve before the map and after it, or without a map all there is to one.
+
+    Args:
+        scores: of the pooled test parts; none of them where the run does not tell them.
+        summary: of the run.
+        unit: as of `melfed.server.report.words.noised_unit`.
+    """
+    known = summary.calibration
+    if isinstance(scores, ScoreHistogram) and (known is None or known.fitted is None):
+        return [calibration_figure(scores, summary.test)] if scores.images else []
+    return [] if known is None else [figure(scores, known, unit)]
 
 
 def figure(scores: Histogram, calibration: CalibrationSummary, unit: str | None) -> Figure:
@@ -26,11 +61,11 @@ def figure(scores: Histogram, calibration: CalibrationSummary, unit: str | None)
         calibration: of the run.
         unit: as of `melfed.server.report.words.noised_unit`.
     """
-    curves = {"other": (calibrated_curve(scores), "sigmoid of the logit")}
+    curves = {"other": (calibrated_curve(scores), _BEFORE.lower())}
     if calibration.fitted is not None:
-        curves["auroc"] = calibrated_curve(scores, calibration.fitted), "calibrated"
+        curves["auroc"] = calibrated_curve(scores, calibration.fitted), _AFTER.lower()
     if not any(len(curve.counts) for curve, _ in curves.values()):
-        return Figure(TITLE, None, why(calibration))
+        return Figure(CALIBRATION, None, why(calibration))
     chart = Chart(PLOT)
     axes = chart.axes[0]
     axes.set(xlim=UNIT, ylim=UNIT, xlabel="Probability of melanoma", ylabel="Observed share of melanomas")
@@ -46,7 +81,7 @@ def figure(scores: Histogram, calibration: CalibrationSummary, unit: str | None)
             chart.tell(mark, f"{name}: {p:.3f}, {limits}, {count(round(images))} in the group")
     caption = CAPTION.format(plural(unit) if unit else "images", ", noise included" if unit else "")
     keys = tuple((style, name) for style, (_, name) in curves.items())
-    return Figure(TITLE, chart.svg(f"{TITLE}. {caption}"), caption, keys)
+    return Figure(CALIBRATION, chart.svg(f"{CALIBRATION}. {caption}"), caption, keys)
 
 
 def why(calibration: CalibrationSummary) -> str:
@@ -57,19 +92,28 @@ def why(calibration: CalibrationSummary) -> str:
     return f"the noise hides a class; about {count(needed)} with a melanoma would be needed in the test part"
 
 
-def facts(calibration: CalibrationSummary) -> list[tuple[str, str]]:
-    """Return the map, and the figures before it and after it."""
-    rows = [("Map from logit to probability", _map(calibration))]
-    columns = [("sigmoid of the logit", calibration.before)]
-    columns += [("calibrated", calibration.after)] if calibration.after else []
-    for name, title in (
-        ("brier", "Brier score (0 is best)"),
-        ("slope", "Calibration slope (1 is best; below it, probabilities are too extreme)"),
-        ("in_the_large", "Calibration in the large (0 is best; below it, probabilities are too high)"),
-    ):
-        said = [f"{which}: {_number(getattr(metrics, name), metrics.melanomas_needed)}" for which, metrics in columns]
-        rows.append((title, "; ".join(said)))
-    return rows
+def facts(summary: RunSummary) -> list[tuple[str, str]]:
+    """Return what the map is."""
+    return [(_MAP, _NO_MAP if summary.calibration is None else _map(summary.calibration))]
+
+
+def measures(summary: RunSummary) -> dict[str, Any]:
+    """Return caption, headings and rows of the table of figures, before the map and after it."""
+    known, test = summary.calibration, summary.test
+    after = None if known is None else known.after
+    rows, reading = [], []
+    if known is not None:
+        reading.append(_READING)
+        for name, (heading, best) in _MEASURES.items():
+            each = [one for one in (known.before, after) if one is not None]
+            rows.append((heading, best, *(_number(getattr(one, name), one.melanomas_needed) for one in each)))
+    elif test.brier is not None:
+        rows.append((*_MEASURES["brier"], f"{test.brier:.3f}"))
+    if test.ece is not None:
+        reading.append(_READING_ECE)
+        rows.append((_ECE, "0", f"{test.ece:.3f}", *(["–"] if after else [])))
+    columns = ("Measure", "Best", _BEFORE, *([_AFTER] if after else []))
+    return {"caption": f"On the test parts, pooled. {' '.join(reading)}".rstrip(". "), "columns": columns, "rows": rows}
 
 
 def _number(found: Interval, needed: int | None) -> str:

@@ -22,6 +22,7 @@ from melfed.server.runs.summary import ClinicSummary, RoundSummary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+CALIBRATION = "Calibration of the probabilities"
 FOREST_CLINICS = 40
 FOREST_NAME = 20  # characters
 FOREST_LINE = 40  # pixels
@@ -258,7 +259,7 @@ def one_a_recall(recall: FloatArray, melanomas: int) -> tuple[FloatArray, IntArr
 def calibration_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Figure:
     """Return observed against predicted melanoma rate, and below how many images are in each bin."""
     if metrics.brier is None or metrics.ece is None:
-        return Figure("Calibration", None, hint(metrics) or "no test image was evaluated")
+        return Figure(CALIBRATION, None, hint(metrics) or "no test image was evaluated")
     curve = calibration_curve(h)
     chart = Chart(PLOT - 100, 70)
     axes, strip = chart.axes
@@ -282,10 +283,10 @@ def calibration_figure(h: ScoreHistogram, metrics: EvaluationMetrics) -> Figure:
         chart.tell(bar, f"{index / bins:.2f} to {(index + 1) / bins:.2f}: {count(images)} images")
     scores = f"Brier score {metrics.brier:.3f}, expected calibration error {metrics.ece:.3f}"
     caption = (
-        f"{scores} (0 is best for both). On the dashed line, of 100 images with a predicted probability of 30 %, 30 "
-        "are melanomas; below it the model says melanoma too often. Lines: 95 % interval; bars: images in each bin."
+        "On the dashed line, of 100 images with a predicted probability of 30 %, 30 are melanomas; below it the model "
+        "says melanoma too often. Lines: 95 % interval; bars: images in each bin."
     )
-    return Figure("Calibration", chart.svg(f"Calibration curve of all clinics' test images pooled. {scores}."), caption)
+    return Figure(CALIBRATION, chart.svg(f"Calibration curve of all clinics' test images pooled. {scores}."), caption)
 
 
 def scores_figure(h: Histogram, metrics: EvaluationMetrics, unit: str | None = None) -> Figure:

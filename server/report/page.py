@@ -54,7 +54,7 @@ _REASONS = {"failed": "Did not answer, and why", "declined": "Declined, and why"
 _SECTIONS = {
     "result": "Result",
     "curves": "Curves",
-    "calibration": "Calibration and operating points",
+    "calibration": "Calibration",
     "privacy": "Privacy",
     "clinics": "Clinics",
     "brought": "What the federation brought",
@@ -94,15 +94,15 @@ def page(
     template = templates().get_template("page.html")
     some = {
         "privacy": summary.privacy,
-        "calibration": summary.calibration,
         "subgroups": summary.subgroups,
         "brought": brought.gains(summary),
     }
+    titles = _SECTIONS | {"calibration": calibration.title(summary) or ""}
     return template.render(
         summary=summary,
         study=study,
         unit=noised_unit(summary),
-        sections={name: title for name, title in _SECTIONS.items() if some.get(name, True)},
+        sections={name: told for name, told in titles.items() if told and some.get(name, True)},
         figures=_figures(summary, test),
         clinics=_clinic_table(summary),
         rounds=_round_table(summary, study),
@@ -160,14 +160,10 @@ def _figures(summary: RunSummary, test: Mapping[str, Histogram]) -> dict[str, li
             training.append(figures.validation_figure(summary.rounds))
         if test or not summary.test.images:
             curves += [figures.roc_figure(scores, summary.test, unit), figures.pr_figure(scores, summary.test, unit)]
-            if isinstance(scores, ScoreHistogram):
-                curves.append(figures.calibration_figure(scores, summary.test))
             curves.append(figures.scores_figure(scores, summary.test, unit))
             curves.append(decision_figure(scores, summary.test, unit))
             curves.append(clinicians_figure(summary.test, summary.data.synthetic, unit))
-        calibrated = []
-        if summary.calibration is not None and test:
-            calibrated.append(calibration.figure(scores, summary.calibration, unit))
+        calibrated = calibration.figures(scores, summary, unit) if test else []
         forest = figures.forest(summary.clinics, summary.test, unit)
     return {"clinics": [forest], "training": training, "curves": curves, "calibration": calibrated}
 

@@ -6,7 +6,7 @@ from melfed.common.data.subgroups import BY_CLINIC
 from melfed.common.metrics.intervals import Interval
 from melfed.common.metrics.subgroups import FEWEST, Gap, SubgroupMetrics
 from melfed.server.report.count_words import headings, marked
-from melfed.server.report.words import capital, noised_unit
+from melfed.server.report.words import capital, noised_unit, spoken
 from melfed.server.runs.summary import AttributeSummary, RunSummary, SubgroupsSummary
 
 TOO_FEW = "too few"
@@ -45,6 +45,23 @@ def tables(summary: RunSummary) -> list[SubgroupTable]:
     counted = ("Images", "Melanomas") if unit is None else headings(unit)
     columns = ("Subgroup", *counted, *_MEASURES.values())
     return [_table(found, columns, about=unit is not None) for found in summary.subgroups.attributes]
+
+
+def lines(summary: RunSummary) -> list[str]:
+    """Return a line an attribute for the terminal: where the AUROC is least and most, and how far these are apart."""
+    found = summary.subgroups
+    return [] if found is None else [_line(each) for each in found.attributes]
+
+
+def _line(found: AttributeSummary) -> str:
+    begin = f"by {_ATTRIBUTES.get(found.attribute, found.attribute)}"
+    gap = next((gap for gap in found.gaps if gap.measure == "auroc"), None)
+    few = [name for name, cell in found.cells.items() if cell.too_few and cell.units]
+    left_out = f"; {TOO_FEW}: {', '.join(few)}" if few else ""
+    if gap is None:
+        return f"{begin}: fewer than two subgroups have enough melanomas and others to be compared{left_out}"
+    ends = [f"{name} {spoken(found.cells[name].auroc)}" for name in (gap.lowest, gap.highest)]
+    return f"{begin}: lowest AUROC {ends[0]}, highest {ends[1]}; largest gap {spoken(gap.gap)}{left_out}"
 
 
 def reading(summary: RunSummary) -> list[str]:

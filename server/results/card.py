@@ -5,11 +5,14 @@ Every word of it follows from the run's folder, and the same folder gives the sa
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, Final
 
 from melfed.common.export.facts import ACCOUNTANT, NOT_CALIBRATED, ModelFacts
 from melfed.common.files import write_text
 from melfed.common.metrics.intervals import Interval
+from melfed.common.metrics.subgroups import MEASURES
+from melfed.server.report import brought, subgroups
 from melfed.server.results.facts import facts_by
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.summary import RunSummary
@@ -20,6 +23,12 @@ NOT_FOR: Final = (
     "pictures of another kind than the study took (data.image_type), of other cameras, or without a lesion",
     "groups of patients, skin types or sites of the body on which nobody has evaluated it",
 )
+_CALIBRATION: Final = {
+    "brier": "Brier score (0 is best)",
+    "slope": "slope (1 is best)",
+    "in_the_large": "in the large (0 is best; below it, too high)",
+    "calibration_error": "calibration error (0 is best)",
+}
 
 
 def write_card(folder: RunFolder) -> None:
@@ -41,6 +50,8 @@ def card(folder: RunFolder) -> dict[str, Any]:
         "training": _training(folder, summary),
         "privacy": _privacy(summary),
         "results": _results(summary),
+        "subgroups": _subgroups(summary),
+        "federation": _federation(summary),
         "calibration": NOT_CALIBRATED if facts.calibration is None else facts.calibration.model_dump(),
         "operating_points": [point.model_dump() for point in facts.operating_points],
         "limits": list(_limits(facts, summary)),
@@ -105,6 +116,32 @@ def _results(summary: RunSummary) -> dict[str, Any]:
     return {"test_parts_pooled": whole, "auroc_by_clinic": clinics, **measured}
 
 
+def _subgroups(summary: RunSummary) -> dict[str, Any] | None:
+    """Return how the model does in each subgroup, and how to read that; None where the study asks for none."""
+    if summary.subgroups is None:
+        return None
+    return {**summary.subgroups.model_dump(mode="json"), "reading": subgroups.reading(summary)}
+
+
+def _federation(summary: RunSummary) -> dict[str, Any] | None:
+    """Return whom the model has not learnt from, and what each clinic gained; None where the run says nothing of it."""
+    said, gains = brought.headlines(summary), brought.gains(summary)
+    if not said and not gains:
+        return None
+    told = [
+        {
+            "clinic": one.clinic,
+            "alone": one.alone.model_dump(),
+            "together": one.together.model_dump(),
+            "gain": one.gain.model_dump(),
+            "epsilon": one.epsilon,
+        }
+        for one in gains
+    ]
+    missing = [asdict(one) | {"rounds": list(one.rounds)} for one in brought.absences(summary.rounds)]
+    return {"said": said, "not_learnt_from": missing, "gains": told}
+
+
 def _limits(facts: ModelFacts, summary: RunSummary) -> Iterator[str]:
     """Yield what the numbers do not say."""
     yield "The results are of the test parts of the same clinics; no other clinic, camera or country was looked at."
@@ -163,8 +200,11 @@ def markdown(content: dict[str, Any]) -> str:
         *_clinics(content),
         *_table("Training", content["training"]),
         *_privacy_lines(content["privacy"]),
-        *_table("Results on the pooled test parts", {key: _shown(value) for key, value in whole.items()}),
+        *_table("Results on the pooled test parts", {key: each for key, each in whole.items() if each is not None}),
+        *_calibration(results["calibration_on_test"]),
         *_points(results["operating_points_on_test"]),
+        *_subgroup_lines(content["subgroups"]),
+        *_federation_lines(content["federation"]),
         *_table(
             "Reading the output",
             {"calibration": content["calibration"], "operating points": content["operating_points"] or "none"},
@@ -181,6 +221,49 @@ def _clinics(content: dict[str, Any]) -> list[str]:
         name, score = clinic["name"], _shown(scored[clinic["name"]])
         rows.append(f"| {_plain(name)} | {clinic['patients']} | {clinic['melanomas']} | {score} |")
     return ["## Clinics", "", *rows, ""]
+
+
+def _calibration(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    columns = ["before"] if found["after"] is None else ["before", "after"]
+    heads = " | ".join(f"{name} the map" for name in columns)
+    rows = [f"| calibration | {heads} |", "| --- " * (1 + len(columns)) + "|"]
+    for name, title in _CALIBRATION.items():
+        rows.append(f"| {title} | {' | '.join(_shown(found[column][name]) for column in columns)} |")
+    return ["## Calibration on the pooled test parts", "", *rows, ""]
+
+
+def _subgroup_lines(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    lines = ["## Subgroups", ""]
+    for attribute in found["attributes"]:
+        rows = [f"| {attribute['attribute'].replace('_', ' ')} | all | melanomas | {' | '.join(MEASURES)} |"]
+        rows.append("| --- " * (3 + len(MEASURES)) + "|")
+        for name, cell in attribute["cells"].items():
+            values = [subgroups.TOO_FEW] * len(MEASURES) if cell["too_few"] else [_shown(cell[m]) for m in MEASURES]
+            rows.append(f"| {_plain(name)} | {cell['units']} | {cell['melanomas']} | {' | '.join(values)} |")
+        gaps = [
+            f"- Largest gap of {gap['measure']}: {_shown(gap['gap'])}, from {_plain(gap['lowest'])} to "
+            f"{_plain(gap['highest'])}"
+            for gap in attribute["gaps"]
+        ]
+        lines += [*rows, "", *gaps, *([""] if gaps else [])]
+    return [*lines, _plain(" ".join(found["reading"])), ""]
+
+
+def _federation_lines(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    lines = _list("What the federation brought", found["said"])
+    if not found["gains"]:
+        return lines
+    rows = ["| clinic | AUROC alone | together | gain | ε |", "| --- | --- | --- | --- | --- |"]
+    for one in found["gains"]:
+        told = [_shown(one[name]) for name in ("alone", "together", "gain", "epsilon")]
+        rows.append(f"| {_plain(one['clinic'])} | {' | '.join(told)} |")
+    return [*lines, *rows, ""]
 
 
 def _points(points: list[dict[str, Any]]) -> list[str]:
@@ -221,7 +304,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict) and value.keys() == Interval.model_fields.keys():
         if value["value"] is None:
             return "undefined"
-        return f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
+        between = " to " if value["low"] < 0 else "–"
+        return f"{value['value']:.3f} ({value['low']:.3f}{between}{value['high']:.3f})"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):

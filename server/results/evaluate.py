@@ -276,7 +276,7 @@ def predict(run: Path, images: Sequence[Path], clinic: str | None = None) -> lis
     Args:
         run: a finished run's folder.
         images: files.
-        clinic: whose model, of a `local` baseline.
+        clinic: whose own model, of a run that has such; its probabilities are never calibrated.
 
     Raises:
         RunError: no finished run there, none of that clinic, or its model needs age, sex and site, which a picture does
@@ -286,9 +286,10 @@ def predict(run: Path, images: Sequence[Path], clinic: str | None = None) -> lis
     study, model = load_model(folder, clinic)
     if study.model.metadata:
         raise RunError(f"{run}: its model needs age, sex and site; use melfed-server evaluate with a table")
-    if clinic is not None:  # map and statistics are of the one model of all
-        return list(predictions(model, study.data.image_size, images))
-    return list(predictions(model, study.data.image_size, images, _calibration(folder), seen_of(folder)))
+    # No map is a clinic's own model's: nothing but pooled validation scores are known, and where they are of several
+    # models there is no map at all.
+    calibration = _calibration(folder) if clinic is None else None
+    return list(predictions(model, study.data.image_size, images, calibration, seen_of(folder, clinic)))
 
 
 def explain_image(run: Path, image: Path, out: Path, clinic: str | None = None) -> None:

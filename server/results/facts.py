@@ -9,16 +9,16 @@ from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.summary import RunSummary
 
 
-def facts_of(folder: RunFolder) -> ModelFacts:
-    """Return the facts of a finished run's model.
+def facts_of(folder: RunFolder, clinic: str | None = None) -> ModelFacts:
+    """Return the facts of a finished run's model, or of a clinic's own.
 
     Raises:
         RunError: the run has not finished, or is damaged.
     """
-    return facts_by(folder, folder.summary())
+    return facts_by(folder, folder.summary(), clinic)
 
 
-def facts_by(folder: RunFolder, summary: RunSummary) -> ModelFacts:
+def facts_by(folder: RunFolder, summary: RunSummary, clinic: str | None = None) -> ModelFacts:
     """Return the facts, by a summary that may not be written yet. Raises RunError where the folder is damaged."""
     privacy = summary.privacy
     protection = None
@@ -32,7 +32,7 @@ def facts_by(folder: RunFolder, summary: RunSummary) -> ModelFacts:
         privacy=protection,
         calibration=None if summary.calibration is None else summary.calibration.fitted,
         operating_points=tuple(_points(summary)),
-        seen=seen_of(folder),
+        seen=seen_of(folder, clinic),
     )
 
 

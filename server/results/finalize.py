@@ -11,8 +11,9 @@ from melfed.common.study.protocol import StudyProtocol
 from melfed.common.study.recipe import Choice
 from melfed.server.report.page import write_report
 from melfed.server.results.card import write_card
-from melfed.server.results.evaluate import public_data, save_model, summarise
+from melfed.server.results.evaluate import load_model, public_data, save_model, summarise
 from melfed.server.results.privacy import summarise_privacy
+from melfed.server.results.seen import ShownImages, write_shown
 from melfed.server.runs.clinic_rounds import write_clinic_rounds
 from melfed.server.runs.counts import Counts, counted, totals
 from melfed.server.runs.folder import RunFolder
@@ -36,6 +37,7 @@ class Finished:
         choices: what the recipe chose.
         warnings: about privacy, for the report.
         weights_dir: where pretrained weights are looked for.
+        shown: of images that show nobody, for statistics of what the model has seen; None: its images are patients'.
     """
 
     study: StudyProtocol
@@ -48,6 +50,7 @@ class Finished:
     choices: Sequence[Choice] = ()
     warnings: Sequence[str] = ()
     weights_dir: Path | None = None
+    shown: ShownImages | None = None
 
 
 def finish(folder: RunFolder, done: Finished) -> RunSummary:
@@ -69,6 +72,8 @@ def finish(folder: RunFolder, done: Finished) -> RunSummary:
     summary = summary.model_copy(update={"privacy": privacy, "public": public, **told})
     folder.write_outcome(outcome)
     folder.write_summary(summary)
+    if done.shown is not None:
+        write_shown(folder, load_model(folder)[1], done.shown)
     write_report(folder)
     write_card(folder)
     write_clinic_rounds(folder)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from melfed.common.metrics.noisy_histogram import Histogram
 
 Event = Mapping[str, Any]
-SUMS, LADDER = "SHA256SUMS", "ladder.json"
+SUMS, LADDER, SEEN = "SHA256SUMS", "ladder.json", "seen.json"
 _IDENTITY = re.compile(r"[0-9a-f]{16}")
 
 
@@ -303,7 +303,7 @@ class RunFolder:
 
 _FINAL = frozenset(
     {"study.yaml", "summary.json", "metrics.jsonl", "report.html", "partition.json", "run-id", "clinic_rounds.csv"}
-    | {"solution.json", LADDER, "model-card.json", "model-card.md"}
+    | {"solution.json", LADDER, SEEN, "model-card.json", "model-card.md"}
 )
 
 

@@ -26,7 +26,8 @@ from melfed.common.export.public_images import chosen_files
 from melfed.common.model.classifier import Classifier
 from melfed.common.tensors import Array
 from melfed.server.results.evaluate import load_model
-from melfed.server.results.seen import features_of, held_out
+from melfed.server.results.features import features_of
+from melfed.server.results.seen import held_out
 from melfed.server.runs.folder import RunFolder
 from melfed.simulations.benchmarks.phone import network
 from melfed.simulations.phantom.dataset import PhantomSpec, write_phantom

@@ -53,6 +53,7 @@ def test_two_rounds_and_two_more_are_four(
         assert all((one[name] == other[name]).all() for name in one)
     assert aside.summary() == first
     assert aside.study().digest == short.digest
+    assert (aside.path / "seen.json").exists() == (mode != "local"), "statistics go with the model that they are of"
     if mode != "local":
         picture = virtual.root / virtual.records[0].image
         assert predict(aside.path, [picture])[0].probability is not None

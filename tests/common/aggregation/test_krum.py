@@ -37,7 +37,7 @@ def test_distances_are_symmetric_squares() -> None:
 
 @pytest.mark.parametrize("change", [1e-2, 1e-3, 1e-4])
 def test_models_that_lie_close_together_are_told_apart(change: float) -> None:
-    """By differences: |x|² + |y|² - 2 xy of whole models is rounding alone (findings/flower-krum-rounds-its-distances.sh)."""
+    """By differences: |x|² + |y|² - 2 xy of whole models is rounding (findings/flower-krum-rounds-its-distances.sh)."""
     random = np.random.default_rng(3)
     model, lengths = 0.02 * random.standard_normal(100_000), random.permutation(0.5 + 0.15 * np.arange(8))
     steps = [random.standard_normal(model.size) * 0.02 * change * length for length in lengths]

@@ -25,6 +25,15 @@ def test_exact_figures_are_those_of_scikit_learn_before_and_after_a_map() -> Non
         assert shifted.sum() == pytest.approx(y.sum()), "as many are expected as there are"
 
 
+def test_the_error_is_told_of_calibrated_scores_and_of_others() -> None:
+    x, y = scores(1000, 5000)
+    for h in (exact(x, y), noised(x, y, 4.0)):
+        assert calibration_metrics(h).calibration_error.low == 0
+        off = calibration_metrics(h, Calibration(slope=1.0, intercept=1.0)).calibration_error
+        assert off.low is not None
+        assert off.low > 0.05
+
+
 def test_more_images_than_bins_still_hold_the_brier_score() -> None:
     x, y = scores(3000, 6000)
     h = ScoreHistogram.from_scores(x, y, [str(i) for i in range(len(x))], most=32)
@@ -46,7 +55,7 @@ def test_noised_figures_hold_the_truth_and_are_wider() -> None:
 
 def test_undefined_only_where_a_class_is_absent_or_hidden_with_what_would_be_needed() -> None:
     hidden = calibration_metrics(noised(*scores(20, 400), 8.0))
-    assert (hidden.brier, hidden.slope, hidden.in_the_large) == (UNDEFINED,) * 3
+    assert (hidden.brier, hidden.slope, hidden.in_the_large, hidden.calibration_error) == (UNDEFINED,) * 4
     assert hidden.melanomas_needed is not None
     assert hidden.melanomas_needed > 20
     alone = calibration_metrics(exact(np.array([0.0, 1.0]), np.array([0.0, 0.0])))

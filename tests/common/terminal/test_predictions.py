@@ -7,10 +7,11 @@ import pytest
 import typer
 
 from melfed.common.export.predictions import Prediction
-from melfed.common.terminal.predictions import tell_predictions
+from melfed.common.terminal.predictions import NOT_CALIBRATED, tell_predictions
 
 LIKE, UNLIKE = (Prediction(Path(f"{n}.png"), 0.25, logit=-1.1, unlike=u) for n, u in (("like", 0.4), ("unlike", 2.5)))
 NONE = Prediction(Path("none.png"), None, "no readable image")
+CALIBRATED = Prediction(Path("calibrated.png"), 0.5, logit=0.3, low=0.4, high=0.6, unlike=0.4, calibrated=True)
 PLAIN = Prediction(Path("plain.png"), 0.75, logit=1.1)
 
 
@@ -30,6 +31,21 @@ def test_a_model_that_cannot_tell_says_so_once(capsys: pytest.CaptureFixture[str
     assert [row["unlike"] for row in json.loads(said.out)] == [None, None]
     assert said.err.count("carries no statistics of what it has seen") == 1
     assert "warning" not in said.err
+
+
+def test_what_is_not_calibrated_says_so_once_and_whose_model_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_predictions([LIKE, UNLIKE], as_json=False, clinic="north")
+    whose = "; no calibration map is made of clinic north's own model"
+    assert capsys.readouterr().err.count(f"note: {NOT_CALIBRATED}{whose}") == 1
+    tell_predictions([PLAIN], as_json=True)
+    said = capsys.readouterr()
+    assert NOT_CALIBRATED in said.err
+    assert "own model" not in said.err
+    assert json.loads(said.out)[0]["calibrated"] is False
+    tell_predictions([CALIBRATED], as_json=True)
+    said = capsys.readouterr()
+    assert NOT_CALIBRATED not in said.err
+    assert json.loads(said.out)[0]["calibrated"] is True
 
 
 def test_what_is_no_picture_is_an_error_beside_the_others(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from melfed.common.errors import DataError, RunError
 from melfed.common.export.out_of_distribution import NO_STATISTICS
 from melfed.common.metrics.exact import EvaluationMetrics
 from melfed.common.terminal.console import NOTICE
+from melfed.common.terminal.predictions import NOT_CALIBRATED
 from melfed.server.cli.options import interval_text
 from melfed.server.results.evaluate import evaluate_run, predict
 from tests.server.finished import labelled, picture
@@ -138,7 +139,7 @@ def test_predict_prints_a_line_an_image(command, run: Path, data: Path) -> None:
     images = sorted((data / "images").iterdir())[:3]
     code, out, err = command("predict", run, *images)
     assert code == 0
-    assert err.splitlines() == [NOTICE, f"note: {NO_STATISTICS}"]
+    assert err.splitlines() == [NOTICE, f"note: {NOT_CALIBRATED}", f"note: {NO_STATISTICS}"]
     rows = [line.split("\t") for line in out.splitlines()]
     assert [Path(name) for _, name in rows] == images
     assert all(len(probability) == 6 and 0 <= float(probability) <= 1 for probability, _ in rows)

@@ -85,6 +85,8 @@ def test_seen_takes_statistics_that_go_with_the_model(run: RunFolder, tmp_path: 
     call("export", str(run.path), "--format", "safetensors", "--out", str(out))
     assert load_tensors(out)[1]["out_of_distribution"].startswith("of 60 public images")
     assert facts_of(run).seen is not None
+    assert "carries no statistics" not in (run.path / "model-card.md").read_text()
+    assert "seen.json" in (run.path / "SHA256SUMS").read_text()
     told = call("predict", str(run.path), str(tmp_path / "00.png"), "--json", "--explain", str(tmp_path / "why.png"))
     assert "unlike" in told
     assert (tmp_path / "why.png").is_file()

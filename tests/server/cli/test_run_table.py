@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from melfed.server.cli.run_table import summary_table, undefined
+from melfed.server.cli.run_table import notes, summary_table, undefined
+from melfed.server.report import brought, subgroups
 from melfed.server.runs.summary import RunSummary
 from tests.server.fake_run import NOISED, PRIVATE, FakeRun
+from tests.server.report.test_brought import with_own
+from tests.server.report.test_subgroups import FOUND
 
 CLINICS = ("a", "b", "c")
 
@@ -41,6 +44,14 @@ def test_numbers_that_are_not_exact_are_marked_beside_those_that_are(tmp_path: P
     assert noised.startswith("≈ ")
     assert declared.isdigit()
     assert pooled.startswith("≈ ")
+
+
+def test_subgroups_and_gains_are_told_where_the_run_has_them(tmp_path: Path) -> None:
+    plain = summary(tmp_path, (400, 400), (0.3, 0.3))
+    assert notes(plain) == []
+    found = with_own(plain, 0.6, 0.7).model_copy(update={"subgroups": FOUND, "warnings": ("beware",)})
+    assert notes(found) == [*subgroups.lines(found), *brought.lines(found), "warning: beware"]
+    assert len(notes(found)) == 5
 
 
 def test_a_reason_is_said_once_with_the_clinics_that_have_it(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_a_late_clinic_joins_and_nobody_else_is_asked(tmp_path: Path, monkeypatc
     replaced: list[list[str]] = []
     # The model's file is made when a run finishes.
     monkeypatch.setattr(
-        "melfed.server.federation.one_round.replace_head", lambda _f, _s, releases: replaced.append(list(releases))
+        "melfed.server.results.post_processing.replace_head", lambda _f, _s, releases: replaced.append(list(releases))
     )
     for clinic in clinics:
         clinic.asked.clear()

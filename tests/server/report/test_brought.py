@@ -6,7 +6,7 @@ import pytest
 
 from melfed.common.metrics.exact import EvaluationMetrics
 from melfed.common.metrics.intervals import UNDEFINED, Interval
-from melfed.server.report.brought import LISTED, Absence, absences, gains, headlines, in_rounds, table
+from melfed.server.report.brought import LISTED, Absence, absences, gains, headlines, in_rounds, lines, table
 from melfed.server.report.page import write_report
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.summary import RoundSummary, RunSummary
@@ -107,6 +107,20 @@ def test_gains_are_differences_with_the_limits_of_both(tmp_path: Path) -> None:
 def test_where_nothing_can_be_compared_the_line_says_so(tmp_path: Path) -> None:
     found = headlines(with_own(summary_of(tmp_path / "run"), None))
     assert found[-1].endswith("none has test patients enough to tell what the federation brought it.")
+
+
+def test_the_terminal_has_the_least_and_the_largest_gain_beside_them(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path / "run", failed={"rosendahl": "offline"})
+    assert lines(summary) == headlines(summary)
+    for values in ((0.5, 0.9, None), (0.5,)):
+        found = with_own(summary, *values)
+        *before, last = lines(found)
+        assert before == headlines(found)
+        shown = {name: gain for name, _, _, gain, _ in table(found)}
+        least, most = CLINICS[len(values) > 1], CLINICS[0]
+        ends = dict.fromkeys([f"{shown[least]} at {least}", f"{shown[most]} at {most}"])
+        assert last == f"Gain in AUROC: {' to '.join(ends)} (95 % intervals)."
+    assert lines(with_own(summary, None)) == headlines(with_own(summary, None))
 
 
 def test_the_page_begins_with_them_and_has_a_table(tmp_path: Path) -> None:

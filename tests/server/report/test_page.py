@@ -53,10 +53,12 @@ def federated(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, str]
 
 def test_sections_stand_in_order(federated: tuple[RunFolder, str]) -> None:
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", federated[1])
-    assert headings == ["Result", "Curves", "Clinics", "Training", "Data", "Study", "What the numbers mean"]
+    others = ["Clinics", "Training", "Data", "Study", "What the numbers mean"]
+    assert headings == ["Result", "Curves", "Calibration", *others]
     titles = re.findall(r"<h3>(.*?)</h3>", federated[1])
-    curves = ["ROC curve", "Precision and recall", "Calibration", "Scores by class", "Decision curve"]
-    others = ["Beside published figures of doctors", "AUROC by clinic", "Training loss", "Validation"]
+    curves = ["ROC curve", "Precision and recall", "Scores by class", "Decision curve"]
+    others = ["Beside published figures of doctors", "Calibration of the probabilities", "AUROC by clinic"]
+    others += ["Training loss", "Validation"]
     assert titles[-9:] == [*curves, *others]
 
 
@@ -119,7 +121,7 @@ def test_data_study_and_meaning_are_told(federated: tuple[RunFolder, str]) -> No
 def test_curves_are_of_the_pooled_scores(federated: tuple[RunFolder, str]) -> None:
     folder, page = federated
     curves = page.split('<section id="curves"')[1].split("</section>")[0]
-    assert curves.count("<svg") == 6
+    assert curves.count("<svg") == 5
     pixels = path_of(curves)
     x, y = pixels[[0, -1]].T
     assert x[0] < x[1]
@@ -149,7 +151,7 @@ def test_every_link_has_its_target_and_every_table_its_caption(federated: tuple[
     assert {f"#{i}" for i in ids} >= {a["href"] for tag, a in tags if tag == "a"}
     assert {a["aria-labelledby"] for _, a in tags if "aria-labelledby" in a} <= set(ids)
     names = [tag for tag, _ in tags]
-    assert names.count("table") == names.count("caption") == 3
+    assert names.count("table") == names.count("caption") == 4
     images = [a for tag, a in tags if tag == "svg"]
     assert all(a.get("aria-label") or a.get("aria-hidden") for a in images)
 

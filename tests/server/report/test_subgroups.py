@@ -5,7 +5,7 @@ from pathlib import Path
 from melfed.common.metrics.intervals import Interval
 from melfed.common.metrics.subgroups import Gap, SubgroupMetrics
 from melfed.server.report.page import write_report
-from melfed.server.report.subgroups import TOO_FEW, reading, tables
+from melfed.server.report.subgroups import TOO_FEW, lines, reading, tables
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.summary import AttributeSummary, RunSummary, SubgroupsSummary
 from tests.server.fake_run import NOISED, FakeRun
@@ -62,7 +62,15 @@ def test_a_run_that_asked_for_none_has_no_such_section(tmp_path: Path) -> None:
     page = write_report(RunFolder.open(tmp_path / "run")).read_text(encoding="utf-8")
     assert 'id="subgroups"' not in page
     assert "#subgroups" not in page
-    assert tables(summary) == reading(summary) == []
+    assert tables(summary) == reading(summary) == lines(summary) == []
+
+
+def test_the_terminal_has_a_line_an_attribute(tmp_path: Path) -> None:
+    ends = "male 0.812 (95 % interval 0.751 to 0.863), highest <b> 0.812 (95 % interval 0.751 to 0.863)"
+    assert lines(summary_of(tmp_path / "run", FOUND)) == [
+        f"by sex: lowest AUROC {ends}; largest gap 0.100 (95 % interval 0.000 to 0.210); too few: unknown",
+        "by source (clinic): fewer than two subgroups have enough melanomas and others to be compared",
+    ]
 
 
 def test_a_private_run_says_that_its_numbers_are_noised(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from melfed.common.model.classifier import trainable_tensors
 from melfed.common.study.build import build_study_classifier
 from melfed.common.study.protocol import ModelSpec, StudyProtocol
@@ -22,10 +24,24 @@ def test_what_learns_is_written_as_it_is_before_the_first_round(tmp_path: Path) 
     }
 
 
-def test_whoever_only_names_it_loads_no_torch() -> None:
-    code = (
-        "import sys, melfed.server.flower.deployed, melfed.server.federation.conductor; print('torch' in sys.modules)"
-    )
+WAITS = (
+    "server.flower.deployed",
+    "server.flower.channel",
+    "server.federation.conductor",
+    "server.federation.rounds",
+    "server.federation.one_round",
+    "server.federation.delivery",
+    "server.results.card",
+    "server.results.facts",
+    "server.results.solved",
+    "server.report.page",
+)
+"""What the process needs that conducts a run, and waits for clinics for days."""
+
+
+@pytest.mark.parametrize("module", WAITS)
+def test_who_waits_for_clinics_has_no_torch_in_memory(module: str) -> None:
+    code = f"import sys, melfed.{module}; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"
 

@@ -11,11 +11,14 @@ from melfed.common.errors import DataError, RunError
 from melfed.common.export.out_of_distribution import of_moments
 from melfed.common.moments.noisy_moments import pooled
 from melfed.server.results.evaluate import predict, save_model
-from melfed.server.results.seen import NAME, features_of, seen_of, write_seen
+from melfed.server.results.facts import facts_by
+from melfed.server.results.features import features_of
+from melfed.server.results.seen import NAME, ShownImages, seen_of, write_seen, write_shown
 from melfed.server.runs.folder import RunFolder
 from melfed.server.runs.releases import Releases
 from tests.common.export.models import pictures
 from tests.common.moments.test_solvers import moments_of, units
+from tests.server.fake_run import FakeRun
 from tests.server.finished import DATA, SIZE, finish, network, study_with
 from tests.server.results.test_solved import STUDY, release_of
 
@@ -66,6 +69,66 @@ def test_another_network_has_other_statistics_and_another_head_the_same(tmp_path
     save_model(folder.model, other, folder.study(), DATA)
     with pytest.raises(RunError, match=r"seen\.json: of another network than the run's; make it anew"):
         seen_of(folder)
+
+
+def test_a_clinics_own_model_has_them_where_only_its_head_is_another(tmp_path: Path, public: Path) -> None:
+    folder, model = finish(tmp_path / "run", study_with())
+    model.head.weight.data.add_(1)
+    save_model(folder.path / "model-north.safetensors", model, folder.study(), DATA)
+    assert seen_of(folder, "north") is None, "there are none"
+    seen = write_seen(folder, network(folder.study()), public, 0.1)
+    other = network(folder.study())
+    next(other.trunk.parameters()).data.add_(1)
+    save_model(folder.path / "model-south.safetensors", other, folder.study(), DATA)
+    assert seen_of(folder, "north") == seen
+    assert seen_of(folder, "south") is None
+    file = public / "07.png"
+    north, south = (predict(folder.path, [file], clinic)[0] for clinic in ("north", "south"))
+    assert (north.unlike is None, south.unlike is None) == (False, True)
+    assert not north.calibrated
+    assert facts_of_clinics(folder) == (seen, None)
+
+
+def facts_of_clinics(folder: RunFolder) -> tuple[object, object]:
+    """What goes with each clinic's own model, of a run whose summary says nothing of that."""
+    summary = FakeRun().write(folder.path.parent / "other").summary()
+    north, south = (facts_by(folder, summary, clinic) for clinic in ("north", "south"))
+    return north.seen, south.seen
+
+
+def test_those_of_a_runs_own_rendered_images_have_their_threshold_of_the_validation_part(tmp_path: Path) -> None:
+    folder, model = finish(tmp_path / "run", study_with())
+    every = list(pictures(90, SIZE, SIZE))
+    seen = write_shown(folder, model, ShownImages(every[:60], every[60:]))
+    assert seen is not None
+    assert seen_of(folder) == seen
+    assert (seen.origin, seen.images, seen.chosen_on) == ("public", 60, "on 30 public images held out")
+    # Of 30 the largest: with the next one they are 31, of which 5 % are 1.
+    assert max(seen.scores(features_of(model, every[60:]))) == pytest.approx(1, abs=1e-3)
+
+
+def test_where_the_validation_part_is_too_small_some_others_are_held_out(tmp_path: Path) -> None:
+    folder, model = finish(tmp_path / "run", study_with())
+    every = list(pictures(90, SIZE, SIZE))
+    seen = write_shown(folder, model, ShownImages(every, every[:18]))
+    assert seen is not None
+    assert (seen.images, seen.chosen_on) == (60, "on 30 public images held out")
+
+
+@pytest.mark.parametrize(("learnt", "held_out"), [(0, 0), (30, 0), (18, 40), (0, 40)])
+def test_of_too_few_images_there_are_none(tmp_path: Path, learnt: int, held_out: int) -> None:
+    folder, model = finish(tmp_path / "run", study_with())
+    every = list(pictures(70, SIZE, SIZE))
+    assert write_shown(folder, model, ShownImages(every[:learnt], every[30 : 30 + held_out])) is None
+    assert not (folder.path / NAME).exists()
+
+
+def test_of_a_model_that_gives_no_numbers_there_are_none(tmp_path: Path) -> None:
+    folder, model = finish(tmp_path / "run", study_with())
+    next(model.trunk.parameters()).data.fill_(float("nan"))
+    every = list(pictures(60, SIZE, SIZE))
+    assert write_shown(folder, model, ShownImages(every[:30], every[30:])) is None
+    assert not (folder.path / NAME).exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff"])
