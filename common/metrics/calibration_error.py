@@ -110,5 +110,6 @@ def _within(counts: ClassCounts, probability: Probability) -> FloatArray:
     if counts.places.shape[1] > 1:
         # Bins that images are spread over: as if all of them lay in the middle instead.
         middle = probability(counts.places.mean(axis=1))
-        return np.abs(images * (probability(counts.places).mean(axis=1) - middle))
+        shifted: FloatArray = np.abs(images * (probability(counts.places).mean(axis=1) - middle))
+        return shifted
     return images * (probability(counts.high) - probability(counts.low)) / 2

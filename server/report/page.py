@@ -92,7 +92,7 @@ def page(
         measured: other ways to a model, for the ladder of a private study.
     """
     template = templates().get_template("page.html")
-    some = {
+    some: dict[str, object] = {
         "privacy": summary.privacy,
         "subgroups": summary.subgroups,
         "brought": brought.gains(summary),
