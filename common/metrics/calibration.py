@@ -24,6 +24,8 @@ GROUPS, NOISED_GROUPS = 10, 5
 """Points of a curve."""
 PRECISE = 0.2
 """Half-width of the slope's interval that the number of melanomas that are needed is for."""
+_NOTHING = 1e-9
+"""Share of all images below which a group has none: fitted counts are rarely quite zero."""
 
 
 class CalibrationMetrics(BaseModel):
@@ -165,8 +167,11 @@ def _one_class(h: Histogram, map_: Calibration | None) -> Interval:
 def _groups_of(h: Histogram, counts: ClassCounts) -> FloatArray:
     """Return which bins are in which group, shape (bins, groups): about as many of both classes in each, none empty."""
     most = NOISED_GROUPS if isinstance(h, NoisyHistogram) else GROUPS
-    share = sum(each / each.sum() for each in counts.smooth)
+    share = counts.smooth[0] / counts.smooth[0].sum() + counts.smooth[1] / counts.smooth[1].sum()
     before = np.cumsum(share) - share / 2
     group = np.minimum((before * most / 2).astype(np.int64), most - 1)
-    members: FloatArray = (group[:, None] == np.unique(group)).astype(np.float64)
+    # Bins without images, as at either end, would be groups of their own: they join the next one that has some.
+    some = np.flatnonzero(np.bincount(group, share) > _NOTHING * share.sum())
+    joined = np.minimum(np.searchsorted(some, group), len(some) - 1)
+    members: FloatArray = (joined[:, None] == np.arange(len(some))).astype(np.float64)
     return members

@@ -86,3 +86,18 @@ def test_a_curve_has_every_image_once_and_lies_on_the_diagonal_where_the_scores_
     assert noisy.counts.sum() == pytest.approx(6000, rel=0.1)
     assert ((noisy.low <= noisy.mean_predicted) & (noisy.mean_predicted <= noisy.high)).mean() >= 0.8
     assert not len(calibrated_curve(ScoreHistogram.empty()).counts)
+
+
+@pytest.mark.parametrize("sigma", [None, 0.0, 0.5, 2.0])
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 1.0, 30.0])
+@pytest.mark.parametrize(("positives", "negatives"), [(9, 13), (30, 300), (250, 250)])
+def test_scores_that_lie_together_or_far_apart_have_figures_and_a_curve(
+    sigma: float | None, spread: float, positives: int, negatives: int
+) -> None:
+    """As a network's that has hardly learnt: most bins have no image, and no group of them may be empty."""
+    x, y = scores(positives, negatives, 4)
+    h = exact(spread * x, y) if sigma is None else noised(spread * x, y, sigma, 4)
+    found, curve = calibration_metrics(h), calibrated_curve(h)
+    assert (found.calibration_error.value is None) == (not len(curve.counts))
+    assert np.isfinite([curve.mean_predicted, curve.observed, curve.low, curve.high]).all()
+    assert (curve.counts > 0).all()

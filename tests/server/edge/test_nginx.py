@@ -151,7 +151,17 @@ class Stack:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
+            # Its workers have the port until they are gone too.
+            assert until(lambda: not _has_processes(self.process.pid))  # type: ignore[union-attr]
             self.process = None
+
+
+def _has_processes(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def until(holds: "object", seconds: float = 60) -> bool:
