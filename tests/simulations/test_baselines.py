@@ -11,7 +11,6 @@ import torch
 from torch.nn import functional as F
 
 from melfed.client.data.clinic_data import ClinicData, load_part
-from melfed.client.training.feature_cache import _Source
 from melfed.common.data.augmentation import to_input
 from melfed.common.data.subgroups import cell_names
 from melfed.common.errors import RunError, StudyError
@@ -285,19 +284,11 @@ def test_the_classifier_that_is_given_stays_as_it_is(clinics: Clinics, tmp_path:
 
 @pytest.mark.parametrize("mode", ["central", "local"])
 def test_a_frozen_prefix_runs_once_an_image_whatever_the_rounds_and_runs(
-    mode: str, clinics: Clinics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mode: str, clinics: Clinics, tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = finished_run(tmp_path / "public", public_model())
     study = a_study(mode, model={"pretrained": True, "train": "head", "weights": str(weights)})
     own = clinics_with_cache(clinics, tmp_path)
-    computed: list[int] = []
-    compute = _Source.compute
-
-    def counting(self: _Source, numbers: np.ndarray) -> np.ndarray:
-        computed.append(len(numbers))
-        return compute(self, numbers)
-
-    monkeypatch.setattr(_Source, "compute", counting)
     first = run(study, own, tmp_path / "first")
     images = sum(len(getattr(clinic, part)) for clinic in clinics for part in ("train", "validation", "test"))
     probes = 1 + 6 if mode == "central" else 9  # an image of each list, for the shape of a row

