@@ -1,7 +1,5 @@
 """Giving a centrally trained model its neck: features from several depths, whitened by its own training images."""
 
-from typing import Final
-
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -15,14 +13,8 @@ from melfed.common.model.neck import whitening
 from melfed.common.study.protocol import StudyProtocol
 from melfed.common.tensors import Array
 
-SHRINKAGE: Final = 3.0
-"""Of the whitening: chosen by leaving out one public source after the other (docs/measured.md, "The public start").
-
-Components that vary most are those that the network has learnt to tell classes by. Whitened, each of the others has as
-long a say in a head that has few patients to learn from, or much noise.
-"""
 HEAD_DECAY = 1e-2
-"""L2 penalty of the head's weights, in units of the mean loss per feature of unit variance."""
+"""L2 penalty of the head's weights, in units of the mean loss per whitened feature of unit variance."""
 
 
 def with_neck(model: Classifier, images: Images, study: StudyProtocol, device: torch.device) -> Classifier:
@@ -39,7 +31,7 @@ def with_neck(model: Classifier, images: Images, study: StudyProtocol, device: t
     whole.to(device)
     pooled = pooled_features(whole, images, study.data.image_size, device)
     if whole.neck is not None:
-        mean, projection = whitening(pooled, length, SHRINKAGE)
+        mean, projection = whitening(pooled, length)
         with torch.no_grad():
             whole.neck.mean.copy_(torch.from_numpy(mean))
             whole.neck.projection.copy_(torch.from_numpy(projection))

@@ -1,9 +1,8 @@
 """The neck: features from several depths of a backbone, whitened by statistics of public images, before the head.
 
-A small head on such features is what a clinic can train well under strong privacy: it has few parameters, uncorrelated
-and centred inputs, and gradients of a norm of about 1. Whitening is shrunk (`melfed.simulations.fit_neck`), so that
-components that vary much with public images stay longer than those that hardly do. The statistics are those of public
-images, fixed before any clinic takes part; nothing of the neck learns or travels.
+A small head on such features is what a clinic can train well under strong privacy: it has few parameters, and whitened
+inputs give all of them gradients of one size, so clipping and noise treat them alike. The statistics are those of
+public images, fixed before any clinic takes part; nothing of the neck learns or travels.
 """
 
 import copy

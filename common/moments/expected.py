@@ -1,11 +1,10 @@
 """What AUROC a private study of a head on a neck can expect, from public quantities alone, before anything is spent.
 
-The features of a public run have mean 0 over its images, are uncorrelated, and have a variance of 1/d in the mean
-(`melfed.common.model.neck.whitening`), here each. Taken as two normal classes of one covariance S, its head h is
-Fisher's, so that the class means differ by S h. From that follow the moments that so many patients would have; noise of
-the study's own strength is added to them, some times, a head is solved as the study's would be, and judged by the same
-two classes. At clinics with other cameras than the public archive's it will be less: what is not to be had here is not
-to be had there.
+The features of a public run are whitened: over its images they have mean 0 and covariance 1/d each
+(`melfed.common.model.neck.whitening`). Taken as two normal classes of one covariance S, its head h is Fisher's, so that
+the class means differ by S h. From that follow the moments that so many patients would have; noise of the study's own
+strength is added to them, some times, a head is solved as the study's would be, and judged by the same two classes. At
+clinics with other cameras than the public archive's it will be less: what is not to be had here is not to be had there.
 
 Of rounds of training, the head is that of the same two classes as far as the steps get, with the noise that they leave
 (`melfed.common.study.head_steps`).

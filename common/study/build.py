@@ -122,7 +122,7 @@ def _fill(head: torch.nn.Linear, tensors: dict[str, torch.Tensor], features: int
 def _shorten(head: torch.nn.Linear, features: int) -> None:
     """Scale a head on whitened features such that its logits have a standard deviation of at most `LONGEST_START`."""
     with torch.no_grad():
-        # The neck's features have a mean of 0, and a variance of 1 / features in the mean (`whitening`).
+        # Whitened features have a mean of 0 and a variance of 1 / features each (`melfed.common.model.neck.whitening`).
         spread = float(head.weight.double().norm()) / math.sqrt(features)
         share = min(1.0, LONGEST_START / spread) if spread > 0 else 1.0
         head.weight.mul_(share)
